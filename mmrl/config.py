@@ -1,0 +1,186 @@
+"""A run's configuration: one YAML file plus `a.b=c` overrides -> frozen pydantic models."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mmrl.errors import UserError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(Section):
+    path: str = Field(description="folder with a transformers model and its processor")
+    family: str | None = Field(None, description="family name; default: from the model's type")
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    freeze_tower: bool = Field(False, description="keep the media encoders as they are")
+    gradient_checkpointing: bool = False
+    trust_remote_code: bool = False
+    max_prompt_tokens: int = Field(4096, gt=0)
+    min_pixels: int | None = Field(None, gt=0, description="lower pixel budget of an image")
+    max_pixels: int | None = Field(None, gt=0, description="upper pixel budget of an image")
+
+
+class DataConfig(Section):
+    task: str
+    path: Path
+    eval_path: Path | None = Field(None, description="held-out records; default: none")
+    params: Mapping[str, Any] = Field(default_factory=dict, description="the task's parameters")
+    weights: Mapping[str, float] = Field(
+        default_factory=dict, description="weight of each reward part; default: the task's own"
+    )
+    mix: float = Field(1.0, gt=0, description="share of this source among several")
+    limit: int | None = Field(None, gt=0)
+    shuffle: bool = True
+    recipe: str | None = Field(None, description="data recipe that builds `path` if it is missing")
+
+
+class RolloutConfig(Section):
+    engine: str = "hf"
+    max_new_tokens: int = Field(256, gt=0)
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0, description="0: no limit")
+    max_sequences: int = Field(256, gt=0, description="responses decoded side by side")
+    scoring_workers: int = Field(2, gt=0)
+    scoring_timeout_seconds: float = Field(10.0, gt=0)
+    max_unscorable_share: float = Field(0.2, ge=0, le=1, description="stop the run above it")
+
+
+class OptimizerConfig(Section):
+    learning_rate: float = Field(1e-6, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(0, ge=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    max_grad_norm: float = Field(1.0, gt=0)
+
+
+class TrainerConfig(Section):
+    steps: int = Field(gt=0)
+    prompts_per_step: int = Field(8, gt=0)
+    tokens_per_micro_batch: int = Field(16384, gt=0, description="trunk tokens of one forward")
+    backend: str = "local"
+    checkpoint_every: int = Field(0, ge=0, description="steps between checkpoints; 0: only the last")
+    keep_checkpoints: int = Field(2, gt=0)
+    eval_every: int = Field(0, ge=0, description="0: only before and after")
+    eval_limit: int | None = Field(None, gt=0)
+    reward_control: Literal["none", "shuffle"] = Field(
+        "none", description="shuffle: permute rewards between answers, a control that must not learn"
+    )
+    max_refills: int = Field(10, ge=0, description="extra rollouts an editor may ask for in a step")
+
+
+class RunConfig(Section):
+    """Everything a run is made of; the resolved form is written to the run folder."""
+
+    run: Path
+    seed: int = 0
+    model: ModelConfig
+    data: tuple[DataConfig, ...]
+    algorithm: Mapping[str, Any] = Field(default_factory=lambda: {"name": "grpo"})
+    rollout: RolloutConfig = RolloutConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    trainer: TrainerConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_source_or_many(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("data"), dict):
+            return {**values, "data": (values["data"],)}
+        return values
+
+    @property
+    def algorithm_name(self) -> str:
+        return str(self.algorithm.get("name", "grpo"))
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read YAML, apply `a.b=c` overrides (values are YAML), validate; errors name the key."""
+    if not path.is_file():
+        raise UserError(f"no config file at {path}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected sections, found {type(values).__name__}")
+    for override in overrides:
+        _apply(values, override)
+    return validate(RunConfig, values, str(path))
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, found, raw = override.partition("=")
+    if not found:
+        raise UserError(f"override '{override}': write it as section.key=value")
+    *sections, last = key.split(".")
+    node: Any = values
+    for section in sections:
+        if isinstance(node, list) and section.isdigit() and int(section) < len(node):
+            node = node[int(section)]
+        elif isinstance(node, dict):
+            node = node.setdefault(section, {})
+    if not isinstance(node, dict):
+        raise UserError(f"override '{override}': {'.'.join(sections)} is not a section")
+    try:
+        node[last] = yaml.safe_load(raw)
+    except yaml.YAMLError:
+        raise UserError(f"override '{override}': the value is not YAML") from None
+
+
+def validate(model: type[M], values: Any, where: str) -> M:
+    """Build a pydantic model; the first error becomes one line with the nearest known key."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error, model)}") from None
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """Say the first validation error in one line; an unknown key names its nearest neighbour."""
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    name = ".".join(location)
+    if first["type"] == "extra_forbidden":
+        known = sorted(_keys_beside(model, first["loc"]))
+        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown key '{name}': {hint}"
+    if first["type"] == "missing":
+        return f"'{name}' is required"
+    return f"'{name}': {first['msg'].lower()} (got {first.get('input')!r:.80})"
+
+
+def _keys_beside(model: type[BaseModel], location: Iterable[str | int]) -> set[str]:
+    fields = model.model_fields
+    for part in list(location)[:-1]:
+        if isinstance(part, int) or part not in fields:
+            continue
+        inner = _section_of(fields[part].annotation)
+        if inner is None:
+            break
+        fields = inner.model_fields
+    return set(fields)
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None

@@ -1,0 +1,60 @@
+"""Name -> module, and nothing else: no registry to fill, no list to keep.
+
+`load("algorithm", "grpo")` imports `mmrl.algorithms.grpo`. Other packages add names through the
+entry-point groups `mmrl.algorithms`, `mmrl.tasks`, `mmrl.modalities`, `mmrl.families` and
+`mmrl.recipes`; a value there is the module's import path.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Literal
+
+from mmrl.errors import UserError
+
+PluginKind = Literal["algorithm", "task", "modality", "family", "recipe"]
+
+PACKAGES: dict[PluginKind, str] = {
+    "algorithm": "mmrl.algorithms",
+    "task": "mmrl.tasks",
+    "modality": "mmrl.modalities",
+    "family": "mmrl.policy.families",
+    "recipe": "mmrl.data_recipes",
+}
+_GROUPS: dict[PluginKind, str] = {
+    "algorithm": "mmrl.algorithms",
+    "task": "mmrl.tasks",
+    "modality": "mmrl.modalities",
+    "family": "mmrl.families",
+    "recipe": "mmrl.recipes",
+}
+
+
+def load(kind: PluginKind, name: str) -> ModuleType:
+    """Import the module that `name` stands for; an unknown name raises UserError with the nearest.
+
+    A package names the modules beside its plugins that are not plugins in `SHARED`.
+    """
+    modules = available(kind)
+    if name not in modules:
+        near = difflib.get_close_matches(name, modules, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(modules))}"
+        raise UserError(f"unknown {kind} '{name}': {hint}")
+    return importlib.import_module(modules[name])
+
+
+def available(kind: PluginKind) -> dict[str, str]:
+    """List plugin names and their import paths without importing them."""
+    package = importlib.import_module(PACKAGES[kind])
+    modules = {
+        info.name: f"{package.__name__}.{info.name}"
+        for info in pkgutil.iter_modules(package.__path__)
+        if not info.name.startswith("_") and info.name not in getattr(package, "SHARED", ())
+    }
+    for entry in entry_points(group=_GROUPS[kind]):
+        modules[entry.name] = entry.value
+    return modules

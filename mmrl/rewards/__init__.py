@@ -1,0 +1,1 @@
+"""Pure verifiers that tasks share: answer grammars, numbers, math, boxes."""

@@ -1,0 +1,62 @@
+"""The task contract: one module asks a data set's records and scores the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from mmrl.records import read_records
+from mmrl.types import Answer, Record, Sample, Score
+
+
+@dataclass(frozen=True, slots=True)
+class RewardPart:
+    """A named term of the reward: its declared range and its default weight."""
+
+    low: float
+    high: float
+    weight: float = 1.0
+
+
+def mean(values: Sequence[float], metas: Sequence[Mapping[str, Any]]) -> float:
+    """Aggregate per-record metrics as a plain mean; the default `Task.aggregate`."""
+    return sum(values) / len(values)
+
+
+class Task(Protocol):
+    """What a task module provides; a frozen dataclass whose fields are its parameters.
+
+    `score` is pure, takes plain data and runs in a worker process with a deadline. It returns
+    the reward parts and the benchmark metric of the same answer; it never returns 0 for what it
+    could not judge, it raises.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    parts: ClassVar[Mapping[str, RewardPart]]
+    metric: ClassVar[str]
+
+    def records(self, path: Path) -> Iterator[Record]:
+        """Read raw records in a stable order; the default reads .jsonl, .json or .parquet."""
+        return read_records(path)
+
+    def sample(self, record: Record) -> Sample:
+        """Ask a record. A gold that does not parse raises ValueError with the reason."""
+        ...
+
+    def score(self, gold: Any, answer: Answer) -> Score:
+        """Grade one answer. Linear in the answer's length, no side effects."""
+        ...
+
+    def aggregate(self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]) -> float:
+        """Turn per-record metrics into the benchmark's number."""
+        return mean(values, metas)
+
+    def target(self, sample: Sample, answer: Answer) -> str | None:
+        """Write the completion that earns full marks, for supervised phases and self-checks.
+
+        `answer` carries the frames and the coordinate space; its text is ignored.
+        """
+        return sample.target

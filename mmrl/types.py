@@ -1,0 +1,259 @@
+"""Every value of the pipeline, frozen, in the order of the pipeline.
+
+    Record -> Sample -> Media -> Prompt -> Response -> Score -> Group -> TrainSample
+
+A record is a raw line of a data set. A task asks it as a sample: text and media by reference,
+with a typed gold. A modality decodes each medium and remembers its Frame. A family encodes the
+parts as a prompt. An engine rolls out responses. The task scores them. An algorithm turns the
+scored group into per-token advantages, and the trainer sees only train samples.
+
+Shape suffixes: L prompt tokens, T response tokens, G responses of a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+MediaKind = Literal["image", "video", "audio", "screenshot"]
+Space = Literal["source_pixels", "processed_pixels", "unit", "thousand"]
+"""Where a pair of numbers points: pixels of the source file, pixels as the model sees them, 0-1
+of what the model sees, or 0-1000 of what the model sees."""
+
+Status = Literal["ok", "missing", "malformed", "multiple", "refusal", "truncated", "unscorable"]
+Finish = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One raw line of a data set, with an id that is stable between runs.
+
+    `root` is the folder that media paths are relative to and may not leave.
+    """
+
+    id: str
+    fields: Mapping[str, Any]
+    root: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """User text; special-token strings in it are data and are escaped by the family."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class MediaRef:
+    """A medium by reference: a path under the record's root, or encoded bytes."""
+
+    kind: MediaKind
+    source: Path | bytes
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+Part = Text | MediaRef
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A question ready to be asked, with its typed gold (plain, picklable data).
+
+    `key` names the base question: variants of one sample share it and differ in `variant`.
+    `target` is a reference completion for supervised phases; None where the data has none.
+    """
+
+    id: str
+    task: str
+    parts: tuple[Part, ...]
+    gold: Any
+    system: str | None = None
+    target: str | None = None
+    variant: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """How a medium was cropped and resized, so that what the model sees maps back to the source.
+
+    Sizes are (width, height) in pixels. `crop` is (x0, y0, x1, y1) in source pixels.
+    `seconds` are the source timestamps of the processed frames (video) or the start and end of
+    the processed segment (audio).
+    """
+
+    source_size: tuple[int, int] = (0, 0)
+    processed_size: tuple[int, int] = (0, 0)
+    crop: tuple[float, float, float, float] | None = None
+    seconds: tuple[float, ...] = ()
+
+    def to_source(self, x: float, y: float, space: Space) -> tuple[float, float]:
+        """Map a point the model gave in `space` to source pixels."""
+        if space == "source_pixels":
+            return x, y
+        unit = self._seen_extent(space)
+        x0, y0, x1, y1 = self.crop or (0.0, 0.0, *map(float, self.source_size))
+        return x0 + x / unit[0] * (x1 - x0), y0 + y / unit[1] * (y1 - y0)
+
+    def from_source(self, x: float, y: float, space: Space) -> tuple[float, float]:
+        """Map a point in source pixels to what the model would have to say in `space`."""
+        if space == "source_pixels":
+            return x, y
+        unit = self._seen_extent(space)
+        x0, y0, x1, y1 = self.crop or (0.0, 0.0, *map(float, self.source_size))
+        return (x - x0) / (x1 - x0) * unit[0], (y - y0) / (y1 - y0) * unit[1]
+
+    def _seen_extent(self, space: Space) -> tuple[float, float]:
+        if space == "processed_pixels":
+            return float(self.processed_size[0]), float(self.processed_size[1])
+        side = 1.0 if space == "unit" else 1000.0
+        return side, side
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A decoded medium, its Frame, and a hash of its decoded content and options.
+
+    `array` is uint8 [H, W, 3] for an image or screenshot, [frames, H, W, 3] for a video,
+    float32 [samples] for audio.
+    """
+
+    kind: MediaKind
+    array: npt.NDArray[Any]
+    frame: Frame
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedMedium:
+    """A medium as its model family takes it: processor tensors and the placeholders it fills."""
+
+    kind: MediaKind
+    hash: str
+    tensors: Mapping[str, torch.Tensor]
+    num_tokens: int
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A sample in both views that one function makes: compact for engines, expanded for training.
+
+    `compact_ids` has one placeholder for each medium; `ids` [L] has one for each feature row.
+    `positions` is [axes, L] (three rope axes, or one); a response starts at `next_position`.
+    `space` is the coordinate convention the model family answers in.
+    """
+
+    sample: Sample
+    compact_ids: tuple[int, ...]
+    ids: Ints
+    positions: Ints
+    next_position: int
+    media: tuple[EncodedMedium, ...]
+    space: Space
+
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        return tuple(medium.frame for medium in self.media)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A sampled completion: token ids [T] (end token included) and their log-probs [T].
+
+    Log-probs are of the policy that sampled, at its temperature, with placeholders banned.
+    """
+
+    ids: Ints
+    logprobs: Floats
+    text: str
+    finish: Finish
+
+    @property
+    def truncated(self) -> bool:
+        return self.finish == "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a verifier sees of a response: plain picklable data, no model and no tensors."""
+
+    text: str
+    truncated: bool = False
+    frames: tuple[Frame, ...] = ()
+    space: Space = "processed_pixels"
+
+
+@dataclass(frozen=True, slots=True)
+class SpanScore:
+    """A score for a part of the response: characters [start, end) of its text."""
+
+    start: int
+    end: int
+    value: float
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A graded answer: named reward parts, the benchmark's own number, and how parsing went.
+
+    `reward` is the weighted sum of the parts, filled in by the scoring runtime; None means
+    unscorable (verifier crashed or ran out of time), which is never the same as 0.
+    `metric` is the record's contribution to the task's benchmark number.
+    """
+
+    parts: Mapping[str, float]
+    metric: float | None
+    status: Status = "ok"
+    reason: str = ""
+    reward: float | None = None
+    spans: tuple[SpanScore, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A prompt with its G scored responses. `extra` carries what an algorithm's stages add."""
+
+    prompt: Prompt
+    responses: tuple[Response, ...]
+    scores: tuple[Score, ...]
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rewards(self) -> Floats:
+        """Rewards [G]; NaN where the answer is unscorable."""
+        return np.array([np.nan if s.reward is None else s.reward for s in self.scores], dtype=float)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSample:
+    """One (prompt, response) pair to learn from; arrays are [T], aligned with `response.ids`.
+
+    `mask` says which tokens enter the loss. `old_logprobs` None means strictly on-policy: the
+    ratio is 1 and no second forward is needed. `group` ties the samples of one rollout group.
+    """
+
+    prompt: Prompt
+    response: Response
+    advantages: Floats
+    mask: Bools
+    old_logprobs: Floats | None = None
+    ref_logprobs: Floats | None = None
+    group: int = 0
