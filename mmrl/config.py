@@ -33,6 +33,11 @@ class ModelConfig(Section):
     max_pixels: int | None = Field(None, gt=0, description="upper pixel budget of an image")
 
 
+class RecipeConfig(Section):
+    name: str
+    out: Path = Field(description="folder the recipe writes into")
+
+
 class DataConfig(Section):
     task: str
     path: Path
@@ -44,7 +49,9 @@ class DataConfig(Section):
     mix: float = Field(1.0, gt=0, description="share of this source among several")
     limit: int | None = Field(None, gt=0)
     shuffle: bool = True
-    recipe: str | None = Field(None, description="data recipe that builds `path` if it is missing")
+    recipe: RecipeConfig | None = Field(
+        None, description="data recipe that runs if `path` is missing"
+    )
 
 
 class RolloutConfig(Section):
@@ -80,6 +87,8 @@ class TrainerConfig(Section):
     reward_control: Literal["none", "shuffle"] = Field(
         "none", description="shuffle: permute rewards between answers, a control that must not learn"
     )
+    trackers: tuple[str, ...] = Field((), description="tensorboard, wandb, trackio")
+    write_rollouts_every: int = Field(1, gt=0, description="steps between written rollouts")
     max_refills: int = Field(10, ge=0, description="extra rollouts an editor may ask for in a step")
 
 

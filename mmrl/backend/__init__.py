@@ -1,0 +1,1 @@
+"""Who owns the optimiser: one process (`local`), or many through DeepSpeed."""

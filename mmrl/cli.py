@@ -1,0 +1,170 @@
+"""The command line. Heavy imports happen inside the commands, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmrl import __version__
+from mmrl.errors import MediaError, UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; a user's mistake prints one line and returns 2."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.command(arguments)
+    except (UserError, MediaError) as error:
+        print(f"mmrl: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mmrl: interrupted; `--resume` goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mmrl", description="Reinforcement learning for vision-language and audio models."
+    )
+    parser.add_argument("--version", action="version", version=f"mmrl {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_eval(commands)
+    _add_report(commands)
+    _add_data(commands)
+    _add_tasks(commands)
+    _add_algorithms(commands)
+    return parser
+
+
+Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def _add_train(commands: Commands) -> None:
+    parser = commands.add_parser("train", help="carry out a run from a YAML configuration")
+    parser.add_argument("config", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="configuration overrides")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run folder")
+    parser.add_argument("--print-config", action="store_true", help="show what would run, and stop")
+    parser.set_defaults(command=_train)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from mmrl.config import load_config
+
+    config = load_config(arguments.config, arguments.overrides)
+    if arguments.print_config:
+        print(config.to_yaml(), end="")
+        return
+    from mmrl.run import train
+
+    result = train(config, resume=arguments.resume, overwrite=arguments.overwrite)
+    before, after = result["before"], result["after"]
+    if before is not None and after is not None:
+        print(f"held-out {before:.1%} -> {after:.1%} in {result['seconds']:.0f} s")
+    print(f"report: {config.run / 'report.html'}")
+
+
+def _add_eval(commands: Commands) -> None:
+    parser = commands.add_parser("eval", help="score a model on a task's records")
+    parser.add_argument("--model", required=True, help="model folder")
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--data", type=Path, help="records; default: the task's own fixture")
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--out", type=Path, help="write the evaluation as JSON")
+    parser.set_defaults(command=_eval)
+
+
+def _eval(arguments: argparse.Namespace) -> None:
+    from mmrl.api import evaluate
+    from mmrl.tasking import fixture_path
+
+    data = arguments.data or fixture_path(arguments.task)
+    result = evaluate(
+        arguments.model,
+        arguments.task,
+        data,
+        limit=arguments.limit,
+        on_progress=lambda done, total: print(f"{done}/{total}", file=sys.stderr),
+    )
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
+    print(
+        f"{result.task} {result.metric_name} {result.metric:.4f} "
+        f"[{result.low:.4f}, {result.high:.4f}] on {result.records} records "
+        f"({result.unparsable} unparsable, {result.truncated} truncated, "
+        f"{result.unscorable} unscorable, {result.unreadable} unreadable)"
+    )
+
+
+def _add_report(commands: Commands) -> None:
+    parser = commands.add_parser("report", help="write a run's report.html")
+    parser.add_argument("run", type=Path)
+    parser.set_defaults(command=_report)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from mmrl.report import write_report
+
+    if not arguments.run.is_dir():
+        raise UserError(f"no run folder at {arguments.run}")
+    print(write_report(arguments.run))
+
+
+def _add_data(commands: Commands) -> None:
+    parser = commands.add_parser("data", help="turn a public data set into records")
+    parser.add_argument("recipe")
+    parser.add_argument("--in", dest="source", type=Path, help="folder of the raw data")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(command=_data)
+
+
+def _data(arguments: argparse.Namespace) -> None:
+    from mmrl import plugins
+
+    recipe = plugins.load("recipe", arguments.recipe)
+    recipe.build(arguments.source, arguments.out, seed=arguments.seed)
+    print(arguments.out)
+
+
+def _add_tasks(commands: Commands) -> None:
+    parser = commands.add_parser("tasks", help="list tasks, or show one")
+    parser.add_argument("name", nargs="?")
+    parser.set_defaults(command=_tasks)
+
+
+def _tasks(arguments: argparse.Namespace) -> None:
+    from mmrl import plugins
+    from mmrl.tasking import describe, load_task
+
+    if arguments.name:
+        print(describe(arguments.name))
+        return
+    for name in sorted(plugins.available("task")):
+        print(f"{name:24} {load_task(name, {}).summary}")
+
+
+def _add_algorithms(commands: Commands) -> None:
+    parser = commands.add_parser("algorithms", help="list algorithms")
+    parser.set_defaults(command=_algorithms)
+
+
+def _algorithms(arguments: argparse.Namespace) -> None:
+    from mmrl import plugins
+
+    for name in sorted(plugins.available("algorithm")):
+        module = plugins.load("algorithm", name)
+        print(f"{name:24} {module.SUMMARY} ({module.PAPER})")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

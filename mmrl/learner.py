@@ -1,0 +1,196 @@
+"""Train samples -> gradients: the algorithm's objective over packed rows, one update at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmrl.algorithm import Algorithm
+from mmrl.backend.backend import Backend
+from mmrl.errors import UserError
+from mmrl.losses import TokenBatch, kl_loss, policy_loss, reduce, token_weights
+from mmrl.packing import Row, Weighted, pack
+from mmrl.policy.attention import active_layout
+from mmrl.policy.policy import Policy
+from mmrl.policy.shared_prefix import lay_out
+from mmrl.types import Floats, TrainSample
+
+
+@dataclass(frozen=True)
+class UpdateStats:
+    """What one step's updates did; means are over trained tokens."""
+
+    loss: float
+    kl: float
+    entropy: float
+    grad_norm: float
+    clip_share: float
+    tokens: int
+    updates: int
+
+
+class Learner:
+    """Carries out an algorithm's objective, reducer, KL and update plan on a policy."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        algorithm: Algorithm,
+        backend: Backend,
+        *,
+        temperature: float,
+        tokens_per_micro_batch: int,
+    ) -> None:
+        self._policy, self._algorithm, self._backend = policy, algorithm, backend
+        self._temperature, self._budget = temperature, tokens_per_micro_batch
+        wants_reference = algorithm.kl is not None or "ref_logprobs" in algorithm.needs
+        self._reference = policy.frozen_copy() if wants_reference else None
+
+    def update(self, samples: Sequence[TrainSample], kl_coefficient: float) -> UpdateStats:
+        """Train on the samples as the update plan says; raises UserError on a non-finite loss."""
+        samples = self._with_reference(samples)
+        plan = self._algorithm.updates
+        stats = []
+        for _ in range(plan.passes):
+            for part in _mini_batches(samples, plan.mini_batches):
+                stats.append(self._one_update(part, kl_coefficient))
+        return _mean_stats(stats)
+
+    def _one_update(self, samples: Sequence[TrainSample], kl_coefficient: float) -> UpdateStats:
+        weights = token_weights(samples, self._algorithm.reducer)
+        trainable = [
+            Weighted(s, w) for s, w in zip(samples, weights, strict=True) if s.mask.any()
+        ]
+        tally = _Tally()
+        for rows in pack(trainable, self._budget):
+            layout = lay_out([row.shared() for row in rows], self._policy.device)
+            with active_layout(layout):
+                prompts = [row.members[0].sample.prompt for row in rows]
+                logprobs, entropy = self._policy.logprobs(layout, prompts, self._temperature)
+                batch = token_batch(rows, logprobs)
+                loss = self._loss(batch, kl_coefficient, tally)
+                if not torch.isfinite(loss):
+                    raise UserError(
+                        "the loss is not finite: lower optimizer.learning_rate, or check the "
+                        "rewards in rollouts.jsonl; the last checkpoint is from before this step"
+                    )
+                self._backend.backward(loss)
+            tally.add(batch, loss, entropy)
+        return tally.stats(self._backend.step())
+
+    def _loss(self, batch: TokenBatch, kl_coefficient: float, tally: _Tally) -> Tensor:
+        objective = self._algorithm.objective
+        loss = policy_loss(batch, objective.name, dict(objective.options))
+        kl = self._algorithm.kl
+        if kl is not None and batch.ref is not None:
+            penalty = kl_loss(batch, kl)
+            tally.kl += float(torch.where(batch.mask, penalty, 0.0).detach().sum())
+            if kl.placement == "loss":
+                loss = loss + kl_coefficient * reduce(penalty, batch)
+        return loss
+
+    def _with_reference(self, samples: Sequence[TrainSample]) -> Sequence[TrainSample]:
+        if self._reference is None:
+            return samples
+        values = self.score(samples, self._reference)
+        return [replace(s, ref_logprobs=v) for s, v in zip(samples, values, strict=True)]
+
+    @torch.no_grad()
+    def score(self, samples: Sequence[TrainSample], policy: Policy) -> list[Floats]:
+        """Log-probs [T] of every sample's response under its prompt by `policy`."""
+        index = {id(s): i for i, s in enumerate(samples)}
+        scored: list[Floats] = [np.zeros(len(s.response.ids)) for s in samples]
+        unweighted = [Weighted(s, np.zeros(0)) for s in samples]
+        for rows in pack(unweighted, self._budget):
+            layout = lay_out([row.shared() for row in rows], policy.device)
+            with active_layout(layout):
+                prompts = [row.members[0].sample.prompt for row in rows]
+                logprobs, _ = policy.logprobs(layout, prompts, self._temperature)
+            members = [m.sample for row in rows for m in row.members]
+            lengths = [len(m.response.ids) for m in members]
+            for member, piece in zip(members, logprobs.split(lengths), strict=True):
+                scored[index[id(member)]] = piece.double().cpu().numpy()
+        return scored
+
+
+def token_batch(rows: Sequence[Row], logprobs: Tensor) -> TokenBatch:
+    """Align the rows' constants with their log-probs [M], in row order."""
+    members = [member for row in rows for member in row.members]
+    samples = [member.sample for member in members]
+
+    def flat(arrays: Sequence[np.ndarray]) -> Tensor:
+        joined = np.concatenate(arrays)
+        dtype = logprobs.dtype if joined.dtype.kind == "f" else None
+        return torch.from_numpy(joined).to(logprobs.device, dtype)
+
+    def optional(arrays: Sequence[Floats | None]) -> Tensor | None:
+        present = [a for a in arrays if a is not None]
+        assert len(present) in (0, len(arrays)), "old or reference log-probs for some samples only"
+        return flat(present) if present else None
+
+    lengths = [len(s.response.ids) for s in samples]
+    return TokenBatch(
+        logprobs=logprobs,
+        advantages=flat([s.advantages for s in samples]),
+        weights=flat([m.weights for m in members]),
+        mask=flat([s.mask for s in samples]),
+        sequence=flat([np.repeat(np.arange(len(samples)), lengths)]),
+        num_sequences=len(samples),
+        old=optional([s.old_logprobs for s in samples]),
+        ref=optional([s.ref_logprobs for s in samples]),
+    )
+
+
+def _mini_batches(
+    samples: Sequence[TrainSample], count: int
+) -> Iterator[Sequence[TrainSample]]:
+    """Split into `count` parts at group boundaries, so that a group is never divided."""
+    starts = [i for i, s in enumerate(samples) if i == 0 or s.group != samples[i - 1].group]
+    for part in np.array_split(np.array(starts, dtype=int), min(count, max(len(starts), 1))):
+        if len(part):
+            after = [start for start in starts if start > part[-1]]
+            yield samples[part[0] : after[0] if after else len(samples)]
+
+
+class _Tally:
+    """Sums over the micro-batches of one update."""
+
+    def __init__(self) -> None:
+        self.loss = self.kl = self.entropy = self.clipped = 0.0
+        self.tokens = 0
+
+    def add(self, batch: TokenBatch, loss: Tensor, entropy: Tensor) -> None:
+        self.loss += float(loss.detach())
+        self.entropy += float(entropy[batch.mask].sum())
+        self.clipped += float((batch.log_ratio.detach().abs() > 0.2)[batch.mask].sum())
+        self.tokens += int(batch.mask.sum())
+
+    def stats(self, grad_norm: float) -> UpdateStats:
+        tokens = max(self.tokens, 1)
+        return UpdateStats(
+            loss=self.loss,
+            kl=self.kl / tokens,
+            entropy=self.entropy / tokens,
+            grad_norm=grad_norm,
+            clip_share=self.clipped / tokens,
+            tokens=self.tokens,
+            updates=1,
+        )
+
+
+def _mean_stats(stats: Sequence[UpdateStats]) -> UpdateStats:
+    if not stats:
+        return UpdateStats(0.0, 0.0, 0.0, 0.0, 0.0, 0, 0)
+    return UpdateStats(
+        loss=float(np.mean([s.loss for s in stats])),
+        kl=float(np.mean([s.kl for s in stats])),
+        entropy=float(np.mean([s.entropy for s in stats])),
+        grad_norm=float(np.mean([s.grad_norm for s in stats])),
+        clip_share=float(np.mean([s.clip_share for s in stats])),
+        tokens=sum(s.tokens for s in stats),
+        updates=len(stats),
+    )

@@ -1,0 +1,15 @@
+"""Modality adapters: reference -> decoded medium with its Frame. One file a modality."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from mmrl.types import Media, MediaRef
+
+SHARED = ()
+
+
+class Decode(Protocol):
+    """What a modality module exposes as `decode`; raises MediaError with the reason."""
+
+    def __call__(self, ref: MediaRef) -> Media: ...

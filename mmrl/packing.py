@@ -1,0 +1,75 @@
+"""Train samples -> micro-batches of rows that share their prompt.
+
+A micro-batch holds at most `budget` trunk tokens. Samples of one prompt stay together as long as
+they fit; a group too long for one micro-batch is split, each part with the prompt again. What
+the samples add up to does not depend on the packing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mmrl.policy.shared_prefix import SharedRow
+from mmrl.types import Floats, TrainSample
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A train sample with the reducer's weight for each of its tokens [T]."""
+
+    sample: TrainSample
+    weights: Floats
+
+
+@dataclass(frozen=True)
+class Row:
+    """Samples of one prompt that go through the model together."""
+
+    members: tuple[Weighted, ...]
+
+    def shared(self) -> SharedRow:
+        """The row as the policy takes it."""
+        first = self.members[0].sample
+        return SharedRow(first.prompt, tuple(m.sample.response.ids for m in self.members))
+
+
+def pack(samples: Sequence[Weighted], budget: int) -> list[list[Row]]:
+    """Pack into micro-batches, first fit over rows in decreasing length; deterministic."""
+    rows = [row for members in _by_prompt(samples) for row in _split(members, budget)]
+    sized = sorted(((row.shared().num_tokens, i) for i, row in enumerate(rows)), reverse=True)
+    batches: list[list[int]] = []
+    loads: list[int] = []
+    for size, i in sized:
+        place = next((b for b, load in enumerate(loads) if load + size <= budget), None)
+        if place is None:
+            batches.append([i])
+            loads.append(size)
+        else:
+            batches[place].append(i)
+            loads[place] += size
+    return [[rows[i] for i in sorted(batch)] for batch in batches]
+
+
+def _by_prompt(samples: Sequence[Weighted]) -> list[list[Weighted]]:
+    """Group by prompt object, in first-seen order; responses without tokens have no row."""
+    groups: dict[int, list[Weighted]] = {}
+    for weighted in samples:
+        if len(weighted.sample.response.ids):
+            groups.setdefault(id(weighted.sample.prompt), []).append(weighted)
+    return list(groups.values())
+
+
+def _split(members: Sequence[Weighted], budget: int) -> list[Row]:
+    prompt = len(members[0].sample.prompt.ids)
+    rows: list[Row] = []
+    held: list[Weighted] = []
+    load = prompt
+    for member in members:
+        size = len(member.sample.response.ids) - 1
+        if held and load + size > budget:
+            rows.append(Row(tuple(held)))
+            held, load = [], prompt
+        held.append(member)
+        load += size
+    return [*rows, Row(tuple(held))]

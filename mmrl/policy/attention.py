@@ -1,0 +1,79 @@
+"""One attention function for the language layers, registered through transformers' interface.
+
+A model gives an unregistered mask name no mask, so who sees whom is decided here, by the layout
+that is active: shared-prefix rows in training, a prefill, or a decoding step. A layout travels
+beside the model's own arguments because no model passes it on; it must stay active until the
+backward pass is done, since gradient checkpointing runs the layers again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+NAME = "mmrl_shared_prefix"
+
+
+class Layout(Protocol):
+    """Who sees whom among the flat tokens of one forward pass."""
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float
+    ) -> Tensor:
+        """Attend; query [N, H, D], key and value [N, K, D] -> [N, H, D]."""
+        ...
+
+
+_active: list[Layout] = []
+# A plain list, not thread-local: on CUDA the backward pass, and with it the recomputation under
+# gradient checkpointing, runs in autograd's own thread.
+
+
+@contextmanager
+def active_layout(layout: Layout) -> Iterator[None]:
+    """Make `layout` decide visibility in every language layer until the block ends."""
+    _active.append(layout)
+    try:
+        yield
+    finally:
+        popped = _active.pop()
+        assert popped is layout, "layouts must nest"
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention in transformers' calling convention: query [1, H, N, D] -> output [1, N, H, D]."""
+    assert _active, f"{NAME} attention needs an active layout"
+    assert query.shape[0] == 1, "shared-prefix rows are flat: batch size 1"
+    assert sliding_window is None, "sliding-window layers are not supported by this layout"
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    flat = (x[0].transpose(0, 1) for x in (query, key, value))
+    layer = module.layer_idx
+    assert isinstance(layer, int)
+    out = _active[-1].attend(layer, *flat, scale)
+    return out.unsqueeze(0), None
+
+
+AttentionInterface.register(NAME, attention)
+
+
+def sdpa(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None
+) -> Tensor:
+    """Scaled dot-product attention, [B, H, Q, D] over [B, K, S, D]; causal where mask is None."""
+    return torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True
+    )

@@ -1,0 +1,3 @@
+"""Model families, one file each: placement of media, positions, coordinates."""
+
+SHARED = ("chat",)

@@ -1,0 +1,59 @@
+"""Chat-template text shared by families: user text is data, special tokens in it are escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mmrl.errors import MediaError
+from mmrl.types import Ints, MediaKind, Sample, Text
+
+ZERO_WIDTH_SPACE = "\u200b"
+
+CONTENT_TYPE: dict[MediaKind, str] = {
+    "image": "image",
+    "screenshot": "image",
+    "video": "video",
+    "audio": "audio",
+}
+
+
+def messages(sample: Sample, special_tokens: Sequence[str]) -> list[dict[str, Any]]:
+    """A sample as chat messages, media as placeholders in place."""
+    content = [
+        {"type": "text", "text": escape(part.text, special_tokens)}
+        if isinstance(part, Text)
+        else {"type": CONTENT_TYPE[part.kind]}
+        for part in sample.parts
+    ]
+    turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
+    if sample.system is not None:
+        system = escape(sample.system, special_tokens)
+        turns.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
+    return turns
+
+
+def escape(text: str, special_tokens: Sequence[str]) -> str:
+    """Break special-token strings that stand in user text, so that they tokenize as text."""
+    for token in special_tokens:
+        if token in text:
+            text = text.replace(token, token[0] + ZERO_WIDTH_SPACE + token[1:])
+    return text
+
+
+def expand(compact_ids: Sequence[int], placeholder_ids: Sequence[int], counts: Sequence[int]) -> Ints:
+    """Repeat the i-th placeholder counts[i] times; their numbers must agree."""
+    remaining = list(counts)
+    expanded: list[int] = []
+    for token in compact_ids:
+        if token in placeholder_ids:
+            if not remaining:
+                raise MediaError("more media placeholders than media in the prompt")
+            expanded += [token] * remaining.pop(0)
+        else:
+            expanded.append(token)
+    if remaining:
+        raise MediaError(f"{len(remaining)} media without a placeholder in the chat template")
+    return np.array(expanded, dtype=np.int64)

@@ -1,0 +1,148 @@
+"""The policy: a transformers model behind four verbs - encode, log-probs, sample (engines), save."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging as transformers_logging
+
+from mmrl import plugins
+from mmrl.config import ModelConfig
+from mmrl.errors import UserError
+from mmrl.policy import attention
+from mmrl.policy.family import Family, Limits
+from mmrl.policy.features import FeatureStore
+from mmrl.policy.logprobs import HeadTap, token_logprobs
+from mmrl.policy.shared_prefix import SharedPrefix
+from mmrl.types import Prompt
+
+transformers_logging.disable_progress_bar()  # its bars would tear the run's own display
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class Policy:
+    """A model, its processor and its family, with the model's head and towers in hand."""
+
+    model: Any
+    processor: Any
+    family: Family
+    head: HeadTap
+    store: FeatureStore
+
+    @property
+    def device(self) -> torch.device:
+        return cast(torch.device, self.model.device)
+
+    @property
+    def banned(self) -> Tensor:
+        """Ids that are never sampled and have no probability: every media placeholder."""
+        return torch.tensor(self.family.banned_ids, device=self.device)
+
+    def hidden_states(
+        self, ids: Tensor, positions: Tensor, prompts: Sequence[Prompt]
+    ) -> Tensor:
+        """Run the trunk on flat tokens [N] at positions [axes, N] -> [N, H].
+
+        The layout must be active until backward is done; media are encoded once each.
+        """
+        media = [medium for prompt in prompts for medium in prompt.media]
+        with self.head.taking():
+            self.model(
+                input_ids=ids[None],
+                position_ids=positions[:, None] if len(positions) > 1 else positions,
+                attention_mask=None,
+                use_cache=False,
+                **self.family.media_inputs(media, self.store.features(media)),
+            )
+        return self.head.taken[0]
+
+    def logprobs(
+        self, layout: SharedPrefix, prompts: Sequence[Prompt], temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probs and entropies [M] of a layout's response tokens, in row order."""
+        hidden = self.hidden_states(layout.ids, layout.positions, prompts)
+        return token_logprobs(
+            self.head, hidden[layout.predictors], layout.targets, self.banned, temperature
+        )
+
+    def frozen_copy(self) -> Policy:
+        """A copy that never changes and needs no gradient: the reference policy."""
+        model = copy.deepcopy(self.model).eval().requires_grad_(False)
+        limits = Limits(max_prompt_tokens=1)
+        module = plugins.load("family", family_name(model, None))
+        return _wrap(model, self.processor, module.build(model, self.processor, limits))
+
+    def load_weights(self, folder: Path) -> None:
+        """Take over the weights of a checkpoint of the same model, bit for bit."""
+        saved = type(self.model).from_pretrained(folder, dtype=self.model.dtype)
+        self.model.load_state_dict(saved.state_dict())
+
+    def save(self, folder: Path) -> None:
+        """Write safetensors, config and processor; loads with `from_pretrained`."""
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+
+def load_policy(config: ModelConfig, device: torch.device | None = None) -> Policy:
+    """Load a model folder behind its family; a user's mistake in the path raises UserError."""
+    path = model_folder(config.path)
+    if not (path / "config.json").is_file():
+        raise UserError(f"no model at {path}: model.path must hold a transformers config.json")
+    model = AutoModelForImageTextToText.from_pretrained(
+        path,
+        dtype=DTYPES[config.dtype],
+        trust_remote_code=config.trust_remote_code,
+        local_files_only=True,
+    )
+    processor = AutoProcessor.from_pretrained(
+        path, trust_remote_code=config.trust_remote_code, local_files_only=True
+    )
+    model.to(device or default_device())
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    limits = Limits(config.max_prompt_tokens, config.min_pixels, config.max_pixels)
+    module = plugins.load("family", family_name(model, config.family))
+    policy = _wrap(model, processor, module.build(model, processor, limits))
+    if config.freeze_tower:
+        for tower in policy.family.towers():
+            tower.requires_grad_(False)
+    return policy
+
+
+def model_folder(path: str) -> Path:
+    """The folder a model path names; `asset:NAME` is a model shipped with the package."""
+    if path.startswith("asset:"):
+        return Path(__file__).parent.parent / "assets" / path.removeprefix("asset:")
+    return Path(path)
+
+
+def default_device() -> torch.device:
+    """The local CUDA device where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def family_name(model: Any, wanted: str | None) -> str:
+    """The family to use: the one asked for, or the one that serves the model's type."""
+    if wanted is not None:
+        return wanted
+    model_type = model.config.model_type
+    for name in plugins.available("family"):
+        if model_type in plugins.load("family", name).MODEL_TYPES:
+            return name
+    raise UserError(f"no family serves model type '{model_type}': see `mmrl families`")
+
+
+def _wrap(model: Any, processor: Any, family: Family) -> Policy:
+    model.set_attn_implementation({"text_config": attention.NAME})
+    head = cast(nn.Module, model.get_output_embeddings())
+    return Policy(model, processor, family, HeadTap(head), FeatureStore(family))
+

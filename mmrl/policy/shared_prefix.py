@@ -1,0 +1,178 @@
+"""Rows that share their prompt: one prompt, then all of its responses, each seeing only itself.
+
+    flat tokens   [prompt p][response 1][response 2]...[prompt q][response 1]...
+    positions     a response continues its prompt's positions, as if it were alone with it
+
+The prompt, its media and its keys are computed once for the whole group. The last response token
+is never fed: nothing is predicted from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmrl.policy.attention import sdpa
+from mmrl.types import Ints, Prompt
+
+
+@dataclass(frozen=True)
+class SharedRow:
+    """A prompt with the token ids [T] of the responses that share it."""
+
+    prompt: Prompt
+    responses: tuple[Ints, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens this row feeds through the trunk."""
+        return len(self.prompt.ids) + sum(max(len(r) - 1, 0) for r in self.responses)
+
+
+@dataclass(frozen=True)
+class SharedPrefix:
+    """The flat form of some rows, and who sees whom in it.
+
+    `ids` [N], `positions` [axes, N]. `predictors` [M] is the flat index that predicts each
+    response token, in row order; `targets` [M] the token it predicts. `prompts` [P, L] and
+    `responses` [S, R] hold flat indices, padded with 0; `owner` [S] is a response's prompt;
+    `mask` [S, 1, R, L + R] what a response token sees; `inverse` [N] where a flat token stands
+    among the padded outputs.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    predictors: Tensor
+    targets: Tensor
+    prompts: Tensor
+    responses: Tensor
+    owner: Tensor
+    mask: Tensor
+    inverse: Tensor
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float
+    ) -> Tensor:
+        """Prompts attend causally to themselves; responses to their prompt and themselves."""
+        prompt_q, prompt_k, prompt_v = (_padded(x, self.prompts) for x in (query, key, value))
+        outputs = [_flat(sdpa(prompt_q, prompt_k, prompt_v, scale))]
+        if self.responses.numel():
+            own_q, own_k, own_v = (_padded(x, self.responses) for x in (query, key, value))
+            keys = torch.cat([prompt_k[self.owner], own_k], dim=2)
+            values = torch.cat([prompt_v[self.owner], own_v], dim=2)
+            outputs.append(_flat(sdpa(own_q, keys, values, scale, self.mask)))
+        return torch.cat(outputs)[self.inverse]
+
+
+def _padded(flat: Tensor, index: Tensor) -> Tensor:
+    """[N, H, D] gathered by [B, T] -> [B, H, T, D]."""
+    return flat[index].transpose(1, 2)
+
+
+def _flat(padded: Tensor) -> Tensor:
+    """[B, H, T, D] -> [B * T, H, D]."""
+    return padded.transpose(1, 2).flatten(0, 1)
+
+
+def lay_out(rows: Sequence[SharedRow], device: torch.device) -> SharedPrefix:
+    """Flatten rows; index arithmetic happens in numpy, one transfer a tensor."""
+    prompt_lengths = [len(row.prompt.ids) for row in rows]
+    fed = [[max(len(r) - 1, 0) for r in row.responses] for row in rows]
+    prompt_starts, response_starts = _starts(prompt_lengths, fed)
+    flat_fed = [length for lengths in fed for length in lengths]
+    owner = np.repeat(np.arange(len(rows)), [len(row.responses) for row in rows])
+
+    prompts = _index(prompt_starts, prompt_lengths)
+    responses = _index(response_starts, flat_fed)
+    arrays = {
+        "ids": np.concatenate([_row_ids(row) for row in rows]),
+        "positions": np.concatenate([_row_positions(row) for row in rows], axis=1),
+        "predictors": _predictors(rows, prompt_starts, response_starts),
+        "targets": np.concatenate([r for row in rows for r in row.responses] or [_EMPTY]),
+        "prompts": prompts,
+        "responses": responses,
+        "owner": owner,
+        "mask": _response_mask(np.array(prompt_lengths)[owner], flat_fed, prompts.shape[1]),
+        "inverse": _inverse(prompts, prompt_lengths, responses, flat_fed),
+    }
+    return SharedPrefix(**{name: torch.from_numpy(a).to(device) for name, a in arrays.items()})
+
+
+_EMPTY = np.zeros(0, dtype=np.int64)
+
+
+def _starts(prompts: Sequence[int], fed: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
+    at, prompt_starts, response_starts = 0, [], []
+    for prompt, lengths in zip(prompts, fed, strict=True):
+        prompt_starts.append(at)
+        at += prompt
+        for length in lengths:
+            response_starts.append(at)
+            at += length
+    return prompt_starts, response_starts
+
+
+def _index(starts: Sequence[int], lengths: Sequence[int]) -> Ints:
+    """[B, longest] flat indices, padded with 0: padding is masked, or never read."""
+    index = np.zeros((len(lengths), max(lengths, default=0)), dtype=np.int64)
+    for i, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        index[i, :length] = np.arange(start, start + length)
+    return index
+
+
+def _row_ids(row: SharedRow) -> Ints:
+    return np.concatenate([row.prompt.ids, *(r[:-1] for r in row.responses)])
+
+
+def _row_positions(row: SharedRow) -> Ints:
+    axes = row.prompt.positions.shape[0]
+    continued = [
+        np.broadcast_to(row.prompt.next_position + np.arange(max(len(r) - 1, 0)), (axes, max(len(r) - 1, 0)))
+        for r in row.responses
+    ]
+    return np.concatenate([row.prompt.positions, *continued], axis=1)
+
+
+def _predictors(
+    rows: Sequence[SharedRow], prompt_starts: Sequence[int], response_starts: Sequence[int]
+) -> Ints:
+    """A response's first token is predicted by the last prompt token, the rest by its own."""
+    pieces, starts = [_EMPTY], iter(response_starts)
+    for row, prompt_start in zip(rows, prompt_starts, strict=True):
+        last = prompt_start + len(row.prompt.ids) - 1
+        for response in row.responses:
+            start = next(starts)
+            own = np.arange(start, start + max(len(response) - 1, 0))
+            pieces.append(np.concatenate([[last], own])[: len(response)])
+    return np.concatenate(pieces).astype(np.int64)
+
+
+def _response_mask(prompt_lengths: Ints, fed: Sequence[int], prompt_width: int) -> np.ndarray:
+    width = max(fed, default=0)
+    sees_prompt = np.arange(prompt_width)[None, :] < prompt_lengths[:, None]
+    sees_itself = np.tril(np.ones((width, width), dtype=bool))
+    mask = np.concatenate(
+        [
+            np.broadcast_to(sees_prompt[:, None, :], (len(fed), width, prompt_width)),
+            np.broadcast_to(sees_itself[None], (len(fed), width, width)),
+        ],
+        axis=2,
+    )
+    return mask[:, None]
+
+
+def _inverse(
+    prompts: Ints, prompt_lengths: Sequence[int], responses: Ints, fed: Sequence[int]
+) -> Ints:
+    inverse = np.zeros(sum(prompt_lengths) + sum(fed), dtype=np.int64)
+    offset = 0
+    for index, lengths in ((prompts, prompt_lengths), (responses, fed)):
+        places = offset + np.arange(index.size).reshape(index.shape)
+        for i, length in enumerate(lengths):
+            inverse[index[i, :length]] = places[i, :length]
+        offset += index.size
+    return inverse

@@ -1,0 +1,37 @@
+"""What a rollout engine does: prompts in, groups of responses out, weights kept in step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mmrl.types import Prompt, Response
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample. `temperature` 0 is greedy (log-probs are then those at temperature 1)."""
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+class Engine(Protocol):
+    """Samples from the policy. What it reports as log-probs the trainer must reproduce."""
+
+    def generate(
+        self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
+    ) -> list[list[Response]]:
+        """Sample counts[i] responses to prompt i; the same seed gives the same responses."""
+        ...
+
+    def sync(self) -> None:
+        """Take over the policy's new weights and drop every cache that depends on old ones."""
+        ...
+
+    def close(self) -> None:
+        """Free what the engine holds."""
+        ...

@@ -1,0 +1,345 @@
+"""A run from its configuration: build the parts, train, record every step, evaluate, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+from mmrl import checkpoint, plugins
+from mmrl.algorithm import Algorithm, Context
+from mmrl.backend.local import LocalBackend
+from mmrl.config import DataConfig, RunConfig, validate
+from mmrl.data import PromptStream, build_missing, load_samples
+from mmrl.diagnosis import diagnose
+from mmrl.errors import UserError
+from mmrl.evaluator import Evaluation, evaluate
+from mmrl.journal import Journal
+from mmrl.learner import Learner
+from mmrl.metrics import MetricsLog, group_metrics, memory_metrics
+from mmrl.policy.encoder import Encoder
+from mmrl.policy.policy import Policy, load_policy
+from mmrl.progress import Progress
+from mmrl.quarantine import Quarantine
+from mmrl.report import write_report
+from mmrl.rollout import hf
+from mmrl.rollout.engine import Engine, Sampling
+from mmrl.rollout.score import Scorer, TaskSpec
+from mmrl.task import Task
+from mmrl.tasking import load_task
+from mmrl.trackers import Trackers
+from mmrl.trainer import StepResult, Trainer, update_metrics
+from mmrl.transcript import Entry, Transcript, advantages_of
+from mmrl.types import Group, Sample
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data source of a run: its task, its samples, and the held-out ones."""
+
+    key: str
+    task: Task
+    spec: TaskSpec
+    train: list[Sample]
+    held_out: list[Sample]
+    config: DataConfig
+
+
+@dataclass
+class Records:
+    """Everything a run folder holds that grows by the step, rewound together on resume."""
+
+    folder: Path
+    metrics: MetricsLog = field(init=False)
+    transcript: Transcript = field(init=False)
+    quarantine: Quarantine = field(init=False)
+    consumed: Journal = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.metrics = MetricsLog(self.folder)
+        self.transcript = Transcript(self.folder)
+        self.quarantine = Quarantine(self.folder)
+        self.consumed = Journal(self.folder / "consumed.jsonl")
+
+    def rewind(self, step: int) -> None:
+        """Forget everything after `step`."""
+        for journal in (self.metrics, self.transcript, self.quarantine, self.consumed):
+            journal.truncate_to_step(step)
+
+
+def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
+    """Carry a run out and return its result: held-out metric before and after, seconds, seed."""
+    started = time.monotonic()
+    prepare_folder(config, resume, overwrite)
+    records = Records(config.run)
+    found = checkpoint.latest(config.run) if resume else None
+    records.rewind(found.step if found else 0)
+    with Progress(config.trainer.steps, done=found.step if found else 0) as progress:
+        with Run(config, records, progress.say) as run:
+            first_step, before = run.start(found)
+            run.trainer.train(first_step, lambda result: run.after_step(result, progress, started))
+            result = run.finish(before, started)
+        for line in diagnose(records.metrics.recent, max_new_tokens=config.rollout.max_new_tokens):
+            progress.say(line)
+    write_report(config.run)
+    return result
+
+
+def prepare_folder(config: RunConfig, resume: bool, overwrite: bool) -> None:
+    """Make the run folder and write the resolved configuration into it."""
+    if config.run.exists() and any(config.run.iterdir()):
+        if overwrite:
+            shutil.rmtree(config.run)
+        elif not resume:
+            raise UserError(
+                f"{config.run} holds a run already: pass --resume to go on with it, "
+                "--overwrite to replace it, or run=ANOTHER_FOLDER"
+            )
+    config.run.mkdir(parents=True, exist_ok=True)
+    (config.run / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+
+
+class Run:
+    """The built parts of one run, closed together."""
+
+    def __init__(self, config: RunConfig, records: Records, say: Say) -> None:
+        self._config, self._records, self._say = config, records, say
+        self._algorithm = load_algorithm(config)
+        self.sources = load_sources(config, records.quarantine, say)
+        self._policy = load_policy(config.model)
+        self._backend = LocalBackend(
+            self._policy.model,
+            config.optimizer,
+            config.trainer.steps
+            * self._algorithm.updates.passes
+            * self._algorithm.updates.mini_batches,
+        )
+        self._encoder = Encoder(self._policy.family)
+        self._engine = load_engine(config, self._policy)
+        self._scorer = Scorer(
+            {source.key: source.spec for source in self.sources},
+            workers=config.rollout.scoring_workers,
+            timeout_seconds=config.rollout.scoring_timeout_seconds,
+        )
+        self._trackers = Trackers(
+            config.trainer.trackers, config.run, config.model_dump(mode="json"), say
+        )
+        self._elapsed = 0.0
+        self.trainer = self._trainer()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._scorer.close()
+        self._engine.close()
+        self._trackers.close()
+
+    def start(self, found: checkpoint.Checkpoint | None) -> tuple[int, float | None]:
+        """Evaluate the start, or take up a checkpoint; returns the first step and `before`."""
+        before = self._before()
+        if found is None:
+            return 1, before
+        self._policy.load_weights(found.path)
+        state = found.restore(self._backend)
+        self.trainer.stream.load_state(state["stream"])
+        self.trainer.state.update(state["algorithm"])
+        self._elapsed = float(state["seconds"])
+        self._engine.sync()
+        self._say(f"resumed after step {found.step}")
+        return found.step + 1, before
+
+    def after_step(self, result: StepResult, progress: Progress, started: float) -> None:
+        """Record a step, show it, and write a checkpoint or evaluate when due."""
+        step, config = result.step, self._config.trainer
+        metrics = self._step_metrics(result)
+        self._records.consumed.append(
+            [{"step": step, "ids": [g.prompt.sample.id for g in result.groups]}]
+        )
+        if step % config.write_rollouts_every == 0:
+            self._records.transcript.write(step, [self._entry(g, result) for g in result.groups])
+        if config.eval_every and step % config.eval_every == 0 and step < config.steps:
+            metrics |= self._held_out_metrics()
+        self._records.metrics.write(step, metrics)
+        self._trackers.log(step, metrics)
+        progress.step(step, metrics)
+        due = config.checkpoint_every and step % config.checkpoint_every == 0
+        if due or step == config.steps:
+            self._checkpoint(step, time.monotonic() - started)
+
+    def finish(self, before: float | None, started: float) -> dict[str, Any]:
+        """Evaluate the trained policy and write `result.json`."""
+        after = self._evaluate("eval_after.json")
+        result = {
+            "before": before,
+            "after": after,
+            "seconds": round(self._elapsed + time.monotonic() - started, 1),
+            "seed": self._config.seed,
+            "steps": self._config.trainer.steps,
+        }
+        text = json.dumps(result, indent=1)
+        (self._config.run / "result.json").write_text(text + "\n", encoding="utf-8")
+        return result
+
+    def _trainer(self) -> Trainer:
+        config = self._config
+        return Trainer(
+            algorithm=self._algorithm,
+            learner=Learner(
+                self._policy,
+                self._algorithm,
+                self._backend,
+                temperature=config.rollout.temperature,
+                tokens_per_micro_batch=config.trainer.tokens_per_micro_batch,
+            ),
+            engine=self._engine,
+            encoder=self._encoder,
+            scorer=self._scorer,
+            stream=PromptStream(
+                [(s.train, s.config.mix, s.config.shuffle) for s in self.sources], config.seed
+            ),
+            quarantine=self._records.quarantine,
+            config=config.trainer,
+            rollout=config.rollout,
+            seed=config.seed,
+            state={},
+        )
+
+    def _step_metrics(self, result: StepResult) -> dict[str, float]:
+        return {
+            **group_metrics(result.groups),
+            **update_metrics(result.updates),
+            **result.seconds,
+            **memory_metrics(),
+            **self._records.quarantine.metrics(),
+            "train/learning_rate": self._backend.learning_rate,
+            "train/kl_coefficient": result.kl_coefficient,
+            "train/rows": float(len(result.samples)),
+            "prompts/drawn": float(result.prompts_drawn),
+            "prompts/kept": float(len(result.groups)),
+        }
+
+    def _entry(self, group: Group, result: StepResult) -> Entry:
+        tokenizer = self._policy.processor.tokenizer
+        return Entry(
+            group=group,
+            prompt=tokenizer.decode(list(group.prompt.compact_ids)),
+            media=self._encoder.decoded(group.prompt),
+            advantages=advantages_of(group, result.samples),
+            tokens=[[tokenizer.decode([i]) for i in r.ids.tolist()] for r in group.responses],
+        )
+
+    def _checkpoint(self, step: int, seconds: float) -> None:
+        state = {
+            "stream": self.trainer.stream.state(),
+            "algorithm": self.trainer.state,
+            "seconds": self._elapsed + seconds,
+        }
+        keep = self._config.trainer.keep_checkpoints
+        checkpoint.save(self._config.run, step, self._policy, self._backend, state, keep)
+
+    def _before(self) -> float | None:
+        """The start's held-out metric: from the run folder if it is there, else measured."""
+        file = self._config.run / "eval_before.json"
+        if file.is_file():
+            return float(json.loads(file.read_text(encoding="utf-8"))["metric"])
+        return self._evaluate("eval_before.json")
+
+    def _evaluate(self, name: str) -> float | None:
+        """Evaluate on held-out records, write the file, return the first source's metric."""
+        results = self._evaluations()
+        if not results:
+            return None
+        first, *others = results
+        payload = {**first.to_json(), "others": [other.to_json() for other in others]}
+        (self._config.run / name).write_text(json.dumps(payload), encoding="utf-8")
+        for r in results:
+            self._say(
+                f"{name.removesuffix('.json').replace('_', ' ')}: {r.task} {r.metric_name} "
+                f"{r.metric:.3f} [{r.low:.3f}, {r.high:.3f}] on {r.records} records"
+            )
+        return first.metric
+
+    def _held_out_metrics(self) -> dict[str, float]:
+        return {f"eval/{r.task}": r.metric for r in self._evaluations()}
+
+    def _evaluations(self) -> list[Evaluation]:
+        limit = self._config.trainer.eval_limit
+        sampling = Sampling(self._config.rollout.max_new_tokens, temperature=0.0)
+        return [
+            evaluate(
+                source.held_out[:limit],
+                source.task,
+                self._encoder,
+                self._engine,
+                self._scorer,
+                sampling,
+            )
+            for source in self.sources
+            if source.held_out
+        ]
+
+
+def load_algorithm(config: RunConfig) -> Algorithm:
+    """Build the configured algorithm; the shuffle control adds one stage to it."""
+    module = plugins.load("algorithm", config.algorithm_name)
+    values = {"name": config.algorithm_name, **config.algorithm}
+    algorithm: Algorithm = module.build(validate(module.Params, values, "algorithm"))
+    if config.trainer.reward_control == "shuffle":
+        algorithm = dataclasses.replace(algorithm, shape=(*algorithm.shape, shuffle_rewards))
+    return algorithm
+
+
+def shuffle_rewards(groups: list[Group], context: Context) -> list[Group]:
+    """Permute the scores within each group: a control from which nothing can be learnt."""
+    return [
+        dataclasses.replace(
+            group, scores=tuple(group.scores[i] for i in context.rng.permutation(len(group.scores)))
+        )
+        for group in groups
+    ]
+
+
+def load_sources(config: RunConfig, quarantine: Quarantine, say: Say) -> list[Source]:
+    """Load every data source; records that cannot be asked are quarantined and counted."""
+    sources = []
+    for index, data in enumerate(config.data):
+        if build_missing(data):
+            say(f"built {data.path}")
+        task = load_task(data.task, data.params)
+        names = [other.task for other in config.data]
+        key = data.task if names.count(data.task) == 1 else f"{data.task}-{index}"
+
+        def reject(record: str, reason: str, key: str = key) -> None:
+            quarantine.add(record, "read", reason, task=key)
+
+        held_out = load_samples(task, data.eval_path, key, reject) if data.eval_path else []
+        sources.append(
+            Source(
+                key=key,
+                task=task,
+                spec=TaskSpec(data.task, data.params, data.weights),
+                train=load_samples(task, data.path, key, reject, data.limit),
+                held_out=held_out,
+                config=data,
+            )
+        )
+    if quarantine.counts:
+        say(f"quarantined {quarantine.counts.get('read', 0)} records; see quarantine.jsonl")
+    return sources
+
+
+def load_engine(config: RunConfig, policy: Policy) -> Engine:
+    """Make the configured rollout engine."""
+    engines = {"hf": hf.build}
+    if config.rollout.engine not in engines:
+        raise UserError(f"unknown rollout.engine '{config.rollout.engine}': use hf")
+    return engines[config.rollout.engine](policy, config.rollout)

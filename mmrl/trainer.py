@@ -1,0 +1,165 @@
+"""The loop. It knows stages, not algorithms, families or tasks.
+
+    draw -> expand -> encode -> roll out -> score -> shape -> edit -> credit -> update -> sync
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from mmrl.algorithm import Algorithm, Context
+from mmrl.config import RolloutConfig, TrainerConfig
+from mmrl.data import PromptStream
+from mmrl.errors import MediaError, UserError
+from mmrl.learner import Learner, UpdateStats
+from mmrl.metrics import Clock
+from mmrl.policy.encoder import Encoder
+from mmrl.quarantine import Quarantine
+from mmrl.rollout.engine import Engine, Sampling
+from mmrl.rollout.score import Scorer, score_groups
+from mmrl.types import Group, Prompt, Sample, TrainSample
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step did, for whoever records it."""
+
+    step: int
+    groups: list[Group]
+    samples: list[TrainSample]
+    updates: UpdateStats
+    seconds: dict[str, float]
+    kl_coefficient: float
+    prompts_drawn: int
+
+
+@dataclass
+class Trainer:
+    """Carries an algorithm's stages out, step by step; everything it uses is given to it.
+
+    `state` is the algorithm's own persistent data. Random numbers come from (seed, step) alone,
+    so a run that resumes at a step goes on as if it had never stopped.
+    """
+
+    algorithm: Algorithm
+    learner: Learner
+    engine: Engine
+    encoder: Encoder
+    scorer: Scorer
+    stream: PromptStream
+    quarantine: Quarantine
+    config: TrainerConfig
+    rollout: RolloutConfig
+    seed: int
+    state: dict[str, object]
+
+    def train(self, first_step: int, after_step: Callable[[StepResult], None]) -> None:
+        """Run the steps from `first_step` (counted from 1) to the last."""
+        for step in range(first_step, self.config.steps + 1):
+            after_step(self.step(step))
+
+    def step(self, step: int) -> StepResult:
+        """One batch of groups, sampled, scored and trained on."""
+        context, clock = self._context(step), Clock()
+        groups, drawn = self._collect(context, clock)
+        with clock.stage("credit"):
+            samples = self.algorithm.train_samples(groups, context)
+        with clock.stage("update"):
+            kl = self.algorithm.kl
+            coefficient = kl.at(step, self.config.steps) if kl else 0.0
+            updates = self.learner.update(samples, coefficient)
+        with clock.stage("sync"):
+            self.engine.sync()
+        return StepResult(step, groups, samples, updates, clock.lap(), coefficient, drawn)
+
+    def _collect(self, context: Context, clock: Clock) -> tuple[list[Group], int]:
+        """Roll out until the algorithm's editors ask for no more, or refills run out."""
+        groups: list[Group] = []
+        wanted, drawn = self.config.prompts_per_step, 0
+        for refill in range(1 + self.config.max_refills):
+            with clock.stage("encode"):
+                prompts = self._prompts(wanted, context)
+            drawn += wanted
+            with clock.stage("rollout"):
+                fresh = self._roll_out(prompts, context, refill)
+            with clock.stage("score"):
+                fresh = self._score(fresh)
+            fresh = self.algorithm.shape_rewards(fresh, context)
+            edited = self.algorithm.edit_groups(groups + fresh, context)
+            groups, wanted = edited.groups, edited.wanted
+            if not wanted:
+                break
+        return groups, drawn
+
+    def _prompts(self, count: int, context: Context) -> list[Prompt]:
+        """Draw samples and encode their variants; an unusable one is replaced and counted."""
+        prompts: list[Prompt] = []
+        usable = rejected = 0
+        while usable < count:
+            for sample in self.stream.draw(count - usable):
+                try:
+                    variants = self.algorithm.expand(sample, context)
+                    encoded = [self.encoder.prompt(variant) for variant in variants]
+                except MediaError as error:
+                    self._quarantine(sample, "encode", str(error), context.step)
+                    rejected += 1
+                else:
+                    prompts += encoded
+                    usable += 1
+            if rejected > max(len(self.stream), count):
+                raise UserError(
+                    "every sample drawn is unusable; quarantine.jsonl says why for each"
+                )
+        return prompts
+
+    def _roll_out(self, prompts: Sequence[Prompt], context: Context, refill: int) -> list[Group]:
+        counts = self.algorithm.plan(prompts, context)
+        sampling = Sampling(
+            max_new_tokens=self.rollout.max_new_tokens,
+            temperature=self.rollout.temperature,
+            top_p=self.rollout.top_p,
+            top_k=self.rollout.top_k,
+        )
+        seed = derived_seed(self.seed, context.step, refill)
+        responses = self.engine.generate(prompts, counts, sampling, seed)
+        return [
+            Group(prompt, tuple(group), ())
+            for prompt, group in zip(prompts, responses, strict=True)
+        ]
+
+    def _score(self, groups: list[Group]) -> list[Group]:
+        scored = score_groups(self.scorer, groups)
+        rewards = np.concatenate([group.rewards for group in scored] or [np.zeros(0)])
+        share = float(np.isnan(rewards).mean()) if len(rewards) else 0.0
+        if share > self.rollout.max_unscorable_share:
+            reasons = sorted({s.reason for g in scored for s in g.scores if s.reward is None})
+            raise UserError(
+                f"{share:.0%} of the answers could not be scored, over rollout."
+                f"max_unscorable_share={self.rollout.max_unscorable_share}: {reasons[0]}"
+            )
+        return scored
+
+    def _quarantine(self, sample: Sample, stage: str, reason: str, step: int) -> None:
+        self.quarantine.add(sample.id, stage, reason, step=step, task=sample.task)
+
+    def _context(self, step: int) -> Context:
+        return Context(
+            step=step,
+            total_steps=self.config.steps,
+            prompts_per_step=self.config.prompts_per_step,
+            rng=np.random.default_rng([self.seed, step, 0xA1]),
+            state=self.state,
+        )
+
+
+def derived_seed(*parts: int) -> int:
+    """A 63-bit seed that depends on every part, the same on every machine."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def update_metrics(updates: UpdateStats) -> dict[str, float]:
+    """Flat metrics of a step's updates."""
+    return {f"train/{name}": float(value) for name, value in asdict(updates).items()}
