@@ -1,7 +1,7 @@
 """Checkpoints: written beside their place and renamed into it, so that one exists whole or not.
 
-    checkpoints/step_N/            loads with `from_pretrained`, processor included
-    checkpoints/step_N/trainer/    optimizer.safetensors and state.json: what a resumed run needs
+checkpoints/step_N/            loads with `from_pretrained`, processor included
+checkpoints/step_N/trainer/    optimizer.safetensors and state.json: what a resumed run needs
 """
 
 from __future__ import annotations

@@ -80,12 +80,13 @@ class TrainerConfig(Section):
     prompts_per_step: int = Field(8, gt=0)
     tokens_per_micro_batch: int = Field(16384, gt=0, description="trunk tokens of one forward")
     backend: str = "local"
-    checkpoint_every: int = Field(0, ge=0, description="steps between checkpoints; 0: only the last")
+    checkpoint_every: int = Field(0, ge=0, description="0: only after the last step")
     keep_checkpoints: int = Field(2, gt=0)
     eval_every: int = Field(0, ge=0, description="0: only before and after")
     eval_limit: int | None = Field(None, gt=0)
     reward_control: Literal["none", "shuffle"] = Field(
-        "none", description="shuffle: permute rewards between answers, a control that must not learn"
+        "none",
+        description="shuffle: permute rewards between answers, a control that must not learn",
     )
     trackers: tuple[str, ...] = Field((), description="tensorboard, wandb, trackio")
     write_rollouts_every: int = Field(1, gt=0, description="steps between written rollouts")

@@ -68,9 +68,7 @@ class PromptStream:
     that a resumed run needs to go on with the same samples.
     """
 
-    def __init__(
-        self, sources: Sequence[tuple[Sequence[Sample], float, bool]], seed: int
-    ) -> None:
+    def __init__(self, sources: Sequence[tuple[Sequence[Sample], float, bool]], seed: int) -> None:
         self._sources = [_Source(list(s), share, shuffle) for s, share, shuffle in sources]
         self._seed = seed
         self._drawn = [0.0] * len(self._sources)

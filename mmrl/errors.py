@@ -6,4 +6,4 @@ class UserError(Exception):
 
 
 class MediaError(Exception):
-    """A medium that cannot be read or does not fit; the sample goes to quarantine with this reason."""
+    """A medium that cannot be read or does not fit; its sample is quarantined with the reason."""

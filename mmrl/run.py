@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-
 from mmrl import checkpoint, plugins
 from mmrl.algorithm import Algorithm, Context
 from mmrl.backend.local import LocalBackend

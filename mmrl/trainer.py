@@ -1,6 +1,6 @@
 """The loop. It knows stages, not algorithms, families or tasks.
 
-    draw -> expand -> encode -> roll out -> score -> shape -> edit -> credit -> update -> sync
+draw -> expand -> encode -> roll out -> score -> shape -> edit -> credit -> update -> sync
 """
 
 from __future__ import annotations

@@ -239,7 +239,8 @@ class Group:
     @property
     def rewards(self) -> Floats:
         """Rewards [G]; NaN where the answer is unscorable."""
-        return np.array([np.nan if s.reward is None else s.reward for s in self.scores], dtype=float)
+        known = (np.nan if score.reward is None else score.reward for score in self.scores)
+        return np.fromiter(known, dtype=float, count=len(self.scores))
 
 
 @dataclass(frozen=True, slots=True)

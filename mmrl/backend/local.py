@@ -35,9 +35,7 @@ class LocalBackend:
         loss.backward()
 
     def step(self) -> float:
-        norm = float(
-            nn.utils.clip_grad_norm_(self._named.values(), self._config.max_grad_norm)
-        )
+        norm = float(nn.utils.clip_grad_norm_(self._named.values(), self._config.max_grad_norm))
         if not math.isfinite(norm):
             self._optimizer.zero_grad()
             raise UserError(

@@ -22,9 +22,7 @@ NAME = "mmrl_shared_prefix"
 class Layout(Protocol):
     """Who sees whom among the flat tokens of one forward pass."""
 
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float
-    ) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Attend; query [N, H, D], key and value [N, K, D] -> [N, H, D]."""
         ...
 
@@ -60,10 +58,10 @@ def attention(
     assert query.shape[0] == 1, "shared-prefix rows are flat: batch size 1"
     assert sliding_window is None, "sliding-window layers are not supported by this layout"
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    flat = (x[0].transpose(0, 1) for x in (query, key, value))
+    flat_query, flat_key, flat_value = (x[0].transpose(0, 1) for x in (query, key, value))
     layer = module.layer_idx
     assert isinstance(layer, int)
-    out = _active[-1].attend(layer, *flat, scale)
+    out = _active[-1].attend(layer, flat_query, flat_key, flat_value, scale)
     return out.unsqueeze(0), None
 
 

@@ -39,9 +39,7 @@ class Encoder:
     def decoded(self, prompt: Prompt) -> dict[str, Media]:
         """The prompt's media by hash, decoded again: arrays are not kept."""
         refs = [part for part in prompt.sample.parts if isinstance(part, MediaRef)]
-        return {
-            encoded.hash: decode(ref) for encoded, ref in zip(prompt.media, refs, strict=True)
-        }
+        return {encoded.hash: decode(ref) for encoded, ref in zip(prompt.media, refs, strict=True)}
 
     def _encoded(self, ref: MediaRef) -> EncodedMedium:
         key = (ref.kind, ref.source, repr(sorted(ref.options.items())))

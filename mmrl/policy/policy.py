@@ -1,4 +1,4 @@
-"""The policy: a transformers model behind four verbs - encode, log-probs, sample (engines), save."""
+"""The policy: a transformers model, its processor and its family behind a few verbs."""
 
 from __future__ import annotations
 
@@ -47,9 +47,7 @@ class Policy:
         """Ids that are never sampled and have no probability: every media placeholder."""
         return torch.tensor(self.family.banned_ids, device=self.device)
 
-    def hidden_states(
-        self, ids: Tensor, positions: Tensor, prompts: Sequence[Prompt]
-    ) -> Tensor:
+    def hidden_states(self, ids: Tensor, positions: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """Run the trunk on flat tokens [N] at positions [axes, N] -> [N, H].
 
         The layout must be active until backward is done; media are encoded once each.
@@ -145,4 +143,3 @@ def _wrap(model: Any, processor: Any, family: Family) -> Policy:
     model.set_attn_implementation({"text_config": attention.NAME})
     head = cast(nn.Module, model.get_output_embeddings())
     return Policy(model, processor, family, HeadTap(head), FeatureStore(family))
-

@@ -51,7 +51,7 @@ def plain_logprobs(model: torch.nn.Module, row: SharedRow, banned: Tensor) -> li
     logits = logits.index_fill(-1, banned, float("-inf"))
     start = len(prompt.ids) - 1
     return [
-        logits[i, start : start + len(r)].log_softmax(-1).gather(-1, torch.from_numpy(r)[:, None])[:, 0]
+        logits[i, start : start + len(r)].log_softmax(-1)[range(len(r)), r]
         for i, r in enumerate(row.responses)
     ]
 

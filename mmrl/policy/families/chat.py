@@ -43,7 +43,9 @@ def escape(text: str, special_tokens: Sequence[str]) -> str:
     return text
 
 
-def expand(compact_ids: Sequence[int], placeholder_ids: Sequence[int], counts: Sequence[int]) -> Ints:
+def expand(
+    compact_ids: Sequence[int], placeholder_ids: Sequence[int], counts: Sequence[int]
+) -> Ints:
     """Repeat the i-th placeholder counts[i] times; their numbers must agree."""
     remaining = list(counts)
     expanded: list[int] = []

@@ -28,9 +28,9 @@ class Qwen25VL:
         self._tokenizer = processor.tokenizer
         config = model.config
         self._image_id: int = config.image_token_id
-        self.placeholder_ids = (config.image_token_id, config.video_token_id)
+        self.placeholder_ids: tuple[int, ...] = (config.image_token_id, config.video_token_id)
         markers = (config.vision_start_token_id, config.vision_end_token_id)
-        self.banned_ids = (*self.placeholder_ids, *markers)
+        self.banned_ids: tuple[int, ...] = (*self.placeholder_ids, *markers)
         self.end_ids = _end_ids(model, self._tokenizer)
         self._patch: int = config.vision_config.patch_size
         self._merge: int = config.vision_config.spatial_merge_size

@@ -1,0 +1,36 @@
+# `make quickstart` and `make test` need Python 3.11+, make and a package index, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+EXTRAS ?= test,data
+comma := ,
+STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
+
+.PHONY: setup quickstart test test-engines lint clean
+
+setup: $(STAMP)
+
+# uv inside a plain venv: it resolves the torch, torchvision and torchaudio that fit each other.
+$(UV):
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade uv
+
+$(STAMP): pyproject.toml | $(UV)
+	$(UV) pip install --quiet --python $(BIN)/python -e '.[$(EXTRAS)]'
+	touch $@
+
+quickstart: setup
+	$(BIN)/mmrl train configs/quickstart.yaml --overwrite
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup lint
+	$(BIN)/python -m pytest -m "not slow and not engines and not gpu"
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
