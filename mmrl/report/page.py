@@ -1,0 +1,178 @@
+"""Put the page together under a size cap and write it."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from mmrl.diagnosis import diagnose, finite
+from mmrl.errors import UserError
+from mmrl.progress import duration
+from mmrl.report import charts
+from mmrl.report.cards import card_of, order, visible
+from mmrl.report.curves import main_curves, other_curves
+from mmrl.report.folder import RunFolder, read_run
+from mmrl.report.results import results_of
+
+MAX_BYTES = 10_000_000
+MAX_GROUPS = 120
+MAX_REFUSED = 10  # groups that did not fit, before the page counts as full
+MAX_CONFIG = 40_000  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The few facts a reader wants first."""
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    state: str
+
+
+def write_report(run: Path) -> Path:
+    """Write `report.html` into a run folder, unfinished or empty ones too; return its path."""
+    if not run.is_dir():
+        raise UserError(f"no run folder at {run}")
+    path = run / "report.html"
+    half = path.with_name("report.html.tmp")
+    half.write_bytes(render(run).encode("utf-8", "replace"))
+    os.replace(half, path)
+    return path
+
+
+def render(run: Path, *, max_bytes: int = MAX_BYTES) -> str:
+    """Render the page; groups are sampled so that it stays under `max_bytes`."""
+    folder = read_run(run)
+    environment = _environment()
+    script = environment.get_template("script.js.j2").render()
+    page = environment.get_template("page.html.j2")
+    context: dict[str, Any] = {
+        "headline": _headline(folder),
+        "results": results_of(folder.evals, folder.result),
+        "diagnosis": diagnose(folder.metrics, max_new_tokens=_max_new_tokens(folder.config)),
+        "curves": main_curves(folder.metrics),
+        "others": other_curves(folder.metrics),
+        "quarantine": folder.quarantine,
+        "quarantine_counts": folder.quarantine_counts,
+        "config": folder.config_text[:MAX_CONFIG],
+        "total": len(folder.rollout_lines),
+        "style": Markup(environment.get_template("style.css.j2").render()),
+        "script": Markup(script),
+        "script_hash": base64.b64encode(sha256(script.encode()).digest()).decode(),
+    }
+    bare = visible(page.render(context, cards=[], steps=[], tasks=[], broken=0))
+    shown, broken = _cards(folder, max_bytes - len(bare.encode("utf-8", "replace")))
+    full = page.render(
+        context,
+        cards=[markup for _, _, markup in shown],
+        steps=sorted({step for step, _, _ in shown}),
+        tasks=sorted({task for _, task, _ in shown if task}),
+        broken=broken,
+    )
+    return visible(full)
+
+
+def _cards(folder: RunFolder, budget: int) -> tuple[list[tuple[int, str, Markup]], int]:
+    """Render the sampled groups in file order; also count the lines that cannot be read."""
+    macro = _environment().get_template("card.html.j2").module.card  # type: ignore[attr-defined]
+    found: dict[int, tuple[int, str, Markup]] = {}
+    broken = refused = 0
+    for index in order(len(folder.rollout_lines)):
+        if len(found) >= MAX_GROUPS or refused >= MAX_REFUSED:
+            break
+        row = folder.rollout(index)
+        if row is None:
+            broken += 1
+            continue
+        card = card_of(row, folder.path)
+        markup = macro(card, index)
+        size = len(markup.encode("utf-8", "replace")) + 100  # its share of the filter's options
+        if size > budget:
+            refused += 1
+        else:
+            budget -= size
+            found[index] = (card.step, card.task, markup)
+    return [found[index] for index in sorted(found)], broken
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("mmrl.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = charts.number
+    environment.filters["signed"] = signed
+    return environment
+
+
+def signed(value: float) -> str:
+    """Write a number with its sign: +0.3, -1.2, 0."""
+    return f"{'+' if value > 0 else ''}{charts.number(value)}"
+
+
+def _max_new_tokens(config: Mapping[str, Any]) -> int | None:
+    found = finite(_section(config, "rollout").get("max_new_tokens"))
+    return None if found is None else int(found)
+
+
+def _headline(folder: RunFolder) -> Headline:
+    config, result = folder.config, folder.result
+    spent = finite(result.get("seconds"))
+    if spent is None:
+        spent = sum(finite(row.get("time/step")) or 0.0 for row in folder.metrics) or None
+    seed = result.get("seed", config.get("seed"))
+    facts = {
+        "Task": ", ".join(_tasks(config)),
+        "Algorithm": _text(_section(config, "algorithm").get("name")),
+        "Model": _text(_section(config, "model").get("path")),
+        "Steps": _progress(folder),
+        "Duration": duration(spent) if spent else "",
+        "Seed": _text(seed),
+    }
+    return Headline(
+        title=folder.path.resolve().name,
+        facts=tuple((name, value) for name, value in facts.items() if value),
+        state=_state(folder),
+    )
+
+
+def _progress(folder: RunFolder) -> str:
+    planned = finite(_section(folder.config, "trainer").get("steps"))
+    done = folder.metrics[-1]["step"] if folder.metrics else 0
+    return f"{done} of {planned:.0f}" if planned else (str(done) if done else "")
+
+
+def _state(folder: RunFolder) -> str:
+    if folder.result:
+        return ""
+    if not folder.metrics:
+        return "No step has been finished yet."
+    return "The run is still going, or stopped before its end."
+
+
+def _tasks(config: Mapping[str, Any]) -> Sequence[str]:
+    data = config.get("data")
+    sources = data if isinstance(data, list) else [data]
+    return [_text(source.get("task")) for source in sources if isinstance(source, dict)]
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,91 @@
+"""The held-out numbers before and after training, task by task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from mmrl.diagnosis import finite
+from mmrl.report.charts import Interval, intervals
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One task's number; `higher` and `lower` count records by their own metric."""
+
+    task: str
+    metric: str
+    records: int | None
+    before: float | None
+    after: float | None
+    higher: int
+    lower: int
+    drawn: Markup
+
+
+def results_of(evals: Mapping[str, Row], result: Row) -> list[Result]:
+    """Pair `eval_before.json` with `eval_after.json`; without both, take `result.json`."""
+    sides = {name: _by_task(evals.get(name, {})) for name in ("before", "after")}
+    tasks = list(dict.fromkeys([*sides["before"], *sides["after"]]))
+    rows = [{side: found.get(task, {}) for side, found in sides.items()} for task in tasks]
+    if not rows:
+        rows = [{side: {"metric": result.get(side)} for side in sides}]
+    made = [_result(row["before"], row["after"]) for row in rows]
+    return [one for one in made if one is not None]
+
+
+def _by_task(evaluation: Row) -> dict[str, Row]:
+    """Split a file into its tasks: the first one at the top, more of them under `others`."""
+    others = evaluation.get("others")
+    rows = [evaluation, *(others if isinstance(others, list) else [])]
+    known = [row for row in rows if isinstance(row, dict) and finite(row.get("metric")) is not None]
+    return {str(row.get("task", "")): row for row in known}
+
+
+def _result(before: Row, after: Row) -> Result | None:
+    bars = [_interval(label, row) for label, row in (("before", before), ("after", after))]
+    known = [bar for bar in bars if bar is not None]
+    if not known:
+        return None
+    latest = after or before
+    records = finite(latest.get("records"))
+    higher, lower = _changes(before, after)
+    return Result(
+        task=str(latest.get("task", "")),
+        metric=str(latest.get("metric_name", "")),
+        records=None if records is None else int(records),
+        before=bars[0].value if bars[0] else None,
+        after=bars[1].value if bars[1] else None,
+        higher=higher,
+        lower=lower,
+        drawn=intervals(known),
+    )
+
+
+def _interval(label: str, row: Row) -> Interval | None:
+    value = finite(row.get("metric"))
+    if value is None:
+        return None
+    low, high = finite(row.get("low")), finite(row.get("high"))
+    return Interval(label, value, value if low is None else low, value if high is None else high)
+
+
+def _changes(before: Row, after: Row) -> tuple[int, int]:
+    """Count the records whose own metric rose and fell; unscorable ones count in neither."""
+    first, second = _metrics(before.get("answers")), _metrics(after.get("answers"))
+    both = [(first[record], second[record]) for record in first if record in second]
+    return sum(new > old for old, new in both), sum(new < old for old, new in both)
+
+
+def _metrics(answers: Any) -> dict[str, float]:
+    rows: Sequence[Any] = answers if isinstance(answers, list) else []
+    return {
+        str(row.get("id")): value
+        for row in rows
+        if isinstance(row, dict) and (value := finite(row.get("metric"))) is not None
+    }

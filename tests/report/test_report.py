@@ -1,0 +1,176 @@
+"""The page about a run: what it says, that it is complete in itself, and how large it gets."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from mmrl.errors import UserError
+from mmrl.report import render, write_report
+from mmrl.report.cards import MAX_RESPONSES, card_of, order, tint
+
+from .conftest import jpeg, rollout
+
+MakeRun = Callable[..., Path]
+
+
+def text_of(page: str) -> str:
+    """The words of a page, as one line."""
+    body = re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.S)
+    return " ".join(re.sub(r"<[^>]+>", " ", body).split())
+
+
+def test_a_finished_run_shows_its_facts(make_run: MakeRun) -> None:
+    path = write_report(make_run("digits"))
+    assert path.name == "report.html"
+    page = text_of(path.read_text(encoding="utf-8"))
+    for fact in ("digits", "count", "grpo", "tiny", "6 of 6", "2 min 5 s", "on 50 records"):
+        assert fact in page
+    assert "0.2 → 0.8 +0.6" in page
+    assert "All 6 groups." in page
+    assert "still going" not in page
+
+
+def test_a_card_shows_what_was_seen_said_earned_and_learned(make_run: MakeRun) -> None:
+    page = render(make_run(steps=1))
+    assert page.count('<img alt="image, seen at 28 x 28" src="data:image/jpeg;base64,') == 1
+    words = text_of(page)
+    assert "Gold 3" in words
+    assert "#1 1 +0.5 … +1 accuracy 1 3 tokens" in words
+    assert "#2 0 −1 cut off missing accuracy 0 1 tokens no answer tag four" in words  # noqa: RUF001
+    assert '<span class="up4">th</span><span class="up2">re</span>' in page
+    assert '<span class="untrained">e</span>' in page
+
+
+def test_the_page_loads_nothing(make_run: MakeRun) -> None:
+    page = render(make_run())
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    assert "url(" not in page
+    assert "@import" not in page
+    assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
+
+
+def test_an_empty_run_says_so(tmp_path: Path) -> None:
+    page = text_of(write_report(tmp_path).read_text())
+    assert "No step has been finished yet." in page
+    assert "Nothing to show yet" in page
+
+
+def test_a_folder_that_is_not_there_is_a_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run folder"):
+        write_report(tmp_path / "nothing")
+
+
+def test_a_killed_run_renders_up_to_its_last_whole_line(make_run: MakeRun) -> None:
+    run = make_run(steps=3)
+    for name in ("result.json", "eval_after.json", "config.yaml"):
+        (run / name).unlink()
+    for name in ("metrics.jsonl", "rollouts.jsonl", "quarantine.jsonl"):
+        with (run / name).open("ab") as file:
+            file.write(b'{"step": 4, "reward/mean": 0.')
+    page = text_of(render(run))
+    assert "still going, or stopped" in page
+    assert "step 3" in page
+    assert "step 4" not in page
+    assert "1 half-written line passed over." in page
+    assert "0.2" in page  # the number before training is there
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "result.json", "eval_before.json"])
+@pytest.mark.parametrize("junk", [b"", b"\xff\xfe", b"[1, 2", b"[1, 2]", b"null", b"a: [b"])
+def test_junk_in_a_file_costs_only_that_file(make_run: MakeRun, name: str, junk: bytes) -> None:
+    run = make_run()
+    (run / name).write_bytes(junk)
+    assert "sample-6" in render(run)
+
+
+def test_rows_of_unexpected_shape_do_not_stop_the_page(make_run: MakeRun) -> None:
+    odd = [
+        {"step": "x", "responses": None, "media": {"a": 1}},
+        {"responses": [1, {"parts": [1], "advantages": "x", "tokens": 3, "reward": "1"}]},
+        {"step": 1, "media": [{"thumbnail": 7, "shown": [9, "a"], "seconds": ["b"]}], "gold": {}},
+        {"responses": [{"parts": {"a": None}, "tokens": ["a"], "advantages": [1, 2]}]},
+        {"step": None, "prompt": ["list"], "responses": [{"text": 5, "length": "z"}]},
+    ]
+    page = render(make_run(rollouts=odd, metrics=[{"step": 1}, {"step": 2, "reward/mean": "x"}]))
+    assert "All 5 groups." in page
+
+
+def test_the_diagnosis_is_on_the_page(make_run: MakeRun) -> None:
+    page = render(make_run(metrics=[{"step": 1, "share/truncated": 0.82}]))
+    assert "82 % of completions hit the length limit of 64 tokens" in page
+
+
+def test_several_tasks_have_a_result_each(make_run: MakeRun) -> None:
+    def side(first: float, second: float) -> dict[str, object]:
+        answers = [{"id": str(i), "metric": float(i < 10 * first)} for i in range(10)]
+        other = {"task": "clip", "metric": second, "metric_name": "mean tIoU"}
+        return {"task": "count", "metric": first, "answers": answers, "others": [other]}
+
+    page = text_of(render(make_run(eval_before=side(0.3, 0.1), eval_after=side(0.8, 0.4))))
+    assert "count , held out 0.3 → 0.8 +0.5" in page
+    assert "clip , held out 0.1 → 0.4 +0.3" in page
+    assert "5 records scored higher than before, 0 lower." in page
+
+
+def test_the_quarantine_is_listed_and_counted(make_run: MakeRun) -> None:
+    rows = [{"step": 1, "id": f"bad-{i}", "stage": "decode", "reason": "0 bytes"} for i in range(3)]
+    page = text_of(render(make_run(quarantine=[*rows, {"stage": "score"}])))
+    assert "3 at decode, 1 at score." in page
+    assert "1 bad-2 decode 0 bytes" in page
+
+
+def test_a_large_run_is_sampled_below_the_cap_with_both_ends(make_run: MakeRun) -> None:
+    run = make_run(rollouts=[rollout(i, prompt=f"{i} " * 5_000) for i in range(1, 301)])
+    (run / "media" / "a.jpg").write_bytes(jpeg(300, 95))
+    cap = 2_000_000
+    page = render(run, max_bytes=cap)
+    assert 0.8 * cap < len(page.encode()) <= cap
+    shown = [int(step) for step in re.findall(r'data-step="(\d+)"', page)]
+    assert shown[0] == 1
+    assert shown[-1] == 300
+    assert shown == sorted(shown)
+    gaps = [later - earlier for earlier, later in pairwise(shown)]
+    assert max(gaps) <= 2.1 * 300 / len(shown)
+    assert f"{len(shown)} of 300 groups" in text_of(page)
+
+
+def test_long_curves_stay_small(make_run: MakeRun) -> None:
+    rows = [{"step": i, "reward/mean": (i % 97) / 97, "time/a": 1.0} for i in range(20_000)]
+    assert len(render(make_run(metrics=rows, rollouts=[]))) < 400_000
+
+
+def test_order_reaches_every_index_once_and_ends_first() -> None:
+    assert list(order(0)) == []
+    assert list(order(1)) == [0]
+    assert list(order(5)) == [0, 4, 2, 1, 3]
+    assert sorted(order(301)) == list(range(301))
+
+
+def test_a_group_of_hundreds_shows_its_best_and_worst(tmp_path: Path) -> None:
+    responses = [{"text": str(i), "reward": i / 100} for i in range(100)]
+    card = card_of(rollout(1, responses=responses), tmp_path)
+    assert len(card.completions) == MAX_RESPONSES
+    assert card.hidden == 100 - MAX_RESPONSES
+    assert card.completions[0].text == "99"
+    assert card.completions[-1].text == "0"
+    assert (card.mean, card.spread) == (pytest.approx(0.495), 0.99)
+
+
+@pytest.mark.parametrize(
+    ("advantage", "expected"),
+    [(2.0, "up4"), (0.01, "up1"), (1.0, "up2"), (-2.0, "down4"), (0.0, ""), (None, "untrained")],
+)
+def test_tints_follow_sign_and_size(advantage: float | None, expected: str) -> None:
+    assert tint(advantage, scale=2.0) == expected
+
+
+def test_the_report_does_not_import_torch() -> None:
+    code = "import sys, mmrl.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
