@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from mmrl.diagnosis import finite, series
+from mmrl.diagnosis import series
 
 Points = Sequence[tuple[int, float]]
 
@@ -330,6 +330,3 @@ def line(
 def last(points: Points) -> float:
     """The smoothed value at the end, for a legend."""
     return smooth(points)[-1][1]
-
-
-__all__ = ["Chart", "Interval", "Line", "draw", "finite", "intervals", "last", "line", "number"]
