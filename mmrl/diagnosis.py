@@ -77,7 +77,7 @@ def _media(rows: Sequence[Row]) -> str | None:
 
 def _not_a_number(rows: Sequence[Row]) -> str | None:
     for row in rows:
-        for name in ("loss", "grad_norm"):
+        for name in ("train/loss", "train/grad_norm"):
             if name in row and finite(row[name]) is None:
                 return (
                     f"{name} is not a number at step {row.get('step')}: lower "

@@ -181,7 +181,7 @@ def test_a_healthy_run_has_no_diagnosis() -> None:
         share__unscorable=0.0,
         media__without=0.0,
         memory__peak=1000.0,
-        loss=0.1,
+        train__loss=0.1,
     )
     assert diagnose(rows) == []
     assert diagnose([]) == []
@@ -196,7 +196,7 @@ def test_a_healthy_run_has_no_diagnosis() -> None:
         (steps(3, media__without=2.0), "6 samples were trained without their media"),
         (steps(3, share__zero_variance=1.0, metric__mean=0.0), "all groups have equal rewards"),
         (steps(3, share__zero_variance=0.9, metric__mean=0.95), "nearly solved"),
-        (steps(3, loss=None), "loss is not a number at step 1"),
+        (steps(3, train__loss=None), "train/loss is not a number at step 1"),
         (steps(40, reward__mean=lambda i: 0.3 + 0.01 * (-1) ** i), "has not moved in 40 steps"),
         (steps(40, reward__mean=lambda i: 0.8 if i <= 30 else 0.1), "fell from 0.800"),
         (steps(40, memory__peak=lambda i: 1000 + 3.5 * i), "host memory grows by 3.5 MiB a step"),
