@@ -1,29 +1,72 @@
 """What an algorithm is: a frozen choice of stages. It knows neither torch nor the model.
 
+    sampler  which prompts are asked next, from what was observed
     expand   Sample -> variants of it
     plan     prompts -> how many responses each
     shape    groups -> groups with shaped rewards (sees the whole group)
-    edit     groups -> groups kept, dropped, pruned, replayed; may ask for more prompts
+    edit     groups -> groups kept, dropped, replayed; may ask for more prompts
     credit   groups -> train samples with per-token advantages
-    prune    train samples -> fewer train samples
-    objective, reducer, kl, updates: named choices that `mmrl.losses` and the trainer carry out
+    refine   train samples -> reweighted, masked or fewer train samples
+    objective, reducer, kl, updates: options that `mmrl.losses` and the learner carry out
 
-A module in `mmrl.algorithms` exposes `Params` (a config section) and `build(params) -> Algorithm`.
+A stage with options is a frozen dataclass, so an algorithm prints as the numbers it is made of. A
+module in `mmrl.algorithms` exposes `SUMMARY`, `PAPER`, `Params` (a config section) and
+`build(params) -> Algorithm`; `mmrl.algorithms.compose` replaces single stages from a config.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from mmrl.types import Group, Prompt, Sample, TrainSample
+from mmrl.errors import UserError
+from mmrl.types import Bools, Floats, Group, Prompt, Sample, TrainSample
 
 KLEstimator = Literal["k1", "k2", "k3"]
-Aggregation = Literal["seq-mean-token-mean", "token-mean", "seq-mean-token-sum", "constant"]
-Signal = Literal["ref_logprobs", "entropy"]
+Aggregation = Literal[
+    "seq-mean-token-mean", "token-mean", "seq-mean-token-sum", "constant", "group-mean"
+]
+Need = Literal[
+    "reference",
+    "entropy",
+    "self_certainty",
+    "values",
+    "greedy",
+    "turns",
+    "states",
+    "key_steps",
+    "variants",
+    "answers",
+    "budgets",
+    "pass_rates",
+    "gradient_norms",
+    "value_estimates",
+]
+
+NEEDS: Mapping[Need, str] = {
+    "reference": "log-probs of a frozen reference policy",
+    "entropy": "the policy's entropy at every sampled token",
+    "self_certainty": "the policy's self-certainty at every sampled token",
+    "values": "a critic's value of every sampled token",
+    "greedy": "the reward of a greedy answer to every prompt",
+    "turns": "episodes of several turns, with the token span and reward of each",
+    "states": "an anchor state for every turn",
+    "key_steps": "key steps in every record (`key_steps` in its meta)",
+    "variants": "several variants of every prompt (`rewrites` in its meta)",
+    "answers": "the final answer of every response",
+    "budgets": "the score of every response at each thinking budget",
+    "pass_rates": "a pass rate in every record (`pass_rate` in its meta)",
+    "gradient_norms": "gradient norms of probe responses to every prompt",
+    "value_estimates": "an offline estimate of every prompt's value",
+}
+"""What an algorithm may need beyond rewards and sampled log-probs."""
+
+
+def _unknown_prompt(sample_id: str) -> Prompt:
+    raise UserError(f"this run cannot bring back the prompt of sample '{sample_id}' for replay")
 
 
 @dataclass(frozen=True)
@@ -31,7 +74,8 @@ class Context:
     """What every stage may use: where the run is, a generator of its own, persistent state.
 
     `state` is plain JSON data that belongs to the algorithm; checkpoints carry it. `rng` is
-    derived from (seed, step), so a resumed run draws the same numbers.
+    derived from (seed, step), so a resumed run draws the same numbers. `recall` encodes the
+    prompt of an earlier sample again, by its id.
     """
 
     step: int
@@ -39,6 +83,7 @@ class Context:
     prompts_per_step: int
     rng: np.random.Generator
     state: dict[str, Any]
+    recall: Callable[[str], Prompt] = _unknown_prompt
 
 
 @dataclass(frozen=True)
@@ -51,59 +96,139 @@ class Edit:
 
 Expand = Callable[[Sample, Context], Sequence[Sample]]
 Plan = Callable[[Sequence[Prompt], Context], Sequence[int]]
+Length = Callable[[Context], int]
 Shape = Callable[[list[Group], Context], list[Group]]
 EditStage = Callable[[list[Group], Context], Edit]
 Credit = Callable[[list[Group], Context], list[TrainSample]]
-Prune = Callable[[list[TrainSample], Context], list[TrainSample]]
+Refine = Callable[[list[TrainSample], Context], list[TrainSample]]
+TokenFilter = Callable[[TrainSample], Bools]
 
 
-@dataclass(frozen=True)
-class Objective:
-    """A policy objective by name (a function in `mmrl.losses.OBJECTIVES`) with its options."""
+class Stage:
+    """What a stage with options declares; stages without needs may be plain functions."""
 
-    name: str = "clipped"
-    options: Mapping[str, Any] = field(default_factory=dict)
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+
+class Objective(Stage):
+    """A policy objective: the options of a function in `mmrl.losses`.
+
+    `whole_groups`: every micro-batch must hold whole groups. `reducer`: the only one that makes
+    sense for it. `centred`: it reads rewards off advantages that are centred and nothing else.
+    """
+
+    whole_groups: ClassVar[bool] = False
+    centred: ClassVar[bool] = False
+    reducer: ClassVar[Aggregation | None] = None
+
+
+class Sampler(Protocol):
+    """Chooses prompts from what was observed; all it remembers is JSON in `context.state`."""
+
+    def mix(self, shares: Mapping[str, float], context: Context) -> Mapping[str, float]:
+        """Return the share of each source (by its key) in the next draws."""
+        return shares
+
+    def epoch(self, samples: Sequence[Sample], context: Context) -> Sequence[int] | None:
+        """Return which samples of a source to ask in its next epoch, in order; None: all, as usual.
+
+        An empty sequence means that nothing is left to learn.
+        """
+        return None
+
+    def observe(self, groups: Sequence[Group], samples: Sequence[TrainSample], ctx: Context) -> None:
+        """Take in a step's scored groups (before editing) and the train samples made of them."""
+        ...
 
 
 @dataclass(frozen=True)
 class Reducer:
-    """How token losses become one number; `constant` divides by (sequences x `length`)."""
+    """How token losses become one number.
+
+    `constant` divides by (sequences x `length`); `group-mean` is the mean over groups of what is
+    one value within a group. The first `lead_tokens` tokens are reduced apart and added with
+    `lead_weight` (DeGRPO's control token).
+    """
 
     name: Aggregation = "seq-mean-token-mean"
     length: float | None = None
+    lead_tokens: int = 0
+    lead_weight: float = 1.0
+
+
+class Schedule(Protocol):
+    """A KL coefficient that changes during the run."""
+
+    def at(self, context: Context) -> float:
+        """Return the coefficient of this step."""
+        ...
+
+    def observe(self, kl: float, responses: int, context: Context) -> None:
+        """Take in the KL measured in this step, and over how many responses."""
+        ...
 
 
 @dataclass(frozen=True)
 class KL:
     """Penalty towards the reference policy: estimator x placement x schedule.
 
-    `coefficient` is a number or a function of (step, total steps). `straight_through` gives the
-    estimator's value with the gradient of k2. The reference is loaded only where this exists.
+    Placement: in the loss; subtracted from the response's reward; or from its tokens' rewards,
+    for a credit stage that spends them. `straight_through` gives the estimator's value with the
+    gradient of k2. `clamp` bounds the log-ratio. The reference is loaded only where this exists.
     """
 
-    coefficient: float | Callable[[int, int], float]
+    coefficient: float = 0.0
     estimator: KLEstimator = "k3"
-    placement: Literal["loss", "reward"] = "loss"
+    placement: Literal["loss", "reward", "token-reward"] = "loss"
     straight_through: bool = False
+    clamp: float | None = None
+    schedule: Schedule | None = None
 
-    def at(self, step: int, total_steps: int) -> float:
+    def at(self, context: Context) -> float:
         """Return the coefficient of a step."""
-        if callable(self.coefficient):
-            return self.coefficient(step, total_steps)
-        return self.coefficient
+        return self.coefficient if self.schedule is None else self.schedule.at(context)
+
+    def observe(self, kl: float, responses: int, context: Context) -> None:
+        """Let an adaptive schedule react to the KL of a step."""
+        if self.schedule is not None:
+            self.schedule.observe(kl, responses, context)
+
+    def estimate(self, logprobs: Floats, ref: Floats) -> Floats:
+        """Estimate the KL of every token [T] from samples of the policy (see `losses`)."""
+        difference = logprobs - ref
+        if self.clamp is not None:
+            difference = np.clip(difference, -self.clamp, self.clamp)
+        match self.estimator:
+            case "k1":
+                return difference
+            case "k2":
+                return np.asarray(difference**2 / 2)
+            case "k3":
+                return np.asarray(np.expm1(-difference) + difference)
 
 
 @dataclass(frozen=True)
 class Updates:
-    """How often a batch is trained on: `passes` over it, each in `mini_batches` optimiser steps."""
+    """How often a batch is trained on: `passes` over it, each in `mini_batches` optimiser steps.
+
+    Pass p trains on the tokens that filter p (modulo their number) selects; no filter: on all.
+    """
 
     passes: int = 1
     mini_batches: int = 1
+    filters: tuple[TokenFilter, ...] = ()
 
     @property
     def on_policy(self) -> bool:
         """True if the policy never moves between sampling and the (only) update."""
         return self.passes == 1 and self.mini_batches == 1
+
+    def select(self, samples: Sequence[TrainSample], index: int) -> list[TrainSample]:
+        """Mask what pass `index` does not train on."""
+        if not self.filters:
+            return list(samples)
+        chosen = self.filters[index % len(self.filters)]
+        return [replace(s, mask=s.mask & chosen(s)) for s in samples]
 
 
 def one_variant(sample: Sample, context: Context) -> Sequence[Sample]:
@@ -113,20 +238,58 @@ def one_variant(sample: Sample, context: Context) -> Sequence[Sample]:
 
 @dataclass(frozen=True)
 class Algorithm:
-    """The stages of one algorithm, in the order the trainer runs them."""
+    """The stages of one algorithm, in the order the trainer runs them.
+
+    `length` is the longest response of a step (None: the run's own setting); `prompt_factor`
+    multiplies the prompts of a step. `always_on_policy` forbids several updates on a batch.
+    """
 
     name: str
     plan: Plan
     credit: Credit
-    objective: Objective = Objective()
+    objective: Objective
     reducer: Reducer = Reducer()
     kl: KL | None = None
     updates: Updates = Updates()
+    sampler: Sampler | None = None
     expand: Expand = one_variant
+    length: Length | None = None
+    prompt_factor: float = 1.0
     shape: tuple[Shape, ...] = ()
     edit: tuple[EditStage, ...] = ()
-    prune: tuple[Prune, ...] = ()
-    needs: frozenset[Signal] = frozenset()
+    refine: tuple[Refine, ...] = ()
+    always_on_policy: bool = False
+    extra_needs: frozenset[Need] = field(default_factory=frozenset)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Everything its stages need beyond rewards and sampled log-probs."""
+        own = [stage.needs for stage in self.stages() if isinstance(stage, Stage)]
+        reference: frozenset[Need] = frozenset({"reference"} if self.kl else ())
+        return self.extra_needs.union(reference, *own)
+
+    @property
+    def loss_needs_reference(self) -> bool:
+        """True if reference log-probs enter the loss, not only the rewards."""
+        in_loss = self.kl is not None and self.kl.placement == "loss"
+        return in_loss or "reference" in self.objective.needs
+
+    def stages(self) -> Iterator[object]:
+        """Every stage, in order."""
+        yield from (self.sampler, self.expand, self.plan, *self.shape, *self.edit)
+        yield from (self.credit, *self.refine, self.objective)
+
+    def prompts(self, context: Context) -> int:
+        """How many prompts a step starts with."""
+        return round(context.prompts_per_step * self.prompt_factor)
+
+    def shape_rewards(self, groups: list[Group], context: Context) -> list[Group]:
+        """Run the group-level reward shapers in order, then take the KL off the rewards."""
+        for stage in self.shape:
+            groups = stage(groups, context)
+        if self.kl is not None and self.kl.placement == "reward":
+            groups = [self._penalised(group, self.kl, context) for group in groups]
+        return groups
 
     def edit_groups(self, groups: list[Group], context: Context) -> Edit:
         """Run the editors in order; the largest wish for more prompts wins."""
@@ -136,15 +299,52 @@ class Algorithm:
             groups, wanted = edited.groups, max(wanted, edited.wanted)
         return Edit(groups, wanted)
 
-    def shape_rewards(self, groups: list[Group], context: Context) -> list[Group]:
-        """Run the group-level reward shapers in order."""
-        for stage in self.shape:
-            groups = stage(groups, context)
-        return groups
-
     def train_samples(self, groups: list[Group], context: Context) -> list[TrainSample]:
-        """Give every token its advantage, then prune."""
+        """Give every token its advantage, then refine.
+
+        With a single update the policy that trains is the one that sampled: the ratio is exactly
+        1, whatever the engine's rounding, so sampled log-probs are dropped, except replayed ones.
+        """
         samples = self.credit(groups, context)
-        for stage in self.prune:
+        for stage in self.refine:
             samples = stage(samples, context)
-        return samples
+        if not self.updates.on_policy:
+            return samples
+        old = {id(r) for g in groups for r in g.responses if id(r) in replayed(g)}
+        return [
+            s if id(s.response) in old else replace(s, old_logprobs=None) for s in samples
+        ]
+
+    def _penalised(self, group: Group, kl: KL, context: Context) -> Group:
+        refs: Sequence[Floats] = carried(group, "reference")
+        coefficient = kl.at(context)
+        penalties = [
+            coefficient * float(kl.estimate(r.logprobs, ref).sum())
+            for r, ref in zip(group.responses, refs, strict=True)
+        ]
+        return with_rewards(group, group.rewards - np.asarray(penalties))
+
+
+def carried(group: Group, need: Need) -> Any:
+    """Return what the group carries of `need`: per response in order, or one value.
+
+    Raises UserError where the run did not provide it.
+    """
+    if need not in group.extra:
+        raise UserError(f"the algorithm needs {NEEDS[need]}, which this run does not provide")
+    return group.extra[need]
+
+
+def replayed(group: Group) -> frozenset[int]:
+    """Return the `id()` of the group's responses that an earlier policy sampled."""
+    found: frozenset[int] = group.extra.get("replayed", frozenset())
+    return found
+
+
+def with_rewards(group: Group, rewards: Floats) -> Group:
+    """Replace the rewards [G]; unscorable answers stay unscorable."""
+    scores = tuple(
+        replace(score, reward=None if score.reward is None else float(reward))
+        for score, reward in zip(group.scores, rewards, strict=True)
+    )
+    return replace(group, scores=scores)

@@ -55,7 +55,7 @@ class DataConfig(Section):
 
 
 class RolloutConfig(Section):
-    engine: str = "hf"
+    engine: Literal["hf", "targets"] = "hf"
     max_new_tokens: int = Field(256, gt=0)
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)

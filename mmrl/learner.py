@@ -62,9 +62,7 @@ class Learner:
 
     def _one_update(self, samples: Sequence[TrainSample], kl_coefficient: float) -> UpdateStats:
         weights = token_weights(samples, self._algorithm.reducer)
-        trainable = [
-            Weighted(s, w) for s, w in zip(samples, weights, strict=True) if s.mask.any()
-        ]
+        trainable = [Weighted(s, w) for s, w in zip(samples, weights, strict=True) if s.mask.any()]
         tally = _Tally()
         for rows in pack(trainable, self._budget):
             layout = lay_out([row.shared() for row in rows], self._policy.device)
@@ -145,9 +143,7 @@ def token_batch(rows: Sequence[Row], logprobs: Tensor) -> TokenBatch:
     )
 
 
-def _mini_batches(
-    samples: Sequence[TrainSample], count: int
-) -> Iterator[Sequence[TrainSample]]:
+def _mini_batches(samples: Sequence[TrainSample], count: int) -> Iterator[Sequence[TrainSample]]:
     """Split into `count` parts at group boundaries, so that a group is never divided."""
     starts = [i for i, s in enumerate(samples) if i == 0 or s.group != samples[i - 1].group]
     for part in np.array_split(np.array(starts, dtype=int), min(count, max(len(starts), 1))):

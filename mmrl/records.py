@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os.path
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from mmrl.errors import UserError
-from mmrl.types import Record
+from mmrl.types import MediaRef, Part, Record, Text
 
 
 def read_records(path: Path) -> Iterator[Record]:
@@ -23,6 +25,43 @@ def read_records(path: Path) -> Iterator[Record]:
         if not isinstance(fields, dict):
             raise UserError(f"{path}:{number}: expected an object, found {type(fields).__name__}")
         yield Record(str(fields.get("id", f"{path.stem}-{number}")), fields, path.parent)
+
+
+def media_source(record: Record, value: Any) -> Path | bytes:
+    """Resolve a media column for a MediaRef: the absolute path, or the encoded bytes.
+
+    `value` is a path relative to the record's root, bytes, or the `{"bytes", "path"}` pair of
+    Hugging Face parquet files. A path that leaves the root, or anything else, raises ValueError.
+    """
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"not a media path or bytes: {value!r:.60}")
+    root = os.path.abspath(record.root)
+    path = os.path.normpath(os.path.join(root, value))
+    # Lexical on purpose: a link inside the root may point to where its owner keeps the files.
+    if os.path.commonpath([root, path]) != root:
+        raise ValueError(f"media path leaves the data folder: {value}")
+    return Path(path)
+
+
+def interleave(text: str, placeholder: str, media: Sequence[MediaRef]) -> tuple[Part, ...]:
+    """Put each medium where its placeholder stands; a text without any follows its media.
+
+    Placeholders and media that differ in number raise ValueError.
+    """
+    texts = text.split(placeholder)
+    if len(texts) == 1:
+        return (*media, Text(text))
+    if len(texts) - 1 != len(media):
+        raise ValueError(f"{len(texts) - 1} {placeholder} placeholders for {len(media)} media")
+    parts: list[Part] = []
+    for piece, medium in zip_longest(texts, media):
+        parts += [Text(piece)] if piece else []
+        parts += [medium] if medium else []
+    return tuple(parts)
 
 
 def _rows(path: Path) -> Iterator[Any]:

@@ -27,9 +27,10 @@ from mmrl.policy.policy import Policy, load_policy
 from mmrl.progress import Progress
 from mmrl.quarantine import Quarantine
 from mmrl.report import write_report
-from mmrl.rollout import hf
 from mmrl.rollout.engine import Engine, Sampling
+from mmrl.rollout.hf import HFEngine
 from mmrl.rollout.score import Scorer, TaskSpec
+from mmrl.rollout.targets import Targets
 from mmrl.task import Task
 from mmrl.tasking import load_task
 from mmrl.trackers import Trackers
@@ -122,7 +123,8 @@ class Run:
             * self._algorithm.updates.mini_batches,
         )
         self._encoder = Encoder(self._policy.family)
-        self._engine = load_engine(config, self._policy)
+        self._sampler: Engine = HFEngine(self._policy, config.rollout.max_sequences)
+        self._engine = self._rollout_engine()
         self._scorer = Scorer(
             {source.key: source.spec for source in self.sources},
             workers=config.rollout.scoring_workers,
@@ -188,6 +190,11 @@ class Run:
         (self._config.run / "result.json").write_text(text + "\n", encoding="utf-8")
         return result
 
+    def _rollout_engine(self) -> Engine:
+        if self._config.rollout.engine == "targets":
+            return Targets(self._policy, {source.key: source.task for source in self.sources})
+        return self._sampler
+
     def _trainer(self) -> Trainer:
         config = self._config
         return Trainer(
@@ -231,7 +238,7 @@ class Run:
         return Entry(
             group=group,
             prompt=tokenizer.decode(list(group.prompt.compact_ids)),
-            media=self._encoder.decoded(group.prompt),
+            media=self._encoder.decoded(group.prompt, self._records.transcript.lacks),
             advantages=advantages_of(group, result.samples),
             tokens=[[tokenizer.decode([i]) for i in r.ids.tolist()] for r in group.responses],
         )
@@ -278,7 +285,7 @@ class Run:
                 source.held_out[:limit],
                 source.task,
                 self._encoder,
-                self._engine,
+                self._sampler,
                 self._scorer,
                 sampling,
             )
@@ -334,11 +341,3 @@ def load_sources(config: RunConfig, quarantine: Quarantine, say: Say) -> list[So
     if quarantine.counts:
         say(f"quarantined {quarantine.counts.get('read', 0)} records; see quarantine.jsonl")
     return sources
-
-
-def load_engine(config: RunConfig, policy: Policy) -> Engine:
-    """Make the configured rollout engine."""
-    engines = {"hf": hf.build}
-    if config.rollout.engine not in engines:
-        raise UserError(f"unknown rollout.engine '{config.rollout.engine}': use hf")
-    return engines[config.rollout.engine](policy, config.rollout)

@@ -37,6 +37,8 @@ class Task(Protocol):
     summary: ClassVar[str]
     parts: ClassVar[Mapping[str, RewardPart]]
     metric: ClassVar[str]
+    imports: ClassVar[tuple[str, ...]] = ()
+    """Modules that `score` imports lazily; a worker imports them before its deadlines start."""
 
     def records(self, path: Path) -> Iterator[Record]:
         """Read raw records in a stable order; the default reads .jsonl, .json or .parquet."""

@@ -56,6 +56,10 @@ class Transcript:
         """Append a step's groups in one write, thumbnails first, so that no line points nowhere."""
         self._journal.append([self._line(step, entry) for entry in entries])
 
+    def lacks(self, medium: EncodedMedium) -> bool:
+        """True if no thumbnail of this medium has been written yet."""
+        return not (self._run / _file(medium)).exists()
+
     def truncate_to_step(self, step: int) -> None:
         """Drop the groups of later steps, before a run resumes from `step`."""
         self._journal.truncate_to_step(step)
@@ -79,7 +83,7 @@ class Transcript:
         }
 
     def _medium(self, encoded: EncodedMedium, media: Mapping[str, Media]) -> dict[str, Any]:
-        file = f"media/{file_stem(encoded.hash)}{'.wav' if encoded.kind == 'audio' else '.jpg'}"
+        file = _file(encoded)
         path = self._run / file
         medium = media.get(encoded.hash)
         if medium is not None and not path.exists():
@@ -141,6 +145,10 @@ def _compact(advantages: Floats | None) -> float | list[float] | None:
     if np.all(advantages == advantages[0]):
         return float(advantages[0])
     return [float(value) for value in np.round(advantages, 6)]
+
+
+def _file(medium: EncodedMedium) -> str:
+    return f"media/{file_stem(medium.hash)}{'.wav' if medium.kind == 'audio' else '.jpg'}"
 
 
 def file_stem(media_hash: str) -> str:

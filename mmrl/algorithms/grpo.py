@@ -9,8 +9,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from mmrl.algorithm import KL, Aggregation, Algorithm, Context, KLEstimator, Objective
-from mmrl.algorithm import Reducer, Updates
+from mmrl.algorithm import (
+    KL,
+    Aggregation,
+    Algorithm,
+    Context,
+    KLEstimator,
+    Objective,
+    Reducer,
+    Updates,
+)
 from mmrl.algorithms.credit import PRESETS, Numerics, fixed_group, group_relative, to_train_samples
 from mmrl.config import Section
 from mmrl.types import Group, TrainSample

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 import numpy as np
 
@@ -36,10 +36,14 @@ class Encoder:
         )
         return prompt
 
-    def decoded(self, prompt: Prompt) -> dict[str, Media]:
-        """The prompt's media by hash, decoded again: arrays are not kept."""
+    def decoded(self, prompt: Prompt, wanted: Callable[[EncodedMedium], bool]) -> dict[str, Media]:
+        """The wanted media of a prompt by hash, decoded again: arrays are not kept."""
         refs = [part for part in prompt.sample.parts if isinstance(part, MediaRef)]
-        return {encoded.hash: decode(ref) for encoded, ref in zip(prompt.media, refs, strict=True)}
+        return {
+            encoded.hash: decode(ref)
+            for encoded, ref in zip(prompt.media, refs, strict=True)
+            if wanted(encoded)
+        }
 
     def _encoded(self, ref: MediaRef) -> EncodedMedium:
         key = (ref.kind, ref.source, repr(sorted(ref.options.items())))

@@ -33,6 +33,7 @@ class Family(Protocol):
     banned_ids: tuple[int, ...]
     """Placeholders and the markers around them: never sampled, no probability."""
     end_ids: tuple[int, ...]
+    """Tokens that end a response; the first is the one that targets end with."""
 
     def encode_medium(self, media: Media) -> EncodedMedium:
         """Run the model's own processor on one medium; raises MediaError if it does not fit."""

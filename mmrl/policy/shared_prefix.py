@@ -54,9 +54,7 @@ class SharedPrefix:
     mask: Tensor
     inverse: Tensor
 
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float
-    ) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Prompts attend causally to themselves; responses to their prompt and themselves."""
         prompt_q, prompt_k, prompt_v = (_padded(x, self.prompts) for x in (query, key, value))
         outputs = [_flat(sdpa(prompt_q, prompt_k, prompt_v, scale))]
@@ -131,7 +129,9 @@ def _row_ids(row: SharedRow) -> Ints:
 def _row_positions(row: SharedRow) -> Ints:
     axes = row.prompt.positions.shape[0]
     continued = [
-        np.broadcast_to(row.prompt.next_position + np.arange(max(len(r) - 1, 0)), (axes, max(len(r) - 1, 0)))
+        np.broadcast_to(
+            row.prompt.next_position + np.arange(max(len(r) - 1, 0)), (axes, max(len(r) - 1, 0))
+        )
         for r in row.responses
     ]
     return np.concatenate([row.prompt.positions, *continued], axis=1)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from mmrl.policy.attention import active_layout
 from mmrl.policy.logprobs import policy_log_softmax
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedPrefix, SharedRow, lay_out
-from mmrl.rollout.engine import Engine, Sampling
+from mmrl.rollout.engine import Sampling
 from mmrl.types import Prompt, Response
 
 
@@ -70,9 +69,7 @@ class Prefill:
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
 
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float
-    ) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Attend as the training rows do, and keep [P, K, L, D] keys and values."""
         self.keys[layer] = key[self._rows.prompts].transpose(1, 2).contiguous()
         self.values[layer] = value[self._rows.prompts].transpose(1, 2).contiguous()
@@ -97,9 +94,7 @@ class Decoding:
     hidden_keys: Tensor
     length: int = 0
 
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float
-    ) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Joint softmax over prompt and own keys; query [S, H, D], key and value [S, K, D]."""
         live, heads, dim = query.shape
         kv_heads = key.shape[1]
@@ -275,8 +270,3 @@ def truncate(log_all: Tensor, sampling: Sampling) -> Tensor:
         )
         log_all = log_all.masked_fill(cut, float("-inf"))
     return log_all
-
-
-def build(policy: Policy, options: Any) -> Engine:
-    """Make the engine from `rollout` settings."""
-    return HFEngine(policy, options.max_sequences)

@@ -121,8 +121,8 @@ class Qwen25VL:
 def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     configured = model.generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
-    ids = {i for i in (*listed, tokenizer.eos_token_id) if i is not None}
-    return tuple(sorted(ids))
+    ids = [i for i in (tokenizer.eos_token_id, *listed) if i is not None]
+    return tuple(dict.fromkeys(ids))
 
 
 def build(model: Any, processor: Any, limits: Limits) -> Family:

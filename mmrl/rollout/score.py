@@ -1,0 +1,288 @@
+"""Scoring in worker processes: a deadline per answer, and a verifier that fails is never a 0.
+
+An answer that no verdict could be reached on (crash, deadline, exception, memory, a score outside
+the task's declaration) gets reward None and is counted by kind. Verifiers cannot be trusted to
+stop (a sympy power holds the interpreter for hours), and signals do not work off the main thread,
+so the parent kills the process by the wall clock and replaces it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Any
+
+from mmrl.errors import UserError
+from mmrl.rollout.score_worker import Setup
+from mmrl.tasking import find_defect, load_task, resolve_weights, weigh
+from mmrl.types import Answer, Group, Score, SpanScore
+
+STARTUP_SECONDS = 120.0
+MAX_CHUNK = 64
+MAX_VERDICT_BYTES = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """A task by name, its parameters, and weights that override the task's own."""
+
+    task: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreJob:
+    """One answer to score; `task` is a key of the scorer's specs."""
+
+    task: str
+    gold: Any
+    answer: Answer
+
+
+class Scorer:
+    """A pool of scoring workers; `score` keeps the order of its jobs.
+
+    `counts` says how many answers were unscorable so far, by kind: timeout, crash, exception,
+    memory, defect (a score outside the task's declaration), task (the task said so itself).
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, TaskSpec],
+        workers: int,
+        timeout_seconds: float,
+        memory_bytes: int | None = 4 << 30,
+    ) -> None:
+        self._tasks = {key: load_task(spec.task, spec.params) for key, spec in tasks.items()}
+        self._weights = {
+            key: resolve_weights(self._tasks[key], spec.weights) for key, spec in tasks.items()
+        }
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        named = {key: (spec.task, dict(spec.params)) for key, spec in tasks.items()}
+        self._setup = Setup(named, timeout_seconds, memory_bytes)
+        self._workers = [_Worker(self._setup) for _ in range(workers)]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Unscorable answers so far, by kind."""
+        return dict(self._counts)
+
+    def score(self, jobs: Sequence[ScoreJob]) -> list[Score]:
+        """Score answers in order; a verifier's failure is a Score with reward None."""
+        with self._lock:
+            if not self._workers:
+                raise ValueError("the scorer is closed")
+            batch = _Batch(jobs)
+            try:
+                while batch.open:
+                    self._advance(batch)
+            except BaseException:
+                # Verdicts still on their way would be taken for those of the next batch.
+                self.close()
+                raise
+        return [self._finish(job, batch.verdicts[i]) for i, job in enumerate(jobs)]
+
+    def close(self) -> None:
+        """Kill the workers and what they started; nothing is left to lose."""
+        for worker in self._workers:
+            worker.kill()
+        self._workers = []
+
+    def __enter__(self) -> Scorer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _advance(self, batch: _Batch) -> None:
+        """Hand out jobs, then take in what has come back before the nearest deadline."""
+        for index, worker in enumerate(self._workers):
+            if worker.idle and batch.waiting and not worker.take(batch, self._chunk(batch)):
+                worker.kill()
+                self._workers[index] = _Worker(self._setup)
+        busy = [w for w in self._workers if not w.idle]
+        nearest = min((w.deadline for w in busy), default=time.monotonic() + 1.0)
+        wait([w.connection for w in busy], max(0.0, nearest - time.monotonic()))
+        for worker in busy:
+            failure = self._drain(worker, batch)
+            if failure is not None:
+                worker.kill()
+                batch.give_back(worker, failure)
+                self._workers[self._workers.index(worker)] = _Worker(self._setup)
+
+    def _chunk(self, batch: _Batch) -> int:
+        """Few enough that the workers finish together, many enough to keep messages cheap."""
+        return min(MAX_CHUNK, 1 + len(batch.waiting) // (4 * len(self._workers)))
+
+    def _drain(self, worker: _Worker, batch: _Batch) -> dict[str, Any] | None:
+        """Take in a worker's verdicts; a returned failure means that it must be replaced."""
+        try:
+            while not worker.idle and worker.connection.poll():
+                verdict = json.loads(worker.connection.recv_bytes(MAX_VERDICT_BYTES))
+                worker.renew_deadline()
+                if worker.starting:
+                    worker.finish_start(verdict)
+                    continue
+                if verdict.get("failure") == "memory":
+                    return dict(verdict)
+                batch.verdicts[worker.outstanding.popleft()] = verdict
+        except (EOFError, OSError):
+            return _failure("crash", f"the scoring worker {worker.describe_death()}")
+        if worker.idle or time.monotonic() < worker.deadline:
+            return None
+        if worker.starting:
+            raise RuntimeError(f"a scoring worker was not ready after {STARTUP_SECONDS:g} s")
+        return _failure("timeout", f"no verdict within {self._setup.timeout_seconds:g} s")
+
+    def _finish(self, job: ScoreJob, verdict: Mapping[str, Any]) -> Score:
+        if "failure" in verdict:
+            return self._unscorable(verdict["failure"], verdict["reason"])
+        score = Score(**{**verdict, "spans": tuple(SpanScore(*s) for s in verdict["spans"])})
+        if score.status == "unscorable":
+            return self._unscorable("task", score.reason)
+        defect = find_defect(self._tasks[job.task], score)
+        if defect:
+            return self._unscorable("defect", f"task '{job.task}' returned {defect}")
+        return weigh(score, self._weights[job.task])
+
+    def _unscorable(self, kind: str, reason: str) -> Score:
+        self._counts[kind] += 1
+        return Score({}, None, "unscorable", f"{kind}: {reason}", None)
+
+
+def score_groups(scorer: Scorer, groups: Sequence[Group]) -> list[Group]:
+    """Score every response of every group with the task of its sample."""
+    jobs = [
+        ScoreJob(
+            group.prompt.sample.task,
+            group.prompt.sample.gold,
+            Answer(response.text, response.truncated, group.prompt.frames, group.prompt.space),
+        )
+        for group in groups
+        for response in group.responses
+    ]
+    scores = iter(scorer.score(jobs))
+    return [
+        dataclasses.replace(group, scores=tuple(next(scores) for _ in group.responses))
+        for group in groups
+    ]
+
+
+class _Batch:
+    """The jobs of one call: which wait, and the verdicts so far."""
+
+    def __init__(self, jobs: Sequence[ScoreJob]) -> None:
+        self.payloads = [pickle.dumps((job.task, job.gold, job.answer)) for job in jobs]
+        self.waiting = deque(range(len(jobs)))
+        self.verdicts: dict[int, Mapping[str, Any]] = {}
+
+    @property
+    def open(self) -> bool:
+        return len(self.verdicts) < len(self.payloads)
+
+    def give_back(self, worker: _Worker, failure: Mapping[str, Any]) -> None:
+        """Blame the answer that a dead worker was at; its other jobs wait again."""
+        if worker.starting:
+            raise RuntimeError(f"while it started, {failure['reason']}")
+        self.verdicts[worker.outstanding.popleft()] = failure
+        self.waiting.extendleft(reversed(worker.outstanding))
+
+
+class _Worker:
+    """The parent's end of one scoring process.
+
+    It works on `outstanding` in order and reports each answer before it begins the next, so the
+    first of them is the one to blame for a death, and the deadline is that one's.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.connection, child = Pipe()
+        self._timeout_seconds = setup.timeout_seconds
+        self.starting = True
+        self.outstanding: deque[int] = deque()
+        self.deadline = time.monotonic() + STARTUP_SECONDS
+        with child:
+            self._process = _start_process(child)
+        self.connection.send(setup)
+
+    @property
+    def idle(self) -> bool:
+        return not self.starting and not self.outstanding
+
+    def take(self, batch: _Batch, count: int) -> bool:
+        """Send it the next jobs; False if it has died meanwhile, and then it took none."""
+        chunk = list(islice(batch.waiting, count))
+        try:
+            self.connection.send([batch.payloads[job] for job in chunk])
+        except OSError:
+            return False
+        for _ in chunk:
+            batch.waiting.popleft()
+        self.outstanding.extend(chunk)
+        self.renew_deadline()
+        return True
+
+    def renew_deadline(self) -> None:
+        """Start the clock of the next answer."""
+        self.deadline = time.monotonic() + self._timeout_seconds
+
+    def finish_start(self, message: Mapping[str, Any]) -> None:
+        """The worker is ready, or a task does not load there although it does here."""
+        if "failed" in message:
+            raise UserError(f"a scoring worker could not load its tasks: {message['failed']}")
+        self.starting = False
+
+    def describe_death(self) -> str:
+        """Why the connection closed, as the end of a sentence."""
+        try:
+            code = self._process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            return "closed its connection"
+        return f"died of {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+
+    def kill(self) -> None:
+        """End the process and its children, and reap it."""
+        self.connection.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def _start_process(child: Connection) -> subprocess.Popen[bytes]:
+    """Start a worker with this process's import path, in a session (hence group) of its own.
+
+    Not `multiprocessing`: its children import the main script again, and torch with it.
+    """
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+        # One thread a worker; thread pools would also eat the address-space limit.
+        **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "mmrl.rollout.score_worker", str(child.fileno())],
+        stdin=subprocess.DEVNULL,
+        stdout=2,
+        env=environment,
+        pass_fds=[child.fileno()],
+        start_new_session=True,
+    )
+
+
+def _failure(kind: str, reason: str) -> dict[str, Any]:
+    return {"failure": kind, "reason": reason}

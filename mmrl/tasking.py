@@ -1,0 +1,144 @@
+"""Tasks by name: build one from its parameters, weigh its scores, show what it asks."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from mmrl import plugins
+from mmrl.errors import UserError
+from mmrl.task import Task
+from mmrl.types import Answer, Sample, Score, Status, Text
+
+_RANGE_SLACK = 1e-9
+
+
+def task_class(name: str) -> type[Task]:
+    """The dataclass `Task` of the module that a task name stands for."""
+    return typing.cast(type[Task], plugins.load("task", name).Task)
+
+
+def load_task(name: str, params: Mapping[str, Any] | None = None) -> Task:
+    """Build a task from its parameters.
+
+    An unknown parameter (naming the nearest), a missing one or a value of the wrong type raises
+    UserError.
+    """
+    cls = task_class(name)
+    known = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    values = dict(params or {})
+    for unknown in values.keys() - known.keys():
+        near = difflib.get_close_matches(unknown, known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}"
+        raise UserError(f"task '{name}' has no parameter '{unknown}': {hint}")
+    for field in known.values():
+        if field.name not in values and _is_required(field):
+            raise UserError(f"task '{name}' needs the parameter '{field.name}'")
+    hints = typing.get_type_hints(cls)
+    checked = {key: _check(name, key, hints[key], value) for key, value in values.items()}
+    try:
+        return cls(**checked)
+    except ValueError as error:
+        raise UserError(f"task '{name}': {error}") from None
+
+
+def resolve_weights(task: Task, overrides: Mapping[str, float]) -> dict[str, float]:
+    """Weight of every reward part; an override of a part the task lacks raises UserError."""
+    for part, weight in overrides.items():
+        if part not in task.parts:
+            known = ", ".join(task.parts)
+            raise UserError(f"task '{task.name}' has no reward part '{part}'; known: {known}")
+        if not math.isfinite(weight):
+            raise UserError(f"weight of reward part '{part}' must be finite, got {weight}")
+    return {name: overrides.get(name, part.weight) for name, part in task.parts.items()}
+
+
+def weigh(score: Score, weights: Mapping[str, float]) -> Score:
+    """Fill in the reward: the weighted sum of the parts."""
+    reward = math.fsum(weight * score.parts[name] for name, weight in weights.items())
+    return dataclasses.replace(score, reward=reward)
+
+
+def find_defect(task: Task, score: Score) -> str:
+    """Say how a score breaks the task's own declaration; "" if it does not."""
+    if score.status not in typing.get_args(Status):
+        return f"status '{score.status}'"
+    if score.parts.keys() != task.parts.keys():
+        return f"parts {sorted(score.parts)} instead of {sorted(task.parts)}"
+    for name, part in task.parts.items():
+        value = score.parts[name]
+        if not math.isfinite(value):
+            return f"part '{name}' is {value}"
+        if not part.low - _RANGE_SLACK <= value <= part.high + _RANGE_SLACK:
+            return f"part '{name}' is {value}, outside [{part.low}, {part.high}]"
+    if score.metric is not None and not math.isfinite(score.metric):
+        return f"metric is {score.metric}"
+    return ""
+
+
+def fixture_path(name: str) -> Path:
+    """The records that ship with a task; a task without any raises UserError."""
+    module = plugins.load("task", name)
+    path = Path(str(module.__file__)).with_name("fixture.jsonl")
+    if not path.is_file():
+        raise UserError(f"task '{name}' ships no fixture; pass --data")
+    return path
+
+
+def example_answer(sample: Sample, text: str = "") -> Answer:
+    """An answer to a sample as if the model saw its media unchanged."""
+    media = [part for part in sample.parts if not isinstance(part, Text)]
+    frames = [plugins.load("modality", ref.kind).decode(ref).frame for ref in media]
+    seen = [dataclasses.replace(frame, processed_size=frame.source_size) for frame in frames]
+    return Answer(text, frames=tuple(seen))
+
+
+def describe(name: str) -> str:
+    """Show a task: parameters, reward parts, and its first fixture record asked and scored."""
+    task = load_task(name)
+    lines = [f"{name}: {task.summary}", f"metric: {task.metric}", "", "parameters:"]
+    lines += [f"  {f.name} = {getattr(task, f.name)!r}" for f in dataclasses.fields(task)]  # type: ignore[arg-type]
+    lines += ["", "reward parts:"]
+    lines += [
+        f"  {part}: {p.low:g} to {p.high:g}, weight {p.weight:g}" for part, p in task.parts.items()
+    ]
+    sample = task.sample(next(iter(task.records(fixture_path(name)))))
+    asked = [p.text if isinstance(p, Text) else f"[{p.kind}]" for p in sample.parts]
+    lines += ["", "prompt:", *asked, "", f"gold: {sample.gold!r}", ""]
+    return "\n".join([*lines, *_scored_examples(task, sample)])
+
+
+def _scored_examples(task: Task, sample: Sample) -> list[str]:
+    blank = example_answer(sample)
+    weights = resolve_weights(task, {})
+    examples = {"good": task.target(sample, blank), "empty": "", "junk": "I do not know."}
+    lines = []
+    for label, text in examples.items():
+        if text is None:
+            continue
+        score = weigh(task.score(sample.gold, dataclasses.replace(blank, text=text)), weights)
+        parts = ", ".join(f"{part} {value:g}" for part, value in score.parts.items())
+        lines.append(f"{label}: reward {score.reward:g} ({parts}; {score.status}) for {text!r}")
+    return lines
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    missing = dataclasses.MISSING
+    return field.default is missing and field.default_factory is missing
+
+
+def _check(task: str, key: str, hint: Any, value: Any) -> Any:
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].lower()
+        raise UserError(
+            f"task '{task}', parameter '{key}': {message} (got {value!r:.80})"
+        ) from None
