@@ -24,7 +24,7 @@ def load_function(name: str) -> RewardFunction:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UserError(
-            f"reward function '{name}': {error}; install its package or put its folder on PYTHONPATH"
+            f"reward function '{name}': {error}; install it or put its folder on PYTHONPATH"
         ) from None
     function = getattr(module, attribute, None)
     if not callable(function):

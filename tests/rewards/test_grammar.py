@@ -144,8 +144,10 @@ def test_nothing_raises(grammar: Grammar) -> None:
             assert region.answer.status == "ok"
 
 
-UNITS = ["<think>", "</think>", "<answer>", "</answer>", r"\boxed{", "{", "}", r"\{", r"</think>\boxed{",
-         "<think></think><answer>"]  # fmt: skip
+UNITS = [
+    "<think>", "</think>", "<answer>", "</answer>", r"\boxed{", "{", "}", r"\{",
+    r"</think>\boxed{", "<think></think><answer>",
+]  # fmt: skip
 
 
 def bytecode_lines(call: Callable[[], object]) -> int:

@@ -46,7 +46,8 @@ def test_equal(gold: str, answer: str) -> None:
         ("8.660254037844386", "8.66"),
         ("5", "7"),
         # several candidates
-        ("5", "5, 7"), ("5", "5 and 7"), ("5", r"5 \text{ or } 7"), ("5", r"\pm 5"), ("5", "$5$ $7$"),
+        ("5", "5, 7"), ("5", "5 and 7"), ("5", r"5 \text{ or } 7"), ("5", r"\pm 5"),
+        ("5", "$5$ $7$"),
         # prose and notation that math-verify alone would accept
         ("5", "The answer is 5"), ("5", r"5 \approx 6"), ("3", "1 2"), ("46", "12 34"),
         ("0.3", "1.5.2"), ("2m", "2"),

@@ -1,0 +1,133 @@
+"""What holds for every task folder, checked on its fixture; a new task is covered by existing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmrl import plugins
+from mmrl.task import Task
+from mmrl.tasking import (
+    example_answer,
+    find_defect,
+    fixture_path,
+    load_task,
+    resolve_weights,
+    weigh,
+)
+from mmrl.types import MediaRef, Sample, Score, Text
+
+PARAMS: dict[str, dict[str, Any]] = {
+    "custom": {"function": "mmrl.tasks.custom.example:exact_match"},
+}
+NAMES = sorted(plugins.available("task"))
+
+
+@pytest.fixture(params=NAMES)
+def task(request: pytest.FixtureRequest) -> Task:
+    return load_task(request.param, PARAMS.get(request.param, {}))
+
+
+@pytest.fixture
+def samples(task: Task) -> list[Sample]:
+    return [task.sample(record) for record in task.records(fixture_path(task.name))]
+
+
+def graded(task: Task, sample: Sample, text: str, truncated: bool = False) -> Score:
+    answer = dataclasses.replace(example_answer(sample, text), truncated=truncated)
+    score = task.score(sample.gold, answer)
+    assert find_defect(task, score) == ""
+    return weigh(score, resolve_weights(task, {}))
+
+
+def junk(sample: Sample, target: str) -> Iterator[str]:
+    prompt = "".join(part.text for part in sample.parts if isinstance(part, Text))
+    yield from ("", " \n\t", "I do not know.", "null", "NaN", "[]", "{}", "None")
+    yield prompt
+    yield target + "\n" + target
+    yield target[: len(target) // 2]
+    yield from ("<think>" * 500, "<answer>" * 500, r"\boxed{" * 500, "[" * 1000, "{" * 1000)
+    yield from (f"<answer>{x}</answer>" for x in ("", "NaN", "inf", "[" * 200, "9" * 400))
+    yield from (rf"\boxed{{{x}}}" for x in ("", "NaN", r"\infty", "9^{9^{9^9}}", "\uff19"))
+    yield "\x00\ud800\u202e"
+
+
+def test_the_folder_is_complete(task: Task) -> None:
+    folder = fixture_path(task.name).parent
+    assert task.name == folder.name
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    for topic in ("source", "licence", "traps"):
+        assert topic in readme.lower()
+    assert len(list(task.records(fixture_path(task.name)))) >= 5
+
+
+def test_samples_are_distinct_plain_data_with_readable_media(
+    task: Task, samples: list[Sample]
+) -> None:
+    assert len({sample.id for sample in samples}) == len(samples)
+    for sample in samples:
+        assert sample.task == task.name
+        assert any(isinstance(part, Text) and part.text.strip() for part in sample.parts)
+        json.dumps(sample.gold if not dataclasses.is_dataclass(sample.gold) else {})
+        assert pickle.loads(pickle.dumps(sample.gold)) == sample.gold
+        example_answer(sample)
+
+
+def test_the_target_earns_full_marks(task: Task, samples: list[Sample]) -> None:
+    for sample in samples:
+        target = task.target(sample, example_answer(sample))
+        assert target is not None
+        score = graded(task, sample, target)
+        assert score.status == "ok", score.reason
+        for name, part in task.parts.items():
+            full = part.high if part.high != float("inf") else 1.0
+            assert score.parts[name] == pytest.approx(full), (sample.id, name)
+        assert score.metric == pytest.approx(graded(task, sample, target).metric)
+
+
+def test_junk_earns_nothing_and_no_junk_is_slow(task: Task, samples: list[Sample]) -> None:
+    for sample in samples:
+        target = task.target(sample, example_answer(sample))
+        assert target is not None
+        for text in junk(sample, target):
+            started = time.perf_counter()
+            score = graded(task, sample, text)
+            assert time.perf_counter() - started < 2.0, text[:60]
+            for name, part in task.parts.items():
+                low = part.low if part.low != float("-inf") else 0.0
+                assert score.parts[name] == pytest.approx(low), (sample.id, name, text[:60])
+
+
+def test_another_records_target_does_not_earn_full_marks(task: Task, samples: list[Sample]) -> None:
+    weights = resolve_weights(task, {})
+    for mine, other in zip(samples, [*samples[1:], samples[0]], strict=True):
+        if mine.gold == other.gold:
+            continue
+        target = task.target(other, example_answer(other))
+        assert target is not None
+        best = graded(task, mine, str(task.target(mine, example_answer(mine)))).reward
+        reward = graded(task, mine, target).reward
+        assert reward is not None and best is not None
+        assert reward < best or not any(weights.values()), (mine.id, other.id)
+
+
+def test_a_megabyte_of_anything_is_graded_in_linear_time(task: Task, samples: list[Sample]) -> None:
+    for unit in ("a", "<answer>", r"\boxed{", "</think>", "[1,", "9"):
+        started = time.perf_counter()
+        graded(task, samples[0], unit * (1_000_000 // len(unit)), truncated=True)
+        assert time.perf_counter() - started < 2.0, unit
+
+
+def test_media_stay_inside_the_folder(task: Task, samples: list[Sample]) -> None:
+    root = fixture_path(task.name).parent.resolve()
+    for sample in samples:
+        for part in sample.parts:
+            if isinstance(part, MediaRef) and isinstance(part.source, Path):
+                assert part.source.resolve().is_relative_to(root)
