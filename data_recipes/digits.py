@@ -43,10 +43,17 @@ class Scans:
 
 
 def build(
-    source: Path | None, out: Path, *, seed: int = 0, train: int = 4000, test: int = 300
+    source: Path | None,
+    out: Path,
+    *,
+    seed: int = 0,
+    train: int = 4000,
+    validation: int = 200,
+    test: int = 300,
 ) -> None:
-    """Write `out/{digit_count,digit_box}/{train,test}.jsonl`, their images, and manifests.
+    """Write `out/{digit_count,digit_box}/{train,validation,test}.jsonl`, images and manifests.
 
+    Validation canvases are made of training scans, for choices that must not see the test split.
     The same options give the same bytes. `source` is unused: the scans ship with scikit-learn.
     """
     if source is not None:
@@ -56,11 +63,12 @@ def build(
     for stream, (kind, make) in enumerate(makers.items()):
         folder = out / kind
         (folder / "images").mkdir(parents=True, exist_ok=True)
-        for split, size in (("train", train), ("test", test)):
+        sizes = {"train": train, "test": test, "validation": validation}
+        for place, (split, size) in enumerate(sizes.items()):
             records = []
             for number in range(size):
-                rng = np.random.default_rng([seed, stream, split == "test", number])
-                image, fields = make(splits[split], rng)
+                rng = np.random.default_rng([seed, stream, place, number])
+                image, fields = make(splits["test" if split == "test" else "train"], rng)
                 name = f"{kind}-{split}-{number:05d}"
                 image.save(folder / "images" / f"{name}.png")
                 records.append({"id": name, "image": f"images/{name}.png", **fields})

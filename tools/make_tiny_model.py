@@ -1,4 +1,10 @@
-"""Build the quickstart's model: a real Qwen2.5-VL of 1.4 M parameters, with its processor."""
+"""Make the quickstart's starting checkpoint: a real Qwen2.5-VL of 1.4 M parameters.
+
+    python tools/make_tiny_model.py OUT
+
+builds the model from random weights with its tokenizer and processor, then stops a short
+supervised phase (configs/tiny_sft.yaml, the project's own) while the model still errs often.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig
     from transformers import Qwen2_5_VLForConditionalGeneration as Model
     from transformers import Qwen2_5_VLProcessor as Processor
+
+SFT_CONFIG = Path(__file__).parent.parent / "configs" / "tiny_sft.yaml"
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -41,8 +49,9 @@ SPLIT_PATTERN = (
 CORPUS = (
     "You are a helpful assistant.",
     "system\n user\n assistant\n",
-    "How many handwritten digits are in the picture? Answer with a number.",
-    "Where is the handwritten digit? Answer with its box [x1, y1, x2, y2] in pixels.",
+    "How many handwritten digits are in the picture?",
+    "Where is the handwritten digit? Give its box as [x1, y1, x2, y2].",
+    "Write the final answer between <answer> </answer> tags.",
     "Count the digits. Locate the digit. Reply in the form of the example.",
     "Which answer is correct? Look at the image and the video, think step by step.",
 )
@@ -180,15 +189,42 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     )
 
 
+def fine_tune(start: Path, run: Path) -> Path:
+    """Run the supervised phase from `start`; returns the folder of its last checkpoint."""
+    from mmrl import api, checkpoint
+    from mmrl.config import load_config
+
+    overrides = [f"model.path={start}", f"run={run}"]
+    api.train(load_config(SFT_CONFIG, overrides), overwrite=True)
+    found = checkpoint.latest(run)
+    assert found is not None, "a finished run has a checkpoint"
+    return found.path
+
+
+def save_half(folder: Path, out: Path) -> None:
+    """Save a checkpoint's model in bfloat16, half the size, with its processor."""
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.bfloat16)
+    model.save_pretrained(out)
+    AutoProcessor.from_pretrained(folder).save_pretrained(out)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work", type=Path, default=Path("runs/tiny"), help="folder for the run")
+    parser.add_argument("--untrained", action="store_true", help="stop before the fine-tuning")
     args = parser.parse_args()
     model, processor = build_tiny(args.seed)
-    model.save_pretrained(args.out)
-    processor.save_pretrained(args.out)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters -> {args.out}")
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
+    start = args.out if args.untrained else args.work / "untrained"
+    model.save_pretrained(start)
+    processor.save_pretrained(start)
+    if not args.untrained:
+        save_half(fine_tune(start, args.work / "sft"), args.out)
 
 
 if __name__ == "__main__":

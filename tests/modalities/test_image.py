@@ -1,0 +1,105 @@
+"""Images of any mode arrive upright in RGB; bad ones are refused with the reason."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmrl.errors import MediaError
+from mmrl.modalities.image import decode
+from mmrl.types import MediaRef
+
+
+def png(image: Image.Image, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+def read(source: bytes | Path) -> np.ndarray:
+    return decode(MediaRef("image", source)).array
+
+
+def test_rotation_flag_is_applied() -> None:
+    image = Image.new("RGB", (40, 20), "white")
+    image.putpixel((0, 0), (255, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn 90 degrees clockwise to see it upright
+    media = decode(MediaRef("image", png(image, exif=exif)))
+    assert media.array.shape == (40, 20, 3)
+    assert media.frame.source_size == (20, 40)
+    assert tuple(media.array[0, 19]) == (255, 0, 0)
+
+
+def test_transparency_lies_over_white() -> None:
+    image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (0, 0, 255, 255))
+    assert read(png(image)).tolist() == [[[255, 255, 255], [0, 0, 255]]]
+
+
+def test_palette_with_transparency() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putpixel((1, 0), 1)
+    assert read(png(image, transparency=0)).tolist() == [[[255, 255, 255], [40, 50, 60]]]
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
+    grey = np.array([[0, 257 * 100, 65535]], dtype=np.uint16)
+    assert read(png(Image.fromarray(grey)))[0, :, 0].tolist() == [0, 100, 255]
+
+
+def test_cmyk_jpeg() -> None:
+    buffer = io.BytesIO()
+    Image.new("CMYK", (4, 4), (0, 255, 255, 0)).save(buffer, "JPEG")
+    red, green, blue = read(buffer.getvalue())[0, 0].tolist()
+    assert red > 200 and green < 60 and blue < 60
+
+
+def test_same_pixels_have_the_same_hash_and_others_do_not() -> None:
+    image = Image.new("RGB", (4, 2), "white")
+    wide, tall = png(image), png(image.transpose(Image.Transpose.ROTATE_90))
+    small = png(image, compress_level=0)
+    hashes = [decode(MediaRef("image", data)).hash for data in (wide, small, tall)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG whose header promises far more pixels than the file holds."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (b"", "not a readable image"),
+        (b"not an image", "not a readable image"),
+        (png(Image.effect_noise((64, 64), 50))[:600], "damaged image"),
+        (bomb(60_000, 60_000), "3600000000|over"),
+        (bomb(9_000, 9_000), "over 64000000"),
+        (Path("/nonexistent/a.png"), "no image at"),
+    ],
+    ids=["empty", "text", "truncated", "bomb", "large", "missing"],
+)
+def test_bad_images_are_refused_with_the_reason(source: bytes | Path, reason: str) -> None:
+    with pytest.raises(MediaError, match=reason):
+        read(source)
+
+
+def test_a_folder_is_not_an_image(tmp_path: Path) -> None:
+    with pytest.raises(MediaError):
+        read(tmp_path)

@@ -1,0 +1,43 @@
+"""Small real runs for tests: the shipped tiny model on freshly made digits."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.conftest import TINY
+
+
+def make_digits(out: Path, *, train: int = 40, test: int = 8) -> Path:
+    """Build small digit data sets under `out`."""
+    importlib.import_module("mmrl.data_recipes.digits").build(None, out, train=train, test=test)
+    return out
+
+
+def run_config(folder: Path, digits: Path, **sections: Any) -> dict[str, Any]:
+    """A configuration of a few fast steps; keyword arguments update its sections."""
+    config: dict[str, Any] = {
+        "run": str(folder),
+        "model": {"path": TINY},
+        "data": {
+            "task": "digit_count",
+            "path": str(digits / "digit_count" / "train.jsonl"),
+            "eval_path": str(digits / "digit_count" / "test.jsonl"),
+        },
+        "algorithm": {"name": "grpo", "group_size": 4},
+        "rollout": {"max_new_tokens": 8, "scoring_workers": 1},
+        "optimizer": {"learning_rate": 1e-4},
+        "trainer": {"steps": 3, "prompts_per_step": 3},
+    }
+    for name, values in sections.items():
+        section = config[name]
+        config[name] = {**section, **values} if isinstance(section, dict) else values
+    return config
+
+
+def write_config(path: Path, config: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(config))
+    return path
