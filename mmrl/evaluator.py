@@ -24,7 +24,8 @@ class Evaluation:
     """A benchmark number with its 95 % bootstrap interval and what went into it.
 
     `records` counts all; `unreadable` records (media that do not decode) and `unscorable` answers
-    count as wrong (metric 0) and are listed. `parts` are mean reward parts.
+    count as wrong (metric 0) and are listed. `breakdown` holds the task's secondary numbers,
+    `parts` are mean reward parts.
     """
 
     task: str
@@ -37,6 +38,7 @@ class Evaluation:
     unscorable: int = 0
     unparsable: int = 0
     truncated: int = 0
+    breakdown: dict[str, float] = field(default_factory=dict)
     parts: dict[str, float] = field(default_factory=dict)
     answers: list[dict[str, Any]] = field(default_factory=list)
 
@@ -80,7 +82,7 @@ def summarise(
     missing = Score(parts={}, metric=None, status="unscorable")
     rows = [scores.get(s.id, missing) for s in samples]
     values = [row.metric if row.metric is not None else 0.0 for row in rows]
-    metas = [s.meta for s in samples]
+    metas = [{**s.meta, **row.evidence} for s, row in zip(samples, rows, strict=True)]
     low, high = bootstrap(values, metas, task)
     names = sorted({name for row in rows for name in row.parts})
     return Evaluation(
@@ -94,6 +96,7 @@ def summarise(
         unscorable=sum(row.metric is None for row in rows) - len(unreadable),
         unparsable=sum(row.status not in ("ok", "unscorable") for row in rows),
         truncated=sum(g.responses[0].truncated for g in groups),
+        breakdown=dict(task.breakdown(values, metas)),
         parts={n: float(np.mean([row.parts.get(n, 0.0) for row in rows])) for n in names},
         answers=[
             {

@@ -25,6 +25,16 @@ def mean(values: Sequence[float], metas: Sequence[Mapping[str, Any]]) -> float:
     return sum(values) / len(values)
 
 
+def mean_by(
+    key: str, values: Sequence[float], metas: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """Mean of the per-record metrics in each group of records that share `meta[key]`, by name."""
+    groups: dict[str, list[float]] = {}
+    for value, meta in zip(values, metas, strict=True):
+        groups.setdefault(str(meta[key]), []).append(value)
+    return {name: sum(groups[name]) / len(groups[name]) for name in sorted(groups)}
+
+
 class Task(Protocol):
     """What a task module provides; a frozen dataclass whose fields are its parameters.
 
@@ -53,8 +63,22 @@ class Task(Protocol):
         ...
 
     def aggregate(self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]) -> float:
-        """Turn per-record metrics into the benchmark's number."""
+        """Turn per-record metrics into the benchmark's number.
+
+        A record's meta is `Sample.meta` with its score's `evidence` merged over it. An answer that
+        never reached a verdict has value 0 and no evidence, so what a corpus-level number needs of
+        the gold (how many boxes there are to find) belongs in `Sample.meta`.
+        """
         return mean(values, metas)
+
+    def breakdown(
+        self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]
+    ) -> Mapping[str, float]:
+        """Secondary benchmark numbers by name: per group, other thresholds; {} if there are none.
+
+        Takes what `aggregate` takes.
+        """
+        return {}
 
     def target(self, sample: Sample, answer: Answer) -> str | None:
         """Write the completion that earns full marks, for supervised phases and self-checks.

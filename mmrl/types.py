@@ -216,7 +216,9 @@ class Score:
 
     `reward` is the weighted sum of the parts, filled in by the scoring runtime; None means
     unscorable (verifier crashed or ran out of time), which is never the same as 0.
-    `metric` is the record's contribution to the task's benchmark number.
+    `metric` is the record's contribution to the task's benchmark number. `evidence` is what a
+    corpus-level number needs beyond it (matched detections, intersection and union, a predicted
+    and a true value): plain JSON, which `Task.aggregate` gets merged over the sample's meta.
     """
 
     parts: Mapping[str, float]
@@ -225,6 +227,7 @@ class Score:
     reason: str = ""
     reward: float | None = None
     spans: tuple[SpanScore, ...] = ()
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

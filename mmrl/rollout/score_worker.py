@@ -94,6 +94,7 @@ def _plain(score: Score) -> dict[str, Any]:
             dataclasses.astuple(dataclasses.replace(span, value=float(span.value)))
             for span in score.spans
         ],
+        "evidence": dict(score.evidence),
     }
 
 
