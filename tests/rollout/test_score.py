@@ -63,7 +63,9 @@ class Task(contract.Task):
                 subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL)
                 time.sleep(600)
             case "spans":
-                return Score({"right": 1.0, "tidy": 0.0}, 1.0, spans=(SpanScore(1, 2, 0.5, "s"),))
+                span = SpanScore(1, 2, 0.5, "s")
+                parts = {"right": 1.0, "tidy": 0.0}
+                return Score(parts, 1.0, spans=(span,), evidence={"hits": [1, 0]})
             case "modules":
                 heavy = [m for m in ("torch", "transformers", "sympy") if m in sys.modules]
                 main = sys.modules["__main__"].__spec__.name
@@ -230,9 +232,10 @@ def test_prints_of_a_verifier_do_not_disturb(scorer: Scorer) -> None:
     assert [s.reward for s in scorer.score(jobs("print", "good"))] == [0.0, 2.0]
 
 
-def test_spans_and_odd_text_travel(scorer: Scorer) -> None:
+def test_spans_evidence_and_odd_text_travel(scorer: Scorer) -> None:
     (score,) = scorer.score(jobs("spans"))
     assert [(s.start, s.end, s.value, s.name) for s in score.spans] == [(1, 2, 0.5, "s")]
+    assert score.evidence == {"hits": [1, 0]}
     for text in ("", "\x00\ud800\u202e", "x" * 3_000_000):
         assert scorer.score(jobs(text))[0].reward == 0.0
     assert scorer.score([]) == []
