@@ -94,6 +94,19 @@ class Edit:
     wanted: int = 0
 
 
+@dataclass(frozen=True)
+class TokenSpan:
+    """Tokens [start, end) of a response with what they earned: a turn, or a step.
+
+    `value` None: nothing of its own. `state` names what the model saw before it, if known.
+    """
+
+    start: int
+    end: int
+    value: float | None = None
+    state: str = ""
+
+
 Expand = Callable[[Sample, Context], Sequence[Sample]]
 Plan = Callable[[Sequence[Prompt], Context], Sequence[int]]
 Length = Callable[[Context], int]
@@ -105,9 +118,13 @@ TokenFilter = Callable[[TrainSample], Bools]
 
 
 class Stage:
-    """What a stage with options declares; stages without needs may be plain functions."""
+    """What a stage with options declares; stages without needs may be plain functions.
+
+    `spends_penalties`: a credit stage that takes the KL off the rewards of single tokens.
+    """
 
     needs: ClassVar[frozenset[Need]] = frozenset()
+    spends_penalties: ClassVar[bool] = False
 
 
 class Objective(Stage):
@@ -136,7 +153,9 @@ class Sampler(Protocol):
         """
         return None
 
-    def observe(self, groups: Sequence[Group], samples: Sequence[TrainSample], ctx: Context) -> None:
+    def observe(
+        self, groups: Sequence[Group], samples: Sequence[TrainSample], context: Context
+    ) -> None:
         """Take in a step's scored groups (before editing) and the train samples made of them."""
         ...
 
@@ -274,6 +293,11 @@ class Algorithm:
         in_loss = self.kl is not None and self.kl.placement == "loss"
         return in_loss or "reference" in self.objective.needs
 
+    @property
+    def rewards_need_reference(self) -> bool:
+        """True if reference log-probs are needed before the credit is given."""
+        return self.kl is not None and self.kl.placement != "loss"
+
     def stages(self) -> Iterator[object]:
         """Every stage, in order."""
         yield from (self.sampler, self.expand, self.plan, *self.shape, *self.edit)
@@ -287,9 +311,9 @@ class Algorithm:
         """Run the group-level reward shapers in order, then take the KL off the rewards."""
         for stage in self.shape:
             groups = stage(groups, context)
-        if self.kl is not None and self.kl.placement == "reward":
-            groups = [self._penalised(group, self.kl, context) for group in groups]
-        return groups
+        if self.kl is None or self.kl.placement == "loss":
+            return groups
+        return [self._penalised(group, self.kl, context) for group in groups]
 
     def edit_groups(self, groups: list[Group], context: Context) -> Edit:
         """Run the editors in order; the largest wish for more prompts wins."""
@@ -310,19 +334,19 @@ class Algorithm:
             samples = stage(samples, context)
         if not self.updates.on_policy:
             return samples
-        old = {id(r) for g in groups for r in g.responses if id(r) in replayed(g)}
-        return [
-            s if id(s.response) in old else replace(s, old_logprobs=None) for s in samples
-        ]
+        old = {id(g.responses[i]) for g in groups for i in g.extra.get("replayed", ())}
+        return [s if id(s.response) in old else replace(s, old_logprobs=None) for s in samples]
 
     def _penalised(self, group: Group, kl: KL, context: Context) -> Group:
-        refs: Sequence[Floats] = carried(group, "reference")
+        """Take the KL off the response's reward, or leave it per token to the credit stage."""
         coefficient = kl.at(context)
         penalties = [
-            coefficient * float(kl.estimate(r.logprobs, ref).sum())
-            for r, ref in zip(group.responses, refs, strict=True)
+            coefficient * kl.estimate(response.logprobs, ref)
+            for response, ref in zip(group.responses, carried(group, "reference"), strict=True)
         ]
-        return with_rewards(group, group.rewards - np.asarray(penalties))
+        if kl.placement == "token-reward":
+            return replace(group, extra={**group.extra, "penalties": penalties})
+        return with_rewards(group, group.rewards - np.array([p.sum() for p in penalties]))
 
 
 def carried(group: Group, need: Need) -> Any:
@@ -333,12 +357,6 @@ def carried(group: Group, need: Need) -> Any:
     if need not in group.extra:
         raise UserError(f"the algorithm needs {NEEDS[need]}, which this run does not provide")
     return group.extra[need]
-
-
-def replayed(group: Group) -> frozenset[int]:
-    """Return the `id()` of the group's responses that an earlier policy sampled."""
-    found: frozenset[int] = group.extra.get("replayed", frozenset())
-    return found
 
 
 def with_rewards(group: Group, rewards: Floats) -> Group:

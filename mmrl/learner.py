@@ -10,14 +10,23 @@ import torch
 from torch import Tensor
 
 from mmrl.algorithm import Algorithm
+from mmrl.algorithms.credit import pair
 from mmrl.backend.backend import Backend
 from mmrl.errors import UserError
-from mmrl.losses import TokenBatch, kl_loss, policy_loss, reduce, token_weights
-from mmrl.packing import Row, Weighted, pack
+from mmrl.losses import (
+    TokenBatch,
+    kl_loss,
+    policy_loss,
+    positive_share,
+    reduce,
+    token_batch,
+    token_weights,
+)
+from mmrl.packing import Weighted, pack
 from mmrl.policy.attention import active_layout
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import lay_out
-from mmrl.types import Floats, TrainSample
+from mmrl.types import Floats, Group, TrainSample
 
 
 @dataclass(frozen=True)
@@ -47,29 +56,33 @@ class Learner:
     ) -> None:
         self._policy, self._algorithm, self._backend = policy, algorithm, backend
         self._temperature, self._budget = temperature, tokens_per_micro_batch
-        wants_reference = algorithm.kl is not None or "ref_logprobs" in algorithm.needs
-        self._reference = policy.frozen_copy() if wants_reference else None
+        self._reference = policy.frozen_copy() if "reference" in algorithm.needs else None
 
     def update(self, samples: Sequence[TrainSample], kl_coefficient: float) -> UpdateStats:
         """Train on the samples as the update plan says; raises UserError on a non-finite loss."""
-        samples = self._with_reference(samples)
+        samples = self._with_old(self._with_reference(samples))
         plan = self._algorithm.updates
         stats = []
-        for _ in range(plan.passes):
-            for part in _mini_batches(samples, plan.mini_batches):
-                stats.append(self._one_update(part, kl_coefficient))
+        for index in range(plan.passes):
+            for part in _mini_batches(plan.select(samples, index), plan.mini_batches):
+                if any(sample.mask.any() for sample in part):
+                    stats.append(self._one_update(part, kl_coefficient))
         return _mean_stats(stats)
 
     def _one_update(self, samples: Sequence[TrainSample], kl_coefficient: float) -> UpdateStats:
         weights = token_weights(samples, self._algorithm.reducer)
         trainable = [Weighted(s, w) for s, w in zip(samples, weights, strict=True) if s.mask.any()]
+        share = positive_share(samples)
         tally = _Tally()
-        for rows in pack(trainable, self._budget):
+        for rows in pack(trainable, self._budget, self._algorithm.objective.whole_groups):
             layout = lay_out([row.shared() for row in rows], self._policy.device)
             with active_layout(layout):
                 prompts = [row.members[0].sample.prompt for row in rows]
                 logprobs, entropy = self._policy.logprobs(layout, prompts, self._temperature)
-                batch = token_batch(rows, logprobs)
+                members = [member for row in rows for member in row.members]
+                batch = token_batch(
+                    [m.sample for m in members], [m.weights for m in members], logprobs, share
+                )
                 loss = self._loss(batch, kl_coefficient, tally)
                 if not torch.isfinite(loss):
                     raise UserError(
@@ -81,8 +94,7 @@ class Learner:
         return tally.stats(self._backend.step())
 
     def _loss(self, batch: TokenBatch, kl_coefficient: float, tally: _Tally) -> Tensor:
-        objective = self._algorithm.objective
-        loss = policy_loss(batch, objective.name, dict(objective.options))
+        loss = policy_loss(batch, self._algorithm.objective)
         kl = self._algorithm.kl
         if kl is not None and batch.ref is not None:
             penalty = kl_loss(batch, kl)
@@ -92,10 +104,32 @@ class Learner:
         return loss
 
     def _with_reference(self, samples: Sequence[TrainSample]) -> Sequence[TrainSample]:
-        if self._reference is None:
+        if self._reference is None or not self._algorithm.loss_needs_reference:
             return samples
         values = self.score(samples, self._reference)
         return [replace(s, ref_logprobs=v) for s, v in zip(samples, values, strict=True)]
+
+    def _with_old(self, samples: Sequence[TrainSample]) -> Sequence[TrainSample]:
+        """Fill in missing old log-probs where the policy moves before they are last used."""
+        missing = [i for i, sample in enumerate(samples) if sample.old_logprobs is None]
+        if self._algorithm.updates.on_policy or not missing:
+            return samples
+        values = self.score([samples[i] for i in missing], self._policy)
+        filled = list(samples)
+        for i, value in zip(missing, values, strict=True):
+            filled[i] = replace(samples[i], old_logprobs=value)
+        return filled
+
+    def observe(self, groups: Sequence[Group]) -> list[Group]:
+        """Attach the reference log-probs of every response where rewards or credit use them."""
+        if self._reference is None or not self._algorithm.rewards_need_reference:
+            return list(groups)
+        samples = [s for g in groups for s in pair(g, np.zeros(len(g.responses)), 0)]
+        values = iter(self.score(samples, self._reference))
+        return [
+            replace(g, extra={**g.extra, "reference": [next(values) for _ in g.responses]})
+            for g in groups
+        ]
 
     @torch.no_grad()
     def score(self, samples: Sequence[TrainSample], policy: Policy) -> list[Floats]:
@@ -113,34 +147,6 @@ class Learner:
             for member, piece in zip(members, logprobs.split(lengths), strict=True):
                 scored[index[id(member)]] = piece.double().cpu().numpy()
         return scored
-
-
-def token_batch(rows: Sequence[Row], logprobs: Tensor) -> TokenBatch:
-    """Align the rows' constants with their log-probs [M], in row order."""
-    members = [member for row in rows for member in row.members]
-    samples = [member.sample for member in members]
-
-    def flat(arrays: Sequence[np.ndarray]) -> Tensor:
-        joined = np.concatenate(arrays)
-        dtype = logprobs.dtype if joined.dtype.kind == "f" else None
-        return torch.from_numpy(joined).to(logprobs.device, dtype)
-
-    def optional(arrays: Sequence[Floats | None]) -> Tensor | None:
-        present = [a for a in arrays if a is not None]
-        assert len(present) in (0, len(arrays)), "old or reference log-probs for some samples only"
-        return flat(present) if present else None
-
-    lengths = [len(s.response.ids) for s in samples]
-    return TokenBatch(
-        logprobs=logprobs,
-        advantages=flat([s.advantages for s in samples]),
-        weights=flat([m.weights for m in members]),
-        mask=flat([s.mask for s in samples]),
-        sequence=flat([np.repeat(np.arange(len(samples)), lengths)]),
-        num_sequences=len(samples),
-        old=optional([s.old_logprobs for s in samples]),
-        ref=optional([s.ref_logprobs for s in samples]),
-    )
 
 
 def _mini_batches(samples: Sequence[TrainSample], count: int) -> Iterator[Sequence[TrainSample]]:

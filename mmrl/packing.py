@@ -2,7 +2,8 @@
 
 A micro-batch holds at most `budget` trunk tokens. Samples of one prompt stay together as long as
 they fit; a group too long for one micro-batch is split, each part with the prompt again. What
-the samples add up to does not depend on the packing.
+the samples add up to does not depend on the packing. Where an objective compares the members of a
+group, its rows share a micro-batch, even one over the budget.
 """
 
 from __future__ import annotations
@@ -34,13 +35,17 @@ class Row:
         return SharedRow(first.prompt, tuple(m.sample.response.ids for m in self.members))
 
 
-def pack(samples: Sequence[Weighted], budget: int) -> list[list[Row]]:
-    """Pack into micro-batches, first fit over rows in decreasing length; deterministic."""
+def pack(samples: Sequence[Weighted], budget: int, whole_groups: bool = False) -> list[list[Row]]:
+    """Pack into micro-batches, first fit over units in decreasing length; deterministic.
+
+    A unit is a row, or all rows of a rollout group where `whole_groups` is set.
+    """
     rows = [row for members in _by_prompt(samples) for row in _split(members, budget)]
-    sized = sorted(((row.shared().num_tokens, i) for i, row in enumerate(rows)), reverse=True)
+    units = _by_group(rows) if whole_groups else [[row] for row in rows]
+    sizes = [sum(row.shared().num_tokens for row in unit) for unit in units]
     batches: list[list[int]] = []
     loads: list[int] = []
-    for size, i in sized:
+    for size, i in sorted(((size, i) for i, size in enumerate(sizes)), reverse=True):
         place = next((b for b, load in enumerate(loads) if load + size <= budget), None)
         if place is None:
             batches.append([i])
@@ -48,7 +53,15 @@ def pack(samples: Sequence[Weighted], budget: int) -> list[list[Row]]:
         else:
             batches[place].append(i)
             loads[place] += size
-    return [[rows[i] for i in sorted(batch)] for batch in batches]
+    return [[row for i in sorted(batch) for row in units[i]] for batch in batches]
+
+
+def _by_group(rows: Sequence[Row]) -> list[list[Row]]:
+    """Put the rows of one rollout group together, in first-seen order."""
+    groups: dict[int, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.members[0].sample.group, []).append(row)
+    return list(groups.values())
 
 
 def _by_prompt(samples: Sequence[Weighted]) -> list[list[Weighted]]:

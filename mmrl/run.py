@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmrl import checkpoint, plugins
+from mmrl import checkpoint
 from mmrl.algorithm import Algorithm, Context
+from mmrl.algorithms.compose import compose, require
 from mmrl.backend.local import LocalBackend
-from mmrl.config import DataConfig, RunConfig, validate
+from mmrl.config import DataConfig, RunConfig
 from mmrl.data import PromptStream, build_missing, load_samples
 from mmrl.diagnosis import diagnose
 from mmrl.errors import UserError
@@ -23,7 +24,7 @@ from mmrl.journal import Journal
 from mmrl.learner import Learner
 from mmrl.metrics import MetricsLog, group_metrics, memory_metrics
 from mmrl.policy.encoder import Encoder
-from mmrl.policy.policy import Policy, load_policy
+from mmrl.policy.policy import load_policy
 from mmrl.progress import Progress
 from mmrl.quarantine import Quarantine
 from mmrl.report import write_report
@@ -296,9 +297,8 @@ class Run:
 
 def load_algorithm(config: RunConfig) -> Algorithm:
     """Build the configured algorithm; the shuffle control adds one stage to it."""
-    module = plugins.load("algorithm", config.algorithm_name)
-    values = {"name": config.algorithm_name, **config.algorithm}
-    algorithm: Algorithm = module.build(validate(module.Params, values, "algorithm"))
+    algorithm = compose(config.algorithm)
+    require(algorithm, provided=frozenset({"reference"}))
     if config.trainer.reward_control == "shuffle":
         algorithm = dataclasses.replace(algorithm, shape=(*algorithm.shape, shuffle_rewards))
     return algorithm

@@ -69,8 +69,10 @@ class Trainer:
             samples = self.algorithm.train_samples(groups, context)
         with clock.stage("update"):
             kl = self.algorithm.kl
-            coefficient = kl.at(step, self.config.steps) if kl else 0.0
+            coefficient = kl.at(context) if kl else 0.0
             updates = self.learner.update(samples, coefficient)
+            if kl:
+                kl.observe(updates.kl, len(samples), context)
         with clock.stage("sync"):
             self.engine.sync()
         return StepResult(step, groups, samples, updates, clock.lap(), coefficient, drawn)
@@ -78,7 +80,7 @@ class Trainer:
     def _collect(self, context: Context, clock: Clock) -> tuple[list[Group], int]:
         """Roll out until the algorithm's editors ask for no more, or refills run out."""
         groups: list[Group] = []
-        wanted, drawn = self.config.prompts_per_step, 0
+        wanted, drawn = self.algorithm.prompts(context), 0
         for refill in range(1 + self.config.max_refills):
             with clock.stage("encode"):
                 prompts = self._prompts(wanted, context)
@@ -87,7 +89,7 @@ class Trainer:
                 fresh = self._roll_out(prompts, context, refill)
             with clock.stage("score"):
                 fresh = self._score(fresh)
-            fresh = self.algorithm.shape_rewards(fresh, context)
+            fresh = self.algorithm.shape_rewards(self.learner.observe(fresh), context)
             edited = self.algorithm.edit_groups(groups + fresh, context)
             groups, wanted = edited.groups, edited.wanted
             if not wanted:
@@ -117,8 +119,9 @@ class Trainer:
 
     def _roll_out(self, prompts: Sequence[Prompt], context: Context, refill: int) -> list[Group]:
         counts = self.algorithm.plan(prompts, context)
+        length = self.algorithm.length
         sampling = Sampling(
-            max_new_tokens=self.rollout.max_new_tokens,
+            max_new_tokens=length(context) if length else self.rollout.max_new_tokens,
             temperature=self.rollout.temperature,
             top_p=self.rollout.top_p,
             top_k=self.rollout.top_k,

@@ -28,9 +28,11 @@ Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 MediaKind = Literal["image", "video", "audio", "screenshot"]
-Space = Literal["source_pixels", "processed_pixels", "unit", "thousand"]
-"""Where a pair of numbers points: pixels of the source file, pixels as the model sees them, 0-1
-of what the model sees, or 0-1000 of what the model sees."""
+Space = Literal["source_pixels", "screen", "processed_pixels", "unit", "thousand"]
+"""Where a pair of numbers points: pixels of the source file, points of the screen that a
+screenshot shows (pixels over its pixel ratio), pixels as the model sees them, 0-1 of what the
+model sees, or 0-1000 of what the model sees."""
+Box = tuple[float, float, float, float]
 
 Status = Literal["ok", "missing", "malformed", "multiple", "refusal", "truncated", "unscorable"]
 Finish = Literal["stop", "length"]
@@ -95,29 +97,56 @@ class Frame:
 
     Sizes are (width, height) in pixels. `crop` is (x0, y0, x1, y1) in source pixels.
     `seconds` are the source timestamps of the processed frames (video) or the start and end of
-    the processed segment (audio).
+    the processed segment (audio); `indices` the frames' numbers in the source video and `fps` its
+    rate; `reader` is the library and version that decoded it. `pixel_ratio` is the pixels of a
+    screenshot to one point of the screen it shows.
     """
 
     source_size: tuple[int, int] = (0, 0)
     processed_size: tuple[int, int] = (0, 0)
-    crop: tuple[float, float, float, float] | None = None
+    crop: Box | None = None
     seconds: tuple[float, ...] = ()
+    indices: tuple[int, ...] = ()
+    fps: float = 0.0
+    reader: str = ""
+    pixel_ratio: float = 1.0
 
     def to_source(self, x: float, y: float, space: Space) -> tuple[float, float]:
         """Map a point the model gave in `space` to source pixels."""
-        if space == "source_pixels":
-            return x, y
-        unit = self._seen_extent(space)
-        x0, y0, x1, y1 = self.crop or (0.0, 0.0, *map(float, self.source_size))
-        return x0 + x / unit[0] * (x1 - x0), y0 + y / unit[1] * (y1 - y0)
+        dx, dy = self.shift_to_source(x, y, space)
+        if space in ("source_pixels", "screen") or self.crop is None:
+            return dx, dy
+        return self.crop[0] + dx, self.crop[1] + dy
 
     def from_source(self, x: float, y: float, space: Space) -> tuple[float, float]:
         """Map a point in source pixels to what the model would have to say in `space`."""
+        if space not in ("source_pixels", "screen") and self.crop is not None:
+            x, y = x - self.crop[0], y - self.crop[1]
+        across, down = self._source_units(space)
+        return x / across, y / down
+
+    def shift_to_source(self, dx: float, dy: float, space: Space) -> tuple[float, float]:
+        """Map a displacement (a scroll, a drag's vector) in `space` to source pixels."""
+        across, down = self._source_units(space)
+        return dx * across, dy * down
+
+    def box_to_source(self, box: Box, space: Space) -> Box:
+        """Map the corners (x0, y0, x1, y1) of a box in `space` to source pixels."""
+        return (*self.to_source(*box[:2], space), *self.to_source(*box[2:], space))
+
+    def to_screen(self, x: float, y: float, space: Space) -> tuple[float, float]:
+        """Map a point in `space` to points of the screen, where a click is carried out."""
+        return self.from_source(*self.to_source(x, y, space), "screen")
+
+    def _source_units(self, space: Space) -> tuple[float, float]:
+        """Source pixels (across, down) to one unit of `space`."""
         if space == "source_pixels":
-            return x, y
-        unit = self._seen_extent(space)
+            return 1.0, 1.0
+        if space == "screen":
+            return self.pixel_ratio, self.pixel_ratio
         x0, y0, x1, y1 = self.crop or (0.0, 0.0, *map(float, self.source_size))
-        return (x - x0) / (x1 - x0) * unit[0], (y - y0) / (y1 - y0) * unit[1]
+        width, height = self._seen_extent(space)
+        return (x1 - x0) / width, (y1 - y0) / height
 
     def _seen_extent(self, space: Space) -> tuple[float, float]:
         if space == "processed_pixels":
@@ -131,24 +160,32 @@ class Media:
     """A decoded medium, its Frame, and a hash of its decoded content and options.
 
     `array` is uint8 [H, W, 3] for an image or screenshot, [frames, H, W, 3] for a video,
-    float32 [samples] for audio.
+    float32 [samples] for audio. `track` is a video's own sound, float32 [samples], on the video's
+    timeline from the start of its clip; `rate` the samples a second of the sound.
     """
 
     kind: MediaKind
     array: npt.NDArray[Any]
     frame: Frame
     hash: str
+    track: npt.NDArray[Any] | None = None
+    rate: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedMedium:
-    """A medium as its model family takes it: processor tensors and the placeholders it fills."""
+    """A medium as its model family takes it: processor tensors and the placeholders it fills.
+
+    `expansion` is the text that stands for it in an expanded prompt, placeholders included; empty
+    where the prompt's one placeholder is repeated `num_tokens` times.
+    """
 
     kind: MediaKind
     hash: str
     tensors: Mapping[str, torch.Tensor]
     num_tokens: int
     frame: Frame
+    expansion: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,17 +193,20 @@ class Prompt:
     """A sample in both views that one function makes: compact for engines, expanded for training.
 
     `compact_ids` has one placeholder for each medium; `ids` [L] has one for each feature row.
-    `positions` is [axes, L] (three rope axes, or one); a response starts at `next_position`.
+    `positions` is [axes, L] (three rope axes, or one; floating point where a family spaces video
+    frames by fractions); a response starts at `next_position`. `blocks` [L] numbers, from 1, the
+    runs of tokens that see each other both ways; 0 is causal, None is causal throughout.
     `space` is the coordinate convention the model family answers in.
     """
 
     sample: Sample
     compact_ids: tuple[int, ...]
     ids: Ints
-    positions: Ints
-    next_position: int
+    positions: npt.NDArray[Any]
+    next_position: float
     media: tuple[EncodedMedium, ...]
     space: Space
+    blocks: Ints | None = None
 
     @property
     def frames(self) -> tuple[Frame, ...]:
@@ -250,8 +290,10 @@ class Group:
 class TrainSample:
     """One (prompt, response) pair to learn from; arrays are [T], aligned with `response.ids`.
 
-    `mask` says which tokens enter the loss. `old_logprobs` None means strictly on-policy: the
-    ratio is 1 and no second forward is needed. `group` ties the samples of one rollout group.
+    `mask` says which tokens enter the loss. `old_logprobs` None means those of the policy before
+    this step's first update; in a single update the ratio is 1 and no second forward is needed.
+    `group` ties the samples of one rollout group. `positive` marks a right answer, for objectives
+    that also imitate those.
     """
 
     prompt: Prompt
@@ -261,3 +303,4 @@ class TrainSample:
     old_logprobs: Floats | None = None
     ref_logprobs: Floats | None = None
     group: int = 0
+    positive: bool = False

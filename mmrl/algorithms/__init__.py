@@ -1,3 +1,16 @@
-"""Algorithms, one file each; `credit` holds the small pure parts they share."""
+"""Algorithms, one file each; the modules in `SHARED` hold the pure parts they are made of."""
 
-SHARED = ("credit",)
+SHARED = (
+    "checks",
+    "compose",
+    "credit",
+    "editors",
+    "key_steps",
+    "objectives",
+    "refiners",
+    "replay",
+    "samplers",
+    "schedules",
+    "shapers",
+    "variants",
+)

@@ -6,16 +6,18 @@ scale and always gets advantage 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from mmrl.algorithm import Context, Plan
-from mmrl.types import Bools, Floats, Group, Prompt, Response, TrainSample
+from mmrl.algorithm import Context, Credit, Need, Reducer, Stage, carried
+from mmrl.types import Bools, Floats, Group, Prompt, TrainSample
 
 Numerics = Literal["paper", "trl", "verl"]
+Advantages = Callable[[Group, Context], Sequence[Floats] | Floats]
+"""Advantages of one group: [G], or an array [T] for every response."""
 
 
 @dataclass(frozen=True)
@@ -30,28 +32,49 @@ class Normalise:
     single: Literal["zero", "raw"] = "zero"
 
 
-PRESETS: dict[Numerics, Normalise] = {
-    "paper": Normalise(ddof=1, epsilon=1e-6, single="zero"),
-    "trl": Normalise(ddof=1, epsilon=1e-4, single="zero"),
-    "verl": Normalise(ddof=1, epsilon=1e-6, single="raw"),
+@dataclass(frozen=True)
+class Preset:
+    """What implementations of GRPO disagree on; `dual_clip` None: no dual clip."""
+
+    normalise: Normalise
+    reducer: Reducer
+    dual_clip: float | None
+    kl_clamp: float | None
+
+
+PRESETS: dict[Numerics, Preset] = {
+    "paper": Preset(Normalise(1, 1e-6, "zero"), Reducer("seq-mean-token-mean"), None, None),
+    "trl": Preset(Normalise(1, 1e-4, "zero"), Reducer("token-mean"), None, None),
+    "verl": Preset(Normalise(1, 1e-6, "raw"), Reducer("token-mean"), 3.0, 20.0),
 }
 """Numeric policies. The papers leave ddof and epsilon open; "paper" is the common reading."""
 
 
+def scorable(rewards: Floats) -> Bools:
+    """True where an answer has a reward."""
+    return np.isfinite(rewards)
+
+
 def centre(rewards: Floats) -> Floats:
     """Subtract the mean of the scorable rewards."""
-    valid = ~np.isnan(rewards)
+    valid = scorable(rewards)
     if not valid.any():
         return np.zeros_like(rewards)
     return np.where(valid, rewards - rewards[valid].mean(), 0.0)
 
 
+def is_uniform(rewards: Floats) -> bool:
+    """True if the scorable rewards are all the same, so that nothing can be learnt from them."""
+    known = rewards[scorable(rewards)]
+    return len(known) == 0 or bool(np.ptp(known) == 0)
+
+
 def group_relative(rewards: Floats, normalise: Normalise | None) -> Floats:
     """Advantages [G] of GRPO (normalised) or Dr. GRPO (None: centred only).
 
-    DeepSeekMath, arXiv 2402.03300; Dr. GRPO, arXiv 2503.20783.
+    DeepSeekMath, arXiv 2402.03300, section 4.1.2; Dr. GRPO, arXiv 2503.20783.
     """
-    valid = ~np.isnan(rewards)
+    valid = scorable(rewards)
     if normalise is None:
         return centre(rewards)
     if valid.sum() <= 1:
@@ -61,39 +84,271 @@ def group_relative(rewards: Floats, normalise: Normalise | None) -> Floats:
     return np.asarray(centre(rewards) / scale)
 
 
-def fixed_group(size: int) -> Plan:
+def leave_one_out(rewards: Floats, single: Literal["zero", "raw"] = "zero") -> Floats:
+    """Subtract the mean of the other scorable rewards [G]. RLOO, arXiv 2402.14740."""
+    valid = scorable(rewards)
+    count = int(valid.sum())
+    if count <= 1:
+        return np.where(valid, rewards, 0.0) if single == "raw" else np.zeros_like(rewards)
+    return np.asarray(centre(rewards) * count / (count - 1))
+
+
+def length_weighted(rewards: Floats, lengths: Floats) -> Floats:
+    """Subtract the length-weighted mean reward [G]. OPO, arXiv 2505.23585.
+
+    Where no scorable answer has a token, the plain mean is subtracted.
+    """
+    valid = scorable(rewards)
+    weights = np.where(valid, lengths, 0.0)
+    if not weights.sum():
+        return centre(rewards)
+    known = np.where(valid, rewards, 0.0)
+    return np.where(valid, known - (weights * known).sum() / weights.sum(), 0.0)
+
+
+def whiten(values: Sequence[Floats], ddof: int = 1, epsilon: float = 1e-8) -> list[Floats]:
+    """Normalise all tokens of a batch together; a constant or single token becomes 0.
+
+    The variance is divided by (tokens - ddof) and gets `epsilon` under the root.
+    """
+    flat = np.concatenate([np.zeros(0), *values])
+    if len(flat) <= ddof:
+        return [np.zeros_like(v) for v in values]
+    scale = np.sqrt(flat.var(ddof=ddof) + epsilon)
+    return [np.asarray((v - flat.mean()) / scale) for v in values]
+
+
+def returns_to_go(rewards: Floats, gamma: float) -> Floats:
+    """Discounted sum [T] of what is still to come: R_t = r_t + gamma R_{t+1}."""
+    returns = np.zeros_like(rewards)
+    running = 0.0
+    for t in reversed(range(len(rewards))):
+        running = float(rewards[t]) + gamma * running
+        returns[t] = running
+    return returns
+
+
+def gae(rewards: Floats, values: Floats, gamma: float, lam: float, last: float = 0.0) -> Floats:
+    """Generalised advantage estimates [T]; `last` is the value after the end.
+
+    Schulman et al., arXiv 1506.02438, equation 16.
+    """
+    following = np.append(values[1:], last)
+    return returns_to_go(rewards + gamma * following - values, gamma * lam)
+
+
+def lengths_of(group: Group) -> Floats:
+    """Response lengths [G] in tokens."""
+    return np.array([float(len(r.ids)) for r in group.responses])
+
+
+def outcomes(group: Group, part: str | None = None) -> Floats:
+    """What the answers got for being right [G], NaN where unscorable.
+
+    `part` names the reward part; None: `accuracy` where the task has it, else the whole reward.
+    """
+    name = part or "accuracy"
+    if part is None and not all(name in s.parts for s in group.scores if s.reward is not None):
+        return group.rewards
+    values = [np.nan if s.reward is None else s.parts[name] for s in group.scores]
+    return np.array(values, dtype=float)
+
+
+def families(groups: Sequence[Group]) -> list[list[Group]]:
+    """Put together the groups of variants of one sample; a sample asked twice stays apart."""
+    found: list[list[Group]] = []
+    for group in groups:
+        sample = group.prompt.sample
+        previous = [g.prompt.sample for g in found[-1]] if found else []
+        if any(p.key != sample.key or p.variant == sample.variant for p in previous):
+            previous = []
+        if previous:
+            found[-1].append(group)
+        else:
+            found.append([group])
+    return found
+
+
+@dataclass(frozen=True)
+class FixedGroup(Stage):
     """Plan the same number of responses for every prompt."""
 
-    def plan(prompts: Sequence[Prompt], context: Context) -> Sequence[int]:
-        return [size] * len(prompts)
+    size: int
 
-    return plan
-
-
-def spread(advantage: float, response: Response) -> Floats:
-    """Copy one advantage to every token of a response."""
-    return np.full(len(response.ids), advantage)
+    def __call__(self, prompts: Sequence[Prompt], context: Context) -> Sequence[int]:
+        return [self.size] * len(prompts)
 
 
-def loss_mask(response: Response, scorable: bool, keep_truncated: bool = True) -> Bools:
-    """Mask [T] of the tokens that enter the loss: all, or none of an excluded response."""
-    return np.full(len(response.ids), scorable and (keep_truncated or not response.truncated))
-
-
-def to_train_samples(
-    group: Group, advantages: Floats, index: int, *, on_policy: bool, keep_truncated: bool = True
+def pair(
+    group: Group, advantages: Sequence[Floats] | Floats, index: int, prompt: Prompt | None = None
 ) -> list[TrainSample]:
-    """Pair each response with its own prompt and one advantage for all of its tokens."""
+    """Pair the group's responses with a prompt (default: their own) and spread their advantages.
+
+    Unscorable answers are masked. A response that is paired with another prompt, or whose sampled
+    log-probs are not known (NaN), has no old log-probs: the learner computes them if need be.
+    """
+    away = prompt is not None and prompt is not group.prompt
+    known = scorable(group.rewards)
     return [
         TrainSample(
-            prompt=group.prompt,
+            prompt=prompt or group.prompt,
             response=response,
-            advantages=spread(float(advantage), response),
-            mask=loss_mask(response, score.reward is not None, keep_truncated),
-            old_logprobs=None if on_policy else response.logprobs,
+            advantages=np.broadcast_to(advantages[i], len(response.ids)).astype(float),
+            mask=np.full(len(response.ids), known[i]),
+            old_logprobs=None if away or np.isnan(response.logprobs).any() else response.logprobs,
             group=index,
         )
-        for response, score, advantage in zip(
-            group.responses, group.scores, advantages, strict=True
-        )
+        for i, response in enumerate(group.responses)
     ]
+
+
+@dataclass(frozen=True)
+class GroupCredit(Stage):
+    """Every group by itself: its advantages, its responses under their own prompt."""
+
+    advantages: Advantages
+
+    def __call__(self, groups: list[Group], context: Context) -> list[TrainSample]:
+        return [
+            sample
+            for index, group in enumerate(groups)
+            for sample in pair(group, self.advantages(group, context), index)
+        ]
+
+
+@dataclass(frozen=True)
+class GroupRelative(Stage):
+    """GRPO's advantages [G], or Dr. GRPO's where `normalise` is None."""
+
+    normalise: Normalise | None = PRESETS["paper"].normalise
+
+    def __call__(self, group: Group, context: Context) -> Floats:
+        return group_relative(group.rewards, self.normalise)
+
+
+@dataclass(frozen=True)
+class LeaveOneOut(Stage):
+    """RLOO's advantages [G]."""
+
+    single: Literal["zero", "raw"] = "zero"
+
+    def __call__(self, group: Group, context: Context) -> Floats:
+        return leave_one_out(group.rewards, self.single)
+
+
+@dataclass(frozen=True)
+class LengthWeighted(Stage):
+    """OPO's advantages [G]."""
+
+    def __call__(self, group: Group, context: Context) -> Floats:
+        return length_weighted(group.rewards, lengths_of(group))
+
+
+@dataclass(frozen=True)
+class RawReward(Stage):
+    """The reward itself [G], at least `floor`: plain REINFORCE, or rejection sampling at 0."""
+
+    floor: float = -np.inf
+
+    def __call__(self, group: Group, context: Context) -> Floats:
+        rewards = group.rewards
+        return np.where(scorable(rewards), np.maximum(rewards, self.floor), 0.0)
+
+
+@dataclass(frozen=True)
+class GreedyBaseline(Stage):
+    """ReMax: the reward minus that of a greedy answer to the same prompt [G]. arXiv 2310.10505."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"greedy"})
+
+    def __call__(self, group: Group, context: Context) -> Floats:
+        rewards, greedy = group.rewards, float(carried(group, "greedy"))
+        return np.where(scorable(rewards), rewards - greedy, 0.0)
+
+
+@dataclass(frozen=True)
+class PartsRelative(Stage):
+    """Normalise every reward part within the group, then add them with their weights [G].
+
+    A part that hardly varies then counts as much as one that varies a lot.
+    """
+
+    weights: Mapping[str, float]
+    normalise: Normalise = PRESETS["trl"].normalise
+
+    def __call__(self, group: Group, context: Context) -> Floats:
+        parts = (
+            weight * group_relative(outcomes(group, part), self.normalise)
+            for part, weight in self.weights.items()
+        )
+        return np.asarray(sum(parts, np.zeros(len(group.scores))))
+
+
+@dataclass(frozen=True)
+class TokenReturns(Stage):
+    """The discounted return of every token, whitened over the batch. REINFORCE++, arXiv 2501.03262.
+
+    A token earns its KL penalty, the last one the reward too.
+    """
+
+    gamma: float = 1.0
+    ddof: int = 1
+    epsilon: float = 1e-8
+
+    spends_penalties: ClassVar[bool] = True
+
+    def __call__(self, groups: list[Group], context: Context) -> list[TrainSample]:
+        samples = [s for i, group in enumerate(groups) for s in pair(group, self.returns(group), i)]
+        return whitened(samples, self.ddof, self.epsilon)
+
+    def returns(self, group: Group) -> list[Floats]:
+        """Return-to-go [T] of every response, before whitening."""
+        return [returns_to_go(rewards, self.gamma) for rewards in token_rewards(group)]
+
+
+def token_rewards(group: Group) -> list[Floats]:
+    """Rewards [T] of every response: minus its penalties, and its reward at the last token."""
+    lengths = [len(response.ids) for response in group.responses]
+    penalties = group.extra.get("penalties", [np.zeros(length) for length in lengths])
+    rewards = [-np.asarray(penalty) for penalty in penalties]
+    for tokens, reward in zip(rewards, np.nan_to_num(group.rewards), strict=True):
+        tokens[-1:] += reward
+    return rewards
+
+
+@dataclass(frozen=True)
+class Whitened(Stage):
+    """Centre within groups, spread over tokens, then normalise all tokens of the batch together.
+
+    The baseline variant of REINFORCE++, arXiv 2501.03262. `verl` has ddof 1, OpenRLHF ddof 0.
+    """
+
+    ddof: int = 1
+    epsilon: float = 1e-8
+
+    def __call__(self, groups: list[Group], context: Context) -> list[TrainSample]:
+        samples = [
+            s for i, group in enumerate(groups) for s in pair(group, centre(group.rewards), i)
+        ]
+        return whitened(samples, self.ddof, self.epsilon)
+
+
+def whitened(samples: Sequence[TrainSample], ddof: int, epsilon: float) -> list[TrainSample]:
+    """Whiten the advantages of all unmasked tokens together; masked ones become 0."""
+    kept = whiten([s.advantages[s.mask] for s in samples], ddof, epsilon)
+    whole = [np.zeros_like(s.advantages) for s in samples]
+    for target, sample, values in zip(whole, samples, kept, strict=True):
+        target[sample.mask] = values
+    return [replace(s, advantages=a) for s, a in zip(samples, whole, strict=True)]
+
+
+CREDITS: Mapping[str, Credit] = {
+    "group_relative": GroupCredit(GroupRelative()),
+    "centred": GroupCredit(GroupRelative(None)),
+    "leave_one_out": GroupCredit(LeaveOneOut()),
+    "length_weighted": GroupCredit(LengthWeighted()),
+    "raw": GroupCredit(RawReward()),
+    "whitened": Whitened(),
+    "token_returns": TokenReturns(),
+}
+"""Credit stages by the name a config uses."""

@@ -1,0 +1,74 @@
+"""Combinations of stages that make no sense, refused with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mmrl.algorithm import Algorithm, Stage
+from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative, LeaveOneOut
+from mmrl.algorithms.editors import AccuracyBand, DropUniform
+from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.refiners import DampUnlikely, KeepLargest, RandomTokens
+from mmrl.algorithms.shapers import ShortWhenSolved
+from mmrl.errors import UserError
+
+
+def refuse(algorithm: Algorithm) -> None:
+    """Raise UserError with the first reason why the stages do not go together."""
+    for reason in reasons(algorithm):
+        raise UserError(f"algorithm '{algorithm.name}': {reason}")
+
+
+def reasons(algorithm: Algorithm) -> Iterator[str]:
+    """Every reason why the stages do not go together."""
+    yield from _objective(algorithm)
+    yield from _kl(algorithm)
+    yield from _groups(algorithm)
+    if algorithm.always_on_policy and not algorithm.updates.on_policy:
+        yield "it is exact only with one update per batch: leave updates as they are"
+
+
+def _objective(algorithm: Algorithm) -> Iterator[str]:
+    objective, reducer = algorithm.objective, algorithm.reducer
+    name = type(objective).__name__
+    if objective.reducer is not None and reducer.name != objective.reducer:
+        yield f"the objective {name} is defined with reducer '{objective.reducer}'"
+    if objective.reducer is None and reducer.name == "group-mean":
+        yield f"reducer 'group-mean' is for losses of whole groups, {name} is one of tokens"
+    if reducer.name == "constant" and not reducer.length:
+        yield "reducer 'constant' needs a length to divide by"
+    if isinstance(objective, Clipped) and objective.imitation and reducer.name != "token-mean":
+        yield "the imitation term is a mean over tokens: it needs reducer 'token-mean'"
+    if objective.whole_groups and any(isinstance(s, KeepLargest) for s in algorithm.refine):
+        yield f"the objective {name} compares whole groups, keep_largest takes parts of them away"
+    by_token = (RandomTokens, DampUnlikely)
+    if objective.whole_groups and any(isinstance(s, by_token) for s in algorithm.refine):
+        yield f"the objective {name} knows sequences only, a refiner works on single tokens"
+    if objective.centred and algorithm.credit != GroupCredit(GroupRelative(None)):
+        yield f"the objective {name} reads accuracies off centred rewards: set credit 'centred'"
+
+
+def _kl(algorithm: Algorithm) -> Iterator[str]:
+    kl = algorithm.kl
+    if kl is None:
+        return
+    if kl.placement == "loss" and kl.estimator == "k1" and not kl.straight_through:
+        yield "k1 in the loss has an expected gradient of 0: use k2 or k3, or placement 'reward'"
+    credit = algorithm.credit
+    spends = isinstance(credit, Stage) and credit.spends_penalties
+    if kl.placement == "token-reward" and not spends:
+        yield "only credit of returns over tokens can spend a KL placed in token rewards"
+
+
+def _groups(algorithm: Algorithm) -> Iterator[str]:
+    dropping = [s for s in algorithm.edit if isinstance(s, AccuracyBand | DropUniform)]
+    if any(isinstance(s, ShortWhenSolved) for s in algorithm.shape):
+        for stage in dropping:
+            if stage.drops_solved:
+                yield f"short_when_solved pays solved groups, {type(stage).__name__} drops them"
+    credit, plan = algorithm.credit, algorithm.plan
+    if isinstance(plan, FixedGroup) and plan.size == 1 and isinstance(credit, GroupCredit):
+        if dropping and not isinstance(dropping[0], DropUniform):
+            yield "a group of one is always all right or all wrong: the filter would keep none"
+        if isinstance(credit.advantages, LeaveOneOut):
+            yield "leave-one-out needs a group of at least two"

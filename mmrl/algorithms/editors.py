@@ -1,0 +1,108 @@
+"""Group editors: which groups are kept, and how many more prompts a step needs.
+
+Variants of one sample are judged together: all of its groups stay, or none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from mmrl.algorithm import Context, Edit, EditStage, Stage
+from mmrl.algorithms.credit import families, is_uniform, outcomes, scorable
+from mmrl.types import Floats, Group
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def pooled(family: list[Group], part: str | None) -> Floats:
+    """Outcomes of all the answers to one sample."""
+    return np.concatenate([outcomes(group, part) for group in family])
+
+
+@dataclass(frozen=True)
+class AccuracyBand(Stage):
+    """Keep samples whose accuracy lies in the band; ask for more until the step is full.
+
+    Exclusive (0, 1) is DAPO's dynamic sampling (arXiv 2503.14476, equation 11): neither all right
+    nor all wrong. Inclusive and symmetric about 0.5 is balanced online difficulty filtering (arXiv
+    2504.03380). Accuracy is the mean of the outcome `part` (see `credit.outcomes`), and never of
+    a reward with format points in it. What is over the step's need is cut. `refill` false: drop
+    without asking for more.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+    inclusive: bool = False
+    part: str | None = None
+    refill: bool = True
+
+    def __call__(self, groups: list[Group], context: Context) -> Edit:
+        kept = [family for family in families(groups) if self.keeps(pooled(family, self.part))]
+        if not self.refill:
+            return Edit([group for family in kept for group in family])
+        kept = kept[: context.prompts_per_step]
+        missing = context.prompts_per_step - len(kept)
+        return Edit([group for family in kept for group in family], missing)
+
+    def keeps(self, rewards: Floats) -> bool:
+        """True if the accuracy of the scorable answers lies in the band."""
+        known = rewards[scorable(rewards)]
+        if not len(known):
+            return False
+        accuracy = float(known.mean())
+        if self.inclusive:
+            return self.low <= accuracy <= self.high
+        return self.low < accuracy < self.high
+
+    @property
+    def drops_solved(self) -> bool:
+        """True if samples that every response got right are dropped."""
+        return self.high < 1 or not self.inclusive
+
+
+@dataclass(frozen=True)
+class DropUniform(Stage):
+    """Drop groups in which all rewards are equal. Reinforce-Rej, arXiv 2504.11343.
+
+    A group of one is kept: its deviation counts as 1.
+    """
+
+    @property
+    def drops_solved(self) -> bool:
+        """Samples that every response got right have equal rewards."""
+        return True
+
+    def __call__(self, groups: list[Group], context: Context) -> Edit:
+        return Edit([g for g in groups if len(g.scores) == 1 or not is_uniform(g.rewards)])
+
+
+@dataclass(frozen=True)
+class EnoughSignal(Stage):
+    """While too few groups carry signal, drop the others and ask for as many new ones.
+
+    GPG, arXiv 2504.02546, section 3.3: `share` is its threshold on the inverse of alpha.
+    """
+
+    share: Share = 0.6
+
+    def __call__(self, groups: list[Group], context: Context) -> Edit:
+        signal = [group for group in groups if not is_uniform(group.rewards)]
+        wanted = math.ceil(self.share * context.prompts_per_step) - len(signal)
+        if wanted <= 0:
+            return Edit(groups)
+        return Edit(signal, wanted)
+
+
+EDITORS: Mapping[str, EditStage] = {
+    "dapo_filter": AccuracyBand(),
+    "balanced_filter": AccuracyBand(0.2, 0.8, inclusive=True),
+    "drop_uniform": DropUniform(),
+    "enough_signal": EnoughSignal(),
+}
+"""Editors by the name a config uses."""

@@ -1,0 +1,35 @@
+"""REINFORCE++: token returns with a KL penalty, normalised over the whole batch, no group baseline.
+
+arXiv 2501.03262. verl has ddof 1, OpenRLHF ddof 0.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mmrl.algorithm import KL, Algorithm
+from mmrl.algorithms.credit import FixedGroup, TokenReturns
+from mmrl.algorithms.objectives import Clipped
+from mmrl.config import Section
+
+SUMMARY = "discounted token returns, normalised over the batch"
+PAPER = "arXiv 2501.03262"
+
+
+class Params(Section):
+    group_size: int = Field(4, gt=0)
+    gamma: float = Field(1.0, gt=0, le=1)
+    kl_coefficient: float = Field(0.01, ge=0, description="0: no reference model is loaded")
+    ddof: int = Field(1, ge=0, le=1)
+
+
+def build(params: Params) -> Algorithm:
+    """Fill credit, objective and KL (k1, in the rewards of tokens)."""
+    beta = params.kl_coefficient
+    return Algorithm(
+        name="reinforce_pp",
+        plan=FixedGroup(params.group_size),
+        credit=TokenReturns(params.gamma, params.ddof),
+        objective=Clipped(),
+        kl=KL(beta, "k1", "token-reward") if beta else None,
+    )
