@@ -15,7 +15,13 @@ from mmrl.errors import MediaError, UserError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; a user's mistake prints one line and returns 2."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse takes positionals in one run only; overrides may also follow the flags.
+    if rest and "overrides" in arguments and not any(word.startswith("-") for word in rest):
+        arguments.overrides += rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         arguments.command(arguments)
     except (UserError, MediaError) as error:
@@ -145,13 +151,13 @@ def _add_tasks(commands: Commands) -> None:
 
 def _tasks(arguments: argparse.Namespace) -> None:
     from mmrl import plugins
-    from mmrl.tasking import describe, load_task
+    from mmrl.tasking import describe, task_class
 
     if arguments.name:
         print(describe(arguments.name))
         return
     for name in sorted(plugins.available("task")):
-        print(f"{name:24} {load_task(name, {}).summary}")
+        print(f"{name:24} {task_class(name).summary}")
 
 
 def _add_algorithms(commands: Commands) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,8 +64,8 @@ def test_the_folder_is_complete(task: Task) -> None:
     folder = fixture_path(task.name).parent
     assert task.name == folder.name
     readme = (folder / "README.md").read_text(encoding="utf-8")
-    for topic in ("source", "licence", "traps"):
-        assert topic in readme.lower()
+    for topic in ("records", "licence|CC BY|MIT|Apache", "traps"):
+        assert re.search(topic, readme, re.IGNORECASE), topic
     assert len(list(task.records(fixture_path(task.name)))) >= 5
 
 
