@@ -49,6 +49,16 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
         assert name in printed
 
 
+def test_overrides_may_follow_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(Path(__file__).parent.parent / "configs" / "quickstart.yaml")
+    assert main(["train", config, "seed=3", "--print-config", "trainer.steps=7"]) == 0
+    printed = capsys.readouterr().out
+    assert "seed: 3" in printed and "steps: 7" in printed
+    with pytest.raises(SystemExit) as stop:
+        main(["train", config, "--no-such-flag"])
+    assert stop.value.code == 2
+
+
 def test_print_config_resolves_overrides(capsys: pytest.CaptureFixture[str]) -> None:
     config = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
     assert main(["train", str(config), "algorithm.group_size=4", "--print-config"]) == 0

@@ -36,7 +36,7 @@ def config_for(workspace: Path, name: str) -> Path:
         workspace / name,
         workspace / "digits",
         # KL needs the start as reference, several updates need old log-probs: both must survive.
-        algorithm={"kl_coefficient": 0.02, "mini_batches": 2},
+        algorithm={"kl_coefficient": 0.02, "updates": {"mini_batches": 2}},
         optimizer={"warmup_steps": 3, "schedule": "linear"},
         trainer={"steps": STEPS, "checkpoint_every": 2, "keep_checkpoints": 2},
     )
@@ -105,7 +105,7 @@ def test_the_last_checkpoints_are_kept_and_load_with_transformers(workspace: Pat
     assert kept == [f"step_{STEPS - 2}", f"step_{STEPS}"]
     folder = checkpoint_folder(workspace, STEPS)
     model = AutoModelForImageTextToText.from_pretrained(folder)
-    assert torch.equal(model.get_output_embeddings().weight, final_weights(workspace / "whole")["lm_head.weight"])
+    assert torch.equal(model.get_input_embeddings().weight, final_weights(workspace / "whole")["model.language_model.embed_tokens.weight"])
     processor = AutoProcessor.from_pretrained(folder)
     assert processor.tokenizer("<|image_pad|>")["input_ids"] == [model.config.image_token_id]
 

@@ -1,0 +1,163 @@
+"""Invariant 3: a run fails in one line or counts what it left out; it never drops silently."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from mmrl.config import RunConfig, validate
+from mmrl.errors import UserError
+from mmrl.journal import Journal
+from mmrl.policy.policy import Policy
+from mmrl.run import train
+from tests.modalities.test_image import bomb
+from tests.runs import make_digits, run_config
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    return make_digits(tmp_path / "digits", train=8, test=4)
+
+
+def start(folder: Path, digits: Path, **sections: Any) -> dict[str, Any]:
+    return train(validate(RunConfig, run_config(folder, digits, **sections), "test"))
+
+
+def quarantined(run: Path) -> dict[str, str]:
+    return {row["id"]: row["reason"] for row in Journal(run / "quarantine.jsonl").rows()}
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    return list(Journal(run / "metrics.jsonl").rows())
+
+
+def damage(digits: Path) -> dict[str, str]:
+    """Make five of the eight training records unusable; returns the expected reasons by id."""
+    path = digits / "digit_count" / "train.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    images = [digits / "digit_count" / row["image"] for row in rows]
+    images[0].write_bytes(images[0].read_bytes()[:400])
+    images[1].write_bytes(bomb(60_000, 60_000))
+    images[2].unlink()
+    Image.new("RGB", (6000, 12)).save(images[3])
+    rows[4]["count"] = "several"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    reasons = ("damaged image", "decompression bomb", "no image at", "aspect ratio", "several")
+    return {row["id"]: reason for row, reason in zip(rows, reasons, strict=False)}
+
+
+def test_bad_records_are_quarantined_with_their_reasons(tmp_path: Path, digits: Path) -> None:
+    expected = damage(digits)
+    run = tmp_path / "run"
+    start(run, digits, trainer={"steps": 3, "prompts_per_step": 4})
+    found = quarantined(run)
+    assert found.keys() == expected.keys()
+    for record, reason in expected.items():
+        assert reason in found[record]
+    rows = metrics(run)
+    assert rows[-1]["quarantine/total"] == len(expected)
+    assert all(row["prompts/kept"] == 4 for row in rows), "a bad record is replaced by a good one"
+    assert all(row["media/without"] == 0 for row in rows)
+    trained = {i for row in Journal(run / "consumed.jsonl").rows() for i in row["ids"]}
+    assert not trained & expected.keys()
+
+
+def test_data_without_a_usable_medium_stops_the_run(tmp_path: Path, digits: Path) -> None:
+    for image in (digits / "digit_count" / "images").glob("*train*"):
+        image.write_bytes(b"")
+    with pytest.raises(UserError, match=r"every sample drawn is unusable; quarantine.jsonl"):
+        start(tmp_path / "run", digits)
+
+
+def test_a_prompt_over_the_limit_is_quarantined_whole(tmp_path: Path, digits: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(UserError, match="every sample drawn is unusable"):
+        start(run, digits, model={"max_prompt_tokens": 20})
+    assert all("over model.max_prompt_tokens=20" in why for why in quarantined(run).values())
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_move(
+    tmp_path: Path, digits: Path
+) -> None:
+    with pytest.raises(UserError, match="not finite: lower optimizer.learning_rate"):
+        start(
+            tmp_path / "run",
+            digits,
+            optimizer={"learning_rate": 1e30},
+            trainer={"steps": 8, "checkpoint_every": 1},
+        )
+
+
+def test_verifier_failures_stop_the_run_above_the_share(
+    tmp_path: Path, digits: Path
+) -> None:
+    records = tmp_path / "records.jsonl"
+    records.write_text(json.dumps({"prompt": "How many?"}) + "\n")
+    custom = {
+        "task": "custom",
+        "path": str(records),
+        "params": {"function": "tests.test_failures:always_raises"},
+        "eval_path": None,
+    }
+    with pytest.raises(UserError, match="100% of the answers could not be scored.*no verdict"):
+        start(tmp_path / "run", digits, data=custom)
+
+
+def always_raises(prompts: list[Any], completions: list[str], **columns: Any) -> list[float]:
+    raise RuntimeError("no verdict")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": {"task": "digit_cuont"}}, "did you mean 'digit_count'?"),
+        ({"data": {"path": "nowhere.jsonl"}}, "no data file at nowhere.jsonl"),
+        ({"data": {"params": {"treshold": 1}}}, "has no parameter 'treshold'"),
+        ({"data": {"weights": {"acuracy": 1}}}, "has no reward part 'acuracy'"),
+        ({"algorithm": {"name": "grop"}}, "did you mean 'grpo'?"),
+        ({"algorithm": {"group_sise": 4}}, "did you mean 'group_size'?"),
+        ({"model": {"path": "nowhere"}}, "no model at nowhere"),
+        ({"model": {"family": "qwen9"}}, "unknown family 'qwen9'"),
+    ],
+)
+def test_mistakes_name_what_is_wrong(
+    tmp_path: Path, digits: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        start(tmp_path / "run", digits, **change)
+    assert message in str(error.value)
+
+
+def want_placeholders(policy: Policy) -> None:
+    """Bend the LM head until the image placeholder is by far the likeliest token."""
+    head = policy.model.get_output_embeddings()
+    placeholder = policy.family.placeholder_ids[0]
+    head.register_forward_hook(
+        lambda module, args, logits: logits.index_fill(
+            -1, torch.tensor([placeholder], device=logits.device), 1e4
+        )
+    )
+
+
+def test_a_policy_that_wants_placeholders_trains_on(
+    tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmrl import run as run_module
+
+    load: Callable[..., Policy] = run_module.load_policy
+
+    def bent(*args: Any) -> Policy:
+        policy = load(*args)
+        want_placeholders(policy)
+        return policy
+
+    monkeypatch.setattr(run_module, "load_policy", bent)
+    start(tmp_path / "run", digits, trainer={"steps": 2})
+    rollouts = Journal(tmp_path / "run" / "rollouts.jsonl").rows()
+    assert all("<|image_pad|>" not in r["text"] for row in rollouts for r in row["responses"])
