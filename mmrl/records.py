@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os.path
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from mmrl.errors import UserError
-from mmrl.types import MediaRef, Part, Record, Text
+from mmrl.types import MediaKind, MediaRef, Part, Record, Text
 
 
 def read_records(path: Path) -> Iterator[Record]:
@@ -61,6 +62,36 @@ def interleave(text: str, placeholder: str, media: Sequence[MediaRef]) -> tuple[
     for piece, medium in zip_longest(texts, media):
         parts += [Text(piece)] if piece else []
         parts += [medium] if medium else []
+    return tuple(parts)
+
+
+def media_refs(record: Record, kind: MediaKind, *columns: str) -> list[MediaRef]:
+    """The media of the first of these columns that is filled; one holds a medium or a list."""
+    for column in columns:
+        value = record.fields.get(column)
+        if value:
+            items = value if isinstance(value, list | tuple) else [value]
+            return [MediaRef(kind, media_source(record, item)) for item in items]
+    return []
+
+
+def interleave_numbered(
+    text: str, placeholder: re.Pattern[str], media: Mapping[int, MediaRef]
+) -> tuple[Part, ...]:
+    """Put medium n where the placeholder with number n (its group 1) stands, each time.
+
+    Media that the text does not mention precede it; a number without a medium raises ValueError.
+    """
+    pieces = placeholder.split(text)
+    mentioned = [int(number) for number in pieces[1::2]]
+    parts: list[Part] = [medium for n, medium in media.items() if n not in mentioned]
+    for i, piece in enumerate(pieces):
+        if i % 2 == 0:
+            parts += [Text(piece)] if piece else []
+        elif int(piece) not in media:
+            raise ValueError(f"the text shows medium {piece}, the record has {sorted(media)}")
+        else:
+            parts.append(media[int(piece)])
     return tuple(parts)
 
 

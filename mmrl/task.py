@@ -35,6 +35,23 @@ def mean_by(
     return {name: sum(groups[name]) / len(groups[name]) for name in sorted(groups)}
 
 
+def mean_by_each(
+    keys: Sequence[str], values: Sequence[float], metas: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """Mean of the per-record metrics for every `key/group`; records without the key are in none.
+
+    A list in a meta puts its record into each of its groups.
+    """
+    groups: dict[str, list[float]] = {}
+    for value, meta in zip(values, metas, strict=True):
+        for key in keys:
+            found = meta.get(key)
+            for name in found if isinstance(found, list | tuple) else [found]:
+                if name is not None:
+                    groups.setdefault(f"{key}/{name}", []).append(value)
+    return {name: sum(groups[name]) / len(groups[name]) for name in sorted(groups)}
+
+
 class Task(Protocol):
     """What a task module provides; a frozen dataclass whose fields are its parameters.
 

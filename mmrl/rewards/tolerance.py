@@ -52,8 +52,8 @@ def linear_relative(value: Decimal, gold: Decimal) -> float:
 
 
 def same_to_places(value: Decimal, gold: Decimal, places: int) -> bool:
-    """Whether both round to the same number of that many decimal places."""
-    return round(value, places) == round(gold, places)
+    """Whether the value is within half a unit of that decimal place of the gold."""
+    return abs(value - gold) <= Decimal("0.5").scaleb(-places)
 
 
 def _spaced(thresholds: Sequence[Decimal]) -> list[float]:

@@ -58,4 +58,5 @@ def test_linear_relative() -> None:
 
 def test_same_to_places() -> None:
     assert same_to_places(Decimal("1.24"), Decimal("1.2"), 1)
+    assert same_to_places(Decimal("1.73"), Decimal("1.725"), 2)
     assert not same_to_places(Decimal("1.26"), Decimal("1.2"), 1)
