@@ -37,6 +37,7 @@ Need = Literal[
     "greedy",
     "turns",
     "states",
+    "steps",
     "key_steps",
     "variants",
     "answers",
@@ -53,6 +54,7 @@ NEEDS: Mapping[Need, str] = {
     "values": "a critic's value of every sampled token",
     "greedy": "the reward of a greedy answer to every prompt",
     "turns": "episodes of several turns, with the token span and reward of each",
+    "steps": "the token spans of a response's steps, with the value of each",
     "states": "an anchor state for every turn",
     "key_steps": "key steps in every record (`key_steps` in its meta)",
     "variants": "several variants of every prompt (`rewrites` in its meta)",
@@ -63,6 +65,11 @@ NEEDS: Mapping[Need, str] = {
     "value_estimates": "an offline estimate of every prompt's value",
 }
 """What an algorithm may need beyond rewards and sampled log-probs."""
+
+FROM_DATA: frozenset[Need] = frozenset(
+    {"key_steps", "variants", "pass_rates", "answers", "value_estimates"}
+)
+"""Needs that records or responses meet themselves; a sample that does not raises UserError."""
 
 
 def _unknown_prompt(sample_id: str) -> Prompt:

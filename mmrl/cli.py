@@ -161,16 +161,24 @@ def _tasks(arguments: argparse.Namespace) -> None:
 
 
 def _add_algorithms(commands: Commands) -> None:
-    parser = commands.add_parser("algorithms", help="list algorithms")
+    parser = commands.add_parser("algorithms", help="list algorithms, show one, or try it")
+    parser.add_argument("name", nargs="?")
+    parser.add_argument("--case", type=Path, help="JSON of rewards and log-probs to evaluate it on")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=_algorithms)
 
 
 def _algorithms(arguments: argparse.Namespace) -> None:
-    from mmrl import plugins
+    from mmrl.algorithms import catalogue
 
-    for name in sorted(plugins.available("algorithm")):
-        module = plugins.load("algorithm", name)
-        print(f"{name:24} {module.SUMMARY} ({module.PAPER})")
+    if arguments.case and not arguments.name:
+        raise UserError("--case needs the name of an algorithm")
+    if arguments.case:
+        from mmrl.algorithm_case import evaluate_file
+
+        print(evaluate_file(arguments.name, arguments.case, as_json=arguments.json))
+    else:
+        print(catalogue.show(arguments.name, as_json=arguments.json))
 
 
 if __name__ == "__main__":

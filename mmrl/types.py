@@ -32,7 +32,7 @@ Space = Literal["source_pixels", "screen", "processed_pixels", "unit", "thousand
 """Where a pair of numbers points: pixels of the source file, points of the screen that a
 screenshot shows (pixels over its pixel ratio), pixels as the model sees them, 0-1 of what the
 model sees, or 0-1000 of what the model sees."""
-Box = tuple[float, float, float, float]
+Corners = tuple[float, float, float, float]
 
 Status = Literal["ok", "missing", "malformed", "multiple", "refusal", "truncated", "unscorable"]
 Finish = Literal["stop", "length"]
@@ -59,10 +59,13 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class MediaRef:
-    """A medium by reference: a path under the record's root, or encoded bytes."""
+    """A medium by reference: a path under the record's root, encoded bytes, or a URL.
+
+    `options` are those of its modality; a URL is refused unless they allow it.
+    """
 
     kind: MediaKind
-    source: Path | bytes
+    source: Path | bytes | str
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -104,7 +107,7 @@ class Frame:
 
     source_size: tuple[int, int] = (0, 0)
     processed_size: tuple[int, int] = (0, 0)
-    crop: Box | None = None
+    crop: Corners | None = None
     seconds: tuple[float, ...] = ()
     indices: tuple[int, ...] = ()
     fps: float = 0.0
@@ -130,7 +133,7 @@ class Frame:
         across, down = self._source_units(space)
         return dx * across, dy * down
 
-    def box_to_source(self, box: Box, space: Space) -> Box:
+    def box_to_source(self, box: Corners, space: Space) -> Corners:
         """Map the corners (x0, y0, x1, y1) of a box in `space` to source pixels."""
         return (*self.to_source(*box[:2], space), *self.to_source(*box[2:], space))
 

@@ -1,6 +1,7 @@
 """Algorithms, one file each; the modules in `SHARED` hold the pure parts they are made of."""
 
 SHARED = (
+    "catalogue",
     "checks",
     "compose",
     "credit",

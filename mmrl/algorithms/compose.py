@@ -21,11 +21,11 @@ from typing import Any, TypeVar, cast, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from mmrl import plugins
-from mmrl.algorithm import KL, NEEDS, Algorithm, Need, Objective, Reducer, Schedule
+from mmrl.algorithm import FROM_DATA, KL, NEEDS, Algorithm, Need, Objective, Reducer, Schedule
 from mmrl.algorithms.checks import refuse
 from mmrl.algorithms.credit import CREDITS
 from mmrl.algorithms.editors import EDITORS
-from mmrl.algorithms.objectives import OBJECTIVES
+from mmrl.algorithms.objectives import OBJECTIVES, Clipped
 from mmrl.algorithms.refiners import REFINERS
 from mmrl.algorithms.schedules import SCHEDULES
 from mmrl.algorithms.shapers import SHAPERS
@@ -34,6 +34,7 @@ from mmrl.errors import UserError
 
 T = TypeVar("T")
 
+_WITH_OPTIONS = {"updates": Updates, "kl": KL, "objective": Clipped, "reducer": Reducer}
 STAGES = ("objective", "reducer", "kl", "updates", "credit", "shape", "edit", "refine")
 
 
@@ -49,7 +50,7 @@ def compose(section: Mapping[str, Any]) -> Algorithm:
     known = [*module.Params.model_fields, *STAGES]
     for key in values:
         if key not in known:
-            raise UserError(f"algorithm '{name}' has no option '{key}': {_hint(key, known)}")
+            raise UserError(f"algorithm '{name}' has no option '{key}': {_stage_hint(key, known)}")
     params = validate(module.Params, values, f"algorithm '{name}'")
     algorithm = cast(Algorithm, module.build(params))
     algorithm = _replace_stages(algorithm, overrides)
@@ -59,7 +60,7 @@ def compose(section: Mapping[str, Any]) -> Algorithm:
 
 def require(algorithm: Algorithm, provided: frozenset[Need]) -> None:
     """Raise UserError if the algorithm needs something a run does not provide."""
-    missing = sorted(algorithm.needs - provided)
+    missing = sorted(algorithm.needs - provided - FROM_DATA)
     if missing:
         listed = "; ".join(NEEDS[need] for need in missing)
         raise UserError(f"algorithm '{algorithm.name}' needs what this run does not have: {listed}")
@@ -146,6 +147,19 @@ def _options(where: str, default: T, options: Any) -> T:
             message = error.errors()[0]["msg"].lower()
             raise UserError(f"algorithm.{where}.{key}: {message} (got {value!r:.80})") from None
     return cast(T, dataclasses.replace(cast(Any, default), **checked))
+
+
+def _stage_hint(key: str, known: Sequence[str]) -> str:
+    """Say where an option that belongs to a stage is written."""
+    for stage, cls in {
+        "updates": Updates,
+        "kl": KL,
+        "objective": Clipped,
+        "reducer": Reducer,
+    }.items():
+        if key in (field.name for field in dataclasses.fields(cls)):
+            return f"write it as {stage}.{key}"
+    return _hint(key, known)
 
 
 def _mapping(where: str, value: Any) -> Mapping[str, Any]:

@@ -55,7 +55,7 @@ class RightAndWellFormed(Stage):
         complete = np.array([not r.truncated for r in group.responses])
         right = outcomes(group, self.answer) >= self.threshold
         formed = outcomes(group, self.format) >= self.threshold
-        return (right & formed & complete).astype(float)
+        return np.where(right & formed & complete, 1.0, 0.0)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,316 @@
+"""An algorithm on given numbers, without a model: what an option does, in one command.
+
+A case is JSON: `groups`, each a list of responses with a reward and, where the algorithm wants
+them, log-probs and more (see `ResponseCase`); and `params`, the algorithm's section of a config.
+The answer holds the shaped rewards, every token's advantage, the loss, and d loss / d log-prob.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from mmrl.algorithm import Algorithm, Context, TokenSpan
+from mmrl.algorithms.compose import compose
+from mmrl.config import Section, validate
+from mmrl.errors import UserError
+from mmrl.losses import kl_loss, policy_loss, positive_share, reduce, token_batch, token_weights
+from mmrl.types import Floats, Group, Prompt, Response, Sample, Score, Status, TrainSample
+
+
+class ResponseCase(Section):
+    """One response: its reward (a number, or named parts that are added), and what is known of it.
+
+    Arrays have one value a token. `turns` and `steps` are [start, end, value] over tokens;
+    `states` name what was seen before each turn. `logprobs_under` holds log-probs under the
+    prompts of other variants, by variant (default: those under its own).
+    """
+
+    reward: float | Mapping[str, float] | None
+    logprobs: tuple[float, ...] | None = None
+    old_logprobs: tuple[float, ...] | None = None
+    ref_logprobs: tuple[float, ...] | None = None
+    entropy: tuple[float, ...] | None = None
+    self_certainty: tuple[float, ...] | None = None
+    values: tuple[float, ...] | None = None
+    ids: tuple[int, ...] | None = None
+    length: int | None = Field(None, ge=0, description="tokens, where no array says so")
+    truncated: bool = False
+    text: str = ""
+    status: Status | None = None
+    variant: str = ""
+    turns: tuple[tuple[int, int, float | None], ...] = ()
+    steps: tuple[tuple[int, int, float], ...] = ()
+    state: str = ""
+    states: tuple[str, ...] = ()
+    answer: str | None = None
+    budgets: tuple[float, ...] = ()
+    logprobs_under: Mapping[str, tuple[float, ...]] = Field(default_factory=dict)
+
+
+class Case(Section):
+    """Groups of responses, the algorithm's parameters, and where in a run they stand."""
+
+    groups: tuple[tuple[ResponseCase, ...], ...]
+    params: Mapping[str, Any] = Field(default_factory=dict)
+    meta: tuple[Mapping[str, Any], ...] = Field((), description="meta of each group's sample")
+    greedy: tuple[float, ...] = Field((), description="reward of each group's greedy answer")
+    step: int = Field(1, gt=0)
+    total_steps: int = Field(1, gt=0)
+    prompts_per_step: int | None = Field(None, gt=0, description="default: the groups given")
+    update: int = Field(0, ge=0, description="which pass over the batch is evaluated")
+    state: Mapping[str, Any] = Field(default_factory=dict, description="the algorithm's own")
+    seed: int = 0
+
+
+@dataclass
+class _Built:
+    """Groups made of a case, and the way back from a response to its place in it."""
+
+    groups: list[Group] = field(default_factory=list)
+    places: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+
+def evaluate_file(name: str, path: Path, *, as_json: bool) -> str:
+    """Read a case, evaluate an algorithm on it, and write the answer as JSON or as a table."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a case is a JSON object with `groups`")
+    result = evaluate_case(name, values)
+    return json.dumps(result) if as_json else _table(result)
+
+
+def _table(result: Mapping[str, Any]) -> str:
+    lines = [
+        f"{result['algorithm']}: loss {result['loss']:.6f} (policy {result['policy_loss']:.6f}, "
+        f"KL {result['kl']:.6f} x {result['kl_coefficient']:g}), wants {result['wanted']} prompts",
+        "group response prompt      advantages | d loss / d log-prob",
+    ]
+    for row in result["samples"]:
+        advantages = " ".join(
+            f"{a:+.6f}" if kept else "masked"
+            for a, kept in zip(row["advantages"], row["mask"], strict=True)
+        )
+        gradient = " ".join(f"{g:+.6f}" for g in row["gradient"])
+        where = f"{row['group']:5} {row['response']:8} {row['prompt'] or '-':11}"
+        lines.append(f"{where} {advantages} | {gradient}")
+    return "\n".join(lines)
+
+
+def evaluate_case(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Carry an algorithm out on a case and return plain JSON data.
+
+    Raises UserError for a case that does not fit its format or the algorithm's needs.
+    """
+    case: Case = validate(Case, dict(values), "case")
+    algorithm = compose({**case.params, "name": name})
+    context = Context(
+        step=case.step,
+        total_steps=case.total_steps,
+        prompts_per_step=case.prompts_per_step or max(len(case.groups), 1),
+        rng=np.random.default_rng(case.seed),
+        state=dict(case.state),
+    )
+    built = _build(case)
+    shaped = algorithm.shape_rewards(built.groups, context)
+    edited = algorithm.edit_groups(shaped, context)
+    samples = algorithm.train_samples(edited.groups, context)
+    samples = [_with_case(s, case, built, algorithm) for s in samples]
+    if algorithm.sampler is not None:
+        algorithm.sampler.observe(shaped, samples, context)
+    return {
+        "algorithm": algorithm.name,
+        "rewards": _by_place(case, _rewards(shaped, built)),
+        "kept": sorted({built.places[id(r)][0] for g in edited.groups for r in g.responses}),
+        "wanted": edited.wanted,
+        **_losses(samples, case, built, algorithm, context),
+        "state": context.state,
+    }
+
+
+def _losses(
+    samples: Sequence[TrainSample],
+    case: Case,
+    built: _Built,
+    algorithm: Algorithm,
+    context: Context,
+) -> dict[str, Any]:
+    """The loss of one update, its parts, and its gradient at every log-prob."""
+    samples = algorithm.updates.select(samples, case.update)
+    weights = token_weights(samples, algorithm.reducer)
+    trained = [(s, w) for s, w in zip(samples, weights, strict=True) if s.mask.any()]
+    coefficient = algorithm.kl.at(context) if algorithm.kl else 0.0
+    policy = penalty = 0.0
+    gradients: list[Floats] = []
+    if trained:
+        members = [s for s, _ in trained]
+        known = np.concatenate([_current(s, case, built) for s in members])
+        logprobs = torch.tensor(known, dtype=torch.float64, requires_grad=True)
+        share = positive_share(samples)
+        batch = token_batch(members, [w for _, w in trained], logprobs, share)
+        loss = policy_loss(batch, algorithm.objective)
+        policy = float(loss.detach())
+        if algorithm.kl is not None and algorithm.kl.placement == "loss":
+            kl = reduce(kl_loss(batch, algorithm.kl), batch)
+            penalty = float(kl.detach())
+            loss = loss + coefficient * kl
+        loss.backward()
+        assert logprobs.grad is not None
+        ends = np.cumsum([len(s.response.ids) for s in members])[:-1]
+        gradients = list(np.split(logprobs.grad.numpy(), ends))
+    at = {id(s): g for (s, _), g in zip(trained, gradients, strict=True)}
+    rows = [_row(s, at.get(id(s), np.zeros(len(s.mask))), built) for s in samples]
+    return {
+        "loss": policy + coefficient * penalty,
+        "policy_loss": policy,
+        "kl": penalty,
+        "kl_coefficient": coefficient,
+        "advantages": _by_place(case, _home(rows, "advantages")),
+        "gradient": _by_place(case, _home(rows, "gradient")),
+        "samples": rows,
+    }
+
+
+def _row(sample: TrainSample, gradient: Floats, built: _Built) -> dict[str, Any]:
+    group, response = built.places[id(sample.response)]
+    return {
+        "group": group,
+        "response": response,
+        "prompt": sample.prompt.sample.variant,
+        "own_prompt": _owner(sample, built).prompt is sample.prompt,
+        "advantages": sample.advantages.tolist(),
+        "mask": sample.mask.tolist(),
+        "gradient": gradient.tolist(),
+    }
+
+
+def _home(rows: Sequence[Mapping[str, Any]], key: str) -> dict[tuple[int, int], Any]:
+    """What each response has under its own prompt."""
+    return {(r["group"], r["response"]): r[key] for r in rows if r["own_prompt"]}
+
+
+def _owner(sample: TrainSample, built: _Built) -> Group:
+    return next(g for g in built.groups if any(r is sample.response for r in g.responses))
+
+
+def _rewards(groups: Sequence[Group], built: _Built) -> dict[tuple[int, int], Any]:
+    return {
+        built.places[id(response)]: score.reward
+        for group in groups
+        for response, score in zip(group.responses, group.scores, strict=True)
+    }
+
+
+def _by_place(case: Case, found: Mapping[tuple[int, int], Any]) -> list[list[Any]]:
+    """Nest values as the case nests its responses; null where there is none."""
+    return [
+        [found.get((g, i)) for i in range(len(responses))]
+        for g, responses in enumerate(case.groups)
+    ]
+
+
+def _build(case: Case) -> _Built:
+    built = _Built()
+    for index, responses in enumerate(case.groups):
+        for variant in dict.fromkeys(r.variant for r in responses):
+            chosen = [(i, r) for i, r in enumerate(responses) if r.variant == variant]
+            made = [_response(r, f"groups.{index}.{i}") for i, r in chosen]
+            built.places |= {id(m): (index, i) for m, (i, _) in zip(made, chosen, strict=True)}
+            built.groups.append(_group(case, index, variant, [r for _, r in chosen], made))
+    return built
+
+
+def _group(
+    case: Case, index: int, variant: str, given: Sequence[ResponseCase], made: Sequence[Response]
+) -> Group:
+    meta = case.meta[index] if index < len(case.meta) else {}
+    sample = Sample(str(index), "case", (), gold=None, variant=variant, meta=meta)
+    nothing = np.zeros(0, dtype=np.int64)
+    prompt = Prompt(sample, (), nothing, nothing.reshape(1, 0), 0, (), "unit")
+    extra: dict[str, Any] = {}
+    for need, values in {
+        "reference": [r.ref_logprobs for r in given],
+        "entropy": [r.entropy for r in given],
+        "self_certainty": [r.self_certainty for r in given],
+        "values": [r.values for r in given],
+    }.items():
+        if all(v is not None for v in values):
+            extra[need] = [np.array(v) for v in values]
+    if any(r.turns for r in given):
+        extra["turns"] = [_turns(r) for r in given]
+    if any(r.steps for r in given):
+        extra["steps"] = [[TokenSpan(*step) for step in r.steps] for r in given]
+    if any(r.answer is not None for r in given):
+        extra["answers"] = [r.answer for r in given]
+    if any(r.budgets for r in given):
+        extra["budgets"] = [np.array(r.budgets) for r in given]
+    if index < len(case.greedy):
+        extra["greedy"] = case.greedy[index]
+    return Group(prompt, tuple(made), tuple(_score(r) for r in given), extra)
+
+
+def _turns(given: ResponseCase) -> list[TokenSpan]:
+    states = given.states or (given.state,) * len(given.turns)
+    if len(states) != len(given.turns):
+        raise UserError(f"case: {len(given.turns)} turns with {len(states)} states")
+    return [TokenSpan(*turn, state) for turn, state in zip(given.turns, states, strict=True)]
+
+
+def _response(given: ResponseCase, where: str) -> Response:
+    arrays = {
+        name: getattr(given, name)
+        for name in ("logprobs", "old_logprobs", "ref_logprobs", "entropy", "values", "ids")
+        if getattr(given, name) is not None
+    }
+    lengths = {name: len(values) for name, values in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise UserError(f"case: {where} has arrays of different lengths: {lengths}")
+    length = next(iter(lengths.values()), 1 if given.length is None else given.length)
+    ids = np.array(given.ids if given.ids is not None else range(length), dtype=np.int64)
+    sampled = given.old_logprobs or given.logprobs
+    logprobs = np.array(sampled if sampled is not None else [0.0] * length)
+    return Response(ids, logprobs, given.text, "length" if given.truncated else "stop")
+
+
+def _score(given: ResponseCase) -> Score:
+    parts = given.reward if isinstance(given.reward, Mapping) else {}
+    reward = sum(parts.values()) if isinstance(given.reward, Mapping) else given.reward
+    status = given.status or ("truncated" if given.truncated else "ok")
+    return Score(parts, metric=None, status=status, reward=reward)
+
+
+def _with_case(sample: TrainSample, case: Case, built: _Built, algorithm: Algorithm) -> TrainSample:
+    """Take old and reference log-probs from the case; without old ones the ratio is 1."""
+    place = built.places.get(id(sample.response))
+    if place is None:  # replayed from the algorithm's state
+        built.places[id(sample.response)] = (sample.group, -1)
+        return sample
+    given = case.groups[place[0]][place[1]]
+    own = _owner(sample, built).prompt is sample.prompt
+    old = np.array(given.old_logprobs) if given.old_logprobs is not None and own else None
+    sample = replace(sample, old_logprobs=old)
+    if not algorithm.loss_needs_reference:
+        return sample
+    if given.ref_logprobs is None:
+        raise UserError(f"case: '{algorithm.name}' needs ref_logprobs of every response")
+    return replace(sample, ref_logprobs=np.array(given.ref_logprobs))
+
+
+def _current(sample: TrainSample, case: Case, built: _Built) -> Floats:
+    """The log-probs of the policy that trains, under the sample's prompt."""
+    group, response = built.places[id(sample.response)]
+    if response < 0:
+        return sample.response.logprobs
+    given = case.groups[group][response]
+    values = given.logprobs_under.get(sample.prompt.sample.variant, given.logprobs)
+    return sample.response.logprobs if values is None else np.array(values)

@@ -1,0 +1,91 @@
+"""What `mmrl algorithms` prints: every algorithm's name, paper, the stages it fills, its needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from mmrl import plugins
+from mmrl.algorithm import NEEDS, Algorithm, Reducer, Updates, one_variant
+from mmrl.algorithms.compose import compose
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One algorithm with its default parameters."""
+
+    name: str
+    summary: str
+    paper: str
+    stages: tuple[str, ...]
+    needs: tuple[str, ...]
+
+
+def entry(name: str) -> Entry:
+    """Describe an algorithm; an unknown name raises UserError."""
+    module = plugins.load("algorithm", name)
+    algorithm = compose({"name": name})
+    return Entry(
+        name=name,
+        summary=module.SUMMARY,
+        paper=module.PAPER,
+        stages=tuple(filled(algorithm)),
+        needs=tuple(sorted(algorithm.needs)),
+    )
+
+
+def filled(algorithm: Algorithm) -> dict[str, object]:
+    """The stages an algorithm fills with something of its own, in order."""
+    idle: dict[str, object] = {
+        "sampler": None,
+        "expand": one_variant,
+        "length": None,
+        "prompt_factor": 1.0,
+        "shape": (),
+        "edit": (),
+        "credit": None,
+        "refine": (),
+        "objective": None,
+        "reducer": Reducer(),
+        "kl": None,
+        "updates": Updates(),
+    }
+    found = {stage: getattr(algorithm, stage) for stage in idle}
+    return {stage: value for stage, value in found.items() if value != idle[stage]}
+
+
+def show(name: str | None, *, as_json: bool) -> str:
+    """Write the list of all algorithms, or everything about one."""
+    if name is None:
+        entries = [entry(n) for n in sorted(plugins.available("algorithm"))]
+        if as_json:
+            return json.dumps([dataclasses.asdict(e) for e in entries])
+        return "\n".join(_line(e) for e in entries)
+    found = entry(name)
+    if as_json:
+        return json.dumps({**dataclasses.asdict(found), "params": _params(name)})
+    stages = filled(compose({"name": name}))
+    lines = [f"{name}: {found.summary} ({found.paper})", "", "parameters:"]
+    lines += [f"  {key} = {value!r}" for key, value in _params(name).items()]
+    lines += ["", "stages:", *(f"  {stage}: {value}" for stage, value in stages.items())]
+    if found.needs:
+        lines += ["", "needs:", *(f"  {need}: {NEEDS[need]}" for need in sorted_needs(name))]
+    return "\n".join(lines)
+
+
+def sorted_needs(name: str) -> list[Any]:
+    """The needs of an algorithm, by name."""
+    return sorted(compose({"name": name}).needs)
+
+
+def _params(name: str) -> dict[str, Any]:
+    params: dict[str, Any] = plugins.load("algorithm", name).Params().model_dump()
+    return params
+
+
+def _line(found: Entry) -> str:
+    needs = f"; needs {', '.join(found.needs)}" if found.needs else ""
+    stages = ", ".join(found.stages)
+    return f"{found.name:22} {found.summary} ({found.paper}) [{stages}{needs}]"

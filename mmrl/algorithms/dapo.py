@@ -1,0 +1,44 @@
+"""DAPO: clip-higher, dynamic sampling, token-level loss, overlong filtering and punishment.
+
+arXiv 2503.14476. verl does not cap the punishment (`numerics: verl`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from mmrl.algorithm import Algorithm, Reducer
+from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.editors import AccuracyBand
+from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.refiners import MaskTruncated
+from mmrl.algorithms.shapers import SoftOverlong
+from mmrl.config import Section
+
+SUMMARY = "clip-higher, groups with signal only, token-mean loss, soft length limit"
+PAPER = "arXiv 2503.14476"
+
+
+class Params(Section):
+    group_size: int = Field(16, gt=1)
+    longest: float = Field(20_480, gt=0, description="response tokens that cost the full point")
+    cache: float = Field(4_096, gt=0, description="tokens before that over which the cost rises")
+    part: str | None = Field(None, description="reward part that says right or wrong")
+    numerics: Literal["paper", "verl"] = "paper"
+
+
+def build(params: Params) -> Algorithm:
+    """Fill shaping, editing, credit, refining, objective and reducer."""
+    floor = -1.0 if params.numerics == "paper" else None
+    return Algorithm(
+        name="dapo",
+        plan=FixedGroup(params.group_size),
+        shape=(SoftOverlong(params.longest, params.cache, floor),),
+        edit=(AccuracyBand(part=params.part),),
+        credit=GroupCredit(GroupRelative()),
+        refine=(MaskTruncated(),),
+        objective=Clipped(low=0.2, high=0.28),
+        reducer=Reducer("token-mean"),
+    )

@@ -1,0 +1,31 @@
+"""GSPO: the importance ratio of a whole response, its length-normalised likelihood ratio.
+
+arXiv 2507.18071, sections 4.1 and 5.1 for the clipping range.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mmrl.algorithm import Algorithm, Updates
+from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.objectives import Clipped
+from mmrl.config import Section
+
+SUMMARY = "one clipped ratio for the whole response"
+PAPER = "arXiv 2507.18071"
+
+
+class Params(Section):
+    group_size: int = Field(8, gt=0)
+
+
+def build(params: Params) -> Algorithm:
+    """Fill credit, objective and updates; with a single update the ratio is 1 and nothing clips."""
+    return Algorithm(
+        name="gspo",
+        plan=FixedGroup(params.group_size),
+        credit=GroupCredit(GroupRelative()),
+        objective=Clipped(low=3e-4, high=4e-4, ratio="sequence-mean"),
+        updates=Updates(mini_batches=4),
+    )

@@ -1,0 +1,35 @@
+"""REINFORCE++ with baseline: group-centred rewards, normalised over all tokens of the batch.
+
+arXiv 2501.03262. A group of equal rewards may get a small advantage: the token-weighted mean of
+the batch is not 0. The KL is a loss of its own.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mmrl.algorithm import KL, Algorithm
+from mmrl.algorithms.credit import FixedGroup, Whitened
+from mmrl.algorithms.objectives import Clipped
+from mmrl.config import Section
+
+SUMMARY = "group-centred rewards, normalised over the batch"
+PAPER = "arXiv 2501.03262"
+
+
+class Params(Section):
+    group_size: int = Field(8, gt=1)
+    kl_coefficient: float = Field(0.01, ge=0, description="0: no reference model is loaded")
+    ddof: int = Field(1, ge=0, le=1)
+
+
+def build(params: Params) -> Algorithm:
+    """Fill credit, objective and KL (k2, in the loss)."""
+    beta = params.kl_coefficient
+    return Algorithm(
+        name="reinforce_pp_baseline",
+        plan=FixedGroup(params.group_size),
+        credit=Whitened(params.ddof),
+        objective=Clipped(),
+        kl=KL(beta, "k2") if beta else None,
+    )
