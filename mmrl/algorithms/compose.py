@@ -21,7 +21,17 @@ from typing import Any, TypeVar, cast, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from mmrl import plugins
-from mmrl.algorithm import FROM_DATA, KL, NEEDS, Algorithm, Need, Objective, Reducer, Schedule
+from mmrl.algorithm import (
+    FROM_DATA,
+    KL,
+    NEEDS,
+    Algorithm,
+    Need,
+    Objective,
+    Reducer,
+    Schedule,
+    Updates,
+)
 from mmrl.algorithms.checks import refuse
 from mmrl.algorithms.credit import CREDITS
 from mmrl.algorithms.editors import EDITORS
@@ -34,7 +44,12 @@ from mmrl.errors import UserError
 
 T = TypeVar("T")
 
-_WITH_OPTIONS = {"updates": Updates, "kl": KL, "objective": Clipped, "reducer": Reducer}
+_WITH_OPTIONS: Mapping[str, type[Any]] = {
+    "updates": Updates,
+    "kl": KL,
+    "objective": Clipped,
+    "reducer": Reducer,
+}
 STAGES = ("objective", "reducer", "kl", "updates", "credit", "shape", "edit", "refine")
 
 
@@ -151,13 +166,8 @@ def _options(where: str, default: T, options: Any) -> T:
 
 def _stage_hint(key: str, known: Sequence[str]) -> str:
     """Say where an option that belongs to a stage is written."""
-    for stage, cls in {
-        "updates": Updates,
-        "kl": KL,
-        "objective": Clipped,
-        "reducer": Reducer,
-    }.items():
-        if key in (field.name for field in dataclasses.fields(cls)):
+    for stage, default in _WITH_OPTIONS.items():
+        if key in (field.name for field in dataclasses.fields(default)):
             return f"write it as {stage}.{key}"
     return _hint(key, known)
 
