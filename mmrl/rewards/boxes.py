@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from mmrl.rewards.numbers import NumberPolicy, parse_number
+from mmrl.rewards.json_text import is_number
+from mmrl.rewards.numbers import NumberPolicy, parse_number, write_number
 from mmrl.rewards.parsed import Parsed, malformed, ok
 from mmrl.types import Frame, Space
+
+GoldSpace = Literal["pixels", "unit", "thousand"]
+"""What the numbers of a data set's boxes are: pixels, 0-1 or 0-1000 of the whole source medium."""
 
 _POLICY = NumberPolicy(commas=False, exponent=False, max_characters=24, max_magnitude=9)
 _BRACKETED = re.compile(r"\[([^\[\]]*)\]")
@@ -65,6 +69,49 @@ def parse_box(text: str) -> Parsed[Box]:
     )
 
 
+def box_of(value: Any) -> Parsed[Box]:
+    """Take a JSON value `[x1, y1, x2, y2]` as a box; inverted, empty or huge is malformed."""
+    if not (isinstance(value, list) and len(value) == 4 and all(map(is_number, value))):
+        return malformed("a box is [x1, y1, x2, y2]")
+    box = Box(*map(float, value))
+    if box.x1 >= box.x2 or box.y1 >= box.y2:
+        return malformed(f"inverted or empty box {value}")
+    return ok(box)
+
+
+def gold_box(corners: Any) -> Box:
+    """Take a data set's `[x1, y1, x2, y2]` as a box; anything else raises ValueError."""
+    box = box_of(list(corners) if isinstance(corners, list | tuple) else corners)
+    if box.value is None:
+        raise ValueError(f"gold {corners!r:.80}: {box.reason}")
+    return box.value
+
+
+def xywh_box(numbers: Any) -> Box:
+    """Take a data set's `[x, y, width, height]` (COCO) as a box; else raises ValueError."""
+    if not (isinstance(numbers, list | tuple) and len(numbers) == 4):
+        raise ValueError(f"gold {numbers!r:.80}: not [x, y, width, height]")
+    x, y, width, height = numbers
+    return gold_box([x, y, x + width, y + height])
+
+
+def gold_to_source(box: Box, space: GoldSpace, frame: Frame) -> Box:
+    """Map a gold box in its data set's space to source pixels."""
+    if space == "pixels":
+        return box
+    side = 1.0 if space == "unit" else 1000.0
+    width, height = frame.source_size
+    return Box(
+        box.x1 / side * width, box.y1 / side * height, box.x2 / side * width, box.y2 / side * height
+    )
+
+
+def write_box(box: Box, space: Space) -> str:
+    """Write `[x1, y1, x2, y2]` with as many decimals as the space needs, and no idle zeros."""
+    digits = 4 if space == "unit" else 2
+    return f"[{', '.join(write_number(corner, digits) for corner in box)}]"
+
+
 def to_source(box: Box, space: Space, frame: Frame) -> Box:
     """Map a box the model gave in `space` to source pixels; not clipped to the source.
 
@@ -78,14 +125,17 @@ def from_source(box: Box, space: Space, frame: Frame) -> Box:
     return Box(*frame.from_source(box.x1, box.y1, space), *frame.from_source(box.x2, box.y2, space))
 
 
-def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes of one space, in continuous coordinates (no +1)."""
+def intersection(a: Box, b: Box) -> float:
+    """Shared area of two boxes of one space, in continuous coordinates (no +1)."""
     width = min(a.x2, b.x2) - max(a.x1, b.x1)
     height = min(a.y2, b.y2) - max(a.y1, b.y1)
-    if width <= 0 or height <= 0:
-        return 0.0
-    overlap = width * height
-    return overlap / (a.area + b.area - overlap)
+    return width * height if width > 0 and height > 0 else 0.0
+
+
+def iou(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes of one space."""
+    overlap = intersection(a, b)
+    return overlap / (a.area + b.area - overlap) if overlap else 0.0
 
 
 def _parse_corners(text: str) -> Parsed[Box]:

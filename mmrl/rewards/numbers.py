@@ -91,6 +91,13 @@ def cosine_ramp(
     return 0.5 * (cos(pi * (error - full * size) / ((none - full) * size)) + 1.0)
 
 
+def write_number(value: float, digits: int) -> str:
+    """Write a finite number rounded to that many decimals, without trailing zeros."""
+    text = f"{value:.{digits}f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text
+
+
 def _decimal(match: re.Match[str], policy: NumberPolicy) -> Parsed[Decimal]:
     digits = (match["integer"] or "0").replace(",", "") + (match["fraction"] or "")
     value = Decimal(match["sign"] + digits + (match["exponent"] or ""))
