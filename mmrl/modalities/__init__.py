@@ -6,10 +6,13 @@ from typing import Protocol
 
 from mmrl.types import Media, MediaRef
 
-SHARED = ()
+SHARED = ("messages", "options", "readers", "sound", "source", "worker")
 
 
 class Decode(Protocol):
-    """What a modality module exposes as `decode`; raises MediaError with the reason."""
+    """What a modality module exposes as `decode`; raises MediaError with the reason.
+
+    It also exposes `Options`, the section of settings that a reference's `options` fill in.
+    """
 
     def __call__(self, ref: MediaRef) -> Media: ...

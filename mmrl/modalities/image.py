@@ -8,40 +8,90 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
+from pydantic import Field
 
 from mmrl.errors import MediaError
+from mmrl.modalities import options as opts
+from mmrl.modalities.source import resolve
 from mmrl.types import Frame, Media, MediaRef
 
-MAX_PIXELS = 64_000_000
-"""Sources above this many pixels are refused as decompression bombs before they are decoded."""
+Pixels = npt.NDArray[np.uint8]
+
+
+class Options(opts.Options):
+    crop: tuple[int, int, int, int] | None = Field(
+        None, description="x0, y0, x1, y1 in source pixels, upright"
+    )
+    size: tuple[int, int] | None = Field(None, description="width, height to scale to")
+    min_pixels: int | None = Field(None, gt=0, description="smaller pictures are scaled up")
+    max_pixels: int | None = Field(None, gt=0, description="larger pictures are scaled down")
+    max_source_pixels: int = Field(
+        64_000_000, gt=0, description="refused as a decompression bomb above, before decoding"
+    )
+    max_aspect_ratio: float = Field(
+        200.0, ge=1, description="longer side over shorter; above it no model sees anything"
+    )
 
 
 def decode(ref: MediaRef) -> Media:
     """Read an image upright as RGB uint8 [H, W, 3].
 
     EXIF rotation is applied, transparency is laid over white, 16-bit greys are scaled to 8 bits.
-    Raises MediaError for a missing, unreadable, truncated or oversized file.
+    Raises MediaError for a missing, unreadable, truncated, oversized or thread-like picture.
     """
+    return read(ref, opts.of(ref, Options))
+
+
+def read(ref: MediaRef, options: Options) -> Media:
+    """Decode with options that are known to be valid; the Frame remembers the crop."""
     with warnings.catch_warnings():
         # Pillow warns between one and two times its own limit; ours is checked from the header.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = _upright_rgb(ref.source)
-    array = np.array(image)
-    digest = hashlib.sha256(repr((array.shape, "image")).encode() + array.tobytes()).hexdigest()
-    return Media(ref.kind, array, Frame(source_size=image.size), digest)
+        image = _upright_rgb(resolve(ref, options), options.max_source_pixels)
+    frame = Frame(source_size=image.size, crop=options.crop)
+    if options.crop is not None:
+        image = _cropped(image, options.crop)
+    width, height = image.size
+    if max(width, height) > options.max_aspect_ratio * min(width, height):
+        raise MediaError(
+            f"image of {width} x {height} pixels is over max_aspect_ratio="
+            f"{options.max_aspect_ratio:g}"
+        )
+    array: Pixels = np.array(_scaled(image, options))
+    return Media(ref.kind, array, frame, pixel_hash(array))
 
 
-def _upright_rgb(source: Path | bytes) -> Image.Image:
+def pixel_hash(array: Pixels) -> str:
+    """A hash of the decoded pixels: equal pictures share features however they were stored."""
+    return hashlib.sha256(repr((array.shape, "image")).encode() + array.tobytes()).hexdigest()
+
+
+def _cropped(image: Image.Image, crop: tuple[int, int, int, int]) -> Image.Image:
+    x0, y0, x1, y1 = crop
+    if not (0 <= x0 < x1 <= image.width and 0 <= y0 < y1 <= image.height):
+        raise MediaError(f"crop {crop} is not inside {image.width} x {image.height} pixels")
+    return image.crop(crop)
+
+
+def _scaled(image: Image.Image, options: Options) -> Image.Image:
+    """Scale to the options' size or pixel budget; the model's processor scales again."""
+    pixels = image.width * image.height
+    wanted = max(min(pixels, options.max_pixels or pixels), options.min_pixels or 0)
+    scale = (wanted / pixels) ** 0.5
+    size = options.size or (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
+
+
+def _upright_rgb(source: Path | bytes, max_pixels: int) -> Image.Image:
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
             width, height = opened.size
-            if width * height > MAX_PIXELS:
-                raise MediaError(f"image of {width} x {height} pixels is over {MAX_PIXELS}")
+            if width * height > max_pixels:
+                raise MediaError(f"image of {width} x {height} pixels is over {max_pixels}")
             opened.load()
             return _to_rgb(ImageOps.exif_transpose(opened))
-    except FileNotFoundError:
-        raise MediaError(f"no image at {source!s}") from None
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise MediaError(f"not a readable image: {error}") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
@@ -52,8 +102,9 @@ def _upright_rgb(source: Path | bytes) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         grey = np.asarray(image, dtype=np.float64)
-        scale = 257.0 if grey.max(initial=0) > 255 else 1.0
-        image = Image.fromarray(np.clip(grey / scale, 0, 255).astype(np.uint8), mode="L")
+        # Only a 16-bit file says how far its greys reach; the others hold 8 or 16 bits.
+        wide = image.mode.startswith("I;16") or grey.max(initial=0) > 255
+        image = Image.fromarray(np.clip(grey / (257.0 if wide else 1.0), 0, 255).astype(np.uint8))
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         layered = image.convert("RGBA")
         white = Image.new("RGBA", layered.size, (255, 255, 255, 255))

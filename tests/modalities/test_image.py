@@ -22,7 +22,7 @@ def png(image: Image.Image, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def read(source: bytes | Path) -> np.ndarray:
+def read(source: bytes | Path | str) -> np.ndarray:
     return decode(MediaRef("image", source)).array
 
 
@@ -86,16 +86,19 @@ def bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        (b"", "not a readable image"),
+        (b"", "empty image file"),
         (b"not an image", "not a readable image"),
         (png(Image.effect_noise((64, 64), 50))[:600], "damaged image"),
         (bomb(60_000, 60_000), "3600000000|over"),
         (bomb(9_000, 9_000), "over 64000000"),
         (Path("/nonexistent/a.png"), "no image at"),
+        (png(Image.new("RGB", (10_000, 10))), "max_aspect_ratio"),
+        ("https://example.org/a.png", "remote media are refused"),
+        ("ftp://example.org/a.png", "not a path or"),
     ],
-    ids=["empty", "text", "truncated", "bomb", "large", "missing"],
+    ids=["empty", "text", "truncated", "bomb", "large", "missing", "thread", "remote", "ftp"],
 )
-def test_bad_images_are_refused_with_the_reason(source: bytes | Path, reason: str) -> None:
+def test_bad_images_are_refused_with_the_reason(source: bytes | Path | str, reason: str) -> None:
     with pytest.raises(MediaError, match=reason):
         read(source)
 

@@ -1,0 +1,183 @@
+"""Video readers behind one face: torchcodec, PyAV, decord. They run in a decoding child.
+
+A reader is opened on a path or on encoded bytes and then asked for frames by number. Numbers
+count in presentation order, so that all readers mean the same frame by the same number.
+"""
+
+from __future__ import annotations
+
+import bisect
+import importlib
+import io
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mmrl.errors import MediaError
+
+Name = Literal["torchcodec", "pyav", "decord"]
+ORDER: tuple[Name, ...] = ("torchcodec", "pyav", "decord")
+Source = Path | bytes
+Pixels = npt.NDArray[np.uint8]
+
+
+class Reader(Protocol):
+    """An opened video: its shape, and frames by number."""
+
+    num_frames: int
+    fps: float
+    """Mean frames a second."""
+    seconds: float
+    """Length from the start of the first frame to the end of the last."""
+    size: tuple[int, int]
+    """Width and height of the upright picture."""
+
+    def index_at(self, seconds: float) -> int:
+        """The number of the first frame shown at or after a time from the start."""
+        ...
+
+    def read(self, indices: Sequence[int]) -> tuple[Pixels, list[float]]:
+        """Frames uint8 [n, H, W, 3] in ascending order, and when each is shown, in seconds."""
+        ...
+
+
+def open_video(source: Source, name: Name | None) -> tuple[Reader, str]:
+    """Open with the named reader, or the first that is installed; also its name and version.
+
+    Raises MediaError if none is installed or the file is not a readable video.
+    """
+    for candidate in (name,) if name else ORDER:
+        try:
+            module = importlib.import_module(_MODULES[candidate])
+        except (ImportError, RuntimeError, OSError) as error:
+            # torchcodec without FFmpeg's libraries fails with RuntimeError, decord with OSError.
+            if name:
+                raise MediaError(f"video reader {name} cannot be loaded: {error}") from None
+            continue
+        label = f"{candidate} {version(_PACKAGES[candidate])}"
+        try:
+            return _READERS[candidate](source, module), label
+        except MediaError:
+            raise
+        except Exception as error:  # decoders raise anything on damaged files
+            raise MediaError(f"not a readable video ({candidate}): {_brief(error)}") from None
+    raise MediaError("no video reader is installed: pip install 'mmrl[video]'")
+
+
+_MODULES: dict[Name, str] = {"torchcodec": "torchcodec.decoders", "pyav": "av", "decord": "decord"}
+_PACKAGES: dict[Name, str] = {"torchcodec": "torchcodec", "pyav": "av", "decord": "decord"}
+
+
+class TorchCodec:
+    """Seeks by an exact scan of the file."""
+
+    def __init__(self, source: Source, module: Any) -> None:
+        self._decoder = module.VideoDecoder(source, dimension_order="NHWC", seek_mode="exact")
+        found = self._decoder.metadata
+        self.num_frames, self.fps = int(found.num_frames), float(found.average_fps or 0)
+        self._begin = float(found.begin_stream_seconds)
+        self.seconds = float(found.end_stream_seconds) - self._begin
+        frame = self._decoder.get_frame_at(0).data
+        self.size = (int(frame.shape[1]), int(frame.shape[0]))
+
+    def index_at(self, seconds: float) -> int:
+        low, high = 0, self.num_frames
+        while low < high:
+            middle = (low + high) // 2
+            shown = self._decoder.get_frame_at(middle).pts_seconds - self._begin
+            low, high = (middle + 1, high) if shown < seconds - EPSILON else (low, middle)
+        return low
+
+    def read(self, indices: Sequence[int]) -> tuple[Pixels, list[float]]:
+        batch = self._decoder.get_frames_at(list(indices))
+        return batch.data.numpy(), [float(t) - self._begin for t in batch.pts_seconds]
+
+
+EPSILON = 1e-6  # seconds; timestamps are rounded to the file's own clock
+
+
+class PyAV:
+    """Knows every timestamp from the packets; decodes from the key frame before each request."""
+
+    def __init__(self, source: Source, module: Any) -> None:
+        opened = io.BytesIO(source) if isinstance(source, bytes) else str(source)
+        self._container = module.open(opened)
+        self._stream = self._container.streams.best("video")
+        if self._stream is None:
+            raise MediaError("no video stream in the file")
+        self._base = float(self._stream.time_base)
+        packets = [p for p in self._container.demux(self._stream) if p.pts is not None]
+        if not packets:
+            raise MediaError("no frames in the video")
+        self._pts = sorted(p.pts for p in packets)
+        self.num_frames = len(self._pts)
+        last = max(packets, key=lambda p: p.pts)
+        length = last.pts + (last.duration or 0) - self._pts[0]
+        self.seconds = float(length * self._base)
+        self.fps = self.num_frames / self.seconds if self.seconds > 0 else 0.0
+        first = next(iter(self._frames(0)))
+        self.size = (first.width, first.height)
+        if first.rotation % 180:
+            self.size = self.size[::-1]
+
+    def index_at(self, seconds: float) -> int:
+        return bisect.bisect_left(self._pts, (seconds - EPSILON) / self._base + self._pts[0])
+
+    def read(self, indices: Sequence[int]) -> tuple[Pixels, list[float]]:
+        wanted = {self._pts[i] for i in indices}
+        found: dict[int, Pixels] = {}
+        for frame in self._frames(min(indices)):
+            if frame.pts in wanted:
+                found[frame.pts] = _upright(frame)
+                if len(found) == len(wanted):
+                    break
+        if len(found) < len(wanted):
+            raise MediaError(f"{len(wanted) - len(found)} of {len(wanted)} frames do not decode")
+        shown = [self._pts[i] for i in indices]
+        return np.stack([found[p] for p in shown]), [
+            float((p - self._pts[0]) * self._base) for p in shown
+        ]
+
+    def _frames(self, index: int) -> Any:
+        self._container.seek(self._pts[index], stream=self._stream, backward=True)
+        return self._container.decode(self._stream)
+
+
+def _upright(frame: Any) -> Pixels:
+    pixels: Pixels = frame.to_ndarray(format="rgb24")
+    return np.rot90(pixels, k=frame.rotation // 90) if frame.rotation else pixels
+
+
+class Decord:
+    """Indexes the file when it is opened."""
+
+    def __init__(self, source: Source, module: Any) -> None:
+        opened = io.BytesIO(source) if isinstance(source, bytes) else str(source)
+        self._reader = module.VideoReader(opened, num_threads=1)
+        self.num_frames = len(self._reader)
+        if not self.num_frames:
+            raise MediaError("no frames in the video")
+        self._times = self._reader.get_frame_timestamp(range(self.num_frames))
+        self._begin = float(self._times[0, 0])
+        self.seconds = float(self._times[-1, 1]) - self._begin
+        self.fps = self.num_frames / self.seconds if self.seconds > 0 else 0.0
+        height, width = self._reader[0].shape[:2]
+        self.size = (int(width), int(height))
+
+    def index_at(self, seconds: float) -> int:
+        return int(np.searchsorted(self._times[:, 0] - self._begin, seconds - EPSILON))
+
+    def read(self, indices: Sequence[int]) -> tuple[Pixels, list[float]]:
+        pixels: Pixels = self._reader.get_batch(list(indices)).asnumpy()
+        return pixels, [float(self._times[i, 0]) - self._begin for i in indices]
+
+
+_READERS: dict[Name, Any] = {"torchcodec": TorchCodec, "pyav": PyAV, "decord": Decord}
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,153 @@
+"""Video -> frames within a budget, each with its number and time in the source, and its sound.
+
+Decoding happens in a child process with a deadline. Frames are chosen by number, evenly over the
+clip, first and last included, as the model families' own processors choose them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from mmrl.errors import MediaError
+from mmrl.modalities import options as opts
+from mmrl.modalities import readers, sound, worker
+from mmrl.modalities.readers import Name, Pixels, Reader
+from mmrl.modalities.sound import Samples
+from mmrl.modalities.source import resolve
+from mmrl.types import Frame, Media, MediaRef
+
+SHORTEST_SECONDS = 1e-3
+
+
+class Options(opts.Options):
+    reader: Name | None = Field(None, description="default: the first that is installed")
+    fps: float = Field(2.0, gt=0, description="frames a second of the clip")
+    frames: int | None = Field(None, gt=0, description="number of frames, instead of fps")
+    min_frames: int = Field(2, gt=0)
+    max_frames: int = Field(128, gt=0)
+    start: float = Field(0.0, ge=0, description="start of the clip in seconds")
+    end: float | None = Field(None, gt=0, description="end of the clip; default: of the video")
+    max_seconds: float = Field(3600.0, gt=0, description="length limit of the clip")
+    max_frame_pixels: int = Field(602_112, gt=0, description="larger frames are scaled down")
+    max_total_pixels: int = Field(90_316_800, gt=0, description="of all frames together")
+    max_aspect_ratio: float = Field(200.0, ge=1)
+    audio: bool = Field(False, description="also take the video's own sound")
+    rate: int = Field(16_000, gt=0, description="samples a second of that sound")
+
+
+def decode(ref: MediaRef) -> Media:
+    """Read a clip as uint8 [frames, H, W, 3], and its sound where asked for.
+
+    The Frame says which frames these are in the source and when they are shown. Raises MediaError
+    for a damaged or too long video, a decoder that hangs, a clip outside the video, and sound that
+    is asked for and not there.
+    """
+    options = opts.of(ref, Options)
+    source = resolve(ref, options)
+    arguments = options.model_dump(mode="json")
+    header, (array,) = worker.run(
+        f"{__name__}:read_clip", source, arguments, options.timeout_seconds
+    )
+    frame = Frame(
+        source_size=tuple(header["size"]),
+        seconds=tuple(header["seconds"]),
+        indices=tuple(header["indices"]),
+        fps=header["fps"],
+        reader=header["reader"],
+    )
+    track = _track(source, options, header["clip"]) if options.audio else None
+    digest = hashlib.sha256(repr((array.shape, "video", frame.seconds)).encode())
+    digest.update(array.data)
+    digest.update(b"" if track is None else track.tobytes())
+    rate = options.rate if options.audio else 0
+    return Media("video", array, frame, digest.hexdigest(), track=track, rate=rate)
+
+
+def read_clip(source: Path | bytes, arguments: Mapping[str, Any]) -> worker.Decoded:
+    """Choose, decode and scale down a clip's frames; runs in a decoding child."""
+    options = Options.model_validate(arguments)
+    reader, label = readers.open_video(source, options.reader)
+    first, last, clip = _clip(reader, options)
+    indices = choose(first, last, clip[1] - clip[0], options)
+    try:
+        frames, seconds = reader.read(indices)
+    except MediaError:
+        raise
+    except Exception as error:  # decoders raise anything on damaged files
+        reason = " ".join(str(error).split())[:200]
+        raise MediaError(f"damaged video: {reason}") from None
+    height, width = frames.shape[1:3]
+    if max(width, height) > options.max_aspect_ratio * min(width, height):
+        raise MediaError(f"frames of {width} x {height} pixels are over max_aspect_ratio")
+    header = {
+        "size": (width, height),
+        "fps": reader.fps,
+        "reader": label,
+        "indices": indices,
+        "seconds": seconds,
+        "clip": clip,
+    }
+    return header, [_scaled(frames, options)]
+
+
+def choose(first: int, last: int, seconds: float, options: Options) -> list[int]:
+    """Frame numbers evenly over first..last (both included), within the frame budget."""
+    available = last - first + 1
+    wanted = options.frames or round(seconds * options.fps)
+    count = min(max(wanted, options.min_frames), options.max_frames, available)
+    return [int(i) for i in np.linspace(first, last, count).round()]
+
+
+def _clip(reader: Reader, options: Options) -> tuple[int, int, tuple[float, float]]:
+    """Numbers of the first and last frame of the clip, and its start and end in seconds."""
+    # A file may not say how long its only frame is shown.
+    length = reader.seconds or SHORTEST_SECONDS
+    end = length if options.end is None else min(options.end, length)
+    if options.start >= end:
+        raise MediaError(
+            f"clip {options.start:g} to {end:g} s is not inside a video of {length:g} s"
+        )
+    if end - options.start > options.max_seconds:
+        raise MediaError(
+            f"clip of {end - options.start:g} s is over max_seconds={options.max_seconds:g}: "
+            "give a start and an end"
+        )
+    first = reader.index_at(options.start) if options.start else 0
+    last = (reader.index_at(end) if options.end is not None else reader.num_frames) - 1
+    # A clip between two frames shows the one before it.
+    first = min(first, reader.num_frames - 1)
+    return first, max(first, last), (options.start, end)
+
+
+def _scaled(frames: Pixels, options: Options) -> Pixels:
+    """Scale frames [n, H, W, 3] down to the pixel budgets, sides kept in proportion."""
+    count, height, width = frames.shape[:3]
+    budget = min(options.max_frame_pixels, options.max_total_pixels // count)
+    if height * width <= budget:
+        return frames
+    scale = math.sqrt(budget / (height * width))
+    size = (max(1, math.floor(width * scale)), max(1, math.floor(height * scale)))
+    small = [Image.fromarray(f).resize(size, Image.Resampling.BICUBIC) for f in frames]
+    return np.stack([np.asarray(image) for image in small])
+
+
+def _track(source: Path | bytes, options: Options, clip: tuple[float, float]) -> Samples:
+    """The clip's sound from its start to its end; silence where the sound sets in later."""
+    header, (samples,) = worker.run(
+        "mmrl.modalities.sound:read_container",
+        source,
+        {"start": clip[0], "end": clip[1]},
+        options.timeout_seconds,
+    )
+    heard = sound.resample(sound.mono(samples), header["rate"], options.rate)
+    late = round(max(header["first"] - clip[0], 0.0) * options.rate)
+    track = np.concatenate([np.zeros(late, dtype=np.float32), heard])
+    return track[: math.ceil((clip[1] - clip[0]) * options.rate)]

@@ -1,0 +1,151 @@
+"""Decoding in child processes: a decoder that hangs or crashes takes no run with it.
+
+The parent sends a job (JSON, then the encoded bytes where there is no file) over a socket and gets
+back a JSON header and raw arrays: nothing that a broken decoder could send is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmrl.errors import MediaError
+
+Array = npt.NDArray[Any]
+Decoded = tuple[Mapping[str, Any], Sequence[Array]]
+Job = Callable[[Path | bytes, Mapping[str, Any]], Decoded]
+
+STARTUP_SECONDS = 60.0
+MAX_HEADER_BYTES = 1 << 24
+MAX_ARRAY_BYTES = 1 << 34
+MAX_IDLE = 8
+
+_idle: list[_Child] = []
+_lock = threading.Lock()
+
+
+def run(
+    job: str, source: Path | bytes, arguments: Mapping[str, Any], timeout_seconds: float
+) -> tuple[dict[str, Any], list[Array]]:
+    """Run `module:function` on a source in a child; raises MediaError, also at the deadline.
+
+    The function takes the source and its arguments, and returns a JSON header and arrays.
+    """
+    with _lock:
+        child = _idle.pop() if _idle else None
+    fresh = child is None
+    child = child or _Child()
+    allowed = timeout_seconds + (STARTUP_SECONDS if fresh else 0.0)
+    try:
+        header, arrays = child.ask(job, source, arguments, allowed)
+    except TimeoutError:
+        child.kill()
+        raise MediaError(f"decoding took over {timeout_seconds:g} s and was stopped") from None
+    except (EOFError, OSError) as error:
+        child.kill()
+        raise MediaError(f"the decoder crashed ({type(error).__name__})") from None
+    except BaseException:
+        child.kill()
+        raise
+    with _lock:
+        if len(_idle) < MAX_IDLE:
+            _idle.append(child)
+            child = None
+    if child is not None:
+        child.kill()
+    if "error" in header:
+        raise MediaError(str(header["error"]))
+    return header, arrays
+
+
+class _Child:
+    """One child process and the parent's end of its socket."""
+
+    def __init__(self) -> None:
+        self._connection, theirs = Pipe()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                # Decoders write to stderr what also arrives as their error.
+                stderr=subprocess.DEVNULL,
+            )
+
+    def ask(
+        self, job: str, source: Path | bytes, arguments: Mapping[str, Any], seconds: float
+    ) -> tuple[dict[str, Any], list[Array]]:
+        in_memory = isinstance(source, bytes)
+        request = {"job": job, "arguments": dict(arguments), "in_memory": in_memory}
+        if not isinstance(source, bytes):
+            request["path"] = os.fspath(source)
+        self._connection.send_bytes(json.dumps(request).encode())
+        if isinstance(source, bytes):
+            self._connection.send_bytes(source)
+        if not self._connection.poll(seconds):
+            raise TimeoutError
+        header: dict[str, Any] = json.loads(self._connection.recv_bytes(MAX_HEADER_BYTES))
+        return header, [self._array(*described) for described in header.pop("arrays")]
+
+    def _array(self, dtype: str, shape: list[int]) -> Array:
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if size > MAX_ARRAY_BYTES:
+            raise EOFError(f"array of {size} bytes")
+        array: Array = np.empty(shape, dtype=np.dtype(dtype))
+        if size:
+            self._connection.recv_bytes_into(array.data.cast("B"))
+        return array
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._connection.close()
+
+
+def main() -> None:
+    """Serve the parent until its end of the socket closes."""
+    connection = Connection(int(sys.argv[1]))
+    try:
+        while True:
+            serve(connection)
+    except (EOFError, OSError):
+        pass
+    finally:
+        os._exit(0)  # threads of a decoder must not keep the process alive
+
+
+def serve(connection: Connection) -> None:
+    """Answer one job; whatever a decoder raises becomes the error of the medium."""
+    request = json.loads(connection.recv_bytes())
+    source = connection.recv_bytes() if request["in_memory"] else Path(request["path"])
+    module, _, name = request["job"].partition(":")
+    arrays: Sequence[Array] = ()
+    header: dict[str, Any]
+    try:
+        job: Job = getattr(importlib.import_module(module), name)
+        found, arrays = job(source, request["arguments"])
+        header = dict(found)
+    except MediaError as error:
+        header = {"error": str(error)}
+    except Exception as error:  # decoders face untrusted data
+        header = {"error": f"{type(error).__name__}: {error}"[:500]}
+    header["arrays"] = [(array.dtype.str, array.shape) for array in arrays]
+    connection.send_bytes(json.dumps(header).encode())
+    for array in arrays:
+        if array.size:
+            connection.send_bytes(np.ascontiguousarray(array).data.cast("B"))
+
+
+if __name__ == "__main__":
+    main()

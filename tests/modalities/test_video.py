@@ -1,0 +1,212 @@
+"""Clips: frames by number and time, budgets, sound on the same timeline, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmrl.errors import MediaError
+from mmrl.modalities import worker
+from mmrl.modalities.video import Options, choose, decode
+from mmrl.types import Media, MediaRef
+
+av = pytest.importorskip("av", reason="PyAV writes the test videos")
+
+READERS = ("torchcodec", "pyav", "decord")
+RATE = 16_000
+
+
+def clip(
+    frames: int = 20,
+    fps: int = 10,
+    size: tuple[int, int] = (64, 48),
+    step_seconds: Fraction | None = None,
+    tone_seconds: float = 0.0,
+) -> bytes:
+    """An H.264 clip whose frame i is grey 10 * i, with a 440 Hz tone for `tone_seconds`."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        step = step_seconds or Fraction(1, fps)
+        sound = container.add_stream("aac", rate=RATE, layout="mono") if tone_seconds else None
+        for i in range(frames):
+            pixels = np.full((size[1], size[0], 3), 10 * i % 250, dtype=np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = round(i * step * 90_000), Fraction(1, 90_000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if sound is not None:
+            wave = 0.5 * np.sin(2 * np.pi * 440 * np.arange(int(tone_seconds * RATE)) / RATE)
+            heard = av.AudioFrame.from_ndarray(wave[None].astype(np.float32), "fltp", "mono")
+            heard.sample_rate = RATE
+            container.mux(sound.encode(heard))
+            container.mux(sound.encode(None))
+    return buffer.getvalue()
+
+
+def read(source: bytes | Path | str, **options: object) -> Media:
+    return decode(MediaRef("video", source, options))
+
+
+@pytest.fixture(params=READERS)
+def reader(request: pytest.FixtureRequest) -> str:
+    pytest.importorskip({"pyav": "av"}.get(request.param, request.param))
+    return str(request.param)
+
+
+def test_every_reader_gives_the_same_frames(reader: str) -> None:
+    media = read(clip(), reader=reader, frames=4, start=0.45, end=1.6)
+    # Frames are 0.1 s apart: the clip holds those shown from 0.5 s to 1.5 s.
+    assert media.frame.indices == (5, 8, 12, 15)
+    assert media.frame.seconds == pytest.approx((0.5, 0.8, 1.2, 1.5), abs=1e-4)
+    assert media.array[:, 20, 20, 0].tolist() == pytest.approx([50, 80, 120, 150], abs=4)
+    assert media.frame.fps == pytest.approx(10, rel=0.01)
+    assert media.frame.source_size == (64, 48)
+    assert media.frame.reader.startswith(reader)
+
+
+def test_frame_rate_and_budgets() -> None:
+    assert len(read(clip(), fps=4.0).array) == 8
+    assert len(read(clip(), fps=4.0, max_frames=3).array) == 3
+    assert len(read(clip(), fps=0.01, min_frames=2).array) == 2
+    small = read(clip(), frames=2, max_frame_pixels=800)
+    assert small.array.shape == (2, 24, 32, 3)
+    assert small.frame.source_size == (64, 48)
+    shared = read(clip(), frames=10, max_total_pixels=8000)
+    assert shared.array.shape == (10, 24, 32, 3)
+
+
+def test_choice_is_even_and_includes_both_ends() -> None:
+    assert choose(0, 9, 10.0, Options(fps=0.4)) == [0, 3, 6, 9]
+    assert choose(3, 4, 1.0, Options(fps=30.0)) == [3, 4]
+
+
+def test_one_frame(reader: str) -> None:
+    media = read(clip(frames=1), reader=reader)
+    assert media.array.shape == (1, 48, 64, 3)
+    assert media.frame.indices == (0,)
+
+
+def test_four_hours_are_refused_and_a_clip_of_them_is_not(reader: str) -> None:
+    film = clip(frames=25, step_seconds=Fraction(600), fps=1)
+    with pytest.raises(MediaError, match="over max_seconds=3600"):
+        read(film, reader=reader)
+    part = read(film, reader=reader, start=7200.0, end=9000.0, frames=3)
+    assert part.frame.seconds == pytest.approx((7200, 7800, 8400))
+
+
+def test_own_sound_is_on_the_same_timeline() -> None:
+    media = read(clip(tone_seconds=2.0), audio=True, start=0.5, end=1.5)
+    assert media.track is not None and media.rate == RATE
+    assert len(media.track) == RATE
+    spectrum = np.abs(np.fft.rfft(media.track))
+    assert spectrum.argmax() == 440  # one second: bins are 1 Hz
+    with pytest.raises(MediaError, match="audio"):
+        read(clip(), audio=True)
+
+
+def test_hash_tells_frames_order_times_and_sound_apart() -> None:
+    one = clip(tone_seconds=2.0)
+    hashes = {
+        read(one, frames=4).hash,
+        read(one, frames=4, audio=True).hash,
+        read(one, frames=4, end=1.0).hash,
+        read(one, frames=4, start=1.0).hash,
+    }
+    assert len(hashes) == 4
+    assert read(one, frames=4).hash == read(one, frames=4).hash
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "reason"),
+    [
+        (clip()[:900], {}, "not a readable video|damaged video|no frames"),
+        (b"not a video at all", {}, "not a readable video"),
+        (b"", {}, "empty video file"),
+        (Path("/nonexistent/a.mp4"), {}, "no video at"),
+        (clip(), {"start": 5.0}, "not inside a video"),
+        (clip(), {"start": 1.0, "end": 0.5}, "not inside a video"),
+        (clip(), {"speed": 2}, "unknown key 'speed'"),
+        (clip(size=(2000, 2)), {}, "max_aspect_ratio"),
+        ("https://example.org/a.mp4", {}, "remote media are refused"),
+    ],
+    ids=["cut", "text", "empty", "missing", "after", "reversed", "option", "thread", "remote"],
+)
+def test_bad_videos_are_refused_with_the_reason(
+    source: bytes | Path | str, options: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(MediaError, match=reason):
+        read(source, **options)
+
+
+def test_a_decoder_that_hangs_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setattr(worker, "STARTUP_SECONDS", 2.0)
+    monkeypatch.setattr(worker, "_idle", [])
+    started = time.monotonic()
+    with pytest.raises(MediaError, match=r"took over 0.5 s and was stopped"):
+        worker.run("hanging_decoder:hang", b"x", {}, 0.5)
+    assert time.monotonic() - started < 30
+
+
+def test_a_decoder_that_crashes_is_an_error_of_its_medium(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setattr(worker, "_idle", [])
+    with pytest.raises(MediaError, match="the decoder crashed"):
+        worker.run("hanging_decoder:crash", b"x", {}, 30)
+    assert read(clip(), frames=2).array.shape[0] == 2
+
+
+# Real files, where MMRL_TEST_DATA names the folder that holds them.
+
+
+def real(name: str) -> Path:
+    folder = os.environ.get("MMRL_TEST_DATA")
+    if not folder:
+        pytest.skip("MMRL_TEST_DATA is not set: no real media")
+    found = sorted(Path(folder).rglob(name))
+    if not found:
+        pytest.skip(f"no {name} under MMRL_TEST_DATA")
+    return found[0]
+
+
+def test_real_clip_has_the_times_of_its_frame_table(reader: str) -> None:
+    table = json.loads(real("nasa_13013.mp4.stream3.all_frames_info.json").read_text())
+    media = read(real("nasa_13013.mp4"), reader=reader, frames=40)
+    shown = [float(table[i]["pts_time"]) for i in media.frame.indices]
+    assert media.frame.indices[-1] == len(table) - 1
+    assert media.frame.seconds == pytest.approx(shown, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["nasa_13013.mp4", "h265_video.mp4", "av1_video.mkv"])
+def test_real_clips_look_the_same_through_every_reader(name: str) -> None:
+    path = real(name)
+    seen = {}
+    for reader in READERS:
+        try:
+            seen[reader] = read(path, reader=reader, frames=5)
+        except MediaError as error:
+            # decord ships an FFmpeg without an AV1 decoder.
+            assert (name, reader) == ("av1_video.mkv", "decord"), error
+    first = seen["torchcodec"]
+    for media in seen.values():
+        assert media.frame.indices == first.frame.indices
+        difference = np.abs(media.array.astype(int) - first.array.astype(int))
+        assert difference.mean() < 1  # another FFmpeg rounds colours differently
+
+
+def test_real_clip_keeps_its_sound() -> None:
+    media = read(real("nasa_13013.mp4"), audio=True, start=2.0, end=4.0)
+    assert media.track is not None
+    assert len(media.track) == pytest.approx(2 * RATE, abs=RATE * 0.05)
+    assert media.track.std() > 0.01
