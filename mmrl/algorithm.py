@@ -17,7 +17,7 @@ module in `mmrl.algorithms` exposes `SUMMARY`, `PAPER`, `Params` (a config secti
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -41,7 +41,6 @@ Need = Literal[
     "key_steps",
     "variants",
     "answers",
-    "budgets",
     "pass_rates",
     "gradient_norms",
     "value_estimates",
@@ -59,7 +58,6 @@ NEEDS: Mapping[Need, str] = {
     "key_steps": "key steps in every record (`key_steps` in its meta)",
     "variants": "several variants of every prompt (`rewrites` in its meta)",
     "answers": "the final answer of every response",
-    "budgets": "the score of every response at each thinking budget",
     "pass_rates": "a pass rate in every record (`pass_rate` in its meta)",
     "gradient_norms": "gradient norms of probe responses to every prompt",
     "value_estimates": "an offline estimate of every prompt's value",
@@ -164,7 +162,7 @@ class Sampler(Protocol):
         self, groups: Sequence[Group], samples: Sequence[TrainSample], context: Context
     ) -> None:
         """Take in a step's scored groups (before editing) and the train samples made of them."""
-        ...
+        return None
 
 
 @dataclass(frozen=True)
@@ -290,7 +288,7 @@ class Algorithm:
     @property
     def needs(self) -> frozenset[Need]:
         """Everything its stages need beyond rewards and sampled log-probs."""
-        own = [stage.needs for stage in self.stages() if isinstance(stage, Stage)]
+        own = [needs for stage in self.stages() for needs in _nested_needs(stage)]
         reference: frozenset[Need] = frozenset({"reference"} if self.kl else ())
         return self.extra_needs.union(reference, *own)
 
@@ -354,6 +352,15 @@ class Algorithm:
         if kl.placement == "token-reward":
             return replace(group, extra={**group.extra, "penalties": penalties})
         return with_rewards(group, group.rewards - np.array([p.sum() for p in penalties]))
+
+
+def _nested_needs(stage: object) -> Iterator[frozenset[Need]]:
+    """The needs of a stage, and of the stages among its options."""
+    if isinstance(stage, Stage):
+        yield stage.needs
+    if is_dataclass(stage):
+        for option in fields(stage):
+            yield from _nested_needs(getattr(stage, option.name))
 
 
 def carried(group: Group, need: Need) -> Any:

@@ -51,7 +51,6 @@ class ResponseCase(Section):
     state: str = ""
     states: tuple[str, ...] = ()
     answer: str | None = None
-    budgets: tuple[float, ...] = ()
     logprobs_under: Mapping[str, tuple[float, ...]] = Field(default_factory=dict)
 
 
@@ -252,8 +251,6 @@ def _group(
         extra["steps"] = [[TokenSpan(*step) for step in r.steps] for r in given]
     if any(r.answer is not None for r in given):
         extra["answers"] = [r.answer for r in given]
-    if any(r.budgets for r in given):
-        extra["budgets"] = [np.array(r.budgets) for r in given]
     if index < len(case.greedy):
         extra["greedy"] = case.greedy[index]
     return Group(prompt, tuple(made), tuple(_score(r) for r in given), extra)

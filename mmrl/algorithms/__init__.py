@@ -1,6 +1,8 @@
 """Algorithms, one file each; the modules in `SHARED` hold the pure parts they are made of."""
 
 SHARED = (
+    "advantage_estimation",
+    "answers",
     "catalogue",
     "checks",
     "compose",
@@ -8,10 +10,12 @@ SHARED = (
     "editors",
     "key_steps",
     "objectives",
+    "pairs",
     "refiners",
     "replay",
     "samplers",
     "schedules",
     "shapers",
+    "turns",
     "variants",
 )

@@ -10,6 +10,7 @@ from typing import Any
 from mmrl import plugins
 from mmrl.algorithm import NEEDS, Algorithm, Reducer, Updates, one_variant
 from mmrl.algorithms.compose import compose
+from mmrl.algorithms.credit import FixedGroup
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ def filled(algorithm: Algorithm) -> dict[str, object]:
         "kl": None,
         "updates": Updates(),
     }
+    if not isinstance(algorithm.plan, FixedGroup):
+        idle["plan"] = None
     found = {stage: getattr(algorithm, stage) for stage in idle}
     return {stage: value for stage, value in found.items() if value != idle[stage]}
 

@@ -1,0 +1,93 @@
+"""Credit with a critic: generalised advantage estimates of every token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from mmrl.algorithm import Context, Need, Stage, carried
+from mmrl.algorithms.credit import gae, outcomes, pair, token_rewards, whitened
+from mmrl.types import Floats, Group, TrainSample
+
+Lambda = Callable[[int], float]
+"""Lambda of a response from its length in tokens."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same lambda for every response."""
+
+    value: float
+
+    def __call__(self, length: int) -> float:
+        return self.value
+
+
+@dataclass(frozen=True)
+class LengthAdaptive:
+    """lambda = 1 - 1 / (alpha x length), within [0, 1]. VAPO, arXiv 2504.05118."""
+
+    alpha: float = 0.05
+
+    def __call__(self, length: int) -> float:
+        return max(0.0, 1 - 1 / (self.alpha * length)) if length else 0.0
+
+
+@dataclass(frozen=True)
+class WithCritic(Stage):
+    """GAE over a response's tokens, its reward at the last one, minus its KL penalties.
+
+    A truncated response is worth its last value if `bootstrap`, else nothing, after its end.
+    Right answers are marked for objectives that imitate them. `critic_lam` is the lambda of the
+    critic's targets.
+    """
+
+    gamma: float
+    lam: Lambda
+    critic_lam: float
+    bootstrap: bool = False
+    whiten: bool = True
+    part: str | None = None
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"values"})
+    spends_penalties: ClassVar[bool] = True
+
+    def __call__(self, groups: list[Group], context: Context) -> list[TrainSample]:
+        samples = [
+            replace(sample, positive=bool(right > 0))
+            for index, group in enumerate(groups)
+            for sample, right in zip(
+                pair(group, self.estimates(group), index), outcomes(group, self.part), strict=True
+            )
+        ]
+        return whitened(samples, 1, 1e-8) if self.whiten else samples
+
+    def estimates(self, group: Group) -> list[Floats]:
+        """Advantages [T] of every response."""
+        return [
+            gae(
+                rewards,
+                values,
+                self.gamma,
+                self.lam(len(values)),
+                float(values[-1]) if self.bootstrap and response.truncated and len(values) else 0.0,
+            )
+            for rewards, values, response in zip(
+                token_rewards(group), carried(group, "values"), group.responses, strict=True
+            )
+        ]
+
+    def targets(self, group: Group) -> list[Floats]:
+        """What the critic learns [T] from every response."""
+        return [
+            value_targets(rewards, values, self.gamma, self.critic_lam)
+            for rewards, values in zip(token_rewards(group), carried(group, "values"), strict=True)
+        ]
+
+
+def value_targets(rewards: Floats, values: Floats, gamma: float, lam: float) -> Floats:
+    """What a critic learns [T]: advantages plus values; at lambda 1 the plain returns."""
+    return np.asarray(gae(rewards, values, gamma, lam) + values)

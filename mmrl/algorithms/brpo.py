@@ -1,0 +1,94 @@
+"""BRPO: credit by thinking budget, against a response's own past and against its group.
+
+AnytimeReasoner, arXiv 2505.13438. Steps of a response are its thinking segments, each with the
+mean score of the summaries written at its cut; summaries are groups of their own, with centred
+rewards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from mmrl.algorithm import Algorithm, Context, Need, Stage, TokenSpan, carried
+from mmrl.algorithms.credit import FixedGroup, GroupCredit
+from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.turns import by_turn
+from mmrl.config import Section
+from mmrl.errors import UserError
+from mmrl.types import Floats, Group
+
+SUMMARY = "budget-relative advantages of thinking segments"
+PAPER = "arXiv 2505.13438"
+
+
+class Params(Section):
+    group_size: int = Field(8, gt=0)
+    prior: Literal["uniform", "linear"] = Field("uniform", description="chances of the budgets")
+
+
+@dataclass(frozen=True)
+class BudgetRelative(Stage):
+    """Advantages [T]: every thinking segment gets that of its budget."""
+
+    prior: Literal["uniform", "linear"]
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"steps"})
+
+    def __call__(self, group: Group, context: Context) -> list[Floats]:
+        spans: Sequence[Sequence[TokenSpan]] = carried(group, "steps")
+        if len({len(row) for row in spans}) > 1:
+            raise UserError("brpo needs the same number of thinking segments in every response")
+        scores = np.array([[span.value or 0.0 for span in row] for row in spans])
+        values = budget_advantages(scores, chances(scores.shape[1], self.prior))
+        return [
+            by_turn(response, row, value.tolist())
+            for response, row, value in zip(group.responses, spans, values, strict=True)
+        ]
+
+
+def chances(count: int, prior: Literal["uniform", "linear"]) -> Floats:
+    """Probability of each budget; linear favours long ones."""
+    weights = np.ones(count) if prior == "uniform" else np.arange(1.0, count + 1)
+    return np.asarray(weights / weights.sum())
+
+
+def own_past(scores: Floats, prior: Floats) -> Floats:
+    """V1 [G, S]: a response's earlier scores, later ones counting double, times what is left."""
+    powers = 2.0 ** np.arange(scores.shape[1])
+    before = np.cumsum(scores * powers, axis=1) - scores * powers
+    weights = np.cumsum(powers) - powers
+    return np.asarray(before / np.maximum(weights, 1.0) * _left(prior))
+
+
+def returns(scores: Floats, prior: Floats) -> Floats:
+    """Expected score [G, S] over the budgets from each one on."""
+    return np.asarray(np.cumsum((scores * prior)[:, ::-1], axis=1)[:, ::-1])
+
+
+def budget_advantages(scores: Floats, prior: Floats) -> Floats:
+    """Advantages [G, S]: returns minus a mix of own past and group mean; alone, own past and 0."""
+    count = scores.shape[1]
+    reached = returns(scores, prior)
+    place = np.arange(count)
+    group = reached.mean(axis=0) if len(scores) > 1 else np.zeros(count)
+    baseline = (place * own_past(scores, prior) + (count - place) * group) / count
+    return np.asarray(reached - baseline)
+
+
+def _left(prior: Floats) -> Floats:
+    return np.asarray(np.cumsum(prior[::-1])[::-1])
+
+
+def build(params: Params) -> Algorithm:
+    """Fill credit."""
+    return Algorithm(
+        name="brpo",
+        plan=FixedGroup(params.group_size),
+        credit=GroupCredit(BudgetRelative(params.prior)),
+        objective=Clipped(),
+    )

@@ -1,0 +1,30 @@
+"""DPO on the best and the worst response to each prompt. arXiv 2305.18290."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mmrl.algorithm import Algorithm, Reducer
+from mmrl.algorithms.credit import FixedGroup, GroupCredit
+from mmrl.algorithms.objectives import Preference
+from mmrl.algorithms.pairs import BestAgainstWorst
+from mmrl.config import Section
+
+SUMMARY = "preference of the best over the worst response"
+PAPER = "arXiv 2305.18290"
+
+
+class Params(Section):
+    group_size: int = Field(8, gt=1)
+    beta: float = Field(0.1, gt=0)
+
+
+def build(params: Params) -> Algorithm:
+    """Fill credit, objective and reducer."""
+    return Algorithm(
+        name="dpo",
+        plan=FixedGroup(params.group_size),
+        credit=GroupCredit(BestAgainstWorst()),
+        objective=Preference("dpo", params.beta),
+        reducer=Reducer("group-mean"),
+    )

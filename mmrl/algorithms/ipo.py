@@ -1,0 +1,34 @@
+"""IPO on the best and the worst response to each prompt.
+
+arXiv 2310.12036. TRL averages log-probs over tokens, OpenRLHF sums them.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mmrl.algorithm import Algorithm, Reducer
+from mmrl.algorithms.credit import FixedGroup, GroupCredit
+from mmrl.algorithms.objectives import Preference
+from mmrl.algorithms.pairs import BestAgainstWorst
+from mmrl.config import Section
+
+SUMMARY = "squared preference loss of the best and the worst response"
+PAPER = "arXiv 2310.12036"
+
+
+class Params(Section):
+    group_size: int = Field(8, gt=1)
+    beta: float = Field(0.1, gt=0)
+    average: bool = Field(False, description="mean instead of summed log-probs")
+
+
+def build(params: Params) -> Algorithm:
+    """Fill credit, objective and reducer."""
+    return Algorithm(
+        name="ipo",
+        plan=FixedGroup(params.group_size),
+        credit=GroupCredit(BestAgainstWorst()),
+        objective=Preference("ipo", params.beta, params.average),
+        reducer=Reducer("group-mean"),
+    )

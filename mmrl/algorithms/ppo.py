@@ -1,0 +1,37 @@
+"""PPO: generalised advantage estimates from a critic, clipped ratio.
+
+arXiv 1707.06347; GAE, arXiv 1506.02438. The KL stands in the rewards of tokens.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mmrl.algorithm import KL, Algorithm, Updates
+from mmrl.algorithms.advantage_estimation import Constant, WithCritic
+from mmrl.algorithms.credit import FixedGroup
+from mmrl.algorithms.objectives import Clipped
+from mmrl.config import Section
+
+SUMMARY = "clipped policy gradient with a critic"
+PAPER = "arXiv 1707.06347"
+
+
+class Params(Section):
+    group_size: int = Field(1, gt=0)
+    gamma: float = Field(1.0, gt=0, le=1)
+    lam: float = Field(0.95, ge=0, le=1)
+    kl_coefficient: float = Field(0.0, ge=0, description="0: no reference model is loaded")
+
+
+def build(params: Params) -> Algorithm:
+    """Fill credit, objective, KL (k1, in the rewards of tokens) and updates."""
+    beta = params.kl_coefficient
+    return Algorithm(
+        name="ppo",
+        plan=FixedGroup(params.group_size),
+        credit=WithCritic(params.gamma, Constant(params.lam), critic_lam=params.lam),
+        objective=Clipped(),
+        kl=KL(beta, "k1", "token-reward") if beta else None,
+        updates=Updates(mini_batches=4),
+    )

@@ -1,0 +1,34 @@
+"""RAFT++: RAFT with the importance ratio and its clip.
+
+Minimal-RL, arXiv 2504.11343.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mmrl.algorithm import KL, Algorithm, Reducer, Updates
+from mmrl.algorithms.credit import FixedGroup, GroupCredit, RawReward
+from mmrl.algorithms.objectives import Clipped
+from mmrl.config import Section
+
+SUMMARY = "rejection sampling with a clipped ratio"
+PAPER = "arXiv 2504.11343"
+
+
+class Params(Section):
+    group_size: int = Field(4, gt=0)
+    kl_coefficient: float = Field(0.001, ge=0, description="0: no reference model is loaded")
+
+
+def build(params: Params) -> Algorithm:
+    """Fill credit, objective, reducer, KL and updates."""
+    return Algorithm(
+        name="raft_pp",
+        plan=FixedGroup(params.group_size),
+        credit=GroupCredit(RawReward(floor=0.0)),
+        objective=Clipped(),
+        reducer=Reducer("token-mean"),
+        kl=KL(params.kl_coefficient) if params.kl_coefficient else None,
+        updates=Updates(mini_batches=4),
+    )

@@ -1,0 +1,31 @@
+"""RCS: reward-based curriculum sampling in two stages. arXiv 2504.13592."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mmrl.algorithm import Algorithm
+from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.samplers import HardStage
+from mmrl.config import Section
+
+SUMMARY = "a second stage on the samples that are not solved"
+PAPER = "arXiv 2504.13592"
+
+
+class Params(Section):
+    group_size: int = Field(8, gt=1)
+    first_steps: int = Field(60, gt=0, description="steps on all samples")
+    full: float = Field(2.0, gt=0, description="the most one response can earn")
+
+
+def build(params: Params) -> Algorithm:
+    """Fill the prompt sampler; the rest is GRPO."""
+    return Algorithm(
+        name="rcs",
+        sampler=HardStage(params.first_steps, params.full),
+        plan=FixedGroup(params.group_size),
+        credit=GroupCredit(GroupRelative()),
+        objective=Clipped(),
+    )

@@ -1,0 +1,37 @@
+"""REBEL: regression of log-ratio differences on reward differences.
+
+arXiv 2404.16767. Two responses a prompt in the paper; with more, all pairs. The KL stands in the
+reward.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mmrl.algorithm import KL, Algorithm, Reducer, Updates
+from mmrl.algorithms.credit import FixedGroup, GroupCredit, RawReward
+from mmrl.algorithms.objectives import REBEL
+from mmrl.config import Section
+
+SUMMARY = "regresses differences of log-ratios on differences of rewards"
+PAPER = "arXiv 2404.16767"
+
+
+class Params(Section):
+    group_size: int = Field(2, gt=1)
+    eta: float = Field(1.0, gt=0)
+    kl_coefficient: float = Field(0.05, ge=0, description="0: no reference model is loaded")
+
+
+def build(params: Params) -> Algorithm:
+    """Fill credit, objective, reducer, KL (k1, in the reward) and updates."""
+    beta = params.kl_coefficient
+    return Algorithm(
+        name="rebel",
+        plan=FixedGroup(params.group_size),
+        credit=GroupCredit(RawReward()),
+        objective=REBEL(params.eta),
+        reducer=Reducer("group-mean"),
+        kl=KL(beta, "k1", "reward") if beta else None,
+        updates=Updates(passes=4),
+    )

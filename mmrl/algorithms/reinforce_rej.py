@@ -1,0 +1,37 @@
+"""Reinforce-Rej: raw rewards, without the groups that are all right or all wrong.
+
+Minimal-RL, arXiv 2504.11343. Rewards must be +1 and -1: with 0 and 1 it never pushes a wrong
+answer down (the released scorer returns 0 and 1).
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mmrl.algorithm import KL, Algorithm, Reducer, Updates
+from mmrl.algorithms.credit import FixedGroup, GroupCredit, RawReward
+from mmrl.algorithms.editors import DropUniform
+from mmrl.algorithms.objectives import Clipped
+from mmrl.config import Section
+
+SUMMARY = "raw rewards, groups without contrast dropped"
+PAPER = "arXiv 2504.11343"
+
+
+class Params(Section):
+    group_size: int = Field(4, gt=0)
+    kl_coefficient: float = Field(0.001, ge=0, description="0: no reference model is loaded")
+
+
+def build(params: Params) -> Algorithm:
+    """Fill editing, credit, objective, reducer, KL and updates."""
+    return Algorithm(
+        name="reinforce_rej",
+        plan=FixedGroup(params.group_size),
+        edit=(DropUniform(),),
+        credit=GroupCredit(RawReward()),
+        objective=Clipped(),
+        reducer=Reducer("token-mean"),
+        kl=KL(params.kl_coefficient) if params.kl_coefficient else None,
+        updates=Updates(mini_batches=4),
+    )

@@ -1,0 +1,35 @@
+"""S-GRPO: a random part of each response's tokens enters the loss (a variant).
+
+arXiv 2504.20834. Its constants are not published.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mmrl.algorithm import Algorithm
+from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.refiners import RandomTokens
+from mmrl.config import Section
+
+SUMMARY = "trains on a random part of the tokens (variant)"
+PAPER = "arXiv 2504.20834"
+
+
+class Params(Section):
+    group_size: int = Field(8, gt=0)
+    first: int = Field(32, ge=0, description="tokens that always count")
+    share: float = Field(0.3, ge=0, le=1, description="chance of every later token")
+    most: int = Field(256, gt=0, description="tokens of a response in all")
+
+
+def build(params: Params) -> Algorithm:
+    """Fill refining; the rest is GRPO."""
+    return Algorithm(
+        name="s_grpo",
+        plan=FixedGroup(params.group_size),
+        credit=GroupCredit(GroupRelative()),
+        refine=(RandomTokens(params.first, params.share, params.most),),
+        objective=Clipped(),
+    )

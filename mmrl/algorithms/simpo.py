@@ -1,0 +1,31 @@
+"""SimPO on the best and the worst response to each prompt. arXiv 2405.14734."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mmrl.algorithm import Algorithm, Reducer
+from mmrl.algorithms.credit import FixedGroup, GroupCredit
+from mmrl.algorithms.objectives import SimPO
+from mmrl.algorithms.pairs import BestAgainstWorst
+from mmrl.config import Section
+
+SUMMARY = "preference by mean log-prob, without a reference"
+PAPER = "arXiv 2405.14734"
+
+
+class Params(Section):
+    group_size: int = Field(8, gt=1)
+    beta: float = Field(2.0, gt=0)
+    margin: float = Field(0.5, description="gamma")
+
+
+def build(params: Params) -> Algorithm:
+    """Fill credit, objective and reducer."""
+    return Algorithm(
+        name="simpo",
+        plan=FixedGroup(params.group_size),
+        credit=GroupCredit(BestAgainstWorst()),
+        objective=SimPO(params.beta, params.margin),
+        reducer=Reducer("group-mean"),
+    )

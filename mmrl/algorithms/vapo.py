@@ -1,0 +1,40 @@
+"""VAPO: value-based training for long chains.
+
+arXiv 2504.05118: lambda by length, critic targets at lambda 1, token-mean loss, clip-higher, and
+the likelihood of right answers.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mmrl.algorithm import KL, Algorithm, Reducer, Updates
+from mmrl.algorithms.advantage_estimation import LengthAdaptive, WithCritic
+from mmrl.algorithms.credit import FixedGroup
+from mmrl.algorithms.objectives import Clipped
+from mmrl.config import Section
+
+SUMMARY = "PPO with length-adaptive lambda, clip-higher and imitation of right answers"
+PAPER = "arXiv 2504.05118"
+
+
+class Params(Section):
+    group_size: int = Field(16, gt=0)
+    gamma: float = Field(1.0, gt=0, le=1)
+    alpha: float = Field(0.05, gt=0, description="lambda = 1 - 1 / (alpha x length)")
+    imitation: float = Field(0.1, ge=0)
+    kl_coefficient: float = Field(0.0, ge=0, description="0: no reference model is loaded")
+
+
+def build(params: Params) -> Algorithm:
+    """Fill credit, objective, KL (k1, in the rewards of tokens) and updates."""
+    beta = params.kl_coefficient
+    return Algorithm(
+        name="vapo",
+        plan=FixedGroup(params.group_size),
+        credit=WithCritic(params.gamma, LengthAdaptive(params.alpha), critic_lam=1.0),
+        objective=Clipped(low=0.2, high=0.28, imitation=params.imitation),
+        reducer=Reducer("token-mean"),
+        kl=KL(beta, "k1", "token-reward") if beta else None,
+        updates=Updates(mini_batches=4),
+    )

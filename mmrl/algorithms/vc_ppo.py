@@ -1,0 +1,38 @@
+"""VC-PPO: the critic is trained first, and learns plain returns (lambda 1).
+
+arXiv 2503.01491. `critic_lam` is the lambda of the critic's targets.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mmrl.algorithm import KL, Algorithm, Updates
+from mmrl.algorithms.advantage_estimation import Constant, WithCritic
+from mmrl.algorithms.credit import FixedGroup
+from mmrl.algorithms.objectives import Clipped
+from mmrl.config import Section
+
+SUMMARY = "PPO with a pre-trained critic and separate lambdas"
+PAPER = "arXiv 2503.01491"
+
+
+class Params(Section):
+    group_size: int = Field(1, gt=0)
+    gamma: float = Field(1.0, gt=0, le=1)
+    lam: float = Field(0.95, ge=0, le=1)
+    critic_lam: float = Field(1.0, ge=0, le=1)
+    kl_coefficient: float = Field(0.0, ge=0, description="0: no reference model is loaded")
+
+
+def build(params: Params) -> Algorithm:
+    """Fill credit, objective, KL (k1, in the rewards of tokens) and updates."""
+    beta = params.kl_coefficient
+    return Algorithm(
+        name="vc_ppo",
+        plan=FixedGroup(params.group_size),
+        credit=WithCritic(params.gamma, Constant(params.lam), params.critic_lam),
+        objective=Clipped(),
+        kl=KL(beta, "k1", "token-reward") if beta else None,
+        updates=Updates(mini_batches=4),
+    )
