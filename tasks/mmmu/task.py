@@ -29,6 +29,7 @@ from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
 
 _PLACEHOLDER = re.compile(r"<image (\d+)>")
 _DECIMALS = 2
+MAX_IMAGES = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +58,16 @@ class Task(contract.Task):
         """Ask a record of the MMMU/MMMU form: `question` with `<image n>`, `image_n`, `options`."""
         fields = record.fields
         gold = _gold(fields)
+        images = _images(record)
         question, hint = str(fields["question"]), "The answer is a single word, phrase or number."
         if isinstance(gold, Choice):
             question, hint = f"{question}\n{format_options(gold.options)}", INSTRUCTION
-        images = {
-            int(column.removeprefix("image_")): MediaRef("image", media_source(record, value))
-            for column, value in fields.items()
-            if re.fullmatch(r"image_\d+", column) and value
-        }
         grammar = TagAnswer(self.think)
         return Sample(
             id=record.id,
             task=self.name,
             parts=(
-                *interleave_numbered(question, _PLACEHOLDER, images),
+                *interleave_numbered(question, _placeholder(images), images),
                 Text(f"\n{grammar.instruction()} {hint}"),
             ),
             gold=gold,
@@ -114,6 +111,21 @@ def _gold(fields: Mapping[str, Any]) -> Choice | Open:
     if not answers or not all(answers):
         raise ValueError(f"open question with an empty answer: {answer!r:.60}")
     return Open(answers)
+
+
+def _images(record: Record) -> dict[int, MediaRef]:
+    """Images by number; one that the question shows but the record lacks raises ValueError."""
+    columns = {n: record.fields.get(f"image_{n}") for n in range(1, MAX_IMAGES + 1)}
+    images = {n: MediaRef("image", media_source(record, v)) for n, v in columns.items() if v}
+    shown = set(map(int, _PLACEHOLDER.findall(str(record.fields["question"]))))
+    if not shown <= images.keys():
+        raise ValueError(f"the question shows images {sorted(shown)}, there are {sorted(images)}")
+    return images
+
+
+def _placeholder(images: Mapping[int, MediaRef]) -> re.Pattern[str]:
+    """Options of the validation set name images up to 30 that no record has: those stay text."""
+    return re.compile(rf"<image ({'|'.join(map(str, images)) or '(?!)'})>")
 
 
 def _listed(value: Any) -> Sequence[Any]:
