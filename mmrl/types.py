@@ -198,7 +198,9 @@ class Prompt:
     `compact_ids` has one placeholder for each medium; `ids` [L] has one for each feature row.
     `positions` is [axes, L] (three rope axes, or one; floating point where a family spaces video
     frames by fractions); a response starts at `next_position`. `blocks` [L] numbers, from 1, the
-    runs of tokens that see each other both ways; 0 is causal, None is causal throughout.
+    runs of tokens that see each other both ways, in all layers or only in those with a sliding
+    window; 0 is causal, None is causal throughout. `media` and `frames` are in the order of the
+    sample's parts, `placed` in the order of the placeholders (some templates put images first).
     `space` is the coordinate convention the model family answers in.
     """
 
@@ -210,6 +212,13 @@ class Prompt:
     media: tuple[EncodedMedium, ...]
     space: Space
     blocks: Ints | None = None
+    blocks_slide_only: bool = False
+    order: tuple[int, ...] | None = None
+
+    @property
+    def placed(self) -> tuple[EncodedMedium, ...]:
+        """The media in the order of their placeholders."""
+        return self.media if self.order is None else tuple(self.media[i] for i in self.order)
 
     @property
     def frames(self) -> tuple[Frame, ...]:

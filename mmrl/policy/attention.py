@@ -22,8 +22,19 @@ NAME = "mmrl_shared_prefix"
 class Layout(Protocol):
     """Who sees whom among the flat tokens of one forward pass."""
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Attend; query [N, H, D], key and value [N, K, D] -> [N, H, D]."""
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        window: int | None = None,
+    ) -> Tensor:
+        """Attend; query [N, H, D], key and value [N, K, D] -> [N, H, D].
+
+        With a `window`, a token sees only the last `window` tokens before and with itself.
+        """
         ...
 
 
@@ -56,12 +67,13 @@ def attention(
     """Attention in transformers' calling convention: query [1, H, N, D] -> output [1, N, H, D]."""
     assert _active, f"{NAME} attention needs an active layout"
     assert query.shape[0] == 1, "shared-prefix rows are flat: batch size 1"
-    assert sliding_window is None, "sliding-window layers are not supported by this layout"
+    unknown = {"softcap", "s_aux"} & {name for name, value in kwargs.items() if value is not None}
+    assert not unknown, f"attention with {unknown} is not supported by this layout"
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     flat_query, flat_key, flat_value = (x[0].transpose(0, 1) for x in (query, key, value))
     layer = module.layer_idx
     assert isinstance(layer, int)
-    out = _active[-1].attend(layer, flat_query, flat_key, flat_value, scale)
+    out = _active[-1].attend(layer, flat_query, flat_key, flat_value, scale, sliding_window)
     return out.unsqueeze(0), None
 
 

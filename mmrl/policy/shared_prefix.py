@@ -2,6 +2,8 @@
 
     flat tokens   [prompt p][response 1][response 2]...[prompt q][response 1]...
     positions     a response continues its prompt's positions, as if it were alone with it
+    sees          what came before it among prompt and own tokens; in a layer with a sliding
+                  window, the last of those; within a block of the prompt, what comes after too
 
 The prompt, its media and its keys are computed once for the whole group. The last response token
 is never fed: nothing is predicted from it.
@@ -10,7 +12,7 @@ is never fed: nothing is predicted from it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -39,9 +41,10 @@ class SharedPrefix:
 
     `ids` [N], `positions` [axes, N]. `predictors` [M] is the flat index that predicts each
     response token, in row order; `targets` [M] the token it predicts. `prompts` [P, L] and
-    `responses` [S, R] hold flat indices, padded with 0; `owner` [S] is a response's prompt;
-    `mask` [S, 1, R, L + R] what a response token sees; `inverse` [N] where a flat token stands
-    among the padded outputs.
+    `responses` [S, R] hold flat indices, padded with 0; `lengths` [P] are the prompts' own;
+    `owner` [S] is a response's prompt; `mask` [S, 1, R, L + R] what a response token sees;
+    `inverse` [N] where a flat token stands among the padded outputs. `blocks` [P, L] numbers the
+    tokens that see each other both ways, 0 for none; no prompt has any where it is None.
     """
 
     ids: Tensor
@@ -53,17 +56,63 @@ class SharedPrefix:
     owner: Tensor
     mask: Tensor
     inverse: Tensor
+    lengths: Tensor
+    blocks: Tensor | None = None
+    blocks_slide_only: bool = False
+    _masks: dict[int | None, tuple[Tensor | None, Tensor]] = field(default_factory=dict)
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Prompts attend causally to themselves; responses to their prompt and themselves."""
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        window: int | None = None,
+    ) -> Tensor:
+        """Prompts attend to themselves; responses to their prompt and themselves."""
+        prompt_mask, response_mask = self.masks(window)
         prompt_q, prompt_k, prompt_v = (_padded(x, self.prompts) for x in (query, key, value))
-        outputs = [_flat(sdpa(prompt_q, prompt_k, prompt_v, scale))]
+        outputs = [_flat(sdpa(prompt_q, prompt_k, prompt_v, scale, prompt_mask))]
         if self.responses.numel():
             own_q, own_k, own_v = (_padded(x, self.responses) for x in (query, key, value))
             keys = torch.cat([prompt_k[self.owner], own_k], dim=2)
             values = torch.cat([prompt_v[self.owner], own_v], dim=2)
-            outputs.append(_flat(sdpa(own_q, keys, values, scale, self.mask)))
+            outputs.append(_flat(sdpa(own_q, keys, values, scale, response_mask)))
         return torch.cat(outputs)[self.inverse]
+
+    def masks(self, window: int | None) -> tuple[Tensor | None, Tensor]:
+        """What prompts see [P, 1, L, L] (None: causal) and responses see, in one kind of layer."""
+        longest = self.prompts.shape[1] + self.responses.shape[1]
+        if window is not None and window >= longest and not self.blocks_slide_only:
+            window = None
+        if window not in self._masks:
+            prompt = self._prompt_mask(window)
+            response = self.mask if window is None else self.mask & self._near(window)
+            self._masks[window] = prompt, response
+        return self._masks[window]
+
+    def _prompt_mask(self, window: int | None) -> Tensor | None:
+        blocks = None if self.blocks_slide_only and window is None else self.blocks
+        if blocks is None and window is None:
+            return None
+        place = torch.arange(self.prompts.shape[1], device=self.prompts.device)
+        distance = place[:, None] - place
+        seen = (distance >= 0).expand(len(self.prompts), -1, -1)
+        if blocks is not None:
+            seen = seen | ((blocks[:, :, None] == blocks[:, None]) & (blocks[:, :, None] > 0))
+        if window is not None:
+            seen = seen & (distance < window)
+        return seen[:, None]
+
+    def _near(self, window: int) -> Tensor:
+        """[S, 1, R, L + R]: keys at most `window` tokens back, counted in prompt and response."""
+        own = torch.arange(self.responses.shape[1], device=self.prompts.device)
+        place = torch.arange(self.prompts.shape[1], device=self.prompts.device)
+        to_own = (own[:, None] - own).expand(len(self.owner), -1, -1)
+        start = self.lengths[self.owner][:, None, None]
+        distance = torch.cat([start + own[:, None] - place, to_own], dim=2)
+        return (distance < window)[:, None]
 
 
 def _padded(flat: Tensor, index: Tensor) -> Tensor:
@@ -96,8 +145,13 @@ def lay_out(rows: Sequence[SharedRow], device: torch.device) -> SharedPrefix:
         "owner": owner,
         "mask": _response_mask(np.array(prompt_lengths)[owner], flat_fed, prompts.shape[1]),
         "inverse": _inverse(prompts, prompt_lengths, responses, flat_fed),
+        "lengths": np.array(prompt_lengths),
     }
-    return SharedPrefix(**{name: torch.from_numpy(a).to(device) for name, a in arrays.items()})
+    if any(row.prompt.blocks is not None for row in rows):
+        arrays["blocks"] = _blocks(rows, prompts.shape[1])
+    tensors = {name: torch.from_numpy(a).to(device) for name, a in arrays.items()}
+    slide_only = any(row.prompt.blocks_slide_only for row in rows)
+    return SharedPrefix(**tensors, blocks_slide_only=slide_only)
 
 
 _EMPTY = np.zeros(0, dtype=np.int64)
@@ -122,11 +176,19 @@ def _index(starts: Sequence[int], lengths: Sequence[int]) -> Ints:
     return index
 
 
+def _blocks(rows: Sequence[SharedRow], width: int) -> Ints:
+    blocks = np.zeros((len(rows), width), dtype=np.int64)
+    for i, row in enumerate(rows):
+        if row.prompt.blocks is not None:
+            blocks[i, : len(row.prompt.blocks)] = row.prompt.blocks
+    return blocks
+
+
 def _row_ids(row: SharedRow) -> Ints:
     return np.concatenate([row.prompt.ids, *(r[:-1] for r in row.responses)])
 
 
-def _row_positions(row: SharedRow) -> Ints:
+def _row_positions(row: SharedRow) -> np.ndarray:
     axes = row.prompt.positions.shape[0]
     continued = [
         np.broadcast_to(

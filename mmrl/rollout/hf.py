@@ -69,11 +69,19 @@ class Prefill:
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        window: int | None = None,
+    ) -> Tensor:
         """Attend as the training rows do, and keep [P, K, L, D] keys and values."""
         self.keys[layer] = key[self._rows.prompts].transpose(1, 2).contiguous()
         self.values[layer] = value[self._rows.prompts].transpose(1, 2).contiguous()
-        return self._rows.attend(layer, query, key, value, scale)
+        return self._rows.attend(layer, query, key, value, scale, window)
 
 
 @dataclass
@@ -82,7 +90,7 @@ class Decoding:
 
     `seats` [P, W] says which live responses belong to a prompt, so that the prompt's keys are
     read once for all of them; `seat_of` [S] is a response's place in the flattened seats.
-    `hidden_keys` [P, 1, 1, L] is minus infinity at padding.
+    `hidden_keys` [P, 1, 1, L] is minus infinity at padding; `prompt_lengths` [P].
     """
 
     prompt_keys: dict[int, Tensor]
@@ -92,9 +100,18 @@ class Decoding:
     seats: Tensor
     seat_of: Tensor
     hidden_keys: Tensor
+    prompt_lengths: Tensor
     length: int = 0
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        window: int | None = None,
+    ) -> Tensor:
         """Joint softmax over prompt and own keys; query [S, H, D], key and value [S, K, D]."""
         live, heads, dim = query.shape
         kv_heads = key.shape[1]
@@ -105,14 +122,22 @@ class Decoding:
 
         grouped = (query * scale).view(live, kv_heads, heads // kv_heads, dim)
         seated = self._seat(grouped)
-        to_prompt = self._unseat(
-            seated @ self.prompt_keys[layer].transpose(2, 3) + self.hidden_keys, grouped
-        )
-        weights = torch.cat([to_prompt, grouped @ own_k.transpose(2, 3)], dim=-1).softmax(-1)
+        hidden = self.hidden_keys if window is None else self._beyond(window)
+        to_prompt = self._unseat(seated @ self.prompt_keys[layer].transpose(2, 3) + hidden, grouped)
+        to_own = grouped @ own_k.transpose(2, 3)
+        if window is not None and self.length >= window:
+            to_own[..., : self.length + 1 - window] = float("-inf")
+        weights = torch.cat([to_prompt, to_own], dim=-1).softmax(-1)
         prompt_width = to_prompt.shape[-1]
         on_prompt = self._seat(weights[..., :prompt_width]) @ self.prompt_values[layer]
         out = self._unseat(on_prompt, grouped) + weights[..., prompt_width:] @ own_v
         return out.reshape(live, heads, dim)
+
+    def _beyond(self, window: int) -> Tensor:
+        """`hidden_keys` with the prompt's tokens that the window has left behind hidden too."""
+        place = torch.arange(self.hidden_keys.shape[-1], device=self.hidden_keys.device)
+        lost = place <= (self.prompt_lengths + self.length - window)[:, None]
+        return self.hidden_keys.masked_fill(lost[:, None, None], float("-inf"))
 
     def _seat(self, rows: Tensor) -> Tensor:
         """[S, K, R, X] -> [P, K, W * R, X]: the responses of a prompt side by side."""
@@ -200,6 +225,7 @@ class Batch:
             seats=seats,
             seat_of=seat_of,
             hidden_keys=minus_infinity[:, None, None],
+            prompt_lengths=lengths,
         )
         return self._policy.head(last)[self._owners], decoding
 
