@@ -1,0 +1,5 @@
+"""One box for each frame of a video."""
+
+from mmrl.tasks.tracking.task import Task
+
+__all__ = ["Task"]
