@@ -45,6 +45,13 @@ def test_worked_examples(text: str, expected: float) -> None:
     assert plain(text) == expected
 
 
+def test_format_is_apart_from_accuracy() -> None:
+    task = load_task("gui_grounding")
+    gold = task.sample(Record("1", {**PRO, "bbox": BOX}, Path("root"))).gold
+    answer = Answer("<answer>(15, 15)</answer>", frames=(Frame((100, 100), (100, 100)),))
+    assert dict(task.score(gold, answer).parts) == {"accuracy": 1.0, "format": 0.0}
+
+
 def test_edges_are_a_parameter() -> None:
     assert [plain("(20, 20)", edges=e) for e in ("closed", "open", "last_pixel")] == [1, 0, 0]
     assert [plain("(10, 10)", edges=e) for e in ("closed", "open", "last_pixel")] == [1, 0, 1]

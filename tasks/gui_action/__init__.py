@@ -1,0 +1,5 @@
+"""Predict the next action on a screen."""
+
+from mmrl.tasks.gui_action.task import Task
+
+__all__ = ["Task"]
