@@ -31,6 +31,10 @@ class ModelConfig(Section):
     max_prompt_tokens: int = Field(4096, gt=0)
     min_pixels: int | None = Field(None, gt=0, description="lower pixel budget of an image")
     max_pixels: int | None = Field(None, gt=0, description="upper pixel budget of an image")
+    min_video_pixels: int | None = Field(None, gt=0, description="lower pixel budget of a video")
+    max_video_pixels: int | None = Field(
+        None, gt=0, description="upper pixel budget of a video, a frame's or all: as its family counts"
+    )
 
 
 class RecipeConfig(Section):
