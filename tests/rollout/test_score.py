@@ -195,10 +195,12 @@ def test_a_failing_verifier_is_none_and_counted_and_spares_the_others(
 
 def test_a_memory_hog_is_stopped_at_the_limit(hostile: Path) -> None:
     with Scorer({"h": TaskSpec("hostile")}, 1, 30.0, memory_bytes=2 << 30) as scorer:
-        before, hog, after = scorer.score(jobs("good", "hog", "good"))
+        old, before, hog, after, new = scorer.score(jobs("pid", "good", "hog", "good", "pid"))
         assert hog.reason.startswith("memory: ")
         assert (before.reward, hog.reward, after.reward) == (2.0, None, 2.0)
         assert scorer.counts == {"memory": 1}
+        # What is left of its memory is no basis for the next verdict.
+        assert old.reason != new.reason
 
 
 def test_many_failures_in_one_batch_are_each_blamed_on_their_own_answer(scorer: Scorer) -> None:
