@@ -30,7 +30,8 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: setup lint
-	$(BIN)/python -m pytest -m "not slow and not engines and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
+		-m "not slow and not engines and not gpu"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -39,6 +39,8 @@ from mmrl.trainer import StepResult, Trainer, update_metrics
 from mmrl.transcript import Entry, Transcript, advantages_of
 from mmrl.types import Group, Sample
 
+CONFIG = "config.yaml"
+
 Say = Callable[[str], None]
 
 
@@ -96,16 +98,22 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
 
 def prepare_folder(config: RunConfig, resume: bool, overwrite: bool) -> None:
     """Make the run folder and write the resolved configuration into it."""
-    if config.run.exists() and any(config.run.iterdir()):
-        if overwrite:
-            shutil.rmtree(config.run)
-        elif not resume:
+    if config.run.exists() and any(config.run.iterdir()) and not resume:
+        if not (config.run / CONFIG).is_file():
+            raise UserError(f"{config.run} is not empty and holds no run: choose run=ANOTHER_FOLDER")
+        if not overwrite and _has_results(config.run):
             raise UserError(
                 f"{config.run} holds a run already: pass --resume to go on with it, "
                 "--overwrite to replace it, or run=ANOTHER_FOLDER"
             )
+        shutil.rmtree(config.run)
     config.run.mkdir(parents=True, exist_ok=True)
-    (config.run / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    (config.run / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+
+
+def _has_results(run: Path) -> bool:
+    """False for what a run leaves behind that stopped before its first step or evaluation."""
+    return any((run / name).exists() for name in ("eval_before.json", "metrics.jsonl"))
 
 
 class Run:

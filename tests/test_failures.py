@@ -161,3 +161,10 @@ def test_a_policy_that_wants_placeholders_trains_on(
     start(tmp_path / "run", digits, trainer={"steps": 2})
     rollouts = Journal(tmp_path / "run" / "rollouts.jsonl").rows()
     assert all("<|image_pad|>" not in r["text"] for row in rollouts for r in row["responses"])
+
+
+def test_a_folder_that_holds_no_run_is_never_replaced(tmp_path: Path, digits: Path) -> None:
+    config = validate(RunConfig, run_config(digits, digits), "test")
+    with pytest.raises(UserError, match="holds no run"):
+        train(config, overwrite=True)
+    assert (digits / "digit_count" / "train.jsonl").is_file()

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmrl.errors import UserError
 from mmrl.policy.attention import active_layout
 from mmrl.policy.logprobs import policy_log_softmax
 from mmrl.policy.policy import Policy
@@ -227,7 +228,13 @@ class Batch:
             hidden_keys=minus_infinity[:, None, None],
             prompt_lengths=lengths,
         )
-        return self._policy.head(last)[self._owners], decoding
+        logits = self._policy.head(last)
+        if not torch.isfinite(logits).all():
+            raise UserError(
+                "the policy's logits are not finite: lower optimizer.learning_rate and resume "
+                "from the last checkpoint"
+            )
+        return logits[self._owners], decoding
 
     def _room(self, prompt_cache: dict[int, Tensor]) -> dict[int, Tensor]:
         """Empty [S, K, max_new_tokens, D] caches for the responses' own keys or values."""
