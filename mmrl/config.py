@@ -33,7 +33,9 @@ class ModelConfig(Section):
     max_pixels: int | None = Field(None, gt=0, description="upper pixel budget of an image")
     min_video_pixels: int | None = Field(None, gt=0, description="lower pixel budget of a video")
     max_video_pixels: int | None = Field(
-        None, gt=0, description="upper pixel budget of a video, a frame's or all: as its family counts"
+        None,
+        gt=0,
+        description="upper pixel budget of a video, a frame's or all: as its family counts",
     )
 
 

@@ -1,39 +1,84 @@
 """What a model family knows, and nothing else in the package does: how it takes media.
 
-A module in `mmrl.policy.families` exposes `MODEL_TYPES` (transformers model types it serves) and
+A module in `mmrl.policy.families` exposes `DECLARATION` and
 `build(model, processor, limits) -> Family`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from mmrl.types import EncodedMedium, Media, Prompt, Sample, Space
+from mmrl.types import EncodedMedium, Media, MediaKind, Prompt, Sample, Space
+
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What a family says of itself: listed by `mmrl families`, checked by the tests.
+
+    `towers` are the names, inside the model, of the media encoders and what projects from them;
+    `language` is that of the language layers. `lora_targets` are the linears of a language layer
+    that adapters go to, `lora_parameters` the fused expert weights that need naming as such.
+    `loader` is the transformers class that reads a checkpoint. `shared_prefix` False means that
+    every response is trained and sampled with its own copy of the prompt.
+    """
+
+    model_types: tuple[str, ...]
+    takes: tuple[MediaKind, ...]
+    space: Space
+    towers: tuple[str, ...]
+    language: str
+    lora_targets: tuple[str, ...] = LINEAR
+    lora_parameters: tuple[str, ...] = ()
+    loader: str = "AutoModelForImageTextToText"
+    video_sound: bool = False
+    shared_prefix: bool = True
+    vllm: tuple[MediaKind, ...] = ()
+    notes: str = ""
+
+    @property
+    def lora_pattern(self) -> str:
+        """A regular expression for the full names of the language layers' linears."""
+        return (
+            rf"{self.language.replace('.', chr(92) + '.')}\.\d+\..*({'|'.join(self.lora_targets)})"
+        )
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Budgets a run sets: pixels of an image, tokens of an expanded prompt."""
+    """Budgets a run sets: pixels of an image or video, tokens of an expanded prompt.
+
+    A video's pixels are those of one frame or of all, as the family's own processor counts.
+    """
 
     max_prompt_tokens: int
     min_pixels: int | None = None
     max_pixels: int | None = None
+    min_video_pixels: int | None = None
+    max_video_pixels: int | None = None
 
 
 class Family(Protocol):
     """Placement of media among tokens, their positions, and the coordinate convention."""
 
-    space: Space
+    declaration: Declaration
     placeholder_ids: tuple[int, ...]
     """Tokens that stand for feature rows."""
     banned_ids: tuple[int, ...]
     """Placeholders and the markers around them: never sampled, no probability."""
     end_ids: tuple[int, ...]
     """Tokens that end a response; the first is the one that targets end with."""
+
+    @property
+    def space(self) -> Space:
+        """The coordinate convention of the model's answers."""
+        ...
 
     def encode_medium(self, media: Media) -> EncodedMedium:
         """Run the model's own processor on one medium; raises MediaError if it does not fit."""
@@ -44,15 +89,22 @@ class Family(Protocol):
         ...
 
     def towers(self) -> Sequence[nn.Module]:
-        """The media encoders, for freezing and for counting their calls."""
+        """The media encoders and projectors, encoders first, for counting their calls."""
+        ...
+
+    def tower_parameters(self) -> Sequence[nn.Parameter]:
+        """Everything that features depend on; frozen towers keep their features."""
         ...
 
     def features(self, media: Sequence[EncodedMedium]) -> list[Tensor]:
-        """Run the towers once on these media: one [tokens, hidden] tensor each."""
+        """Run the towers once on these media: one [tokens, width] tensor each."""
         ...
 
-    def media_inputs(
-        self, media: Sequence[EncodedMedium], features: Sequence[Tensor]
-    ) -> Mapping[str, Any]:
-        """Keyword arguments that hand features, in prompt order, to the model's forward."""
+    def feeding(
+        self, ids: Tensor, media: Sequence[EncodedMedium], features: Sequence[Tensor]
+    ) -> AbstractContextManager[Mapping[str, Any]]:
+        """Put features, in placeholder order, in the place of the flat tokens [N] during a forward.
+
+        Gives the keyword arguments that the forward needs besides.
+        """
         ...

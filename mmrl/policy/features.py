@@ -24,7 +24,7 @@ class FeatureStore:
 
     def features(self, media: Sequence[EncodedMedium]) -> list[Tensor]:
         """One [tokens, hidden] tensor a medium, in order; equal media share one tower row."""
-        frozen = not any(p.requires_grad for t in self._family.towers() for p in t.parameters())
+        frozen = not any(p.requires_grad for p in self._family.tower_parameters())
         known = self._kept if frozen else {}
         missing = {m.hash: m for m in media if m.hash not in known}
         fresh: dict[str, Tensor] = {}

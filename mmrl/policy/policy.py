@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
 from mmrl import plugins
@@ -52,14 +53,15 @@ class Policy:
 
         The layout must be active until backward is done; media are encoded once each.
         """
-        media = [medium for prompt in prompts for medium in prompt.media]
-        with self.head.taking():
+        media = [medium for prompt in prompts for medium in prompt.placed]
+        features = self.store.features(media)
+        with self.head.taking(), self.family.feeding(ids, media, features) as inputs:
             self.model(
                 input_ids=ids[None],
                 position_ids=positions[:, None] if len(positions) > 1 else positions,
                 attention_mask=None,
                 use_cache=False,
-                **self.family.media_inputs(media, self.store.features(media)),
+                **inputs,
             )
         return self.head.taken[0]
 
@@ -76,7 +78,7 @@ class Policy:
         """A copy that never changes and needs no gradient: the reference policy."""
         model = copy.deepcopy(self.model).eval().requires_grad_(False)
         limits = Limits(max_prompt_tokens=1)
-        module = plugins.load("family", family_name(model, None))
+        module = plugins.load("family", family_name(model.config.model_type, None))
         return _wrap(model, self.processor, module.build(model, self.processor, limits))
 
     def load_weights(self, folder: Path) -> None:
@@ -95,7 +97,12 @@ def load_policy(config: ModelConfig, device: torch.device | None = None) -> Poli
     path = model_folder(config.path)
     if not (path / "config.json").is_file():
         raise UserError(f"no model at {path}: model.path must hold a transformers config.json")
-    model = AutoModelForImageTextToText.from_pretrained(
+    settings = AutoConfig.from_pretrained(
+        path, trust_remote_code=config.trust_remote_code, local_files_only=True
+    )
+    module = plugins.load("family", family_name(settings.model_type, config.family))
+    loader = getattr(transformers, module.DECLARATION.loader)
+    model = loader.from_pretrained(
         path,
         dtype=DTYPES[config.dtype],
         trust_remote_code=config.trust_remote_code,
@@ -107,12 +114,17 @@ def load_policy(config: ModelConfig, device: torch.device | None = None) -> Poli
     model.to(device or default_device())
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    limits = Limits(config.max_prompt_tokens, config.min_pixels, config.max_pixels)
-    module = plugins.load("family", family_name(model, config.family))
+    limits = Limits(
+        config.max_prompt_tokens,
+        config.min_pixels,
+        config.max_pixels,
+        config.min_video_pixels,
+        config.max_video_pixels,
+    )
     policy = _wrap(model, processor, module.build(model, processor, limits))
     if config.freeze_tower:
-        for tower in policy.family.towers():
-            tower.requires_grad_(False)
+        for parameter in policy.family.tower_parameters():
+            parameter.requires_grad_(False)
     return policy
 
 
@@ -128,13 +140,12 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def family_name(model: Any, wanted: str | None) -> str:
+def family_name(model_type: str, wanted: str | None) -> str:
     """The family to use: the one asked for, or the one that serves the model's type."""
     if wanted is not None:
         return wanted
-    model_type = model.config.model_type
     for name in plugins.available("family"):
-        if model_type in plugins.load("family", name).MODEL_TYPES:
+        if model_type in plugins.load("family", name).DECLARATION.model_types:
             return name
     raise UserError(f"no family serves model type '{model_type}': see `mmrl families`")
 

@@ -59,7 +59,7 @@ class SharedPrefix:
     lengths: Tensor
     blocks: Tensor | None = None
     blocks_slide_only: bool = False
-    _masks: dict[int | None, tuple[Tensor | None, Tensor]] = field(default_factory=dict)
+    _masks: dict[int | None, tuple[Tensor | None, Tensor]] = field(default_factory=dict, init=False)
 
     def attend(
         self,

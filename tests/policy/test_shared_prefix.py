@@ -43,7 +43,7 @@ def plain_logprobs(model: torch.nn.Module, row: SharedRow, banned: Tensor) -> li
     inputs = {}
     if prompt.media:
         pixels = torch.cat([m.tensors["pixel_values"] for m in prompt.media])
-        grids = torch.stack([m.tensors["grid"] for m in prompt.media])
+        grids = torch.cat([m.tensors["image_grid_thw"] for m in prompt.media])
         inputs["pixel_values"] = pixels.repeat(count, 1)
         inputs["image_grid_thw"] = grids.repeat(count, 1)
         inputs["mm_token_type_ids"] = (ids == model.config.image_token_id).int()

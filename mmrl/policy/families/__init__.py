@@ -1,3 +1,3 @@
 """Model families, one file each: placement of media, positions, coordinates."""
 
-SHARED = ("chat",)
+SHARED = ("chat", "composed", "grid", "omni", "splice")

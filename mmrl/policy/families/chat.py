@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from mmrl.errors import MediaError
-from mmrl.types import Ints, MediaKind, Sample, Text
+from mmrl.types import MediaKind, Sample, Text
 
 ZERO_WIDTH_SPACE = "\u200b"
 
@@ -41,21 +38,3 @@ def escape(text: str, special_tokens: Sequence[str]) -> str:
         if token in text:
             text = text.replace(token, token[0] + ZERO_WIDTH_SPACE + token[1:])
     return text
-
-
-def expand(
-    compact_ids: Sequence[int], placeholder_ids: Sequence[int], counts: Sequence[int]
-) -> Ints:
-    """Repeat the i-th placeholder counts[i] times; their numbers must agree."""
-    remaining = list(counts)
-    expanded: list[int] = []
-    for token in compact_ids:
-        if token in placeholder_ids:
-            if not remaining:
-                raise MediaError("more media placeholders than media in the prompt")
-            expanded += [token] * remaining.pop(0)
-        else:
-            expanded.append(token)
-    if remaining:
-        raise MediaError(f"{len(remaining)} media without a placeholder in the chat template")
-    return np.array(expanded, dtype=np.int64)

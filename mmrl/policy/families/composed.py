@@ -1,0 +1,285 @@
+"""A family put together from parts: the processor's own expansion, a tower call, positions.
+
+The model's processor runs once on each medium, alone, and says both what the tower gets and which
+text stands for the medium; a prompt is its chat text with those texts in place, tokenized once.
+That is what the processor does with the whole conversation, so the ids are the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mmrl.errors import MediaError
+from mmrl.modalities import sound
+from mmrl.policy.families import chat
+from mmrl.policy.families.splice import splice
+from mmrl.policy.family import Declaration, Limits
+from mmrl.types import EncodedMedium, Ints, Media, MediaKind, Prompt, Sample, Space
+
+Encoded = Sequence[EncodedMedium]
+Tower = Callable[[Encoded], list[Tensor]]
+Positions = Callable[[Ints, Encoded], npt.NDArray[Any]]
+
+TEXT_KEYS = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"}
+
+
+@dataclass(frozen=True)
+class Intake:
+    """How media of one kind pass the processor and the tower.
+
+    `placeholder` stands for one medium in a chat; `around` is the text without which the processor
+    does not expand it. `arguments` are what the processor is called with for one medium. `tower`
+    gives [tokens, width] for each of several media in one call; kinds with the same tower share
+    it. `size` is the width and height that the model sees, where coordinates need it; `more` are
+    tensors that the processor does not make.
+    """
+
+    placeholder: str
+    arguments: Callable[[Media], dict[str, Any]]
+    tower: Tower
+    around: tuple[str, str] = ("", "")
+    size: Callable[[Mapping[str, Tensor]], tuple[int, int]] | None = None
+    more: Callable[[Media], Mapping[str, Tensor]] = lambda media: {}
+
+
+@dataclass
+class Composed:
+    """A family bound to one model and its processor.
+
+    `adapt` changes media that depend on what else is in their prompt; `positions` and `blocks`
+    are those of an expanded prompt; `more_inputs` what a forward needs besides the splice.
+    """
+
+    model: Any
+    processor: Any
+    limits: Limits
+    declaration: Declaration
+    intakes: Mapping[MediaKind, Intake]
+    placeholder_ids: tuple[int, ...]
+    banned_ids: tuple[int, ...]
+    positions: Positions = lambda ids, media: np.arange(len(ids))[None]
+    blocks: Callable[[Ints], Ints | None] = lambda ids: None
+    blocks_slide_only: bool = False
+    adapt: Callable[[Encoded], Encoded] = lambda media: media
+    more_inputs: Callable[[Encoded, Sequence[Tensor]], Mapping[str, Any]] = lambda m, f: {}
+    end_ids: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        tokenizer = self.processor.tokenizer
+        self.end_ids = end_ids(self.model, tokenizer)
+        self._named = [attrgetter(name)(self.model) for name in self.declaration.towers]
+        self._escaped = dict.fromkeys(
+            [
+                *tokenizer.all_special_tokens,
+                *(intake.placeholder for intake in self.intakes.values()),
+                *tokenizer.convert_ids_to_tokens(list(self.banned_ids)),
+            ]
+        )
+        self._embedding: nn.Module = self.model.get_input_embeddings()
+        self._hidden: int = self.model.config.get_text_config().hidden_size
+
+    @property
+    def space(self) -> Space:
+        """The coordinate convention of the family's answers."""
+        return self.declaration.space
+
+    def encode_medium(self, media: Media) -> EncodedMedium:
+        """Run the processor on one medium; `tensors` are what it makes for the tower."""
+        intake = self.intakes.get(media.kind)
+        if intake is None:
+            raise MediaError(f"this model family does not take {media.kind}")
+        before, after = intake.around
+        try:
+            out = self.processor(
+                text=[before + intake.placeholder + after],
+                return_tensors="pt",
+                add_special_tokens=False,
+                **intake.arguments(media),
+            )
+        except ValueError as error:  # such as aspect ratios that a processor refuses
+            raise MediaError(f"{media.kind}: {error}") from None
+        ids = out["input_ids"][0]
+        text: str = self.processor.tokenizer.decode(ids, skip_special_tokens=False)
+        tensors = {
+            key: value
+            for key, value in out.items()
+            if key not in TEXT_KEYS and isinstance(value, Tensor)
+        }
+        size = intake.size(tensors) if intake.size else media.frame.source_size
+        return EncodedMedium(
+            kind=media.kind,
+            hash=media.hash,
+            tensors={**tensors, **intake.more(media)},
+            num_tokens=int(np.isin(ids.numpy(), self.placeholder_ids).sum()),
+            frame=dataclasses.replace(media.frame, processed_size=size),
+            expansion=text.removeprefix(before).removesuffix(after),
+        )
+
+    def encode(self, sample: Sample, media: Encoded) -> Prompt:
+        """Render the chat template, expand placeholders, compute positions."""
+        media = self.adapt(media)
+        text: str = self.processor.apply_chat_template(
+            chat.messages(sample, list(self._escaped)), tokenize=False, add_generation_prompt=True
+        )
+        tokenizer = self.processor.tokenizer
+        expanded, order = self._expand(text, media)
+        compact: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = np.array(tokenizer(expanded, add_special_tokens=False)["input_ids"], dtype=np.int64)
+        if len(ids) > self.limits.max_prompt_tokens:
+            raise MediaError(
+                f"prompt of {len(ids)} tokens is over model.max_prompt_tokens="
+                f"{self.limits.max_prompt_tokens}: lower the pixel or frame budget, or raise "
+                "the limit"
+            )
+        positions = self.positions(ids, [media[i] for i in order])
+        return Prompt(
+            sample=sample,
+            compact_ids=tuple(compact),
+            ids=ids,
+            positions=positions,
+            next_position=(positions.max() + 1).item(),
+            media=tuple(media),
+            space=self.space,
+            blocks=self.blocks(ids),
+            blocks_slide_only=self.blocks_slide_only,
+            order=tuple(order),
+        )
+
+    def towers(self) -> Sequence[nn.Module]:
+        return [part for part in self._named if isinstance(part, nn.Module)]
+
+    def tower_parameters(self) -> Sequence[nn.Parameter]:
+        return [
+            parameter
+            for part in self._named
+            for parameter in (part.parameters() if isinstance(part, nn.Module) else [part])
+        ]
+
+    def features(self, media: Encoded) -> list[Tensor]:
+        """One call for each distinct tower among the media's kinds."""
+        groups: dict[Tower, list[int]] = {}
+        for i, medium in enumerate(media):
+            groups.setdefault(self.intakes[medium.kind].tower, []).append(i)
+        found: dict[int, Tensor] = {}
+        for tower, members in groups.items():
+            outputs = tower([media[i] for i in members])
+            found |= dict(zip(members, outputs, strict=True))
+        return [found[i] for i in range(len(media))]
+
+    @contextmanager
+    def feeding(
+        self, ids: Tensor, media: Encoded, features: Sequence[Tensor]
+    ) -> Iterator[Mapping[str, Any]]:
+        if not media:
+            yield {}
+            return
+        wanted = torch.tensor(self.placeholder_ids, device=ids.device)
+        places = torch.isin(ids, wanted).nonzero()[:, 0]
+        rows = torch.cat([f[:, : self._hidden] for f in features])
+        assert len(places) == len(rows), f"{len(places)} placeholders for {len(rows)} feature rows"
+        with splice(self._embedding, places, rows):
+            yield self.more_inputs(media, features)
+
+    def _expand(self, text: str, media: Encoded) -> tuple[str, list[int]]:
+        """Put expansions in place; also which medium stands at each place, in the text's order."""
+        waiting: dict[str, deque[int]] = {}
+        for intake in self.intakes.values():
+            waiting.setdefault(intake.placeholder, deque())
+        for i, medium in enumerate(media):
+            waiting[self.intakes[medium.kind].placeholder].append(i)
+        order: list[int] = []
+
+        def expansion(found: re.Match[str]) -> str:
+            queue = waiting[found[0]]
+            if not queue:
+                raise MediaError("more media placeholders than media in the prompt")
+            order.append(queue.popleft())
+            return media[order[-1]].expansion
+
+        expanded = re.sub("|".join(map(re.escape, waiting)), expansion, text)
+        left = sum(map(len, waiting.values()))
+        if left:
+            raise MediaError(f"{left} media without a placeholder in the chat template")
+        return expanded, order
+
+
+def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Tokens that end a response: the tokenizer's, then those that generation is set to."""
+    configured = model.generation_config.eos_token_id
+    listed = configured if isinstance(configured, list) else [configured]
+    ids = [i for i in (tokenizer.eos_token_id, *listed) if i is not None]
+    return tuple(dict.fromkeys(ids))
+
+
+def token_ids(processor: Any, *tokens: str) -> tuple[int, ...]:
+    """Ids of those of the tokens that the vocabulary has."""
+    vocabulary = processor.tokenizer.get_vocab()
+    return tuple(vocabulary[token] for token in tokens if token in vocabulary)
+
+
+def images(media: Media) -> dict[str, Any]:
+    """Processor arguments for one image."""
+    return {"images": [Image.fromarray(media.array)]}
+
+
+def videos(media: Media, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Processor arguments for one clip whose frames are chosen already."""
+    height, width = media.array.shape[1:3]
+    indices = list(media.frame.indices)
+    total = max(indices[-1] - indices[0] + 1, 1)
+    metadata = {
+        "total_num_frames": total,
+        "fps": media.frame.fps,
+        "width": width,
+        "height": height,
+        "duration": total / media.frame.fps,
+        "video_backend": media.frame.reader,
+        "frames_indices": indices,
+    }
+    return {
+        "videos": [media.array],
+        "videos_kwargs": {
+            "video_metadata": [metadata],
+            "do_sample_frames": False,
+            **(settings or {}),
+        },
+    }
+
+
+def audio(media: Media, rate: int) -> dict[str, Any]:
+    """Processor arguments for one sound, at the rate that its feature extractor takes."""
+    return {"audio": [sound.resample(media.array, media.rate, rate)], "sampling_rate": rate}
+
+
+def stacked(media: Encoded, key: str, device: torch.device) -> Tensor:
+    """A tensor of every medium, one after the other along the first axis."""
+    return torch.cat([medium.tensors[key] for medium in media]).to(device)
+
+
+def split(rows: Tensor | Sequence[Tensor], media: Encoded) -> list[Tensor]:
+    """Tower output, in media order however it is grouped, as [tokens, width] for each medium."""
+    flat = rows if isinstance(rows, Tensor) else torch.cat([r.flatten(0, -2) for r in rows])
+    return list(flat.flatten(0, -2).split([medium.num_tokens for medium in media]))
+
+
+def runs(ids: Ints, members: Sequence[int]) -> Ints | None:
+    """Number the runs of tokens in `members` from 1, 0 elsewhere [L]; None without any."""
+    inside = np.isin(ids, members)
+    if not inside.any():
+        return None
+    starts = inside & ~np.concatenate([[False], inside[:-1]])
+    numbers: Ints = np.where(inside, np.cumsum(starts), 0)
+    return numbers

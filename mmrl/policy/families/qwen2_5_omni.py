@@ -1,0 +1,25 @@
+"""Qwen2.5-Omni's thinker: pictures, clips, sound; boxes in pixels of the resized image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmrl.policy.families import omni
+from mmrl.policy.family import Declaration, Family, Limits
+
+DECLARATION = Declaration(
+    model_types=("qwen2_5_omni_thinker", "qwen2_5_omni"),
+    takes=("image", "screenshot", "video", "audio"),
+    space="processed_pixels",
+    towers=("visual", "audio_tower"),
+    language="model.layers",
+    loader="Qwen2_5OmniThinkerForConditionalGeneration",
+    video_sound=True,
+    vllm=("image", "screenshot", "video", "audio"),
+    notes="the thinker; vLLM takes it inside a full configuration",
+)
+
+
+def build(model: Any, processor: Any, limits: Limits) -> Family:
+    """Bind the family to a loaded model and its processor."""
+    return omni.build(model, processor, limits, DECLARATION)

@@ -1,0 +1,23 @@
+"""Qwen2-VL: patch grids, three-axis positions, boxes in 0-1000."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmrl.policy.families import grid
+from mmrl.policy.family import Declaration, Family, Limits
+
+DECLARATION = Declaration(
+    model_types=("qwen2_vl",),
+    takes=("image", "screenshot", "video"),
+    space="thousand",
+    towers=("model.visual",),
+    language="model.language_model.layers",
+    vllm=("image", "screenshot", "video"),
+    notes="text after a video starts at the video's end, unlike in the library",
+)
+
+
+def build(model: Any, processor: Any, limits: Limits) -> Family:
+    """Bind the family to a loaded model and its processor."""
+    return grid.build(model, processor, limits, DECLARATION, fix_positions=True)

@@ -1,0 +1,25 @@
+"""Qwen3-Omni's thinker: experts, deepstack, sound between frames; boxes in 0-1000."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmrl.policy.families import omni
+from mmrl.policy.family import Declaration, Family, Limits
+
+DECLARATION = Declaration(
+    model_types=("qwen3_omni_moe_thinker", "qwen3_omni_moe"),
+    takes=("image", "screenshot", "video", "audio"),
+    space="thousand",
+    towers=("visual", "audio_tower"),
+    language="model.layers",
+    lora_parameters=("mlp.experts.gate_up_proj", "mlp.experts.down_proj"),
+    loader="Qwen3OmniMoeThinkerForConditionalGeneration",
+    video_sound=True,
+    notes="the thinker; roll out with transformers",
+)
+
+
+def build(model: Any, processor: Any, limits: Limits) -> Family:
+    """Bind the family to a loaded model and its processor."""
+    return omni.build(model, processor, limits, DECLARATION)
