@@ -17,18 +17,23 @@ def load_function(name: str) -> RewardFunction:
     Raises UserError if the module or the function does not exist. An error inside the module
     passes on as it is.
     """
+    return load_callable(name, "reward function")
+
+
+def load_callable(name: str, role: str) -> Callable[..., Any]:
+    """Import `package.module:function`, which messages call by its role; as `load_function`."""
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
-        raise UserError(f"reward function '{name}': write it as package.module:function")
+        raise UserError(f"{role} '{name}': write it as package.module:function")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UserError(
-            f"reward function '{name}': {error}; install it or put its folder on PYTHONPATH"
+            f"{role} '{name}': {error}; install it or put its folder on PYTHONPATH"
         ) from None
     function = getattr(module, attribute, None)
     if not callable(function):
-        raise UserError(f"reward function '{name}': {module_name} has no function '{attribute}'")
+        raise UserError(f"{role} '{name}': {module_name} has no function '{attribute}'")
     return function  # type: ignore[no-any-return]
 
 
