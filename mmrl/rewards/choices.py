@@ -55,6 +55,8 @@ def strip_letters(options: Sequence[str]) -> tuple[str, ...]:
 
     Options of which one does not are returned as they are.
     """
+    if not options:
+        return ()
     matches = [match for option in options if (match := _PREFIX.match(option))]
     if "".join(match[1].upper() for match in matches) != letters_of(options):
         return tuple(options)

@@ -47,3 +47,21 @@ def official_text(region: Region, answer: Answer) -> str:
     if region.answer.value is not None:
         return region.answer.value
     return answer.text[-MAX_OFFICIAL_CHARACTERS:].rpartition("</think>")[2].strip()
+
+
+def first_region_or_text(text: str) -> str:
+    """What R1-V and its forks compare: the first `<answer>` region, or the whole completion."""
+    _, opened, rest = text.partition("<answer>")
+    inner, closed, _ = rest.partition("</answer>")
+    return (inner if opened and closed else text).strip()
+
+
+def tagged_solution(value: object) -> str:
+    """A gold column of those data sets: the text, with its `<answer>` tags taken off.
+
+    An empty gold raises ValueError, since it would equal every empty answer.
+    """
+    text = first_region_or_text(str(value))
+    if not text:
+        raise ValueError("the gold answer is empty")
+    return text

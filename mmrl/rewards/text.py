@@ -99,9 +99,16 @@ def rouge_l(answer: Sequence[str], gold: Sequence[str]) -> float:
 
 
 def mean_rouge(answer: str, gold: str) -> float:
-    """Mean F1 of ROUGE-1, -2 and -L over unstemmed words (Video-R1's free-form reward)."""
+    """Mean F1 of ROUGE-1, -2 and -L over unstemmed words (Video-R1's free-form reward).
+
+    A gold of one word has no pairs, and ROUGE-2 is left out of its mean; published, such a gold
+    cannot earn more than 2/3.
+    """
     ours, theirs = words(answer), words(gold)
-    return (rouge_n(ours, theirs, 1) + rouge_n(ours, theirs, 2) + rouge_l(ours, theirs)) / 3
+    scores = [rouge_n(ours, theirs, 1), rouge_l(ours, theirs)]
+    if len(theirs) > 1:
+        scores.append(rouge_n(ours, theirs, 2))
+    return sum(scores) / len(scores)
 
 
 def bleu(

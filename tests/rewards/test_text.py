@@ -121,6 +121,7 @@ def test_rouge_and_f1_by_hand() -> None:
     assert rouge_n(ours, gold, 2) == pytest.approx(1 / 2)
     assert rouge_l(ours, gold) == pytest.approx(2 / 3)
     assert mean_rouge("The cat ran!", "the cat sat.") == pytest.approx((2 / 3 + 1 / 2 + 2 / 3) / 3)
+    assert mean_rouge("cat", "cat") == 1.0
     assert mean_rouge("", "the cat") == mean_rouge("...", "...") == 0.0
     assert token_f1(["a", "a", "b"], ["a", "b", "b", "c"]) == pytest.approx(4 / 7)
     assert token_f1([], []) == 0.0

@@ -1,0 +1,127 @@
+"""One verifier per problem type, for data sets that mix types record by record.
+
+The rules are Video-R1's (also SpaceR's and EchoInk's), chosen by the record's own type and never
+by the first record of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal, get_args
+
+from mmrl.rewards.choices import INSTRUCTION, Choice, format_options, parse_letter, strip_letters
+from mmrl.rewards.graded import tagged_solution
+from mmrl.rewards.numbers import parse_number
+from mmrl.rewards.parsed import Parsed, malformed, ok
+from mmrl.rewards.text import mean_rouge, normalize, wer, words
+from mmrl.rewards.tolerance import linear_relative, mean_relative_accuracy, same_to_places
+
+Kind = Literal["multiple choice", "yes/no", "numerical", "regression", "OCR", "free-form"]
+_ALIASES = {"multiple-choice": "multiple choice", "mcq": "multiple choice", "ocr": "OCR",
+            "free form": "free-form", "yes-no": "yes/no", "open-ended": "free-form"}  # fmt: skip
+
+HINTS: Mapping[Kind, str] = {
+    "multiple choice": INSTRUCTION,
+    "yes/no": "The answer is yes or no.",
+    "numerical": "The answer is a number.",
+    "regression": "The answer is a number.",
+    "OCR": "The answer is the text as it is written.",
+    "free-form": "The answer is a short text.",
+}
+_DECIMALS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TypedGold:
+    """A gold with its problem type; `options` (without letters) only for multiple choice."""
+
+    kind: Kind
+    answer: str
+    options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"unknown problem type {self.kind!r}; known: {get_args(Kind)}")
+        if self.kind == "multiple choice":
+            Choice(self.options, self.answer)
+        parsed, value = grade_typed(self.answer, self)
+        if value != 1.0:
+            raise ValueError(f"gold {self.answer!r:.60} is no {self.kind} answer: {parsed.reason}")
+
+    @property
+    def question_tail(self) -> str:
+        """Options as lines, or nothing."""
+        return f"\n{format_options(self.options)}" if self.options else ""
+
+
+def typed_gold(fields: Mapping[str, Any]) -> TypedGold:
+    """Read `problem_type`, `solution` (tags allowed) and `options` of a record."""
+    kind = str(fields["problem_type"])
+    options = strip_letters(tuple(map(str, fields.get("options") or ())))
+    known: Any = _ALIASES.get(kind.lower(), kind)
+    return TypedGold(
+        known, tagged_solution(fields["solution"]), options if known == "multiple choice" else ()
+    )
+
+
+def grade_typed(
+    text: str, gold: TypedGold, variant: Literal["strict", "code"] = "strict"
+) -> tuple[Parsed[Any], float]:
+    """How the text reads as an answer of the gold's type, and its value in [0, 1].
+
+    `code`: numerical answers must agree on having a decimal point.
+    """
+    match gold.kind:
+        case "multiple choice":
+            letter = parse_letter(text, gold.options)
+            return letter, float(letter.value == gold.answer)
+        case "yes/no":
+            verdict = _yes_or_no(text)
+            wanted = _yes_or_no(gold.answer).value
+            return verdict, float(verdict.value is not None and verdict.value == wanted)
+        case "numerical" | "regression":
+            number = parse_number(text)
+            return number, _grade_number(text, number.value, gold, variant)
+        case "OCR":
+            return ok(text), max(0.0, 1.0 - wer(text.split(), gold.answer.split()))
+        case "free-form":
+            return _free_form(text), mean_rouge(text, gold.answer)
+
+
+def typed_metric(text: str, gold: TypedGold) -> float:
+    """The benchmark's number of the same answer: regression by MRA, the rest as in training."""
+    number = parse_number(text).value if gold.kind == "regression" else None
+    if number is None:
+        return grade_typed(text, gold)[1]
+    return mean_relative_accuracy(number, _decimal(gold.answer), strict=True)
+
+
+def _grade_number(
+    text: str, value: Decimal | None, gold: TypedGold, variant: Literal["strict", "code"]
+) -> float:
+    wanted = parse_number(gold.answer).value
+    if value is None or wanted is None:
+        return 0.0
+    if gold.kind == "regression":
+        return linear_relative(value, wanted)
+    if variant == "code" and ("." in text) != ("." in gold.answer):
+        return 0.0
+    return float(same_to_places(value, wanted, _DECIMALS))
+
+
+def _decimal(text: str) -> Decimal:
+    value = parse_number(text).value
+    assert value is not None  # checked when the gold was made
+    return value
+
+
+def _yes_or_no(text: str) -> Parsed[str]:
+    word = normalize(text).removesuffix(".")
+    return ok(word) if word in ("yes", "no") else malformed(f"neither yes nor no: '{text:.40}'")
+
+
+def _free_form(text: str) -> Parsed[Sequence[str]]:
+    found = words(text)
+    return ok(found) if found else malformed("no words")

@@ -1,0 +1,5 @@
+"""Count objects: one integer."""
+
+from mmrl.tasks.counting.task import Task
+
+__all__ = ["Task"]

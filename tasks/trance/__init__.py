@@ -1,0 +1,5 @@
+"""Sequences of transformations between two views."""
+
+from mmrl.tasks.trance.task import Task
+
+__all__ = ["Task"]
