@@ -130,7 +130,8 @@ def evaluate_case(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "algorithm": algorithm.name,
         "rewards": _by_place(case, _rewards(shaped, built)),
-        "kept": sorted({built.places[id(r)][0] for g in edited.groups for r in g.responses}),
+        "kept": _kept(edited.groups, built),
+        "edited_rewards": [[score.reward for score in group.scores] for group in edited.groups],
         "wanted": edited.wanted,
         **_losses(samples, case, built, algorithm, context),
         "state": context.state,
@@ -186,7 +187,7 @@ def _row(sample: TrainSample, gradient: Floats, built: _Built) -> dict[str, Any]
         "group": group,
         "response": response,
         "prompt": sample.prompt.sample.variant,
-        "own_prompt": _owner(sample, built).prompt is sample.prompt,
+        "own_prompt": _is_own(sample, built),
         "advantages": sample.advantages.tolist(),
         "mask": sample.mask.tolist(),
         "gradient": gradient.tolist(),
@@ -198,8 +199,13 @@ def _home(rows: Sequence[Mapping[str, Any]], key: str) -> dict[tuple[int, int], 
     return {(r["group"], r["response"]): r[key] for r in rows if r["own_prompt"]}
 
 
-def _owner(sample: TrainSample, built: _Built) -> Group:
-    return next(g for g in built.groups if any(r is sample.response for r in g.responses))
+def _is_own(sample: TrainSample, built: _Built) -> bool:
+    """True unless the sample stands under the prompt of another variant."""
+    return all(
+        group.prompt is sample.prompt
+        for group in built.groups
+        if any(response is sample.response for response in group.responses)
+    )
 
 
 def _rewards(groups: Sequence[Group], built: _Built) -> dict[tuple[int, int], Any]:
@@ -208,6 +214,12 @@ def _rewards(groups: Sequence[Group], built: _Built) -> dict[tuple[int, int], An
         for group in groups
         for response, score in zip(group.responses, group.scores, strict=True)
     }
+
+
+def _kept(groups: Sequence[Group], built: _Built) -> list[int]:
+    """Which groups of the case are left after editing; replayed responses come from none."""
+    responses = [response for group in groups for response in group.responses]
+    return sorted({built.places[id(r)][0] for r in responses if id(r) in built.places})
 
 
 def _by_place(case: Case, found: Mapping[tuple[int, int], Any]) -> list[list[Any]]:
@@ -293,8 +305,8 @@ def _with_case(sample: TrainSample, case: Case, built: _Built, algorithm: Algori
         built.places[id(sample.response)] = (sample.group, -1)
         return sample
     given = case.groups[place[0]][place[1]]
-    own = _owner(sample, built).prompt is sample.prompt
-    old = np.array(given.old_logprobs) if given.old_logprobs is not None and own else None
+    sampled_here = given.old_logprobs is not None and _is_own(sample, built)
+    old = np.array(given.old_logprobs) if sampled_here else None
     sample = replace(sample, old_logprobs=old)
     if not algorithm.loss_needs_reference:
         return sample

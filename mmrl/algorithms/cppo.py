@@ -8,7 +8,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import KL, Algorithm, Updates
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.credit import PRESETS, FixedGroup, GroupCredit, GroupRelative, Numerics
 from mmrl.algorithms.objectives import Clipped
 from mmrl.algorithms.refiners import KeepLargest
 from mmrl.config import Section
@@ -21,6 +21,7 @@ class Params(Section):
     group_size: int = Field(16, gt=1)
     pruned: float = Field(0.75, ge=0, lt=1, description="share of each group left out")
     fill: bool = Field(False, description="ask 1 / (1 - pruned) times as many questions")
+    numerics: Numerics = "trl"
     kl_coefficient: float = Field(0.04, ge=0, description="0: no reference model is loaded")
 
 
@@ -30,7 +31,7 @@ def build(params: Params) -> Algorithm:
         name="cppo",
         plan=FixedGroup(params.group_size),
         prompt_factor=questions_factor(params.pruned) if params.fill else 1.0,
-        credit=GroupCredit(GroupRelative()),
+        credit=GroupCredit(GroupRelative(PRESETS[params.numerics].normalise)),
         refine=(KeepLargest(params.pruned),),
         objective=Clipped(),
         kl=KL(params.kl_coefficient) if params.kl_coefficient else None,

@@ -116,7 +116,7 @@ class KeyTokens(Stage):
 
     def value(self, n: Counts) -> float:
         """Value of a token in (-most, most)."""
-        return 2 * (1 / (1 + math.exp(-min(self.key(n), 700.0))) - 0.5) * self.most
+        return math.tanh(self.key(n) / 2) * self.most  # 2 (sigmoid(key) - 1/2), without overflow
 
     def key(self, n: Counts) -> float:
         """Weight of evidence, signed: positive where right responses have the token."""

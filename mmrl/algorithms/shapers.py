@@ -82,7 +82,7 @@ class ShortIsBetter(Stage):
         among = lengths[right]
         if not len(among) or np.sort(among)[:3].mean() <= self.free:
             return np.where(right, 1.0, -1.0)
-        spread = among.std() if len(among) > 1 else 1.0
+        spread = among.std(ddof=1) if len(among) > 1 else 1.0
         scores = (lengths - among.mean()) / (spread + self.epsilon)
         return np.where(right, np.exp(-self.alpha * scores), -1.0)
 
