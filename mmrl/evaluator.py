@@ -112,11 +112,18 @@ def summarise(
 
 
 def bootstrap(values: Sequence[float], metas: Sequence[Any], task: Task) -> tuple[float, float]:
-    """95 % percentile interval of the aggregate over records resampled with replacement."""
+    """95 % percentile interval of the aggregate over records resampled with replacement.
+
+    Records that share a `pair` in their meta are drawn together.
+    """
+    units: dict[Any, list[int]] = {}
+    for i, meta in enumerate(metas):
+        units.setdefault(meta.get("pair", i), []).append(i)
+    members = list(units.values())
     rng = np.random.default_rng(0)
     draws = []
     for _ in range(BOOTSTRAP_DRAWS):
-        chosen = rng.integers(0, len(values), len(values))
+        chosen = [i for unit in rng.integers(0, len(members), len(members)) for i in members[unit]]
         draws.append(task.aggregate([values[i] for i in chosen], [metas[i] for i in chosen]))
     low, high = np.percentile(draws, [2.5, 97.5])
     return float(low), float(high)
