@@ -177,9 +177,10 @@ def _value_fits(value: Any, allowed: Sequence[Any], nested: type | None) -> bool
 def _type_fits(value: Any, allowed: Iterable[Any], expected: type, nested: type | None) -> bool:
     if type(value) is not expected:
         return type(value) is _first_type(allowed)
+    values: Sequence[Any] = value if isinstance(value, list) else ()
     return nested is None or any(
         not isinstance(option, list)
-        or all(_type_fits(item, option, nested, None) for item in value)
+        or all(_type_fits(item, option, nested, None) for item in values)
         for option in allowed
     )
 

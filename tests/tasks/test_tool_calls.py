@@ -88,6 +88,17 @@ def test_order_does_not_matter_and_every_call_counts_once() -> None:
     assert twice.parts["correctness"] == pytest.approx(6 * (1 + 2 + 1) / 5 - 3)
 
 
+def test_a_call_serves_one_gold_only() -> None:
+    gold = lines(("A", {"x": 1}), ("A", {"x": 1}))
+    score = grade(gold, THINK + lines(("A", {"x": 1}), ("A", {"x": 9})))
+    assert score.metric == 0
+    assert score.parts["correctness"] == pytest.approx(6 * (1 + 2 + 1) / 5 - 3)
+    nested = lines(("A", {"x": {"k": 1}}))
+    assert grade(nested, THINK + lines(("A", {"x": {"k": 1, "z": 2}}))).metric == 0
+    assert grade(nested, THINK + lines(("A", {"x": {"k": True}}))).metric == 0
+    assert grade(nested, THINK + lines(("A", {"x": {"k": 1.0}}))).metric == 1
+
+
 def test_rows_without_a_tool() -> None:
     gold = "<think> x </think>\n<response> What? </response>"
     quiet, call = THINK + "<response>Which?</response>", THINK + GOLD
