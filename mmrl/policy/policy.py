@@ -79,7 +79,7 @@ class Policy:
         model = copy.deepcopy(self.model).eval().requires_grad_(False)
         limits = Limits(max_prompt_tokens=1)
         module = plugins.load("family", family_name(model.config.model_type, None))
-        return _wrap(model, self.processor, module.build(model, self.processor, limits))
+        return wrap(model, self.processor, module.build(model, self.processor, limits))
 
     def load_weights(self, folder: Path) -> None:
         """Take over the weights of a checkpoint of the same model, bit for bit."""
@@ -121,7 +121,7 @@ def load_policy(config: ModelConfig, device: torch.device | None = None) -> Poli
         config.min_video_pixels,
         config.max_video_pixels,
     )
-    policy = _wrap(model, processor, module.build(model, processor, limits))
+    policy = wrap(model, processor, module.build(model, processor, limits))
     if config.freeze_tower:
         for parameter in policy.family.tower_parameters():
             parameter.requires_grad_(False)
@@ -150,7 +150,8 @@ def family_name(model_type: str, wanted: str | None) -> str:
     raise UserError(f"no family serves model type '{model_type}': see `mmrl families`")
 
 
-def _wrap(model: Any, processor: Any, family: Family) -> Policy:
+def wrap(model: Any, processor: Any, family: Family) -> Policy:
+    """Put a model behind its family, with the layout deciding its language layers' attention."""
     model.set_attn_implementation({"text_config": attention.NAME})
     head = cast(nn.Module, model.get_output_embeddings())
     return Policy(model, processor, family, HeadTap(head), FeatureStore(family))

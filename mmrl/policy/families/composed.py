@@ -260,8 +260,9 @@ def videos(media: Media, settings: Mapping[str, Any] | None = None) -> dict[str,
 
 
 def audio(media: Media, rate: int) -> dict[str, Any]:
-    """Processor arguments for one sound, at the rate that its feature extractor takes."""
-    return {"audio": [sound.resample(media.array, media.rate, rate)], "sampling_rate": rate}
+    """Processor arguments for a sound, or a clip's own, at its feature extractor's rate."""
+    samples = media.array if media.track is None else media.track
+    return {"audio": [sound.resample(samples, media.rate, rate)], "sampling_rate": rate}
 
 
 def stacked(media: Encoded, key: str, device: torch.device) -> Tensor:

@@ -55,7 +55,7 @@ def one_tile(processor: Any, media: Media) -> dict[str, Tensor]:
     tokens = processor.num_image_tokens + 1
     if processor.vision_feature_select_strategy == "default":
         tokens -= 1
-    tile = two["pixel_values"].flatten(0, 1)[0][:1]
+    tile = two["pixel_values"].flatten(0, -4)[:1]
     return {"tile": tile, "tile_tokens": torch.tensor(tokens)}
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from mmrl.policy.families import composed
 from mmrl.policy.families.composed import Composed, Encoded, Intake
 from mmrl.policy.family import Declaration, Family, Limits
+from mmrl.types import Media
 
 DECLARATION = Declaration(
     model_types=("smolvlm",),
@@ -46,7 +47,7 @@ def build(model: Any, processor: Any, limits: Limits) -> Family:
         return composed.split(torch.cat(out.pooler_output), media)
 
     picture = Intake(processor.image_token, composed.images, tower)
-    clip = Intake(processor.video_token, composed.videos, tower)
+    clip = Intake(processor.video_token, nested, tower)
     return Composed(
         model,
         processor,
@@ -56,3 +57,9 @@ def build(model: Any, processor: Any, limits: Limits) -> Family:
         placeholder_ids=placeholder_ids,
         banned_ids=(*placeholder_ids, *composed.token_ids(processor, *names)),
     )
+
+
+def nested(media: Media) -> dict[str, Any]:
+    """Arguments for a clip, videos listed by sample as this processor counts them."""
+    arguments = composed.videos(media)
+    return {**arguments, "videos": [arguments["videos"]]}
