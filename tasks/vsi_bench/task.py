@@ -1,0 +1,117 @@
+"""VSI-Bench: spatial questions about a video of a room, letters and graded numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, ClassVar, Literal
+
+from mmrl import task as contract
+from mmrl.records import media_source
+from mmrl.rewards.choices import INSTRUCTION, Choice, format_options, parse_letter, strip_letters
+from mmrl.rewards.graded import ACCURACY_AND_FORMAT, Extractor, grade, official_text
+from mmrl.rewards.grammar import TagAnswer, Think
+from mmrl.rewards.numbers import parse_number
+from mmrl.rewards.parsed import Parsed
+from mmrl.rewards.tolerance import mean_relative_accuracy
+from mmrl.task import RewardPart, mean_by
+from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
+
+NUMERIC = (
+    "object_counting", "object_abs_distance", "object_size_estimation", "room_size_estimation",
+)  # fmt: skip
+DIRECTION = "object_rel_direction"
+CHOICES = ("object_rel_distance", DIRECTION, "route_planning", "obj_appearance_order")
+
+
+@dataclass(frozen=True)
+class Task(contract.Task):
+    """Letter equality, or mean relative accuracy of a number; the mean over the 8 tasks.
+
+    `code` computes MRA in floats as the published script does, where 4 for 5 scores 0.6 and not
+    0.7. `extractor` official reads the first word of an answer for the metric.
+    """
+
+    think: Think = "required"
+    extractor: Extractor = "strict"
+    variant: Literal["exact", "code"] = "exact"
+    video_path: str = "{dataset}/{scene_name}.mp4"
+
+    name: ClassVar[str] = "vsi_bench"
+    summary: ClassVar[str] = "spatial questions about a video of a room, mean over 8 tasks"
+    parts: ClassVar[Mapping[str, RewardPart]] = ACCURACY_AND_FORMAT
+    metric: ClassVar[str] = "macro accuracy"
+
+    def sample(self, record: Record) -> Sample:
+        """Ask a record: `question_type`, `question`, `options`, `ground_truth`."""
+        fields = record.fields
+        kind = str(fields["question_type"])
+        gold = _gold(kind, fields)
+        question, hint = str(fields["question"]), "The answer is a number."
+        if isinstance(gold, Choice):
+            question, hint = f"{question}\n{format_options(gold.options)}", INSTRUCTION
+        grammar = TagAnswer(self.think)
+        name = fields.get("video") or self.video_path.format_map(fields)
+        return Sample(
+            id=record.id,
+            task=self.name,
+            parts=(
+                MediaRef("video", media_source(record, name)),
+                Text(f"{question}\n{grammar.instruction()} {hint}"),
+            ),
+            gold=gold,
+            target=grammar.write(gold.letter if isinstance(gold, Choice) else gold),
+            meta={"task": kind},
+        )
+
+    def score(self, gold: Any, answer: Answer) -> Score:
+        """Grade the one answer region; the metric may follow the official script."""
+        region = TagAnswer(self.think).parse(answer)
+        parsed: Parsed[Any] = region.answer.then(lambda text: self._read(text, gold))
+        value = metric = self._value(parsed.value, gold)
+        if self.extractor == "official":
+            words = official_text(region, answer).split(maxsplit=1)
+            first = words[0].strip(".") if words else ""
+            spelled = first.upper() if isinstance(gold, Choice) else first
+            metric = self._value(self._read(spelled, gold).value, gold)
+        return grade(region, parsed, value, metric)
+
+    def aggregate(self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]) -> float:
+        """Mean over tasks, the three levels of direction being one."""
+        tasks = self.breakdown(values, metas)
+        return sum(tasks.values()) / len(tasks)
+
+    def breakdown(
+        self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]
+    ) -> dict[str, float]:
+        """Accuracy or MRA per task; direction is the mean of its levels."""
+        tasks = mean_by("task", values, metas)
+        levels = [tasks.pop(name) for name in list(tasks) if name.startswith(DIRECTION)]
+        if levels:
+            tasks[DIRECTION] = sum(levels) / len(levels)
+        return tasks
+
+    def _read(self, text: str, gold: Choice | str) -> Parsed[Any]:
+        if isinstance(gold, Choice):
+            return parse_letter(text, gold.options)
+        return parse_number(text)
+
+    def _value(self, said: Any, gold: Choice | str) -> float:
+        if said is None:
+            return 0.0
+        if isinstance(gold, Choice):
+            return float(said == gold.letter)
+        return mean_relative_accuracy(said, Decimal(gold), variant=self.variant)
+
+
+def _gold(kind: str, fields: Mapping[str, Any]) -> Choice | str:
+    truth = str(fields["ground_truth"]).strip()
+    if kind in NUMERIC:
+        number = parse_number(truth)
+        if number.value is None or not number.value > 0:
+            raise ValueError(f"ground truth {truth!r:.40} is not a number above 0")
+        return str(number.value)
+    if not kind.startswith(CHOICES):
+        raise ValueError(f"unknown question_type {kind!r:.40}")
+    return Choice(strip_letters(tuple(map(str, fields["options"]))), truth)
