@@ -99,6 +99,15 @@ def test_visual_golds_must_decide(fields: dict[str, Any]) -> None:
         asked("visual_judge", fields)
 
 
+def test_text_responses_stand_where_the_gold_says() -> None:
+    row = {"question": "?", "response_A": "worse", "response_B": "better", "label": "B>A"}
+    for swapped, letter in ((False, "B"), (True, "A")):
+        sample = asked("text_judge", {**row, SWAPPED: swapped})
+        prompt = "".join(part.text for part in sample.parts if isinstance(part, Text))
+        assert sample.gold == letter
+        assert f"[Response {letter}]\nbetter" in prompt
+
+
 def write(path: Path, count: int) -> Path:
     row = {"question": "?", "response_A": "x", "response_B": "y", "label": "A"}
     path.write_text("".join(json.dumps({**row, "id": f"p{i}"}) + "\n" for i in range(count)))
