@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from mmrl import plugins
 from mmrl.config import ModelConfig
 from mmrl.errors import UserError
-from mmrl.policy import attention
+from mmrl.policy import attention, plain
 from mmrl.policy.family import Family, Limits
 from mmrl.policy.features import FeatureStore
 from mmrl.policy.logprobs import HeadTap, token_logprobs
@@ -69,10 +70,11 @@ class Policy:
         self, layout: SharedPrefix, prompts: Sequence[Prompt], temperature: float
     ) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies [M] of a layout's response tokens, in row order."""
-        hidden = self.hidden_states(layout.ids, layout.positions, prompts)
-        return token_logprobs(
-            self.head, hidden[layout.predictors], layout.targets, self.banned, temperature
-        )
+        if self.family.declaration.shared_prefix:
+            hidden = self.hidden_states(layout.ids, layout.positions, prompts)[layout.predictors]
+        else:
+            hidden = plain.hidden_rows(self.model, self.head, layout, prompts)
+        return token_logprobs(self.head, hidden, layout.targets, self.banned, temperature)
 
     def frozen_copy(self) -> Policy:
         """A copy that never changes and needs no gradient: the reference policy."""
@@ -122,6 +124,8 @@ def load_policy(config: ModelConfig, device: torch.device | None = None) -> Poli
         config.max_video_pixels,
     )
     policy = wrap(model, processor, module.build(model, processor, limits))
+    if config.freeze_tower and not policy.family.tower_parameters():
+        raise UserError("model.freeze_tower: the generic family does not know the model's towers")
     if config.freeze_tower:
         for parameter in policy.family.tower_parameters():
             parameter.requires_grad_(False)
@@ -141,17 +145,26 @@ def default_device() -> torch.device:
 
 
 def family_name(model_type: str, wanted: str | None) -> str:
-    """The family to use: the one asked for, or the one that serves the model's type."""
+    """The family to use: the one asked for, or the one that serves the model's type.
+
+    Where there is none, a warning and the generic one.
+    """
     if wanted is not None:
         return wanted
     for name in plugins.available("family"):
         if model_type in plugins.load("family", name).DECLARATION.model_types:
             return name
-    raise UserError(f"no family serves model type '{model_type}': see `mmrl families`")
+    warnings.warn(
+        f"no family serves model type '{model_type}': the generic one gives every response its own "
+        "copy of the prompt and its pictures, which is slow; see `mmrl families`",
+        stacklevel=2,
+    )
+    return "generic"
 
 
 def wrap(model: Any, processor: Any, family: Family) -> Policy:
     """Put a model behind its family, with the layout deciding its language layers' attention."""
-    model.set_attn_implementation({"text_config": attention.NAME})
+    if family.declaration.shared_prefix:
+        model.set_attn_implementation({"text_config": attention.NAME})
     head = cast(nn.Module, model.get_output_embeddings())
     return Policy(model, processor, family, HeadTap(head), FeatureStore(family))

@@ -44,7 +44,8 @@ class SharedPrefix:
     `responses` [S, R] hold flat indices, padded with 0; `lengths` [P] are the prompts' own;
     `owner` [S] is a response's prompt; `mask` [S, 1, R, L + R] what a response token sees;
     `inverse` [N] where a flat token stands among the padded outputs. `blocks` [P, L] numbers the
-    tokens that see each other both ways, 0 for none; no prompt has any where it is None.
+    tokens that see each other both ways, 0 for none; no prompt has any where it is None. `sizes`
+    [S] are the responses' lengths.
     """
 
     ids: Tensor
@@ -57,6 +58,7 @@ class SharedPrefix:
     mask: Tensor
     inverse: Tensor
     lengths: Tensor
+    sizes: Tensor
     blocks: Tensor | None = None
     blocks_slide_only: bool = False
     _masks: dict[int | None, tuple[Tensor | None, Tensor]] = field(default_factory=dict, init=False)
@@ -146,6 +148,7 @@ def lay_out(rows: Sequence[SharedRow], device: torch.device) -> SharedPrefix:
         "mask": _response_mask(np.array(prompt_lengths)[owner], flat_fed, prompts.shape[1]),
         "inverse": _inverse(prompts, prompt_lengths, responses, flat_fed),
         "lengths": np.array(prompt_lengths),
+        "sizes": np.array([len(r) for row in rows for r in row.responses], dtype=np.int64),
     }
     if any(row.prompt.blocks is not None for row in rows):
         arrays["blocks"] = _blocks(rows, prompts.shape[1])

@@ -17,6 +17,7 @@ from mmrl.policy.attention import active_layout
 from mmrl.policy.logprobs import policy_log_softmax
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedPrefix, SharedRow, lay_out
+from mmrl.rollout import plain
 from mmrl.rollout.engine import Sampling
 from mmrl.types import Prompt, Response
 
@@ -35,13 +36,26 @@ class HFEngine:
         """Sample counts[i] responses to prompt i, at most `max_sequences` side by side."""
         was_training = self._policy.model.training
         self._policy.model.eval()
+        sample = self._sample if self._policy.family.declaration.shared_prefix else self._copy
+        groups = sample(prompts, counts, sampling, seed)
+        self._policy.model.train(was_training)
+        return groups
+
+    def _sample(
+        self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
+    ) -> list[list[Response]]:
         groups: list[list[Response]] = []
         for number, (start, stop) in enumerate(_batches(counts, self._max_sequences)):
             generator = torch.Generator(self._policy.device).manual_seed(seed + number)
             batch = Batch(self._policy, prompts[start:stop], counts[start:stop], sampling)
             groups += batch.run(generator)
-        self._policy.model.train(was_training)
         return groups
+
+    def _copy(
+        self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
+    ) -> list[list[Response]]:
+        drawn = plain.generate(self._policy, prompts, counts, sampling, seed)
+        return [[respond(self._policy, *answer) for answer in group] for group in drawn]
 
     def sync(self) -> None:
         """Nothing to do: the weights are the policy's own and no cache outlives a call."""
@@ -274,20 +288,20 @@ class Batch:
                 logprobs[row].append(value)
         groups: list[list[Response]] = [[] for _ in self._prompts]
         for row, owner in enumerate(self._owners.tolist()):
-            groups[owner].append(self._response(ids[row], logprobs[row]))
+            groups[owner].append(respond(self._policy, ids[row], logprobs[row]))
         return groups
 
-    def _response(self, ids: list[int], logprobs: list[float]) -> Response:
-        ended = ids[-1] in self._policy.family.end_ids
-        text = self._policy.processor.tokenizer.decode(
-            ids[:-1] if ended else ids, skip_special_tokens=False
-        )
-        return Response(
-            ids=np.array(ids, dtype=np.int64),
-            logprobs=np.array(logprobs),
-            text=text,
-            finish="stop" if ended else "length",
-        )
+
+def respond(policy: Policy, ids: list[int], logprobs: list[float]) -> Response:
+    """A response from its token ids [T], the end token included, and their log-probs [T]."""
+    ended = ids[-1] in policy.family.end_ids
+    text = policy.processor.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
+    return Response(
+        ids=np.array(ids, dtype=np.int64),
+        logprobs=np.array(logprobs),
+        text=text,
+        finish="stop" if ended else "length",
+    )
 
 
 def truncate(log_all: Tensor, sampling: Sampling) -> Tensor:

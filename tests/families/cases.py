@@ -245,3 +245,24 @@ def one_token_for_both(model: Any, prompt: Prompt, ids: Tensor, mask: Tensor) ->
 
 def relative(a: Tensor, b: Tensor) -> float:
     return ((a - b).norm() / b.norm()).item()
+
+
+TOLERANCE = 1e-5  # relative, float32
+
+
+def compare_gradients(found: torch.nn.Module, wanted: torch.nn.Module) -> None:
+    """Every parameter's gradient equals the reference's, relative to its own size.
+
+    Where a gradient is nothing but rounding (a key's bias has none), to that of the whole.
+    """
+    expected = dict(wanted.named_parameters())
+    known = [p.grad.norm() for p in expected.values() if p.grad is not None]
+    floor = 1e-7 * float(torch.stack(known).norm())
+    for name, parameter in found.named_parameters():
+        grad = expected[name].grad
+        if grad is None or parameter.grad is None:
+            either = grad if parameter.grad is None else parameter.grad
+            assert either is None or not either.any(), name
+            continue
+        error = float((parameter.grad - grad).norm())
+        assert error < max(TOLERANCE * float(grad.norm()), floor), name

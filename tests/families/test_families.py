@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import re
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from tests.families.cases import (
     ask,
     cases,
     clip,
+    compare_gradients,
     make,
     plain,
     policy,
@@ -80,20 +80,7 @@ def test_shared_rows_equal_the_plain_path(name: str) -> None:
         rows.items(), pieces, found.split([len(p) for p in pieces]), strict=True
     ):
         assert relative(own, piece) < TOLERANCE, (label, len(row.prompt.ids))
-    expected = dict(reference.named_parameters())
-    total = float(
-        torch.stack([p.grad.norm() for p in expected.values() if p.grad is not None]).norm()
-    )
-    for parameter_name, parameter in made.model.named_parameters():
-        grad = expected[parameter_name].grad
-        if grad is None or parameter.grad is None:
-            assert not any(g is not None and g.any() for g in (grad, parameter.grad)), (
-                parameter_name
-            )
-            continue
-        error = float((parameter.grad - grad).norm())
-        # Relative to the parameter's own gradient, or to rounding in the whole where it vanishes.
-        assert error < max(TOLERANCE * float(grad.norm()), 1e-7 * total), parameter_name
+    compare_gradients(made.model, reference)
 
 
 @every_family
@@ -289,8 +276,7 @@ def test_saved_and_loaded_again(name: str, tmp_path: Path) -> None:
 
 @every_family
 def test_checkpointing_changes_no_gradient(name: str) -> None:
-    made = policy(name)
-    other = copy.deepcopy(made)
+    made, other = policy(name), policy(name)
     rows = list(rows_of(made, name).values())[1:3]
     gradients = []
     for one in (made, other):
