@@ -9,6 +9,7 @@ from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative, Leave
 from mmrl.algorithms.editors import AccuracyBand, DropUniform
 from mmrl.algorithms.objectives import Clipped
 from mmrl.algorithms.refiners import DampUnlikely, KeepLargest, RandomTokens
+from mmrl.algorithms.schedules import Adaptive
 from mmrl.algorithms.shapers import ShortWhenSolved
 from mmrl.errors import UserError
 
@@ -54,6 +55,8 @@ def _kl(algorithm: Algorithm) -> Iterator[str]:
         return
     if kl.placement == "loss" and kl.estimator == "k1" and not kl.straight_through:
         yield "k1 in the loss has an expected gradient of 0: use k2 or k3, or placement 'reward'"
+    if kl.placement != "loss" and isinstance(kl.schedule, Adaptive):
+        yield "an adaptive coefficient follows the KL of the loss: use placement 'loss'"
     credit = algorithm.credit
     spends = isinstance(credit, Stage) and credit.spends_penalties
     if kl.placement == "token-reward" and not spends:

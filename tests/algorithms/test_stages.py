@@ -436,6 +436,7 @@ def test_an_objective_of_groups_brings_its_reducer() -> None:
             {"name": "grpo", "kl": {"coefficient": 0.1, "placement": "token-reward"}},
             "token rewards",
         ),
+        ({"name": "rloo", "kl": {"schedule": "adaptive"}}, "follows the KL of the loss"),
         ({"name": "grpo", "reducer": "constant"}, "needs a length"),
         ({"name": "grpo", "reducer": "group-mean"}, "whole groups"),
         ({"name": "gvpo", "reducer": "token-mean"}, "group-mean"),

@@ -1,0 +1,129 @@
+"""The learner on the tiny model: micro-batching, whole groups, shared pairs and pass filters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mmrl.algorithm import Algorithm
+from mmrl.algorithms.compose import compose
+from mmrl.learner import Learner, UpdateStats
+from mmrl.policy.encoder import Encoder
+from mmrl.policy.policy import Policy
+from mmrl.types import Group, Response, Sample, Score
+from tests.algorithms.cases import context
+
+REWARDS = ((1.0, 0.0, 0.0), (1.0, 1.0, 0.0))
+LENGTHS = ((4, 2, 7), (1, 5, 3))
+
+
+class Gradients:
+    """A backend that keeps the gradient of every step and never moves the weights."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.model = policy.model
+        self.steps: list[Tensor] = []
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def step(self) -> float:
+        parts = [p.grad.flatten() for p in self.model.parameters() if p.grad is not None]
+        self.steps.append(torch.cat(parts))
+        self.model.zero_grad()
+        return float(self.steps[-1].norm())
+
+    @property
+    def learning_rate(self) -> float:
+        return 0.0
+
+    def state(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+        return {}, {}
+
+    def load_state(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
+        pass
+
+
+@pytest.fixture
+def groups(encoder: Encoder, ask: Callable[..., Sample]) -> list[Group]:
+    """Two variants of a question with an image each, three responses of random tokens to each."""
+    rng = np.random.default_rng(5)
+    made = []
+    for variant, rewards, lengths in zip("ab", REWARDS, LENGTHS, strict=True):
+        sample = replace(ask((28, 28, 1), f"how many? {variant}"), variant=variant)
+        responses = tuple(
+            Response(rng.integers(100, 400, n), -3.0 - rng.random(n), "", "stop") for n in lengths
+        )
+        scores = tuple(Score({}, None, reward=r) for r in rewards)
+        made.append(Group(encoder.prompt(sample), responses, scores))
+    return made
+
+
+def learner(policy: Policy, algorithm: Algorithm, budget: int) -> tuple[Learner, Gradients]:
+    backend = Gradients(policy)
+    made = Learner(policy, algorithm, backend, temperature=1.0, tokens_per_micro_batch=budget)
+    return made, backend
+
+
+def learn(
+    made: tuple[Learner, Gradients], algorithm: Algorithm, groups: list[Group]
+) -> tuple[list[Tensor], UpdateStats]:
+    """Carry out one step and return the gradient of each of its updates."""
+    shaped = algorithm.shape_rewards(made[0].observe(groups), context())
+    stats = made[0].update(algorithm.train_samples(shaped, context()), 0.1)
+    return made[1].steps, stats
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"name": "grpo", "reducer": "token-mean", "updates": {"passes": 2}},
+        {"name": "grpo", "kl_coefficient": 0.1},
+        {"name": "gspo", "updates": {"mini_batches": 1}},
+        {"name": "gvpo"},
+        {"name": "dpo"},
+        {"name": "share_grpo"},
+        {"name": "rloo"},
+    ],
+    ids=str,
+)
+def test_packing_never_moves_the_gradient(
+    section: dict[str, Any], policy: Policy, groups: list[Group]
+) -> None:
+    algorithm = compose(section)
+    large, tiny = (learner(policy, algorithm, budget) for budget in (10_000, 1))
+    (whole, *_), all_stats = learn(large, algorithm, groups)
+    (small, *_), few_stats = learn(tiny, algorithm, groups)
+    assert whole.norm() > 0
+    assert (whole - small).norm() < 1e-3 * whole.norm()
+    assert few_stats.loss == pytest.approx(all_stats.loss, abs=1e-4)
+    assert few_stats.tokens == all_stats.tokens
+
+
+def test_old_logprobs_of_shared_pairs_are_those_before_the_first_update(
+    policy: Policy, groups: list[Group]
+) -> None:
+    """Nothing moves here, so every computed ratio is 1, and a second pass equals the first."""
+    once = compose({"name": "share_grpo"})
+    twice = compose({"name": "share_grpo", "updates": {"passes": 2}})
+    fresh = [
+        replace(g, responses=tuple(replace(r, logprobs=r.logprobs * np.nan) for r in g.responses))
+        for g in groups
+    ]
+    (single,), _ = learn(learner(policy, once, 10_000), once, fresh)
+    (first, second), stats = learn(learner(policy, twice, 10_000), twice, fresh)
+    assert (first - single).norm() < 1e-3 * single.norm()
+    assert (second - single).norm() < 1e-3 * single.norm()
+    assert stats.clip_share == 0
+
+
+def test_passes_without_a_token_are_skipped(policy: Policy, groups: list[Group]) -> None:
+    algorithm = compose({"name": "ar_lopti", "threshold": 0.9, "kl_coefficient": 0})
+    steps, stats = learn(learner(policy, algorithm, 10_000), algorithm, groups)
+    assert len(steps) == stats.updates == 1  # every sampled probability is below 0.9

@@ -1,0 +1,406 @@
+"""Break the code on purpose, one named mutation at a time, and see whether the fast tests notice.
+
+    python tools/mutate.py [NAME ...] [--write docs/mutations.md]
+
+Each mutation replaces one piece of text in a temporary copy of the working tree. One that is not
+caught means that a test is missing; one whose text is gone must be rewritten with the code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = (
+    "tests/test_losses.py",
+    "tests/test_packing.py",
+    "tests/algorithms",
+    "tests/test_learner.py",
+)
+COPIED = ("mmrl", "tasks", "data_recipes", "tests/algorithms", "pyproject.toml")
+FILES = ("tests/__init__.py", "tests/conftest.py", *(test for test in TESTS if "test_" in test))
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One deliberate mistake: `old` becomes `new` in `file`, which must hold it once."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+LOSSES, CREDIT = "mmrl/losses.py", "mmrl/algorithms/credit.py"
+MUTATIONS = (
+    Mutation(
+        "swapped clip bounds",
+        LOSSES,
+        "ratio.clamp(1 - options.low, 1 + options.high)",
+        "ratio.clamp(1 - options.high, 1 + options.low)",
+    ),
+    Mutation(
+        "maximum instead of minimum of the surrogates",
+        LOSSES,
+        "torch.minimum(unbounded * advantages",
+        "torch.maximum(unbounded * advantages",
+    ),
+    Mutation(
+        "dual clip on positive advantages",
+        LOSSES,
+        "torch.where(advantages < 0, floor, surrogate)",
+        "torch.where(advantages > 0, floor, surrogate)",
+    ),
+    Mutation(
+        "two-sided cap on the clipped ratio",
+        LOSSES,
+        "torch.minimum(unbounded * advantages, bounded * advantages)",
+        "torch.minimum(ratio * advantages, bounded * advantages)",
+    ),
+    Mutation(
+        "mask lost in the reduction",
+        LOSSES,
+        "return torch.where(batch.mask, token_losses * batch.weights, 0.0).sum()",
+        "return (token_losses * batch.weights.clamp(min=1e-3)).sum()",
+    ),
+    Mutation(
+        "mask lost within sequences",
+        LOSSES,
+        "kept = torch.where(self.mask, values, 0.0)",
+        "kept = values + 0.1 * ~self.mask",
+    ),
+    Mutation(
+        "masked tokens reach the loss",
+        LOSSES,
+        "    logprobs = torch.where(mask, logprobs, 0.0)\n",
+        "",
+    ),
+    Mutation(
+        "denominator counted in the micro-batch",
+        "mmrl/learner.py",
+        "[m.sample for m in members], [m.weights for m in members], logprobs, share",
+        "[m.sample for m in members], "
+        "token_weights([m.sample for m in members], self._algorithm.reducer), logprobs, share",
+    ),
+    Mutation(
+        "empty responses left out of the mean",
+        LOSSES,
+        "    count = max(len(lengths), 1)\n",
+        "    count = max(int((lengths > 0).sum()), 1)\n",
+    ),
+    Mutation(
+        "token mean over sequences",
+        LOSSES,
+        "1.0 / max(float(lengths.sum()), 1.0)",
+        "1.0 / max(float(lengths.max(initial=0)) * count, 1.0)",
+    ),
+    Mutation(
+        "constant reducer without the batch size",
+        LOSSES,
+        "1.0 / (count * reducer.length)",
+        "1.0 / reducer.length",
+    ),
+    Mutation(
+        "CISPO with a gradient through its weight",
+        LOSSES,
+        "weight = batch.log_ratio.detach().exp()",
+        "weight = batch.log_ratio.exp()",
+    ),
+    Mutation(
+        "GSPO-token with a gradient through its level",
+        LOSSES,
+        "level = batch.sequence_mean(log_ratio).detach()[batch.sequence]",
+        "level = batch.sequence_mean(log_ratio)[batch.sequence]",
+    ),
+    Mutation(
+        "GSPO by the sum of log-ratios",
+        LOSSES,
+        "return batch.sequence_mean(log_ratio).exp()[batch.sequence]",
+        "return batch.sequence_sum(log_ratio).exp()[batch.sequence]",
+    ),
+    Mutation(
+        "k3 with the sign of d turned",
+        LOSSES,
+        "return torch.expm1(-difference) + difference",
+        "return torch.expm1(difference) - difference",
+    ),
+    Mutation(
+        "straight-through with the wrong slope",
+        LOSSES,
+        "return slope + (value - slope).detach()",
+        "return value",
+    ),
+    Mutation(
+        "GVPO over G instead of G - 1",
+        LOSSES,
+        "(2 * (len(members) - 1))",
+        "(2 * len(members))",
+    ),
+    Mutation(
+        "NFT without its clamped value",
+        LOSSES,
+        "bounded = implied + (implied.clamp(min=options.epsilon) - implied).detach()",
+        "bounded = implied",
+    ),
+    Mutation(
+        "preference of the rejected answer",
+        LOSSES,
+        "loss(values[chosen][:, None] - values[rejected][None])",
+        "loss(values[rejected][None] - values[chosen][:, None])",
+    ),
+    Mutation(
+        "biased standard deviation",
+        CREDIT,
+        "rewards[valid].std(ddof=normalise.ddof)",
+        "rewards[valid].std()",
+    ),
+    Mutation(
+        "unscorable answers in the baseline as 0",
+        CREDIT,
+        "return np.where(valid, rewards - rewards[valid].mean(), 0.0)",
+        "return np.where(valid, rewards - np.nan_to_num(rewards).mean(), 0.0)",
+    ),
+    Mutation(
+        "unscorable answers trained on",
+        CREDIT,
+        "mask=np.full(len(response.ids), known[i]),",
+        "mask=np.full(len(response.ids), True),",
+    ),
+    Mutation(
+        "leave-one-out that leaves none out",
+        CREDIT,
+        "centre(rewards) * count / (count - 1)",
+        "centre(rewards)",
+    ),
+    Mutation(
+        "plain mean for the length-weighted one",
+        CREDIT,
+        "(weights * known).sum() / weights.sum()",
+        "known[valid].mean()",
+    ),
+    Mutation(
+        "reward at the first token",
+        CREDIT,
+        "tokens[-1:] += reward",
+        "tokens[:1] += reward",
+    ),
+    Mutation(
+        "returns that forget the token itself",
+        CREDIT,
+        "        running = float(rewards[t]) + gamma * running\n        returns[t] = running\n",
+        "        returns[t] = running\n        running = float(rewards[t]) + gamma * running\n",
+    ),
+    Mutation(
+        "whitening over masked tokens",
+        CREDIT,
+        "kept = whiten([s.advantages[s.mask] for s in samples], ddof, epsilon)",
+        "every = whiten([s.advantages for s in samples], ddof, epsilon)\n"
+        "    kept = [w[s.mask] for w, s in zip(every, samples)]",
+    ),
+    Mutation(
+        "variants of a question apart",
+        CREDIT,
+        "if any(p.key != sample.key or p.variant == sample.variant for p in previous):",
+        "if previous:",
+    ),
+    Mutation(
+        "local advantage everywhere",
+        "mmrl/algorithms/variants.py",
+        "samples += pair(group, across, index, other.prompt)",
+        "samples += pair(group, own, index, other.prompt)",
+    ),
+    Mutation(
+        "responses under their own prompt only",
+        "mmrl/algorithms/variants.py",
+        "samples += pair(group, across, index, other.prompt)",
+        "samples += pair(group, across, index)",
+    ),
+    Mutation(
+        "borrowed old log-probs of another prompt",
+        CREDIT,
+        "old_logprobs=None if away or np.isnan",
+        "old_logprobs=None if np.isnan",
+    ),
+    Mutation(
+        "span one token late",
+        "mmrl/algorithms/turns.py",
+        "tokens[span.start : span.end] = value",
+        "tokens[span.start + 1 : span.end + 1] = value",
+    ),
+    Mutation(
+        "step span one token short",
+        "mmrl/algorithms/stepgrpo.py",
+        "tokens[span.start : span.end] += next(values)",
+        "tokens[span.start : span.end - 1] += next(values)",
+    ),
+    Mutation(
+        "tool output trained on",
+        "mmrl/algorithms/turns.py",
+        "mask = np.zeros(len(response.ids), dtype=bool)",
+        "mask = np.ones(len(response.ids), dtype=bool)",
+    ),
+    Mutation(
+        "key steps as substrings",
+        "mmrl/algorithms/key_steps.py",
+        "any(_contains(spoken, tokens(a)) for a in _alternatives(step))",
+        "any(a in body for a in _alternatives(step))",
+    ),
+    Mutation(
+        "steps in any order",
+        "mmrl/algorithms/key_steps.py",
+        "numbers != list(range(1, len(numbers) + 1))",
+        "sorted(numbers) != numbers",
+    ),
+    Mutation(
+        "key steps paid without an answer",
+        "mmrl/algorithms/stepgrpo.py",
+        'if answered or self.variant == "code" else 0.0',
+        "if True else 0.0",
+    ),
+    Mutation(
+        "filter that keeps solved groups",
+        "mmrl/algorithms/editors.py",
+        "return self.low < accuracy < self.high",
+        "return self.low < accuracy <= self.high",
+    ),
+    Mutation(
+        "filter that asks for nothing",
+        "mmrl/algorithms/editors.py",
+        "missing = context.prompts_per_step - len(kept)",
+        "missing = 0",
+    ),
+    Mutation(
+        "pruning of the largest advantages",
+        "mmrl/algorithms/refiners.py",
+        'np.argsort(-sizes, kind="stable")',
+        'np.argsort(sizes, kind="stable")',
+    ),
+    Mutation(
+        "truncated responses in the loss",
+        "mmrl/algorithms/refiners.py",
+        "if s.response.truncated else s",
+        "if False else s",
+    ),
+    Mutation(
+        "replayed log-probs dropped",
+        "mmrl/algorithm.py",
+        'for i in g.extra.get("replayed", ())',
+        "for i in ()",
+    ),
+    Mutation(
+        "KL added to the reward",
+        "mmrl/algorithm.py",
+        "group.rewards - np.array([p.sum() for p in penalties])",
+        "group.rewards + np.array([p.sum() for p in penalties])",
+    ),
+    Mutation(
+        "second pass on the tokens of the first",
+        "mmrl/algorithm.py",
+        "self.filters[index % len(self.filters)]",
+        "self.filters[0]",
+    ),
+    Mutation(
+        "old log-probs of cross pairs not computed",
+        "mmrl/learner.py",
+        "if self._algorithm.updates.on_policy or not missing:",
+        "if True:",
+    ),
+    Mutation(
+        "a pass without a token steps all the same",
+        "mmrl/learner.py",
+        "if any(sample.mask.any() for sample in part):",
+        "if True:",
+    ),
+    Mutation(
+        "groups split between micro-batches",
+        "mmrl/packing.py",
+        "units = _by_group(rows) if whole_groups else [[row] for row in rows]",
+        "units = [[row] for row in rows]",
+    ),
+)
+
+
+def main() -> int:
+    """Apply the mutations and report; the exit code is the number that were missed."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", help="mutations to try; default: all")
+    parser.add_argument("--write", type=Path, help="write the table as Markdown")
+    arguments = parser.parse_args()
+    chosen = [m for m in MUTATIONS if not arguments.names or m.name in arguments.names]
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        copy_tree(copy)
+        if failure := first_failure(copy):
+            sys.exit(f"the tests fail without any mutation: {failure}")
+        rows = [(mutation, caught_by(copy, mutation)) for mutation in chosen]
+    if arguments.write:
+        arguments.write.parent.mkdir(parents=True, exist_ok=True)
+        arguments.write.write_text(table(rows), encoding="utf-8")
+    missed = [mutation.name for mutation, test in rows if not test]
+    print(f"caught {len(rows) - len(missed)} of {len(rows)}")
+    return len(missed)
+
+
+def copy_tree(target: Path) -> None:
+    """Copy what the fast tests need; links stay links."""
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            ignore = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, target / name, symlinks=True, ignore=ignore)
+        else:
+            shutil.copy(source, target / name)
+    for name in FILES:
+        shutil.copy(ROOT / name, target / name)
+
+
+def caught_by(copy: Path, mutation: Mutation) -> str:
+    """Name the first test that fails under a mutation; "" if none does."""
+    file = copy / mutation.file
+    text = file.read_text(encoding="utf-8")
+    if text.count(mutation.old) != 1:
+        sys.exit(f"'{mutation.name}': its text stands {text.count(mutation.old)} times")
+    file.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+    test = first_failure(copy)
+    file.write_text(text, encoding="utf-8")
+    print(f"{'caught' if test else 'MISSED':8}{mutation.name:46}{test}", flush=True)
+    return test
+
+
+def first_failure(copy: Path) -> str:
+    """Run the fast tests of the copy and name the first that fails; "" if none does."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [*command, *TESTS], cwd=copy, env=environment, capture_output=True, text=True
+    )
+    if done.returncode == 0:
+        return ""
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return failed[0].split(" ")[1] if failed else done.stdout[-300:] + done.stderr[-300:]
+
+
+def table(rows: list[tuple[Mutation, str]]) -> str:
+    """The outcome as Markdown."""
+    lines = [
+        "# Mutations",
+        "",
+        "Deliberate mistakes that `python tools/mutate.py` makes in a copy of the tree, and the",
+        "first test that notices.",
+        "",
+        "| mistake | file | caught by |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {m.name} | `{m.file}` | {f'`{t}`' if t else '**missed**'} |" for m, t in rows]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
