@@ -111,7 +111,7 @@ def long_is_better(lengths: Floats, enough: float = 512.0) -> Floats:
 
 
 def length_ratio(text: str, context: str, low: float = 0.2, high: float = 0.8) -> float:
-    """1 if the text's characters are between `low` and `high` of the context's, exclusive (CANOE)."""
+    """1 if `low` < characters of the text / of the context < `high`, else 0 (CANOE)."""
     return float(bool(context) and low < len(text) / len(context) < high)
 
 

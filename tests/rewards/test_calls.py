@@ -71,6 +71,6 @@ def test_json_lines() -> None:
 def test_a_megabyte_is_refused_in_a_moment() -> None:
     for unit in ("[", "f(", "f(a='", "'", "{", "f(a=1),", "\\", "9", " "):
         for read in (parse_calls, parse_literal, parse_call_lines):
-            started = time.perf_counter()
+            started = time.process_time()
             assert read(unit * (10**6 // len(unit))).value is None
-            assert time.perf_counter() - started < 1.0
+            assert time.process_time() - started < 1.0

@@ -46,9 +46,9 @@ def test_not_json_points(value: object) -> None:
 
 def test_a_megabyte_of_brackets_is_read_in_a_moment() -> None:
     for unit in ("(", "[", "()", "(1,2)", "(1,"):
-        started = time.perf_counter()
+        started = time.process_time()
         assert parse_point(unit * (10**6 // len(unit))).value is None
-        assert time.perf_counter() - started < 1.0
+        assert time.process_time() - started < 1.0
 
 
 def test_points_map_through_the_frame_and_back() -> None:

@@ -126,10 +126,10 @@ def test_z_scores_stay_in_the_group() -> None:
 def test_a_megabyte_takes_a_moment() -> None:
     for unit in ("a ", "- \n", "step 1", "   ", "1. ", "\n", "\u4e00", ". "):
         text = unit * (10**6 // len(unit))
-        started = time.perf_counter()
+        started = time.process_time()
         for term in (
             shaping.repeated_ngrams, shaping.no_repeated_sentence, shaping.step_share,
             shaping.script_share,
         ):  # fmt: skip
             assert np.isfinite(term(text))
-        assert time.perf_counter() - started < 2.0, unit
+        assert time.process_time() - started < 2.0, unit

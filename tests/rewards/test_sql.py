@@ -104,10 +104,10 @@ def test_a_megabyte_of_sql_is_refused_in_a_moment() -> None:
         started = time.monotonic()
         assert run_query(MEMORY, unit * (10**6 // len(unit))).status == "malformed"
         assert time.monotonic() - started < 0.5
-    started = time.monotonic()
+    started = time.process_time()
     for text in ("/*" * 500_000, "'" * 999_999, "[" * 10**6, '"' * 999_999, "- " * 500_000):
         assert not is_ordered(text)
-    assert time.monotonic() - started < 5.0
+    assert time.process_time() - started < 5.0
 
 
 def test_rows_are_capped() -> None:
