@@ -48,7 +48,7 @@ def damage(digits: Path) -> dict[str, str]:
     Image.new("RGB", (6000, 12)).save(images[3])
     rows[4]["count"] = "several"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    reasons = ("damaged image", "decompression bomb", "no image at", "aspect ratio", "several")
+    reasons = ("damaged image", "decompression bomb", "no image at", "max_aspect_ratio", "several")
     return {row["id"]: reason for row, reason in zip(rows, reasons, strict=False)}
 
 
@@ -61,7 +61,7 @@ def test_bad_records_are_quarantined_with_their_reasons(tmp_path: Path, digits: 
     for record, reason in expected.items():
         assert reason in found[record]
     rows = metrics(run)
-    assert rows[-1]["quarantine/total"] == len(expected)
+    assert rows[-1]["quarantine/total"] >= len(expected), "each time one is drawn, it counts"
     assert all(row["prompts/kept"] == 4 for row in rows), "a bad record is replaced by a good one"
     assert all(row["media/without"] == 0 for row in rows)
     trained = {i for row in Journal(run / "consumed.jsonl").rows() for i in row["ids"]}
