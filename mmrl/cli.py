@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(commands)
     _add_tasks(commands)
     _add_algorithms(commands)
+    _add_families(commands)
     return parser
 
 
@@ -179,6 +180,37 @@ def _algorithms(arguments: argparse.Namespace) -> None:
         print(evaluate_file(arguments.name, arguments.case, as_json=arguments.json))
     else:
         print(catalogue.show(arguments.name, as_json=arguments.json))
+
+
+def _add_families(commands: Commands) -> None:
+    parser = commands.add_parser("families", help="list model families and what each takes")
+    parser.add_argument("--json", action="store_true")
+    parser.set_defaults(command=_families)
+
+
+def _families(arguments: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from mmrl import plugins
+
+    found = {
+        name: plugins.load("family", name).DECLARATION
+        for name in sorted(plugins.available("family"))
+    }
+    if arguments.json:
+        rows = [
+            {"name": name, **asdict(d), "lora_pattern": d.lora_pattern} for name, d in found.items()
+        ]
+        print(json.dumps(rows, indent=1))
+        return
+    for name, declared in found.items():
+        print(f"{name:18} {', '.join(declared.takes)}{', own sound' * declared.video_sound}")
+        shared = "shared prefix" if declared.shared_prefix else "no shared prefix"
+        vllm = f"vLLM: {', '.join(declared.vllm)}" if declared.vllm else "no vLLM"
+        print(f"{'':18} {shared}; {vllm}; answers in {declared.space}")
+        print(
+            f"{'':18} {declared.notes}" if declared.notes else "", end="\n" * bool(declared.notes)
+        )
 
 
 if __name__ == "__main__":

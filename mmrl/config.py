@@ -107,6 +107,9 @@ class RunConfig(Section):
     model: ModelConfig
     data: tuple[DataConfig, ...]
     algorithm: Mapping[str, Any] = Field(default_factory=lambda: {"name": "grpo"})
+    media: Mapping[str, Mapping[str, Any]] = Field(
+        default_factory=dict, description="options by modality: image, screenshot, video, audio"
+    )
     rollout: RolloutConfig = RolloutConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     trainer: TrainerConfig

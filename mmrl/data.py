@@ -80,6 +80,13 @@ class PromptStream:
         """Take the next samples; sources take turns so that their shares hold at any time."""
         return [self._next(self._turn()) for _ in range(count)]
 
+    def peek(self, count: int) -> list[Sample]:
+        """What the next draw of `count` will give, without taking it."""
+        sources, drawn = [replace(source) for source in self._sources], list(self._drawn)
+        coming = self.draw(count)
+        self._sources, self._drawn = sources, drawn
+        return coming
+
     def _turn(self) -> int:
         served = [d / s.share for d, s in zip(self._drawn, self._sources, strict=True)]
         turn = int(np.argmin(served))

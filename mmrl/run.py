@@ -131,7 +131,7 @@ class Run:
             * self._algorithm.updates.passes
             * self._algorithm.updates.mini_batches,
         )
-        self._encoder = Encoder(self._policy.family)
+        self._encoder = Encoder(self._policy.family, defaults=config.media)
         self._sampler: Engine = HFEngine(self._policy, config.rollout.max_sequences)
         self._engine = self._rollout_engine()
         self._scorer = Scorer(
@@ -149,6 +149,7 @@ class Run:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._encoder.close()
         self._scorer.close()
         self._engine.close()
         self._trackers.close()

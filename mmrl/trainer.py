@@ -101,7 +101,9 @@ class Trainer:
         prompts: list[Prompt] = []
         usable = rejected = 0
         while usable < count:
-            for sample in self.stream.draw(count - usable):
+            drawn = self.stream.draw(count - usable)
+            self.encoder.prefetch(drawn)
+            for sample in drawn:
                 try:
                     variants = self.algorithm.expand(sample, context)
                     encoded = [self.encoder.prompt(variant) for variant in variants]
@@ -115,6 +117,8 @@ class Trainer:
                 raise UserError(
                     "every sample drawn is unusable; quarantine.jsonl says why for each"
                 )
+        # Decoded while this batch is rolled out and trained on.
+        self.encoder.prefetch(self.stream.peek(count))
         return prompts
 
     def _roll_out(self, prompts: Sequence[Prompt], context: Context, refill: int) -> list[Group]:

@@ -36,6 +36,16 @@ def test_resumed_stream_goes_on_as_if_it_had_never_stopped(taken: int) -> None:
     assert ids(resumed.draw(40)) == ids(whole.draw(40))
 
 
+@pytest.mark.parametrize("taken", [0, 4, 7, 13])
+def test_peek_gives_what_the_next_draw_gives(taken: int) -> None:
+    one, other = stream(), stream()
+    one.draw(taken)
+    other.draw(taken)
+    coming = ids(one.peek(11))
+    assert coming == ids(one.draw(11)) == ids(other.draw(11))
+    assert one.state() == other.state()
+
+
 def test_every_epoch_holds_every_sample_once_in_another_order() -> None:
     one = PromptStream([(samples("a", 9), 1.0, True)], seed=0)
     first, second = ids(one.draw(9)), ids(one.draw(9))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 from mmrl import plugins
+from mmrl.modalities import options as opts
 from mmrl.policy.family import Family
 from mmrl.types import EncodedMedium, Media, MediaRef, Prompt, Sample
 
@@ -15,12 +19,28 @@ MAX_KEPT_MEDIA = 512
 
 
 class Encoder:
-    """Encodes samples; keeps the most recently used media so that variants and epochs share."""
+    """Encodes samples; keeps the most recently used media so that variants and epochs share.
 
-    def __init__(self, family: Family, max_kept: int = MAX_KEPT_MEDIA) -> None:
+    `defaults` are options by modality, under those of each reference. `prefetch` starts decoding
+    ahead of need in worker threads; its media count towards what is kept, so that memory stays
+    bounded however far ahead is asked for.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        max_kept: int = MAX_KEPT_MEDIA,
+        defaults: Mapping[str, Mapping[str, Any]] | None = None,
+        workers: int = 2,
+    ) -> None:
         self._family = family
         self._max_kept = max_kept
-        self._kept: OrderedDict[Hashable, EncodedMedium] = OrderedDict()
+        self._defaults = dict(defaults or {})
+        for kind, values in self._defaults.items():
+            opts.check(kind, values, plugins.load("modality", kind).Options)
+        self._kept: OrderedDict[Hashable, Future[EncodedMedium]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="mmrl-media")
 
     def prompt(self, sample: Sample) -> Prompt:
         """Both views of a sample; raises MediaError with the reason if a medium is unusable.
@@ -30,29 +50,75 @@ class Encoder:
         media = [self._encoded(part) for part in sample.parts if isinstance(part, MediaRef)]
         prompt = self._family.encode(sample, media)
         placeholders = int(np.isin(prompt.ids, self._family.placeholder_ids).sum())
-        features = sum(medium.num_tokens for medium in media)
+        features = sum(medium.num_tokens for medium in prompt.media)
         assert placeholders == features, (
             f"sample {sample.id}: {placeholders} placeholders for {features} feature rows"
         )
         return prompt
 
+    def prefetch(self, samples: Iterable[Sample]) -> None:
+        """Start decoding and processing the media of samples that will be asked for soon.
+
+        What goes wrong is raised when the sample is encoded, not here.
+        """
+        for sample in samples:
+            for part in sample.parts:
+                if isinstance(part, MediaRef):
+                    self._start(part, self._pool)
+
     def decoded(self, prompt: Prompt, wanted: Callable[[EncodedMedium], bool]) -> dict[str, Media]:
         """The wanted media of a prompt by hash, decoded again: arrays are not kept."""
         refs = [part for part in prompt.sample.parts if isinstance(part, MediaRef)]
         return {
-            encoded.hash: decode(ref)
+            encoded.hash: decode(self._with_defaults(ref))
             for encoded, ref in zip(prompt.media, refs, strict=True)
             if wanted(encoded)
         }
 
+    def close(self) -> None:
+        """Stop the worker threads; media that nobody waits for any more are not begun."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
     def _encoded(self, ref: MediaRef) -> EncodedMedium:
+        key, future = self._start(ref, None)
+        try:
+            return future.result()
+        except BaseException:
+            # A failure is not kept: the next reader meets the file as it then is.
+            with self._lock:
+                self._kept.pop(key, None)
+            raise
+
+    def _start(
+        self, ref: MediaRef, pool: ThreadPoolExecutor | None
+    ) -> tuple[Hashable, Future[EncodedMedium]]:
+        """The medium's future, begun in the pool or, without one, here and now."""
+        ref = self._with_defaults(ref)
         key = (ref.kind, ref.source, repr(sorted(ref.options.items())))
-        if key not in self._kept:
-            self._kept[key] = self._family.encode_medium(decode(ref))
-            if len(self._kept) > self._max_kept:
+        with self._lock:
+            future = self._kept.get(key)
+            begun = future is not None
+            future = future or Future()
+            self._kept[key] = future
+            self._kept.move_to_end(key)
+            while len(self._kept) > self._max_kept:
                 self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        if not begun:
+            if pool is None:
+                self._fill(future, ref)
+            else:
+                pool.submit(self._fill, future, ref)
+        return key, future
+
+    def _fill(self, future: Future[EncodedMedium], ref: MediaRef) -> None:
+        try:
+            future.set_result(self._family.encode_medium(decode(ref)))
+        except BaseException as error:
+            future.set_exception(error)
+
+    def _with_defaults(self, ref: MediaRef) -> MediaRef:
+        options = {**self._defaults.get(ref.kind, {}), **ref.options}
+        return MediaRef(ref.kind, ref.source, options)
 
 
 def decode(ref: MediaRef) -> Media:

@@ -7,8 +7,10 @@ That is what the processor does with the whole conversation, so the ids are the 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -88,6 +90,8 @@ class Composed:
                 *tokenizer.convert_ids_to_tokens(list(self.banned_ids)),
             ]
         )
+        self._here = threading.local()
+        self._builder = threading.get_ident()
         self._embedding: nn.Module = self.model.get_input_embeddings()
         self._hidden: int = self.model.config.get_text_config().hidden_size
 
@@ -103,7 +107,7 @@ class Composed:
             raise MediaError(f"this model family does not take {media.kind}")
         before, after = intake.around
         try:
-            out = self.processor(
+            out = self._own_processor()(
                 text=[before + intake.placeholder + after],
                 return_tensors="pt",
                 add_special_tokens=False,
@@ -127,6 +131,14 @@ class Composed:
             frame=dataclasses.replace(media.frame, processed_size=size),
             expansion=text.removeprefix(before).removesuffix(after),
         )
+
+    def _own_processor(self) -> Any:
+        """This thread's processor: a fast tokenizer must not be used by two at a time."""
+        if threading.get_ident() == self._builder:
+            return self.processor
+        if not hasattr(self._here, "processor"):
+            self._here.processor = copy.deepcopy(self.processor)
+        return self._here.processor
 
     def encode(self, sample: Sample, media: Encoded) -> Prompt:
         """Render the chat template, expand placeholders, compute positions."""

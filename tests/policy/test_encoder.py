@@ -1,0 +1,96 @@
+"""Media are decoded once, ahead of need, within a bounded store; failures are not kept."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mmrl.errors import MediaError, UserError
+from mmrl.policy import encoder as module
+from mmrl.policy.encoder import Encoder
+from mmrl.policy.policy import Policy
+from mmrl.types import Media, MediaRef, Sample, Text
+from tests.conftest import noise_image
+
+Asker = Callable[..., Sample]
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the threads that decoded something, in order."""
+    names: list[str] = []
+    inner = module.decode
+
+    def counting(ref: MediaRef) -> Media:
+        names.append(threading.current_thread().name)
+        return inner(ref)
+
+    monkeypatch.setattr(module, "decode", counting)
+    return names
+
+
+def wait_for(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not done() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert done()
+
+
+def test_each_medium_is_decoded_once_ahead_of_need(
+    policy: Policy, ask: Asker, decoded: list[str]
+) -> None:
+    made = Encoder(policy.family)
+    samples = [ask("a", (112, 112, 0)), ask("b", (112, 112, 0), (84, 84, 1)), ask("c", (84, 84, 1))]
+    made.prefetch(samples)
+    wait_for(lambda: len(decoded) == 2)
+    prompts = [made.prompt(sample) for sample in samples]
+    assert len(decoded) == 2
+    assert all(name.startswith("mmrl-media") for name in decoded)
+    assert prompts[0].media[0] is prompts[1].media[0]
+    assert prompts[0].ids.tolist() == Encoder(policy.family).prompt(samples[0]).ids.tolist()
+    made.close()
+
+
+def test_what_is_kept_is_bounded(policy: Policy, ask: Asker, decoded: list[str]) -> None:
+    made = Encoder(policy.family, max_kept=2)
+    samples = [ask("a", (56, 56, seed)) for seed in range(6)]
+    made.prefetch(samples)
+    wait_for(lambda: len(decoded) == 6)
+    for sample in samples[-2:]:
+        made.prompt(sample)
+    assert len(decoded) == 6
+    made.prompt(samples[0])
+    assert len(decoded) == 7
+
+
+def test_failures_are_raised_when_asked_and_not_kept(policy: Policy, tmp_path: Path) -> None:
+    made, path = Encoder(policy.family), tmp_path / "a.png"
+    sample = Sample("s", "t", (MediaRef("image", path), Text("?")), gold=None)
+    made.prefetch([sample])
+    with pytest.raises(MediaError, match="no image at"):
+        made.prompt(sample)
+    Image.new("RGB", (56, 56)).save(path)
+    assert made.prompt(sample).media
+
+
+def test_options_of_a_run_lie_under_those_of_a_reference(policy: Policy) -> None:
+    made = Encoder(policy.family, defaults={"image": {"crop": [0, 0, 56, 56]}})
+    ref = noise_image(112, 112, 0)
+    own = MediaRef("image", ref.source, {"crop": (0, 0, 112, 84)})
+    prompt = made.prompt(Sample("s", "t", (ref, own), gold=None))
+    assert [frame.crop for frame in prompt.frames] == [(0, 0, 56, 56), (0, 0, 112, 84)]
+    with pytest.raises(UserError, match=r"media.image: unknown key 'crops': did you mean 'crop'"):
+        Encoder(policy.family, defaults={"image": {"crops": [0, 0, 1, 1]}})
+
+
+def test_many_threads_agree(policy: Policy, ask: Asker) -> None:
+    samples = [ask("a", (56 + 28 * (i % 3), 84, i)) for i in range(24)]
+    made = Encoder(policy.family, workers=4)
+    made.prefetch(samples)
+    found = [made.prompt(sample).ids.tolist() for sample in samples]
+    assert found == [Encoder(policy.family).prompt(sample).ids.tolist() for sample in samples]
