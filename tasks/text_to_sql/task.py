@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 from mmrl import task as contract
@@ -142,6 +143,6 @@ def _database(record: Record) -> Database:
     name = str(record.fields["db_id"])
     files = [media_source(record, f"{f}/{name}/{name}.sqlite") for f in _FOLDERS]
     for file in files:
-        if not isinstance(file, bytes) and file.is_file():
+        if isinstance(file, Path) and file.is_file():
             return Database(file)
     raise ValueError(f"no {name}.sqlite under {', '.join(_FOLDERS)} beside the records")
