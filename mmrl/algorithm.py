@@ -78,9 +78,10 @@ def _unknown_prompt(sample_id: str) -> Prompt:
 class Context:
     """What every stage may use: where the run is, a generator of its own, persistent state.
 
-    `state` is plain JSON data that belongs to the algorithm; checkpoints carry it. `rng` is
-    derived from (seed, step), so a resumed run draws the same numbers. `recall` encodes the
-    prompt of an earlier sample again, by its id.
+    `prompts_per_step` is what the step starts with, `prompt_factor` counted in. `state` is plain
+    JSON data that belongs to the algorithm; checkpoints carry it. `rng` is derived from (seed,
+    step), so a resumed run draws the same numbers. `recall` encodes the prompt of an earlier
+    sample again, by its id.
     """
 
     step: int
@@ -307,10 +308,6 @@ class Algorithm:
         """Every stage, in order."""
         yield from (self.sampler, self.expand, self.plan, *self.shape, *self.edit)
         yield from (self.credit, *self.refine, self.objective)
-
-    def prompts(self, context: Context) -> int:
-        """How many prompts a step starts with."""
-        return round(context.prompts_per_step * self.prompt_factor)
 
     def shape_rewards(self, groups: list[Group], context: Context) -> list[Group]:
         """Run the group-level reward shapers in order, then take the KL off the rewards."""

@@ -24,6 +24,7 @@ from mmrl.algorithms.objectives import (
     CISPO,
     CPGD,
     GVPO,
+    MPO,
     NFT,
     REBEL,
     AStarPO,
@@ -305,6 +306,29 @@ def simpo(batch: TokenBatch, options: SimPO) -> Tensor:
     )
 
 
+def mpo(batch: TokenBatch, options: MPO) -> Tensor:
+    """Weighted preference, quality and generation losses of a group [M]; see `MPO`."""
+    implied = options.beta * batch.sequence_sum(batch.logprobs - batch.reference)
+    likelihoods, labels = batch.sequence_mean(batch.logprobs), batch.sequence_advantages
+
+    def loss(members: Tensor) -> Tensor:
+        chosen, rejected = members[labels[members] > 0], members[labels[members] < 0]
+        if not len(chosen) or not len(rejected):
+            return implied.sum() * 0.0
+        good, bad = implied[chosen], implied[rejected]
+        middle = torch.cat([good, bad]).detach().mean()
+        preferred = -F.logsigmoid(good[:, None] - bad[None]).mean()
+        quality = -F.logsigmoid(good - middle).mean() - F.logsigmoid(middle - bad).mean()
+        written = -likelihoods[chosen].mean()
+        return (
+            options.preference * preferred
+            + options.quality * quality
+            + options.generation * written
+        )
+
+    return batch.spread_groups([loss(members) for members in batch.members()])
+
+
 def _over_pairs(batch: TokenBatch, values: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
     """Mean of `loss` over the (chosen - rejected) values of each group; 0 without a pair."""
     labels = batch.sequence_advantages
@@ -330,6 +354,7 @@ OBJECTIVES: dict[type[Objective], Callable[[TokenBatch, Any], Tensor]] = {
     REBEL: rebel,
     Preference: preference,
     SimPO: simpo,
+    MPO: mpo,
 }
 """The function that computes each objective; another package may add its own type here."""
 

@@ -80,7 +80,7 @@ class Trainer:
     def _collect(self, context: Context, clock: Clock) -> tuple[list[Group], int]:
         """Roll out until the algorithm's editors ask for no more, or refills run out."""
         groups: list[Group] = []
-        wanted, drawn = self.algorithm.prompts(context), 0
+        wanted, drawn = context.prompts_per_step, 0
         for refill in range(1 + self.config.max_refills):
             with clock.stage("encode"):
                 prompts = self._prompts(wanted, context)
@@ -156,7 +156,7 @@ class Trainer:
         return Context(
             step=step,
             total_steps=self.config.steps,
-            prompts_per_step=self.config.prompts_per_step,
+            prompts_per_step=round(self.config.prompts_per_step * self.algorithm.prompt_factor),
             rng=np.random.default_rng([self.seed, step, 0xA1]),
             state=self.state,
         )

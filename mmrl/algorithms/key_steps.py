@@ -51,7 +51,24 @@ def matched(text: str, key_steps: Sequence[KeyStep]) -> list[bool]:
     """Say for every key step whether one of its alternatives stands in the step sections."""
     body = " ".join(body for heading, body, _, _ in sections(text) if _STEP.match(heading))
     spoken = tokens(body)
-    return [any(_contains(spoken, tokens(a)) for a in _alternatives(step)) for step in key_steps]
+    return [_holds(spoken, step) for step in key_steps]
+
+
+def scored_steps(text: str, key_steps: Sequence[KeyStep]) -> list[tuple[int, int, float]]:
+    """Return (start, end, value) of every step section, in characters.
+
+    A section is worth the share of all key steps that are matched in it and in none before.
+    """
+    open_steps = list(key_steps)
+    scored = []
+    for heading, body, start, end in sections(text):
+        if not _STEP.match(heading):
+            continue
+        spoken = tokens(body)
+        left = [s for s in open_steps if not _holds(spoken, s)]
+        scored.append((start, end, (len(open_steps) - len(left)) / max(len(key_steps), 1)))
+        open_steps = left
+    return scored
 
 
 def matched_share(text: str, key_steps: Sequence[KeyStep]) -> float:
@@ -83,6 +100,11 @@ def is_valid_path(text: str) -> bool:
     description, rationale, answer = (places[name] for name in _NAMES)
     in_order = description < rationale < step_places[0] and step_places[-1] < answer
     return in_order and bool(found[answer][1].strip())
+
+
+def _holds(spoken: Sequence[str], step: KeyStep) -> bool:
+    """True if an alternative of the key step stands in the text."""
+    return any(_contains(spoken, tokens(a)) for a in _alternatives(step))
 
 
 def _alternatives(step: KeyStep) -> Sequence[str]:

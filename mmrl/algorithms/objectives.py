@@ -167,6 +167,25 @@ class SimPO(Objective):
     reducer: ClassVar[Aggregation | None] = "group-mean"
 
 
+@dataclass(frozen=True)
+class MPO(Objective):
+    """Mixed preference optimisation: which is better, how good each is, and how to write it.
+
+    arXiv 2411.10442: a DPO loss, a binary loss on each answer's implied reward against their mean
+    (BCO, arXiv 2404.04656; the running mean is replaced by the group's, a variant), and the mean
+    negative log-likelihood of chosen answers. Default weights are those TRL lists.
+    """
+
+    beta: Positive = 0.1
+    preference: NonNegative = 0.8
+    quality: NonNegative = 0.2
+    generation: NonNegative = 1.0
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"reference"})
+    whole_groups: ClassVar[bool] = True
+    reducer: ClassVar[Aggregation | None] = "group-mean"
+
+
 OBJECTIVES: Mapping[str, Objective] = {
     "clipped": Clipped(),
     "gspo": Clipped(low=3e-4, high=4e-4, ratio="sequence-mean"),
@@ -183,5 +202,6 @@ OBJECTIVES: Mapping[str, Objective] = {
     "dpo": Preference(),
     "ipo": Preference(loss="ipo"),
     "simpo": SimPO(),
+    "mpo": MPO(),
 }
 """Objectives by the name a config uses, with their default options."""

@@ -27,7 +27,7 @@ from mmrl.algorithms.credit import (
     outcomes,
 )
 from mmrl.algorithms.editors import AccuracyBand, DropUniform, EnoughSignal
-from mmrl.algorithms.key_steps import is_valid_path, matched, matched_share
+from mmrl.algorithms.key_steps import is_valid_path, matched, matched_share, scored_steps
 from mmrl.algorithms.refiners import DampUnlikely, KeepLargest, MaskTruncated, RandomTokens
 from mmrl.algorithms.samplers import DropSolved, EasyToHard, HardStage, UpperConfidence
 from mmrl.algorithms.ssb import ReplaySignal
@@ -360,6 +360,14 @@ def test_numbers_match_as_numbers() -> None:
     assert matched_share(text, []) == 0.0
     assert matched("180 outside of any step", ["180"]) == [False]
     assert matched("### Step 1: a a b", ["a b", "b a", ""]) == [True, False, False]
+
+
+def test_steps_are_worth_what_they_add() -> None:
+    text = "### Rationales: 7\n### Step 1: 7 apples\n### Step 2: 7 pears\n### Step 3: 9"
+    scored = scored_steps(text, ["7", "pears", "9", "none"])
+    assert [value for _, _, value in scored] == [0.25, 0.25, 0.25]
+    assert [text[start:end].strip() for start, end, _ in scored] == text.split("\n")[1:]
+    assert scored_steps(text, [])[0][2] == 0.0
 
 
 @pytest.mark.parametrize(

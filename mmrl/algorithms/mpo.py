@@ -1,0 +1,37 @@
+"""MPO: preference, quality and generation losses on the best and the worst response (a variant).
+
+Mixed preference optimisation, arXiv 2411.10442; with GRPO in turns, it is the hybrid of Skywork
+R1V2, arXiv 2504.16656.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mmrl.algorithm import Algorithm, Reducer
+from mmrl.algorithms.credit import FixedGroup, GroupCredit
+from mmrl.algorithms.objectives import MPO
+from mmrl.algorithms.pairs import BestAgainstWorst
+from mmrl.config import Section
+
+SUMMARY = "preference, quality and generation losses in one (variant)"
+PAPER = "arXiv 2411.10442"
+
+
+class Params(Section):
+    group_size: int = Field(8, gt=1)
+    beta: float = Field(0.1, gt=0)
+    preference: float = Field(0.8, ge=0)
+    quality: float = Field(0.2, ge=0)
+    generation: float = Field(1.0, ge=0)
+
+
+def build(params: Params) -> Algorithm:
+    """Fill credit, objective and reducer."""
+    return Algorithm(
+        name="mpo",
+        plan=FixedGroup(params.group_size),
+        credit=GroupCredit(BestAgainstWorst()),
+        objective=MPO(params.beta, params.preference, params.quality, params.generation),
+        reducer=Reducer("group-mean"),
+    )
