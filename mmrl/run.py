@@ -100,7 +100,7 @@ def prepare_folder(config: RunConfig, resume: bool, overwrite: bool) -> None:
     """Make the run folder and write the resolved configuration into it."""
     if config.run.exists() and any(config.run.iterdir()) and not resume:
         if not (config.run / CONFIG).is_file():
-            raise UserError(f"{config.run} is not empty and holds no run: choose run=ANOTHER_FOLDER")
+            raise UserError(f"{config.run} is not empty and holds no run: choose another run=")
         if not overwrite and _has_results(config.run):
             raise UserError(
                 f"{config.run} holds a run already: pass --resume to go on with it, "

@@ -85,7 +85,7 @@ def test_a_prompt_over_the_limit_is_quarantined_whole(tmp_path: Path, digits: Pa
 def test_a_loss_that_is_not_finite_stops_before_the_weights_move(
     tmp_path: Path, digits: Path
 ) -> None:
-    with pytest.raises(UserError, match="not finite: lower optimizer.learning_rate"):
+    with pytest.raises(UserError, match=r"not finite: lower optimizer\.learning_rate"):
         start(
             tmp_path / "run",
             digits,
@@ -94,9 +94,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_move(
         )
 
 
-def test_verifier_failures_stop_the_run_above_the_share(
-    tmp_path: Path, digits: Path
-) -> None:
+def test_verifier_failures_stop_the_run_above_the_share(tmp_path: Path, digits: Path) -> None:
     records = tmp_path / "records.jsonl"
     records.write_text(json.dumps({"prompt": "How many?"}) + "\n")
     custom = {
@@ -105,7 +103,7 @@ def test_verifier_failures_stop_the_run_above_the_share(
         "params": {"function": "tests.test_failures:always_raises"},
         "eval_path": None,
     }
-    with pytest.raises(UserError, match="100% of the answers could not be scored.*no verdict"):
+    with pytest.raises(UserError, match=r"100% of the answers could not be scored.*no verdict"):
         start(tmp_path / "run", digits, data=custom)
 
 

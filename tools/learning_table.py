@@ -63,11 +63,12 @@ def table(outcomes: list[Outcome]) -> str:
             f"| {task} | {label} | {o.seed} | {o.before:.1%} | {o.after:.1%} | {o.seconds:.0f} |"
             for o in rows
         ]
-        before, after, seconds = (
-            statistics.mean(getattr(o, name) for o in rows) for name in ("before", "after", "seconds")
-        )
+        before = statistics.mean(o.before for o in rows)
+        after = statistics.mean(o.after for o in rows)
+        seconds = statistics.mean(o.seconds for o in rows)
         lines.append(
-            f"| **{task}** | **{label}** | mean | **{before:.1%}** | **{after:.1%}** | {seconds:.0f} |"
+            f"| **{task}** | **{label}** | mean | **{before:.1%}** | **{after:.1%}** "
+            f"| {seconds:.0f} |"
         )
     return "\n".join(lines)
 

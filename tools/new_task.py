@@ -1,6 +1,6 @@
 """Start a task: writes tasks/NAME with a working exact-match task to edit.
 
-    python tools/new_task.py colour
+python tools/new_task.py colour
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class Task(contract.Task):
         """1 for the right answer, else 0."""
         parsed = GRAMMAR.parse(answer).answer
         right = float((parsed.value or "").strip().lower() == gold.lower())
-        return Score({{"accuracy": right}}, metric=right, status=parsed.status, reason=parsed.reason)
+        parts = {{"accuracy": right}}
+        return Score(parts, metric=right, status=parsed.status, reason=parsed.reason)
 '''
 
 README = """# {name}
