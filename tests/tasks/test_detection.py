@@ -318,6 +318,15 @@ def test_average_precision_equals_pycocotools(seed: int) -> None:
     assert [ours.ap, ours.ap50, ours.ap75] == pytest.approx(reference, abs=1e-9)
 
 
+def test_a_crowd_does_not_take_what_a_proper_gold_can() -> None:
+    # all of the detection lies in the crowd, and 0.96 of its union with the gold box is shared
+    found = [Detection(Box(100, 100, 300, 292), "a")]
+    corpus: Corpus = [([A, A], ["a", "a"], [True, False], found)]
+    assert coco_matches(*corpus[0]) == [("a", 1.0, 1023, 0)]
+    ours = average_precision([coco_matches(*corpus[0])], [{"a": 1}])
+    assert ours.ap == pytest.approx(reference_ap(corpus)[0]) == pytest.approx(1.0)
+
+
 def test_only_the_hundred_best_count_as_in_coco() -> None:
     junk = [Detection(Box(500, 500, 501 + i / 1000, 501), "a", 0.9) for i in range(100)]
     corpus: Corpus = [([A], ["a"], [False], [*junk, Detection(A, "a", 0.1)])]
