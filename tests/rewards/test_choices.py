@@ -97,8 +97,8 @@ def test_mmmu_reads_like_the_official_parser(text: str, letter: str | None) -> N
 
 
 def test_long_text_is_read_in_linear_time() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     for unit in ("A ", "(A", "A,", "dog "):
         parse_letter(unit * 300_000, OPTIONS, with_text=True)
         mmmu_letter(unit * 300_000, OPTIONS)
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0

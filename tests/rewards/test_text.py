@@ -135,8 +135,8 @@ def test_normalize() -> None:
 
 def test_long_texts_take_milliseconds() -> None:
     a, b = ["a", "b"] * 8_000, ["b", "c", "a"] * 5_000
-    started = time.perf_counter()
+    started = time.process_time()
     edit_distance(a, b)
     common_subsequence(a, b)
     bleu(a, [b])
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0

@@ -203,6 +203,10 @@ def test_vqa_mix_as_coded_and_its_metric() -> None:
     three = TypedGold("numerical", "3")
     assert graded("vqa_mix", three, tagged("3.0"), variant="code").parts["accuracy"] == 0.0
     assert graded("vqa_mix", three, tagged("3"), variant="code").parts["accuracy"] == 1.0
+    decimal = TypedGold("numerical", "2.0")
+    for text, value in (("2", 0.0), ("2.0", 1.0)):
+        coded = graded("vqa_mix", decimal, tagged(text), variant="code")
+        assert coded.parts["accuracy"] == value
     # mean relative accuracy below, not at, each threshold: 0.2 is below 0.5 ... 0.25
     assert typed_metric("8", TypedGold("regression", "10")) == 0.6
     assert typed_metric("x", TypedGold("regression", "10")) == 0.0

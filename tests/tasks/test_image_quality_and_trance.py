@@ -160,10 +160,10 @@ def test_trance_reads_nothing_but_calls() -> None:
         assert parse_changes(text).status == "malformed", text
     assert parse_changes(",".join(["c(0,'a')"] * 65)).status == "malformed"
     assert set_score((), GOLD) == 0.0
-    started = time.perf_counter()
+    started = time.process_time()
     for unit in ("c(", "c( ", "c(0,", "_", "c(0,'a') "):
         graded("trance", GOLD, tagged(unit * (4_000 // len(unit))), variant="code")
         parse_changes(unit * (500_000 // len(unit)))
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0
     with pytest.raises(ValueError, match="no list of calls"):
         asked("trance", {"problem": "?", "solution": "nothing changed"})

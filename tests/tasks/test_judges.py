@@ -161,7 +161,8 @@ def test_a_judge_that_always_says_a_has_no_consistent_accuracy(tmp_path: Path) -
 
 
 def test_half_a_pair_is_not_consistent() -> None:
-    assert consistent_accuracy([1.0, 1.0], [{"pair": "p", "swapped": False}] * 2) == 0.0
+    for swapped in (False, True):
+        assert consistent_accuracy([1.0, 1.0], [{"pair": "p", "swapped": swapped}] * 2) == 0.0
 
 
 def test_the_bootstrap_draws_pairs(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_mathvista_is_strict(gold: Any, text: str, right: bool) -> None:
         (INTEGER, "1000.0", True), (INTEGER, "1000.9", True), (INTEGER, "nan", False),
         (INTEGER, "1e400", False), (FLOAT, "1.24", True), (FLOAT, "1.26", False),
         (LIST, "[1, 2.5]", True), (LIST, "[1,2.5]", False),
-        (SHAPES, "(b) a square", True), (SHAPES, "sqare", True), (SHAPES, "", False),
+        (Choice(("x", "long"), "A"), "", False), (SHAPES, "(b) a square", True), (SHAPES, "sqare", True), (SHAPES, "", False),
         (SHAPES, 'So: The answer is "square".', True), (SHAPES, "(C)", False),
     ],
 )  # fmt: skip
@@ -158,6 +158,6 @@ def test_long_responses_are_read_in_linear_time() -> None:
     for unit in ("oxed{", "the answer is ", "(a", "{", "is 1", r"\text"):
         text = unit * (500_000 // len(unit))
         for task, gold in (("math_vision", Formula("5")), ("mathvista", SHAPES)):
-            started = time.perf_counter()
+            started = time.process_time()
             graded(task, gold, text, extractor="official")
-            assert time.perf_counter() - started < 2.0, (task, unit)
+            assert time.process_time() - started < 2.0, (task, unit)

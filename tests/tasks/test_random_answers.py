@@ -69,9 +69,9 @@ def test_random_answers_are_scored_within_range(name: str, params: Any, data: An
     if data.draw(st.booleans()):
         text = f"<think>\n</think><answer>{text}</answer>"
     blank = dataclasses.replace(example_answer(sample), truncated=data.draw(st.booleans()))
-    started = time.perf_counter()
+    started = time.process_time()
     score = task.score(sample.gold, dataclasses.replace(blank, text=text))
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0
     assert find_defect(task, score) == ""
     best = task.score(sample.gold, dataclasses.replace(blank, text=target))
     weights = resolve_weights(task, {})

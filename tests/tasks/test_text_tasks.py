@@ -207,10 +207,10 @@ def test_faithful_drafts_in_the_thought_do_not_count() -> None:
     assert reward("faithful_qa", BRIDGE, draft) == 0.0
     full = answered(PASSAGE, "1912").replace("hm", "<answer>7</answer> <long_answer>")
     assert parts(full) == [1.0, 1.0, 1.0, 1.0]
-    started = time.perf_counter()
+    started = time.process_time()
     for unit in ("<long_answer>", "</long_answer>", "<answer>", "a "):
         graded("faithful_qa", BRIDGE, unit * (60_000 // len(unit)))
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
 
 
 def test_faithful_golds() -> None:
