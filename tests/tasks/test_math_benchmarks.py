@@ -50,7 +50,8 @@ def test_mathvista_is_strict(gold: Any, text: str, right: bool) -> None:
         (INTEGER, "1000.0", True), (INTEGER, "1000.9", True), (INTEGER, "nan", False),
         (INTEGER, "1e400", False), (FLOAT, "1.24", True), (FLOAT, "1.26", False),
         (LIST, "[1, 2.5]", True), (LIST, "[1,2.5]", False),
-        (Choice(("x", "long"), "A"), "", False), (SHAPES, "(b) a square", True), (SHAPES, "sqare", True), (SHAPES, "", False),
+        (Choice(("x", "long"), "A"), "", False), (SHAPES, "(b) a square", True),
+        (SHAPES, "sqare", True), (SHAPES, "", False),
         (SHAPES, 'So: The answer is "square".', True), (SHAPES, "(C)", False),
     ],
 )  # fmt: skip
