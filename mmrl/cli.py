@@ -208,9 +208,8 @@ def _families(arguments: argparse.Namespace) -> None:
         shared = "shared prefix" if declared.shared_prefix else "no shared prefix"
         vllm = f"vLLM: {', '.join(declared.vllm)}" if declared.vllm else "no vLLM"
         print(f"{'':18} {shared}; {vllm}; answers in {declared.space}")
-        print(
-            f"{'':18} {declared.notes}" if declared.notes else "", end="\n" * bool(declared.notes)
-        )
+        if declared.notes:
+            print(f"{'':18} {declared.notes}")
 
 
 if __name__ == "__main__":

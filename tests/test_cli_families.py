@@ -1,0 +1,31 @@
+"""`mmrl families` says of every family what its tests check."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mmrl import plugins
+from mmrl.cli import main
+from tests.families.tiny import TINY
+
+
+def test_families_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["families", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows.keys() == plugins.available("family").keys()
+    assert {tiny.family for tiny in TINY.values()} == rows.keys() - {"generic"}
+    for tiny in TINY.values():
+        row = rows[tiny.family]
+        kinds = {"video" if kind == "film" else kind for kind in tiny.kinds}
+        assert kinds | ({"screenshot"} if "image" in kinds else set()) == set(row["takes"])
+        assert row["video_sound"] == ("film" in tiny.kinds)
+        assert row["shared_prefix"]
+
+
+def test_families_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["families"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in plugins.available("family"))
+    assert "no shared prefix" in text
