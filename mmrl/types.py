@@ -244,12 +244,17 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a verifier sees of a response: plain picklable data, no model and no tensors."""
+    """What a verifier sees of a response: plain picklable data, no model and no tensors.
+
+    `outcome` is what the environment's own evaluator says of a finished episode, from 0 to 1; None
+    where there is no environment, or where it failed.
+    """
 
     text: str
     truncated: bool = False
     frames: tuple[Frame, ...] = ()
     space: Space = "processed_pixels"
+    outcome: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
