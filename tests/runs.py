@@ -13,7 +13,9 @@ from tests.conftest import TINY
 
 def make_digits(out: Path, *, train: int = 40, test: int = 8) -> Path:
     """Build small digit data sets under `out`."""
-    importlib.import_module("mmrl.data_recipes.digits").build(None, out, train=train, test=test)
+    importlib.import_module("mmrl.data_recipes.digits").build(
+        None, out, train=train, validation=4, test=test
+    )
     return out
 
 

@@ -100,15 +100,11 @@ def test_verifier_failures_stop_the_run_above_the_share(tmp_path: Path, digits: 
     custom = {
         "task": "custom",
         "path": str(records),
-        "params": {"function": "tests.test_failures:always_raises"},
+        "params": {"function": "tests.verifiers:always_raises"},
         "eval_path": None,
     }
     with pytest.raises(UserError, match=r"100% of the answers could not be scored.*no verdict"):
         start(tmp_path / "run", digits, data=custom)
-
-
-def always_raises(prompts: list[Any], completions: list[str], **columns: Any) -> list[float]:
-    raise RuntimeError("no verdict")
 
 
 @pytest.mark.parametrize(

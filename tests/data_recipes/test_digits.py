@@ -20,7 +20,7 @@ KINDS = ("digit_count", "digit_box")
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("digits")
-    digits.build(None, out, seed=3, train=40, test=20)
+    digits.build(None, out, seed=3, train=40, validation=10, test=20)
     return out
 
 
@@ -69,11 +69,11 @@ def test_processed_and_source_pixels_differ(built: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes(built: Path, tmp_path: Path) -> None:
-    digits.build(None, tmp_path, seed=3, train=40, test=20)
+    digits.build(None, tmp_path, seed=3, train=40, validation=10, test=20)
     for kind in KINDS:
         manifest = (tmp_path / kind / "manifest.json").read_bytes()
         assert manifest == (built / kind / "manifest.json").read_bytes()
-    digits.build(None, tmp_path, seed=4, train=40, test=20)
+    digits.build(None, tmp_path, seed=4, train=40, validation=10, test=20)
     assert manifest != (tmp_path / "digit_box" / "manifest.json").read_bytes()
 
 
@@ -81,7 +81,7 @@ def test_the_manifest_hashes_every_file(built: Path) -> None:
     folder = built / "digit_count"
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["license"] == "CC-BY-4.0"
-    assert len(manifest["sha256"]) == 40 + 20 + 2
+    assert len(manifest["sha256"]) == 40 + 10 + 20 + 3
     for name, expected in manifest["sha256"].items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == expected
 

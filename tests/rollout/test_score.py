@@ -194,7 +194,7 @@ def test_a_failing_verifier_is_none_and_counted_and_spares_the_others(
 
 
 def test_a_memory_hog_is_stopped_at_the_limit(hostile: Path) -> None:
-    with Scorer({"h": TaskSpec("hostile")}, 1, 30.0, memory_bytes=2 << 30) as scorer:
+    with Scorer({"h": TaskSpec("hostile")}, 1, 100.0, memory_bytes=2 << 30) as scorer:
         old, before, hog, after, new = scorer.score(jobs("pid", "good", "hog", "good", "pid"))
         assert hog.reason.startswith("memory: ")
         assert (before.reward, hog.reward, after.reward) == (2.0, None, 2.0)
