@@ -9,13 +9,18 @@ caught means that a test is missing; one whose text is gone must be rewritten wi
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
+
+import pytest
+import torch
+import transformers
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = (
@@ -333,6 +338,9 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="mutations to try; default: all")
     parser.add_argument("--write", type=Path, help="write the table as Markdown")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    sys.dont_write_bytecode = True
+    assert transformers.AutoProcessor and transformers.Qwen2_5_VLForConditionalGeneration
     chosen = [m for m in MUTATIONS if not arguments.names or m.name in arguments.names]
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
@@ -377,21 +385,48 @@ def caught_by(copy: Path, mutation: Mutation) -> str:
 def first_failure(copy: Path, changed: str = "") -> str:
     """Run the fast tests of the copy and name the first that fails; "" if none does.
 
-    Those of the changed module go first.
+    Those of the changed module go first. A fork of this process runs them, so that torch and
+    transformers load once and the copy's modules anew.
     """
     likely = f"tests/test_{Path(changed).stem}.py"
     if changed.startswith("mmrl/algorithm"):
         likely = "tests/algorithms"
     tests = sorted(TESTS, key=lambda test: test != likely)
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
-    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [*command, *tests], cwd=copy, env=environment, capture_output=True, text=True
-    )
-    if done.returncode == 0:
-        return ""
-    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return failed[0].split(" ")[1] if failed else done.stdout[-300:] + done.stderr[-300:]
+    fork = multiprocessing.get_context("fork")
+    receiver, sender = fork.Pipe(duplex=False)
+    worker = fork.Process(target=run_tests, args=(copy, tests, sender))
+    worker.start()
+    sender.close()
+    try:
+        return str(receiver.recv())
+    except EOFError:
+        return "the test run itself"
+    finally:
+        worker.join()
+
+
+def run_tests(copy: Path, tests: list[str], sender: Connection) -> None:
+    """Run tests in the copy, silently, and send the first failure."""
+    os.chdir(copy)
+    sys.path.insert(0, str(copy))
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    first = FirstFailure()
+    code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests], plugins=[first])
+    sender.send(first.name or ("" if code == 0 else f"pytest ended with {code}"))
+
+
+class FirstFailure:
+    """A pytest plugin that remembers the first test, or the first module, that failed."""
+
+    name = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.name = self.name or (report.nodeid if report.failed else "")
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self.name = self.name or (report.nodeid if report.failed else "")
 
 
 def table(rows: list[tuple[Mutation, str]]) -> str:
