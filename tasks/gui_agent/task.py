@@ -113,8 +113,8 @@ def _instruction(max_steps: int) -> str:
     return (
         "Operate the computer. In each step write 'Thought:' and your reasoning, then on a new "
         f"line 'Action:' and one action. Actions: {forms}. Arguments are given by name, as texts; "
-        "boxes are points such as start_box='(x,y)'. End with finished(), or with fail() if the task "
-        f"cannot be done. There are {max_steps} steps."
+        "boxes are points such as start_box='(x,y)'. End with finished(), or with fail() if the "
+        f"task cannot be done. There are {max_steps} steps."
     )
 
 

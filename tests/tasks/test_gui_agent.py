@@ -64,7 +64,8 @@ def test_replay_walks_through_the_frame() -> None:
     [
         (RIGHT, 1, 0), (RIGHT[:2], 0, -0.5), ((*RIGHT[:2], "fail()"), 0, 0),
         ((*RIGHT[:1], "wait()", *RIGHT[1:]), 1, 0), ((RIGHT[1], RIGHT[0], "finished()"), 0, 0),
-        ((*RIGHT, "wait()"), 0, -0.5), ((*RIGHT, "finished()"), 0, -0.5), (RIGHT + RIGHT, 0, -0.5), (("finished()",), 0, 0),
+        ((*RIGHT, "wait()"), 0, -0.5), ((*RIGHT, "finished()"), 0, -0.5),
+        (RIGHT + RIGHT, 0, -0.5), (("finished()",), 0, 0),
         (("wait()",) * 15, 0, 0), (("wait()",) * 14, 0, -0.5), (("wait()",) * 16, 0, -0.5),
         (("wait()",) * 12 + RIGHT, 1, 0), (("wait()",) * 13 + RIGHT, 0, -0.5),
         ((RIGHT[0], RIGHT[1] + ", finished()"), 0, -0.5), (("eval('1')",), 0, -0.5),

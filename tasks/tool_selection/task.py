@@ -1,0 +1,114 @@
+"""VisTA: choose tools by index; a frozen model's answers with and without them are the judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from mmrl import task as contract
+from mmrl.records import media_source
+from mmrl.rewards.grammar import TagAnswer, Think
+from mmrl.rewards.numbers import NumberPolicy, close, parse_integer, parse_number
+from mmrl.rewards.parsed import Parsed, malformed, ok
+from mmrl.rewards.text import normalize
+from mmrl.task import RewardPart
+from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
+
+_INDEX = NumberPolicy(commas=False, exponent=False, max_characters=2)
+
+
+@dataclass(frozen=True)
+class Gold:
+    """Whether the frozen model is right, by the tools it was given: `()` is without any."""
+
+    right: Mapping[tuple[int, ...], bool]
+    tools: int
+
+
+@dataclass(frozen=True)
+class Task(contract.Task):
+    """Reads chart questions with the frozen model's pre-computed `answers` by tool set.
+
+    A choice whose outcome was not computed is unscorable. `variant` code gives unreadable choices 0
+    as VisTA does; by default they cost as much as a choice that does harm.
+    """
+
+    think: Think = "required"
+    variant: Literal["strict", "code"] = "strict"
+
+    name: ClassVar[str] = "tool_selection"
+    summary: ClassVar[str] = "choose the tools that let a frozen model answer a chart question"
+    parts: ClassVar[dict[str, RewardPart]] = {
+        "outcome": RewardPart(-0.5, 1.0),
+        "format": RewardPart(0.0, 1.0, 0.0),
+    }
+    metric: ClassVar[str] = "accuracy_with_tools"
+
+    def sample(self, record: Record) -> Sample:
+        """Ask a record: `query`, `label`, `imgname`, `tools` (names), `answers` ({"0,3": text})."""
+        fields = record.fields
+        tools, label = [str(t) for t in fields["tools"]], str(fields["label"]).strip()
+        if not label or not str(fields["query"]).strip():
+            raise ValueError("a record needs a query and a label")
+        gold = _read_gold(fields["answers"], label, len(tools))
+        listed = "\n".join(f"{i}: {name}" for i, name in enumerate(tools))
+        grammar = TagAnswer(self.think)
+        ask = (
+            f"Question about the chart: {fields['query']}\nTools that can help to answer it:\n"
+            f"{listed}\n{grammar.instruction()} The answer is the indices of the tools to use, "
+            "separated by commas."
+        )
+        useful = [chosen for chosen, right in gold.right.items() if chosen and right]
+        return Sample(
+            id=record.id,
+            task=self.name,
+            parts=(MediaRef("image", media_source(record, fields["imgname"])), Text(ask)),
+            gold=gold,
+            target=grammar.write(", ".join(map(str, useful[0]))) if useful else None,
+        )
+
+    def score(self, gold: Any, answer: Answer) -> Score:
+        """1 if the frozen model is right with the tools, -0.5 if only without, else 0."""
+        region = TagAnswer(self.think).parse(answer)
+        chosen = region.answer.then(lambda text: _parse_indices(text, gold.tools))
+        if chosen.value is None:
+            unread = 0.0 if self.variant == "code" else -0.5
+            return Score({"outcome": unread, "format": 0.0}, 0.0, chosen.status, chosen.reason)
+        if chosen.value not in gold.right:
+            raise ValueError(f"no outcome was computed for the tools {chosen.value}")
+        right = gold.right[chosen.value]
+        outcome = 1.0 if right else -0.5 * gold.right[()]
+        return Score({"outcome": outcome, "format": float(region.well_formed)}, float(right))
+
+
+def _parse_indices(text: str, tools: int) -> Parsed[tuple[int, ...]]:
+    """Read distinct indices below `tools`, sorted: order does not matter."""
+    chosen: list[int] = []
+    for word in text.split(",", tools):
+        index = parse_integer(word, _INDEX)
+        if index.value is None or not 0 <= index.value < tools or index.value in chosen:
+            return malformed(f"not distinct tool indices: '{text:.40}'")
+        chosen.append(index.value)
+    return ok(tuple(sorted(chosen)))
+
+
+def _read_gold(answers: Mapping[str, Any], label: str, tools: int) -> Gold:
+    right: dict[tuple[int, ...], bool] = {}
+    for key, answer in answers.items():
+        chosen = _parse_indices(key, tools) if key else ok(())
+        if chosen.value is None or chosen.value in right:
+            raise ValueError(f"answers: {chosen.reason or 'a tool set occurs twice'}")
+        if answer is not None:
+            right[chosen.value] = _agrees(str(answer), label)
+    if () not in right or len(right) < 2:
+        raise ValueError("answers need the one without tools and one with tools")
+    return Gold(right, tools)
+
+
+def _agrees(answer: str, label: str) -> bool:
+    """ChartQA's rule: within 5 % of a number, else the same text."""
+    number, gold = parse_number(answer).value, parse_number(label).value
+    if number is not None and gold is not None:
+        return close(number, gold, relative=0.05)
+    return bool(normalize(answer)) and normalize(answer) == normalize(label)
