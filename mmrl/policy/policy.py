@@ -47,7 +47,7 @@ class Policy:
     @property
     def banned(self) -> Tensor:
         """Ids that are never sampled and have no probability: every media placeholder."""
-        return torch.tensor(self.family.banned_ids, device=self.device)
+        return torch.tensor(self.family.banned_ids, dtype=torch.long, device=self.device)
 
     def hidden_states(self, ids: Tensor, positions: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """Run the trunk on flat tokens [N] at positions [axes, N] -> [N, H].

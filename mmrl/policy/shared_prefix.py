@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,14 +75,27 @@ class SharedPrefix:
     ) -> Tensor:
         """Prompts attend to themselves; responses to their prompt and themselves."""
         prompt_mask, response_mask = self.masks(window)
-        prompt_q, prompt_k, prompt_v = (_padded(x, self.prompts) for x in (query, key, value))
+        (prompt_q, own_q), (prompt_k, own_k), (prompt_v, own_v) = (
+            self._padded(x) for x in (query, key, value)
+        )
         outputs = [_flat(sdpa(prompt_q, prompt_k, prompt_v, scale, prompt_mask))]
         if self.responses.numel():
-            own_q, own_k, own_v = (_padded(x, self.responses) for x in (query, key, value))
             keys = torch.cat([prompt_k[self.owner], own_k], dim=2)
             values = torch.cat([prompt_v[self.owner], own_v], dim=2)
             outputs.append(_flat(sdpa(own_q, keys, values, scale, response_mask)))
-        return torch.cat(outputs)[self.inverse]
+        unpadded: Tensor = _Unpad.apply(torch.cat(outputs), self.inverse)
+        return unpadded
+
+    def _padded(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, H, D] -> prompts [P, H, L, D] and responses [S, H, R, D]."""
+        index = torch.cat([self.prompts.flatten(), self.responses.flatten()])
+        padded: Tensor = _Pad.apply(flat, index, self.inverse)
+        parts = padded.split([self.prompts.numel(), self.responses.numel()])
+        prompts, responses = (
+            part.view(*shape, *flat.shape[1:]).transpose(1, 2)
+            for part, shape in zip(parts, (self.prompts.shape, self.responses.shape), strict=True)
+        )
+        return prompts, responses
 
     def masks(self, window: int | None) -> tuple[Tensor | None, Tensor]:
         """What prompts see [P, 1, L, L] (None: causal) and responses see, in one kind of layer."""
@@ -117,9 +131,38 @@ class SharedPrefix:
         return (distance < window)[:, None]
 
 
-def _padded(flat: Tensor, index: Tensor) -> Tensor:
-    """[N, H, D] gathered by [B, T] -> [B, H, T, D]."""
-    return flat[index].transpose(1, 2)
+class _Pad(torch.autograd.Function):
+    """Flat tokens [N, ...] -> padded [B, ...]: their gradient is read back, not added up.
+
+    Every flat token stands at one place among the padded, `inverse` [N]; what flows into padding
+    is meaningless and dropped.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, flat: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return flat.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (inverse,) = ctx.saved_tensors
+        return grad.index_select(0, inverse), None, None
+
+
+class _Unpad(torch.autograd.Function):
+    """Padded [B, ...] -> flat tokens [N, ...]; padding gets gradient 0."""
+
+    @staticmethod
+    def forward(ctx: Any, padded: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        ctx.size = len(padded)
+        return padded.index_select(0, inverse)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (inverse,) = ctx.saved_tensors
+        padded = grad.new_zeros(ctx.size, *grad.shape[1:])
+        return padded.index_copy_(0, inverse, grad), None
 
 
 def _flat(padded: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ A prompt's keys and values are kept once for all of its responses; a response ke
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedPrefix, SharedRow, lay_out
 from mmrl.rollout import plain
 from mmrl.rollout.engine import Sampling
-from mmrl.types import Prompt, Response
+from mmrl.types import Floats, Ints, Prompt, Response
 
 
 class HFEngine:
@@ -99,24 +98,29 @@ class Prefill:
         return self._rows.attend(layer, query, key, value, scale, window)
 
 
-@dataclass
 class Decoding:
     """One new token for each live response [S]: it sees its prompt's keys and its own.
 
-    `seats` [P, W] says which live responses belong to a prompt, so that the prompt's keys are
-    read once for all of them; `seat_of` [S] is a response's place in the flattened seats.
-    `hidden_keys` [P, 1, 1, L] is minus infinity at padding; `prompt_lengths` [P].
+    Responses sit beside their prompt, [P, W] seats in all, so that a prompt's keys are read once
+    for all of them. A response that has finished leaves its seat empty; when half of the seats
+    are no longer needed, the others move together.
     """
 
-    prompt_keys: dict[int, Tensor]
-    prompt_values: dict[int, Tensor]
-    own_keys: dict[int, Tensor]
-    own_values: dict[int, Tensor]
-    seats: Tensor
-    seat_of: Tensor
-    hidden_keys: Tensor
-    prompt_lengths: Tensor
-    length: int = 0
+    def __init__(self, prefill: Prefill, lengths: Ints, owners: Ints, room: int) -> None:
+        self.length = 0
+        self._owners = owners
+        self._prompt_keys, self._prompt_values = prefill.keys, prefill.values
+        cache = next(iter(prefill.keys.values()))
+        self._prompts, kv_heads, longest, dim = cache.shape
+        self._width, self._seat_of = _seats(owners)
+        own = (self._prompts, kv_heads, self._width, room, dim)
+        self._own_keys = {layer: cache.new_empty(own) for layer in prefill.keys}
+        self._own_values = {layer: cache.new_empty(own) for layer in prefill.keys}
+        padding = torch.from_numpy(np.arange(longest) >= lengths[:, None]).to(cache.device)
+        hidden = cache.new_zeros(padding.shape).masked_fill(padding, float("-inf"))
+        self._hidden = hidden[:, None, None].repeat(1, kv_heads, 1, 1)
+        self._lengths = torch.from_numpy(lengths).to(cache.device)
+        self._place()
 
     def attend(
         self,
@@ -128,66 +132,86 @@ class Decoding:
         window: int | None = None,
     ) -> Tensor:
         """Joint softmax over prompt and own keys; query [S, H, D], key and value [S, K, D]."""
-        live, heads, dim = query.shape
-        kv_heads = key.shape[1]
-        own_k, own_v = self.own_keys[layer], self.own_values[layer]
-        own_k[:, :, self.length] = key
-        own_v[:, :, self.length] = value
-        own_k, own_v = own_k[:, :, : self.length + 1], own_v[:, :, : self.length + 1]
+        prompt_k, prompt_v = self._prompt_keys[layer], self._prompt_values[layer]
+        own_k, own_v = self._own_keys[layer], self._own_values[layer]
+        prompts, kv_heads, longest, dim = prompt_k.shape
+        own_k[:, :, :, self.length] = self._seat(key)
+        own_v[:, :, :, self.length] = self._seat(value)
+        own_k, own_v = (x[:, :, :, : self.length + 1].flatten(0, 2) for x in (own_k, own_v))
 
-        grouped = (query * scale).view(live, kv_heads, heads // kv_heads, dim)
-        seated = self._seat(grouped)
-        hidden = self.hidden_keys if window is None else self._beyond(window)
-        to_prompt = self._unseat(seated @ self.prompt_keys[layer].transpose(2, 3) + hidden, grouped)
-        to_own = grouped @ own_k.transpose(2, 3)
+        seated = self._seat((query * scale).unflatten(1, (kv_heads, -1)))  # [P, K, W, R, D]
+        each = seated.reshape(len(own_k), -1, dim)  # [P K W, R, D]
+        together = each.view(prompts * kv_heads, -1, dim)  # [P K, W R, D]
+        hidden = (self._hidden if window is None else self._beyond(window)).flatten(0, 1)
+        to_prompt = torch.baddbmm(hidden, together, prompt_k.flatten(0, 1).transpose(1, 2))
+        to_own = each @ own_k.transpose(1, 2)
         if window is not None and self.length >= window:
             to_own[..., : self.length + 1 - window] = float("-inf")
-        weights = torch.cat([to_prompt, to_own], dim=-1).softmax(-1)
-        prompt_width = to_prompt.shape[-1]
-        on_prompt = self._seat(weights[..., :prompt_width]) @ self.prompt_values[layer]
-        out = self._unseat(on_prompt, grouped) + weights[..., prompt_width:] @ own_v
-        return out.reshape(live, heads, dim)
+        scores = torch.cat([to_prompt.view(*to_own.shape[:2], longest), to_own], dim=-1)
+        weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+        on_prompt = weights[..., :longest].unflatten(0, (len(together), -1)).flatten(1, 2)
+        out = (on_prompt @ prompt_v.flatten(0, 1)).view_as(each)
+        out = torch.baddbmm(out, weights[..., longest:], own_v)
+        return self._unseat(out.view(seated.shape).transpose(1, 2).reshape(-1, *query.shape[1:]))
 
     def _beyond(self, window: int) -> Tensor:
-        """`hidden_keys` with the prompt's tokens that the window has left behind hidden too."""
-        place = torch.arange(self.hidden_keys.shape[-1], device=self.hidden_keys.device)
-        lost = place <= (self.prompt_lengths + self.length - window)[:, None]
-        return self.hidden_keys.masked_fill(lost[:, None, None], float("-inf"))
+        """`_hidden` with the prompt's tokens that the window has left behind hidden too."""
+        place = torch.arange(self._hidden.shape[-1], device=self._hidden.device)
+        lost = place <= (self._lengths + self.length - window)[:, None]
+        return self._hidden.masked_fill(lost[:, None, None], float("-inf"))
+
+    def keep(self, rows: Ints) -> None:
+        """Let go of finished responses; `rows` are the live ones."""
+        self._owners, self._seat_of = self._owners[rows], self._seat_of[rows]
+        prompts, owners = np.unique(self._owners, return_inverse=True)
+        width, seat_of = _seats(owners)
+        if 2 * len(prompts) * width <= self._prompts * self._width:
+            self._move_together(prompts, owners, width, seat_of)
+        self._place()
+
+    def _move_together(self, prompts: Ints, owners: Ints, width: int, seat_of: Ints) -> None:
+        device = self._hidden.device
+        kept = torch.from_numpy(prompts).to(device)
+        old = np.zeros(len(prompts) * width, dtype=np.int64)
+        old[seat_of] = self._seat_of
+        seats = torch.from_numpy(old.reshape(len(prompts), width)).to(device)
+        for cache in (self._prompt_keys, self._prompt_values):
+            cache.update({layer: rows[kept] for layer, rows in cache.items()})
+        for cache in (self._own_keys, self._own_values):
+            for layer, rows in cache.items():
+                moved = rows.new_empty(len(prompts), rows.shape[1], width, *rows.shape[3:])
+                used = rows[:, :, :, : self.length]
+                moved[:, :, :, : self.length] = used[
+                    seats // self._width, :, seats % self._width
+                ].transpose(1, 2)
+                cache[layer] = moved
+        self._hidden, self._lengths = self._hidden[kept], self._lengths[kept]
+        self._prompts, self._width = len(prompts), width
+        self._owners, self._seat_of = owners, seat_of
+
+    def _place(self) -> None:
+        """Note which live response sits where; empty seats repeat the first one."""
+        sitting = np.zeros(self._prompts * self._width, dtype=np.int64)
+        sitting[self._seat_of] = np.arange(len(self._seat_of))
+        self._full = np.array_equal(self._seat_of, np.arange(len(sitting)))
+        self._sitting = torch.from_numpy(sitting).to(self._hidden.device)
+        self._seat_index = torch.from_numpy(self._seat_of).to(self._hidden.device)
 
     def _seat(self, rows: Tensor) -> Tensor:
-        """[S, K, R, X] -> [P, K, W * R, X]: the responses of a prompt side by side."""
-        prompts, width = self.seats.shape
-        seated = rows[self.seats.flatten()].view(prompts, width, *rows.shape[1:])
-        return seated.transpose(1, 2).flatten(2, 3)
+        """[S, K, ...] -> [P, K, W, ...]."""
+        seated = rows if self._full else rows[self._sitting]
+        return seated.unflatten(0, (self._prompts, self._width)).transpose(1, 2)
 
-    def _unseat(self, seated: Tensor, like: Tensor) -> Tensor:
-        """[P, K, W * R, X] -> [S, K, R, X]."""
-        prompts, width = self.seats.shape
-        kv_heads, repeats = like.shape[1:3]
-        split = seated.view(prompts, kv_heads, width, repeats, seated.shape[-1])
-        return split.transpose(1, 2).flatten(0, 1)[self.seat_of]
-
-    def keep(self, rows: Tensor, owners: Tensor) -> None:
-        """Let go of finished responses: `rows` are the live ones, `owners` their prompts."""
-        for cache in (self.own_keys, self.own_values):
-            for layer in cache:
-                cache[layer] = cache[layer][rows]
-        self.seats, self.seat_of = seat(owners, self.seats.shape[0])
+    def _unseat(self, seated: Tensor) -> Tensor:
+        """[P * W, ...] -> [S, ...]."""
+        return seated if self._full else seated[self._seat_index]
 
 
-def seat(owners: Tensor, prompts: int) -> tuple[Tensor, Tensor]:
-    """Seat responses [S] by prompt -> `seats` [P, W] (spare seats hold 0), `seat_of` [S]."""
-    owner = owners.cpu().numpy()
-    taken = np.zeros(prompts, dtype=np.int64)
-    number = np.zeros(len(owner), dtype=np.int64)
-    for i, p in enumerate(owner):
-        number[i] = taken[p]
-        taken[p] += 1
-    width = int(taken.max(initial=1))
-    seats = np.zeros((prompts, width), dtype=np.int64)
-    seats[owner, number] = np.arange(len(owner))
-    flat = owner * width + number
-    return torch.from_numpy(seats).to(owners.device), torch.from_numpy(flat).to(owners.device)
+def _seats(owners: Ints) -> tuple[int, Ints]:
+    """Seat responses by their prompt, owners [S] ascending -> seats a prompt, place of each [S]."""
+    number = np.arange(len(owners)) - np.searchsorted(owners, owners)
+    width = int(number.max(initial=0)) + 1
+    return width, owners * width + number
 
 
 class Batch:
@@ -198,26 +222,29 @@ class Batch:
     ) -> None:
         self._policy, self._prompts, self._sampling = policy, prompts, sampling
         self._banned = policy.banned
-        self._ends = torch.tensor(policy.family.end_ids, device=policy.device)
-        self._owners = torch.repeat_interleave(torch.tensor(counts)).to(policy.device)
-        self._next = torch.tensor([p.next_position for p in prompts], device=policy.device)
+        self._owners = np.repeat(np.arange(len(prompts)), counts)
 
     def run(self, generator: torch.Generator) -> list[list[Response]]:
         """Prefill once, then decode token by token; finished responses leave the batch."""
         logits, decoding = self._prefill()
-        live = torch.arange(len(self._owners), device=self._policy.device)
-        tokens: list[tuple[Tensor, Tensor, Tensor]] = []
+        live = np.arange(len(self._owners))
+        starts = torch.tensor([p.next_position for p in self._prompts])[self._owners]
+        position = starts.to(logits.device)
+        tokens: list[tuple[Ints, Ints, Tensor]] = []
         while True:
             chosen, logprobs = self._sample(logits, generator)
-            tokens.append((live, chosen, logprobs))
-            going = ~torch.isin(chosen, self._ends)
+            ids = chosen.cpu().numpy()
+            tokens.append((live, ids, logprobs))
+            going = ~np.isin(ids, self._policy.family.end_ids)
             if len(tokens) == self._sampling.max_new_tokens or not going.any():
                 return self._collect(tokens)
             if not going.all():
-                rows = going.nonzero()[:, 0]
-                live, chosen = live[rows], chosen[rows]
-                decoding.keep(rows, self._owners[live])
-            logits = self._step(chosen, live, decoding)
+                (rows,) = going.nonzero()
+                kept = torch.from_numpy(rows).to(logits.device)
+                live, chosen, position = live[rows], chosen[kept], position[kept]
+                decoding.keep(rows)
+            logits = self._step(chosen, position, decoding)
+            position = position + 1
 
     def _prefill(self) -> tuple[Tensor, Decoding]:
         """One pass over the prompts: first logits [S, V] and the state to decode from."""
@@ -225,41 +252,20 @@ class Batch:
         layout = Prefill(rows)
         with active_layout(layout):
             hidden = self._policy.hidden_states(rows.ids, rows.positions, self._prompts)
-        lengths = torch.tensor([len(p.ids) for p in self._prompts], device=hidden.device)
-        last = hidden[lengths.cumsum(0) - 1]
-        seats, seat_of = seat(self._owners, len(self._prompts))
-        padding = torch.arange(rows.prompts.shape[1], device=hidden.device) >= lengths[:, None]
-        minus_infinity = torch.zeros_like(padding, dtype=hidden.dtype).masked_fill(
-            padding, float("-inf")
-        )
-        decoding = Decoding(
-            prompt_keys=layout.keys,
-            prompt_values=layout.values,
-            own_keys=self._room(layout.keys),
-            own_values=self._room(layout.values),
-            seats=seats,
-            seat_of=seat_of,
-            hidden_keys=minus_infinity[:, None, None],
-            prompt_lengths=lengths,
-        )
-        logits = self._policy.head(last)
+        lengths = np.array([len(p.ids) for p in self._prompts])
+        last = torch.from_numpy(lengths.cumsum() - 1).to(hidden.device)
+        owners = torch.from_numpy(self._owners).to(hidden.device)
+        room = self._sampling.max_new_tokens
+        decoding = Decoding(layout, lengths, self._owners, room)
+        logits = self._policy.head(hidden[last])
         if not torch.isfinite(logits).all():
             raise UserError(
                 "the policy's logits are not finite: lower optimizer.learning_rate and resume "
                 "from the last checkpoint"
             )
-        return logits[self._owners], decoding
+        return logits[owners], decoding
 
-    def _room(self, prompt_cache: dict[int, Tensor]) -> dict[int, Tensor]:
-        """Empty [S, K, max_new_tokens, D] caches for the responses' own keys or values."""
-        live, longest = len(self._owners), self._sampling.max_new_tokens
-        return {
-            layer: cache.new_empty(live, cache.shape[1], longest, cache.shape[3])
-            for layer, cache in prompt_cache.items()
-        }
-
-    def _step(self, chosen: Tensor, live: Tensor, decoding: Decoding) -> Tensor:
-        position = self._next[self._owners[live]] + decoding.length
+    def _step(self, chosen: Tensor, position: Tensor, decoding: Decoding) -> Tensor:
         axes = self._prompts[0].positions.shape[0]
         with active_layout(decoding):
             hidden = self._policy.hidden_states(chosen, position.expand(axes, -1), ())
@@ -273,35 +279,40 @@ class Batch:
         if greedy:
             chosen = log_all.argmax(-1)
         else:
-            weights = truncate(log_all, self._sampling).exp()
-            chosen = torch.multinomial(weights, 1, generator=generator)[:, 0]
+            chosen = draw(truncate(log_all, self._sampling), generator)
         return chosen, log_all.gather(-1, chosen[:, None])[:, 0]
 
-    def _collect(self, tokens: list[tuple[Tensor, Tensor, Tensor]]) -> list[list[Response]]:
-        ids: list[list[int]] = [[] for _ in self._owners]
-        logprobs: list[list[float]] = [[] for _ in self._owners]
-        for live, chosen, values in tokens:
-            for row, token, value in zip(
-                live.tolist(), chosen.tolist(), values.tolist(), strict=True
-            ):
-                ids[row].append(token)
-                logprobs[row].append(value)
+    def _collect(self, tokens: list[tuple[Ints, Ints, Tensor]]) -> list[list[Response]]:
+        ids = np.zeros((len(self._owners), len(tokens)), dtype=np.int64)
+        logprobs = np.zeros(ids.shape)
+        lengths = np.zeros(len(ids), dtype=np.int64)
+        values = torch.cat([value for _, _, value in tokens]).double().cpu().numpy()
+        pieces = np.split(values, np.cumsum([len(live) for live, _, _ in tokens[:-1]]))
+        for at, ((live, chosen, _), value) in enumerate(zip(tokens, pieces, strict=True)):
+            ids[live, at], logprobs[live, at] = chosen, value
+            lengths[live] = at + 1
         groups: list[list[Response]] = [[] for _ in self._prompts]
-        for row, owner in enumerate(self._owners.tolist()):
-            groups[owner].append(respond(self._policy, ids[row], logprobs[row]))
+        for row, (owner, length) in enumerate(zip(self._owners, lengths, strict=True)):
+            answer = respond(self._policy, ids[row, :length].copy(), logprobs[row, :length].copy())
+            groups[owner].append(answer)
         return groups
 
 
-def respond(policy: Policy, ids: list[int], logprobs: list[float]) -> Response:
+def respond(policy: Policy, ids: Ints, logprobs: Floats) -> Response:
     """A response from its token ids [T], the end token included, and their log-probs [T]."""
-    ended = ids[-1] in policy.family.end_ids
+    ended = int(ids[-1]) in policy.family.end_ids
     text = policy.processor.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
-    return Response(
-        ids=np.array(ids, dtype=np.int64),
-        logprobs=np.array(logprobs),
-        text=text,
-        finish="stop" if ended else "length",
+    return Response(ids=ids, logprobs=logprobs, text=text, finish="stop" if ended else "length")
+
+
+def draw(log_all: Tensor, generator: torch.Generator) -> Tensor:
+    """Sample an id a row from log-weights [S, V]; one at minus infinity is never drawn."""
+    cumulative = log_all.double().exp().cumsum(-1)
+    uniform = torch.rand(
+        len(log_all), 1, dtype=cumulative.dtype, device=log_all.device, generator=generator
     )
+    # 1 - uniform is in (0, 1]: the first id to reach it has a weight above 0, the last one too.
+    return torch.searchsorted(cumulative, (1 - uniform) * cumulative[:, -1:])[:, 0]
 
 
 def truncate(log_all: Tensor, sampling: Sampling) -> Tensor:
