@@ -11,7 +11,7 @@ is never fed: nothing is predicted from it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,13 +83,12 @@ class SharedPrefix:
             keys = torch.cat([prompt_k[self.owner], own_k], dim=2)
             values = torch.cat([prompt_v[self.owner], own_v], dim=2)
             outputs.append(_flat(sdpa(own_q, keys, values, scale, response_mask)))
-        unpadded: Tensor = _Unpad.apply(torch.cat(outputs), self.inverse)
-        return unpadded
+        return _unpad(torch.cat(outputs), self.inverse)
 
     def _padded(self, flat: Tensor) -> tuple[Tensor, Tensor]:
         """[N, H, D] -> prompts [P, H, L, D] and responses [S, H, R, D]."""
         index = torch.cat([self.prompts.flatten(), self.responses.flatten()])
-        padded: Tensor = _Pad.apply(flat, index, self.inverse)
+        padded = _pad(flat, index, self.inverse)
         parts = padded.split([self.prompts.numel(), self.responses.numel()])
         prompts, responses = (
             part.view(*shape, *flat.shape[1:]).transpose(1, 2)
@@ -163,6 +162,10 @@ class _Unpad(torch.autograd.Function):
         (inverse,) = ctx.saved_tensors
         padded = grad.new_zeros(ctx.size, *grad.shape[1:])
         return padded.index_copy_(0, inverse, grad), None
+
+
+_pad: Callable[..., Tensor] = _Pad.apply
+_unpad: Callable[..., Tensor] = _Unpad.apply
 
 
 def _flat(padded: Tensor) -> Tensor:

@@ -200,7 +200,8 @@ class Decoding:
     def _seat(self, rows: Tensor) -> Tensor:
         """[S, K, ...] -> [P, K, W, ...]."""
         seated = rows if self._full else rows[self._sitting]
-        return seated.unflatten(0, (self._prompts, self._width)).transpose(1, 2)
+        by_prompt: Tensor = seated.unflatten(0, (self._prompts, self._width))
+        return by_prompt.transpose(1, 2)
 
     def _unseat(self, seated: Tensor) -> Tensor:
         """[P * W, ...] -> [S, ...]."""

@@ -10,12 +10,12 @@ from mmrl.policy.plain import media_inputs
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.rollout.engine import Sampling
-from mmrl.types import Ints, Prompt
+from mmrl.types import Floats, Ints, Prompt
 
 
 def generate(
     policy: Policy, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
-) -> list[list[tuple[list[int], list[float]]]]:
+) -> list[list[tuple[Ints, Floats]]]:
     """Token ids [T] and log-probs [T] of counts[i] responses to prompt i.
 
     The log-probs come from a second, teacher-forced pass: those of the untruncated policy.
@@ -29,7 +29,8 @@ def generate(
             layout = lay_out([SharedRow(prompt, tuple(answers))], policy.device)
             logprobs, _ = policy.logprobs(layout, [prompt], sampling.temperature or 1.0)
             pieces = logprobs.split([len(a) for a in answers])
-            groups.append([(a.tolist(), p.tolist()) for a, p in zip(answers, pieces, strict=True)])
+            values = (piece.double().cpu().numpy() for piece in pieces)
+            groups.append(list(zip(answers, values, strict=True)))
     return groups
 
 
