@@ -147,38 +147,47 @@ def _losses(
 ) -> dict[str, Any]:
     """The loss of one update, its parts, and its gradient at every log-prob."""
     samples = algorithm.updates.select(samples, case.update)
-    weights = token_weights(samples, algorithm.reducer)
-    trained = [(s, w) for s, w in zip(samples, weights, strict=True) if s.mask.any()]
+    current = [_current(s, case, built) for s in samples]
+    policy, kl, gradients = _differentiate(samples, current, algorithm)
     coefficient = algorithm.kl.at(context) if algorithm.kl else 0.0
-    policy = penalty = 0.0
-    gradients: list[Floats] = []
-    if trained:
-        members = [s for s, _ in trained]
-        known = np.concatenate([_current(s, case, built) for s in members])
-        logprobs = torch.tensor(known, dtype=torch.float64, requires_grad=True)
-        share = positive_share(samples)
-        batch = token_batch(members, [w for _, w in trained], logprobs, share)
-        loss = policy_loss(batch, algorithm.objective)
-        policy = float(loss.detach())
-        if algorithm.kl is not None and algorithm.kl.placement == "loss":
-            kl = reduce(kl_loss(batch, algorithm.kl), batch)
-            penalty = float(kl.detach())
-            loss = loss + coefficient * kl
-        loss.backward()
-        assert logprobs.grad is not None
-        ends = np.cumsum([len(s.response.ids) for s in members])[:-1]
-        gradients = list(np.split(logprobs.grad.numpy(), ends))
-    at = {id(s): g for (s, _), g in zip(trained, gradients, strict=True)}
-    rows = [_row(s, at.get(id(s), np.zeros(len(s.mask))), built) for s in samples]
+    rows = [
+        _row(sample, of_policy + coefficient * of_kl, built)
+        for sample, (of_policy, of_kl) in zip(samples, gradients, strict=True)
+    ]
     return {
-        "loss": policy + coefficient * penalty,
+        "loss": policy + coefficient * kl,
         "policy_loss": policy,
-        "kl": penalty,
+        "kl": kl,
         "kl_coefficient": coefficient,
         "advantages": _by_place(case, _home(rows, "advantages")),
         "gradient": _by_place(case, _home(rows, "gradient")),
         "samples": rows,
     }
+
+
+def _differentiate(
+    samples: Sequence[TrainSample], current: Sequence[Floats], algorithm: Algorithm
+) -> tuple[float, float, list[tuple[Floats, Floats]]]:
+    """Policy loss and KL at the current log-probs, and the gradients [T] of both per sample."""
+    gradients = [(np.zeros(len(lp)), np.zeros(len(lp))) for lp in current]
+    trained = [i for i, sample in enumerate(samples) if sample.mask.any()]
+    if not trained:
+        return 0.0, 0.0, gradients
+    weights = token_weights(samples, algorithm.reducer)
+    leaves = [torch.tensor(current[i], dtype=torch.float64, requires_grad=True) for i in trained]
+    batch = token_batch(
+        [samples[i] for i in trained],
+        [weights[i] for i in trained],
+        torch.cat(leaves),
+        positive_share(samples),
+    )
+    policy = policy_loss(batch, algorithm.objective)
+    in_loss = algorithm.kl is not None and algorithm.kl.placement == "loss"
+    kl = reduce(kl_loss(batch, algorithm.kl), batch) if algorithm.kl and in_loss else policy * 0
+    slopes = [torch.autograd.grad(loss, leaves, retain_graph=True) for loss in (policy, kl)]
+    for i, *found in zip(trained, *slopes, strict=True):
+        gradients[i] = (found[0].numpy(), found[1].numpy())
+    return float(policy.detach()), float(kl.detach()), gradients
 
 
 def _row(sample: TrainSample, gradient: Floats, built: _Built) -> dict[str, Any]:

@@ -41,9 +41,10 @@ from mmrl.types import Bools, Floats, Ints, TrainSample
 class TokenBatch:
     """Aligned response tokens [M]: constants of the loss, and `logprobs` with its gradient.
 
-    `old` None means strictly on-policy. `weights` are the reducer's and are 0 where a token is
-    masked. `sequence` [M] and `group` [M] count from 0 within the batch. `positive` [M] marks the
-    tokens of positive samples, `positive_share` their share of the whole step's trained tokens.
+    `old` is that of the policy itself where no other is known, for a ratio of 1. `weights` are the
+    reducer's and are 0 where a token is masked. `sequence` [M] and `group` [M] count from 0 within
+    the batch. `positive` [M] marks the tokens of positive samples, `positive_share` their share of
+    the whole step's trained tokens.
     """
 
     logprobs: Tensor
@@ -54,16 +55,15 @@ class TokenBatch:
     group: Tensor
     num_sequences: int
     num_groups: int
-    old: Tensor | None = None
+    old: Tensor
+    positive: Tensor
+    positive_share: float
     ref: Tensor | None = None
-    positive: Tensor | None = None
-    positive_share: float = 1.0
 
     @property
     def log_ratio(self) -> Tensor:
         """log(policy / old policy) [M]; on-policy its value is 0, its gradient that of log-prob."""
-        old = self.logprobs.detach() if self.old is None else self.old
-        return self.logprobs - old
+        return self.logprobs - self.old
 
     @property
     def reference(self) -> Tensor:
@@ -113,34 +113,37 @@ def token_batch(
     everywhere, so that nothing of theirs (NaN, infinite) reaches the loss or its gradient.
     """
 
+    lengths = [len(s.response.ids) for s in samples]
+
     def flat(arrays: Sequence[np.ndarray[Any, Any]]) -> Tensor:
         return torch.from_numpy(np.concatenate(arrays)).to(logprobs.device)
 
-    mask = flat([s.mask for s in samples])
-    logprobs = torch.where(mask, logprobs, 0.0)
-    lengths = [len(s.response.ids) for s in samples]
+    def each(values: Sequence[Any]) -> Tensor:
+        return flat([np.repeat(np.asarray(values), lengths)])
 
     def floats(arrays: Sequence[Floats | None]) -> Tensor:
-        pieces = zip(arrays, logprobs.detach().split(lengths), strict=True)
-        joined = torch.cat([now if a is None else flat([a]).to(now.dtype) for a, now in pieces])
-        return torch.where(mask, joined, 0.0)
+        known = [np.zeros(n) if a is None else a for a, n in zip(arrays, lengths, strict=True)]
+        return torch.where(mask, flat(known).to(logprobs.dtype), 0.0)
 
+    mask = flat([s.mask for s in samples])
+    logprobs = torch.where(mask, logprobs, 0.0)
     old = [s.old_logprobs for s in samples]
     ref = [s.ref_logprobs for s in samples]
     assert len({r is None for r in ref}) <= 1, "reference log-probs for some samples only"
     groups, owner = np.unique([s.group for s in samples], return_inverse=True)
+    unknown = each([o is None for o in old])
     return TokenBatch(
         logprobs=logprobs,
         advantages=floats([s.advantages for s in samples]),
         weights=floats(weights),
         mask=mask,
-        sequence=flat([np.repeat(np.arange(len(samples)), lengths)]),
-        group=flat([np.repeat(owner, lengths)]),
+        sequence=each(range(len(samples))),
+        group=each(owner.tolist()),
         num_sequences=len(samples),
         num_groups=len(groups),
-        old=None if all(o is None for o in old) else floats(old),
+        old=torch.where(unknown, logprobs.detach(), floats(old)),
         ref=None if any(r is None for r in ref) else floats(ref),
-        positive=flat([np.repeat([s.positive for s in samples], lengths)]),
+        positive=each([s.positive for s in samples]),
         positive_share=positive_share,
     )
 
@@ -173,7 +176,7 @@ def _ratio(batch: TokenBatch, options: Clipped) -> Tensor:
 
 def _imitation(batch: TokenBatch, coefficient: float) -> Tensor:
     """Mean negative log-likelihood of the step's positive tokens, under a token-mean reducer."""
-    if not coefficient or batch.positive is None or not batch.positive_share:
+    if not coefficient or not batch.positive_share:
         return torch.zeros_like(batch.logprobs)
     return -batch.logprobs * batch.positive * (coefficient / batch.positive_share)
 
@@ -194,9 +197,8 @@ def cpgd(batch: TokenBatch, options: CPGD) -> Tensor:
 
     The drift has the gradient of k3 of KL(old || policy), with its weight bounded by 1.
     """
-    old = batch.logprobs.detach() if batch.old is None else batch.old
-    above = torch.minimum(batch.logprobs, old + math.log1p(options.high))
-    below = torch.maximum(batch.logprobs, old + math.log1p(-options.low))
+    above = torch.minimum(batch.logprobs, batch.old + math.log1p(options.high))
+    below = torch.maximum(batch.logprobs, batch.old + math.log1p(-options.low))
     clipped_logprobs = torch.where(batch.advantages > 0, above, below)
     drift = torch.expm1(batch.log_ratio.detach()).clamp(max=2.0) * batch.logprobs
     return options.drift * drift - batch.advantages * clipped_logprobs

@@ -280,6 +280,20 @@ def test_order_in_the_group_does_not_matter(name: str) -> None:
         np.testing.assert_allclose(same[place], gradient[i])
 
 
+def test_sequences_are_what_is_not_masked() -> None:
+    """GSPO's ratio is the geometric mean over unmasked tokens, RLOO's the product of theirs."""
+    batch = samples()
+    at = current(batch)
+    wide = {"low": 1.0, "high": 100.0}
+    for ratio, reduce_ in (("sequence-mean", np.mean), ("sequence-sum", np.sum)):
+        loss, _ = loss_and_gradient(batch, at, Clipped(**wide, ratio=ratio), Reducer())
+        expected = [
+            -s.advantages[0] * np.exp(reduce_((lp - s.old_logprobs)[s.mask]))
+            for lp, s in zip(at, batch, strict=True)
+        ]
+        assert loss == pytest.approx(np.mean(expected))
+
+
 def test_nothing_to_train_on_is_weight_zero() -> None:
     batch = [replace(s, mask=np.zeros_like(s.mask)) for s in samples()]
     for name in ("seq-mean-token-mean", "token-mean", "seq-mean-token-sum", "group-mean"):

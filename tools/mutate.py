@@ -79,7 +79,7 @@ MUTATIONS = (
         "mask lost within sequences",
         LOSSES,
         "kept = torch.where(self.mask, values, 0.0)",
-        "kept = values + 0.1 * ~self.mask",
+        "kept = values",
     ),
     Mutation(
         "masked tokens reach the loss",

@@ -81,7 +81,8 @@ class RandomTokens(Stage):
 class DampUnlikely(Stage):
     """Scale a token's advantage by alpha x its sampling probability + 1 - alpha.
 
-    Advantage reweighting (AR), arXiv 2505.12929.
+    Advantage reweighting (AR), arXiv 2505.12929. Where the probability is not known, the advantage
+    stays.
     """
 
     alpha: Share = 0.3
@@ -93,7 +94,8 @@ class DampUnlikely(Stage):
 
     def factor(self, logprobs: Floats) -> Floats:
         """Return the factor of each token [T]."""
-        return np.asarray(self.alpha * np.exp(logprobs) + 1 - self.alpha)
+        probabilities = np.where(np.isnan(logprobs), 1.0, np.exp(logprobs))
+        return np.asarray(self.alpha * probabilities + 1 - self.alpha)
 
 
 REFINERS: Mapping[str, Refine] = {
