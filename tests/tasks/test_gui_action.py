@@ -110,6 +110,9 @@ def test_directions_and_actions_without_argument() -> None:
     assert grade(down, {"action": "scroll", "direction": "down"}).metric == 1
     score = grade(down, {"action": "scroll", "direction": "up"})
     assert (score.metric, score.parts["type"]) == (0, 1)
+    assert grade(down, {"action": "scroll", "direction": "in"}).status == "malformed"
+    pressed = {"action": "long_press", "point": [75, 325]}
+    assert grade(UI_R1, pressed).metric == 0
     back = control(action_type="navigate_back")
     assert grade(back, {"action": "navigate_back"}).metric == 1
     assert grade(back, {"action": "navigate_home"}).parts["type"] == 0
