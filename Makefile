@@ -20,8 +20,10 @@ $(STAMP): pyproject.toml | $(UV)
 	$(UV) pip install --quiet --python $(BIN)/python -e '.[$(EXTRAS)]'
 	touch $@
 
+# The tiny model is too small for more than one thread to help, and threads that wait for each
+# other on a busy machine are slow.
 quickstart: setup
-	$(BIN)/mmrl train configs/quickstart.yaml --overwrite
+	OMP_NUM_THREADS=1 $(BIN)/mmrl train configs/quickstart.yaml --overwrite
 
 lint: setup
 	$(BIN)/ruff check .
