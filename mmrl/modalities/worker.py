@@ -6,6 +6,7 @@ back a JSON header and raw arrays: nothing that a broken decoder could send is e
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import os
@@ -67,6 +68,14 @@ def run(
     if "error" in header:
         raise MediaError(str(header["error"]))
     return header, arrays
+
+
+@atexit.register
+def close() -> None:
+    """End the idle children."""
+    with _lock:
+        while _idle:
+            _idle.pop().kill()
 
 
 class _Child:
