@@ -24,10 +24,10 @@ LENGTHS = ((4, 2, 7), (1, 5, 3))
 
 
 class Gradients:
-    """A backend that keeps the gradient of every step and never moves the weights."""
+    """A backend that keeps the gradient of every step and moves the weights along it, if asked."""
 
-    def __init__(self, policy: Policy) -> None:
-        self.model = policy.model
+    def __init__(self, policy: Policy, rate: float = 0.0) -> None:
+        self.model, self.rate = policy.model, rate
         self.steps: list[Tensor] = []
 
     def backward(self, loss: Tensor) -> None:
@@ -36,6 +36,10 @@ class Gradients:
     def step(self) -> float:
         parts = [p.grad.flatten() for p in self.model.parameters() if p.grad is not None]
         self.steps.append(torch.cat(parts))
+        with torch.no_grad():
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter -= self.rate * parameter.grad
         self.model.zero_grad()
         return float(self.steps[-1].norm())
 
@@ -65,8 +69,10 @@ def groups(encoder: Encoder, ask: Callable[..., Sample]) -> list[Group]:
     return made
 
 
-def learner(policy: Policy, algorithm: Algorithm, budget: int) -> tuple[Learner, Gradients]:
-    backend = Gradients(policy)
+def learner(
+    policy: Policy, algorithm: Algorithm, budget: int, rate: float = 0.0
+) -> tuple[Learner, Gradients]:
+    backend = Gradients(policy, rate)
     made = Learner(policy, algorithm, backend, temperature=1.0, tokens_per_micro_batch=budget)
     return made, backend
 
@@ -121,6 +127,8 @@ def test_old_logprobs_of_shared_pairs_are_those_before_the_first_update(
     assert (first - single).norm() < 1e-3 * single.norm()
     assert (second - single).norm() < 1e-3 * single.norm()
     assert stats.clip_share == 0
+    _, moved = learn(learner(policy, twice, 10_000, rate=1.0), twice, fresh)
+    assert moved.clip_share > 0
 
 
 def test_passes_without_a_token_are_skipped(policy: Policy, groups: list[Group]) -> None:
