@@ -102,6 +102,7 @@ def test_a_wall_counts_from_both_sides_and_the_rim_is_one() -> None:
     [
         ("<|origin|>", "<|blank|>"), ("<|0-0|>", "<|0-1|>"), ("<|2-2|>", "<|3-3|>"),
         ("up_left_wall", "north_wall"), ("<|target|>", "<|origin|>"), (PROMPT, ""),
+        ("<|2-2|>", "<|0-0|><|no_wall|><|blank|><|2-2|>"),
     ],
 )  # fmt: skip
 def test_unusable_mazes_raise_value_error(old: str, new: str) -> None:
