@@ -139,9 +139,14 @@ def _parse(text: str, where: str) -> Any:
 
 
 def _parquet_rows(path: Path) -> Iterator[Any]:
+    for batch in parquet_batches(path):
+        yield from batch.to_pylist()
+
+
+def parquet_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]:
+    """Read a .parquet file as record batches of a few rows, since rows may hold whole media."""
     try:
         import pyarrow.parquet as parquet
     except ImportError:
         raise UserError("reading .parquet needs pyarrow: pip install 'mmrl[data]'") from None
-    for batch in parquet.ParquetFile(path).iter_batches(batch_size=256):
-        yield from batch.to_pylist()
+    yield from parquet.ParquetFile(path).iter_batches(batch_size=16, columns=columns)
