@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
     _add_eval(commands)
+    _add_export(commands)
     _add_report(commands)
     _add_data(commands)
     _add_tasks(commands)
@@ -111,6 +112,21 @@ def _eval(arguments: argparse.Namespace) -> None:
         f"({result.unparsable} unparsable, {result.truncated} truncated, "
         f"{result.unscorable} unscorable, {result.unreadable} unreadable)"
     )
+
+
+def _add_export(commands: Commands) -> None:
+    parser = commands.add_parser("export", help="write a checkpoint as a model folder")
+    parser.add_argument("source", type=Path, help="run, checkpoint or adapter folder")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--merge", action="store_true", help="merge adapters into their base")
+    parser.add_argument("--dtype", help="precision of a merged model; default: the base's own")
+    parser.set_defaults(command=_export)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from mmrl.export import export
+
+    print(export(arguments.source, arguments.out, merge=arguments.merge, dtype=arguments.dtype))
 
 
 def _add_report(commands: Commands) -> None:

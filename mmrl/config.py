@@ -21,11 +21,27 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class LoraConfig(Section):
+    rank: int = Field(16, gt=0)
+    alpha: int = Field(32, gt=0, description="adapters are scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: Literal["auto"] | tuple[str, ...] = Field(
+        "auto", description="linears of a language layer by name; auto: all that the family names"
+    )
+    tower: Literal["frozen", "trained"] = Field(
+        "frozen", description="trained: adapters on the media encoders' linears too"
+    )
+    quantize: Literal["none", "nf4", "int8"] = Field(
+        "none", description="hold the base in 4 or 8 bits (QLoRA)"
+    )
+
+
 class ModelConfig(Section):
     path: str = Field(description="folder with a transformers model and its processor")
     family: str | None = Field(None, description="family name; default: from the model's type")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     freeze_tower: bool = Field(False, description="keep the media encoders as they are")
+    lora: LoraConfig | None = Field(None, description="train low-rank adapters only")
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
     max_prompt_tokens: int = Field(4096, gt=0)
@@ -37,6 +53,12 @@ class ModelConfig(Section):
         gt=0,
         description="upper pixel budget of a video, a frame's or all: as its family counts",
     )
+
+    @model_validator(mode="after")
+    def _one_wish_for_the_tower(self) -> ModelConfig:
+        if self.freeze_tower and self.lora and self.lora.tower == "trained":
+            raise ValueError("freeze_tower and lora.tower: trained contradict each other")
+        return self
 
 
 class RecipeConfig(Section):

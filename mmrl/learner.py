@@ -66,7 +66,8 @@ class Learner:
         for index in range(plan.passes):
             for part in _mini_batches(plan.select(samples, index), plan.mini_batches):
                 if any(sample.mask.any() for sample in part):
-                    stats.append(self._one_update(part, kl_coefficient))
+                    with self._policy.learning(self._backend.updates):
+                        stats.append(self._one_update(part, kl_coefficient))
         return _mean_stats(stats)
 
     def _one_update(self, samples: Sequence[TrainSample], kl_coefficient: float) -> UpdateStats:

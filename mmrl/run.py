@@ -123,7 +123,7 @@ class Run:
         self._config, self._records, self._say = config, records, say
         self._algorithm = load_algorithm(config)
         self.sources = load_sources(config, records.quarantine, say)
-        self._policy = load_policy(config.model)
+        self._policy = load_policy(config.model, seed=config.seed)
         self._backend = LocalBackend(
             self._policy.model,
             config.optimizer,

@@ -44,6 +44,10 @@ class Gradients:
         return float(self.steps[-1].norm())
 
     @property
+    def updates(self) -> int:
+        return len(self.steps)
+
+    @property
     def learning_rate(self) -> float:
         return 0.0
 

@@ -23,6 +23,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def updates(self) -> int:
+        """How many steps were made, those before a resume included."""
+        ...
+
+    @property
     def learning_rate(self) -> float:
         """The rate the next step will use."""
         ...

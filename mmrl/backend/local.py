@@ -29,7 +29,7 @@ class LocalBackend:
             lr=config.learning_rate,
             betas=config.betas,
         )
-        self._updates = 0
+        self.updates = 0
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()
@@ -46,13 +46,13 @@ class LocalBackend:
             group["lr"] = self.learning_rate
         self._optimizer.step()
         self._optimizer.zero_grad()
-        self._updates += 1
+        self.updates += 1
         return norm
 
     @property
     def learning_rate(self) -> float:
         return self._config.learning_rate * schedule_factor(
-            self._updates, self._total, self._config
+            self.updates, self._total, self._config
         )
 
     def state(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
@@ -61,7 +61,7 @@ class LocalBackend:
             for name, parameter in self._named.items()
             for key, value in self._optimizer.state.get(parameter, {}).items()
         }
-        return tensors, {"updates": self._updates}
+        return tensors, {"updates": self.updates}
 
     def load_state(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
         by_parameter: dict[str, dict[str, Tensor]] = {}
@@ -75,7 +75,7 @@ class LocalBackend:
                 key: value.clone() if key == "step" else value.to(parameter.device)
                 for key, value in state.items()
             }
-        self._updates = int(data["updates"])
+        self.updates = int(data["updates"])
 
 
 def schedule_factor(update: int, total: int, config: OptimizerConfig) -> float:

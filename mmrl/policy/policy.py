@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,13 +15,14 @@ import torch
 import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoProcessor
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
 from mmrl import plugins
 from mmrl.config import ModelConfig
 from mmrl.errors import UserError
-from mmrl.policy import attention, plain
-from mmrl.policy.family import Family, Limits
+from mmrl.policy import attention, lora, plain
+from mmrl.policy.family import Declaration, Family, Limits
 from mmrl.policy.features import FeatureStore
 from mmrl.policy.logprobs import HeadTap, token_logprobs
 from mmrl.policy.shared_prefix import SharedPrefix
@@ -32,13 +35,18 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass
 class Policy:
-    """A model, its processor and its family, with the model's head and towers in hand."""
+    """A model, its processor and its family, with the model's head and towers in hand.
+
+    `adapter` is what is trained where there is one; `bare` runs the model without it.
+    """
 
     model: Any
     processor: Any
     family: Family
     head: HeadTap
     store: FeatureStore
+    adapter: lora.Adapter | None = None
+    bare: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -70,14 +78,44 @@ class Policy:
         self, layout: SharedPrefix, prompts: Sequence[Prompt], temperature: float
     ) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies [M] of a layout's response tokens, in row order."""
+        with self.adapter.off() if self.bare and self.adapter else nullcontext():
+            return self._logprobs(layout, prompts, temperature)
+
+    def _logprobs(
+        self, layout: SharedPrefix, prompts: Sequence[Prompt], temperature: float
+    ) -> tuple[Tensor, Tensor]:
         if self.family.declaration.shared_prefix:
             hidden = self.hidden_states(layout.ids, layout.positions, prompts)[layout.predictors]
         else:
             hidden = plain.hidden_rows(self.model, self.head, layout, prompts)
         return token_logprobs(self.head, hidden, layout.targets, self.banned, temperature)
 
+    @contextmanager
+    def learning(self, update: int) -> Iterator[None]:
+        """Let recomputation and the adapters' dropout act in a block; all else stays in evaluation.
+
+        Both act in training mode only. Dropout draws from the adapters' seed and `update`.
+        """
+        acting = [
+            module
+            for name, module in self.model.named_modules()
+            if isinstance(module, GradientCheckpointingLayer) or ".lora_dropout." in name
+        ]
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(hash((self.adapter.seed if self.adapter else 0, update)))
+            for module in acting:
+                module.training = True
+            try:
+                yield
+            finally:
+                for module in acting:
+                    module.training = False
+
     def frozen_copy(self) -> Policy:
-        """A copy that never changes and needs no gradient: the reference policy."""
+        """The reference policy, which never changes: a copy, or the base of the adapters."""
+        if self.adapter is not None:
+            return dataclasses.replace(self, store=FeatureStore(self.family), bare=True)
         model = copy.deepcopy(self.model).eval().requires_grad_(False)
         limits = Limits(max_prompt_tokens=1)
         module = plugins.load("family", family_name(model.config.model_type, None))
@@ -85,35 +123,48 @@ class Policy:
 
     def load_weights(self, folder: Path) -> None:
         """Take over the weights of a checkpoint of the same model, bit for bit."""
+        if self.adapter is not None:
+            self.adapter.load_weights(folder)
+            return
         saved = type(self.model).from_pretrained(folder, dtype=self.model.dtype)
         self.model.load_state_dict(saved.state_dict())
 
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the weights under the names of the model without adapters, adapters added."""
+        if self.adapter is None:
+            yield from self.model.state_dict().items()
+        else:
+            yield from lora.merged_weights(self.model)
+
     def save(self, folder: Path) -> None:
-        """Write safetensors, config and processor; loads with `from_pretrained`."""
-        self.model.save_pretrained(folder)
+        """Write safetensors, config and processor; loads with `from_pretrained`.
+
+        Of a model with adapters, the adapters only: loads with PeftModel's `from_pretrained`.
+        """
+        (self.adapter.save if self.adapter else self.model.save_pretrained)(folder)
         self.processor.save_pretrained(folder)
 
 
-def load_policy(config: ModelConfig, device: torch.device | None = None) -> Policy:
-    """Load a model folder behind its family; a user's mistake in the path raises UserError."""
+def load_policy(config: ModelConfig, device: torch.device | None = None, seed: int = 0) -> Policy:
+    """Load a model folder behind its family; a user's mistake in the path raises UserError.
+
+    A folder of adapters gives their base with the adapters merged. `seed` starts new adapters.
+    """
     path = model_folder(config.path)
-    if not (path / "config.json").is_file():
-        raise UserError(f"no model at {path}: model.path must hold a transformers config.json")
+    base = _base_folder(path, config)
     settings = AutoConfig.from_pretrained(
-        path, trust_remote_code=config.trust_remote_code, local_files_only=True
+        base, trust_remote_code=config.trust_remote_code, local_files_only=True
     )
     module = plugins.load("family", family_name(settings.model_type, config.family))
-    loader = getattr(transformers, module.DECLARATION.loader)
-    model = loader.from_pretrained(
-        path,
-        dtype=DTYPES[config.dtype],
-        trust_remote_code=config.trust_remote_code,
-        local_files_only=True,
-    )
+    device = device or default_device()
+    model = _load_model(module.DECLARATION, base, config, device)
+    if base != path:
+        model = lora.merge(model, path)
+    adapter = lora.attach(model, module.DECLARATION, config.lora, seed) if config.lora else None
     processor = AutoProcessor.from_pretrained(
         path, trust_remote_code=config.trust_remote_code, local_files_only=True
     )
-    model.to(device or default_device())
+    model.to(device)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     limits = Limits(
@@ -123,13 +174,43 @@ def load_policy(config: ModelConfig, device: torch.device | None = None) -> Poli
         config.min_video_pixels,
         config.max_video_pixels,
     )
-    policy = wrap(model, processor, module.build(model, processor, limits))
+    policy = wrap(model, processor, module.build(model, processor, limits), adapter)
     if config.freeze_tower and not policy.family.tower_parameters():
         raise UserError("model.freeze_tower: the generic family does not know the model's towers")
     if config.freeze_tower:
         for parameter in policy.family.tower_parameters():
             parameter.requires_grad_(False)
     return policy
+
+
+def _base_folder(path: Path, config: ModelConfig) -> Path:
+    """The folder that holds the model: `path`, or the base of the adapters in it."""
+    base = lora.base_of(path)
+    if base is not None and config.lora is not None:
+        raise UserError(
+            f"{path} is an adapter: make a model of it with `mmrl export {path} --out DIR --merge` "
+            "and put new adapters on that, or resume the run it comes from"
+        )
+    folder = path if base is None else Path(base)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"no model at {folder}: model.path must hold a transformers config.json")
+    return folder
+
+
+def _load_model(
+    declaration: Declaration, folder: Path, config: ModelConfig, device: torch.device
+) -> Any:
+    dtype = DTYPES[config.dtype]
+    quantised = lora.quantisation(config.lora, declaration, dtype) if config.lora else None
+    # A quantised model is packed on the device where it will run.
+    placed = {"quantization_config": quantised, "device_map": {"": device}} if quantised else {}
+    return getattr(transformers, declaration.loader).from_pretrained(
+        folder,
+        dtype=dtype,
+        trust_remote_code=config.trust_remote_code,
+        local_files_only=True,
+        **placed,
+    )
 
 
 def model_folder(path: str) -> Path:
@@ -162,9 +243,9 @@ def family_name(model_type: str, wanted: str | None) -> str:
     return "generic"
 
 
-def wrap(model: Any, processor: Any, family: Family) -> Policy:
+def wrap(model: Any, processor: Any, family: Family, adapter: lora.Adapter | None = None) -> Policy:
     """Put a model behind its family, with the layout deciding its language layers' attention."""
     if family.declaration.shared_prefix:
         model.set_attn_implementation({"text_config": attention.NAME})
     head = cast(nn.Module, model.get_output_embeddings())
-    return Policy(model, processor, family, HeadTap(head), FeatureStore(family))
+    return Policy(model, processor, family, HeadTap(head), FeatureStore(family), adapter)

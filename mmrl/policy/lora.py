@@ -1,0 +1,201 @@
+"""Low-rank adapters through PEFT: which linears get them, how they are saved, put on and merged.
+
+The policy's model stays the transformers model; PEFT exchanges its linears in place. The reference
+policy is the same model with the adapters off, so it costs no memory.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmrl.config import LoraConfig
+from mmrl.errors import UserError
+from mmrl.policy.family import Declaration
+
+CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The adapters of one model, held by the PeftModel around it, and what they started from."""
+
+    peft: Any
+    seed: int
+
+    def off(self) -> AbstractContextManager[None]:
+        """Run the base alone until the block ends."""
+        disabled: AbstractContextManager[None] = self.peft.disable_adapter()
+        return disabled
+
+    def save(self, folder: Path) -> None:
+        """Write adapter_model.safetensors and adapter_config.json, as PeftModel reads them."""
+        self.peft.save_pretrained(folder, save_embedding_layers=False)
+
+    def load_weights(self, folder: Path) -> None:
+        """Take over the adapters saved in `folder`, bit for bit."""
+        from peft import set_peft_model_state_dict
+        from peft.utils import load_peft_weights
+
+        set_peft_model_state_dict(self.peft, load_peft_weights(str(folder), device="cpu"))
+
+
+def attach(model: Any, declaration: Declaration, config: LoraConfig, seed: int) -> Adapter:
+    """Put fresh adapters on a model's linears and freeze all else; the output stays the same.
+
+    Their first half is drawn from `seed`, their second is zero. Raises UserError where PEFT is
+    absent or nothing matches the targets.
+    """
+    _require("peft", "lora")
+    import peft
+
+    parameters = fused_targets(model, declaration, config)
+    if parameters and config.dropout:
+        raise UserError(
+            "model.lora.dropout does not work with this model's fused experts: set it to 0, or "
+            "name linears in model.lora.targets"
+        )
+    settings = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=linear_targets(model, declaration, config),
+        target_parameters=parameters or None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wrapped = peft.PeftModel(model, settings)
+    # The tuner freezes the base by itself, except where adapters go to single parameters.
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    model.eval()  # new dropout layers are born in training mode
+    return Adapter(wrapped, seed)
+
+
+def linear_targets(model: nn.Module, declaration: Declaration, config: LoraConfig) -> list[str]:
+    """Full names of the linears that get adapters: the language layers', and the towers' if asked.
+
+    Plain names like ["q_proj"] would also hit towers, so names are resolved here.
+    """
+    if config.tower == "trained" and not declaration.towers:
+        raise UserError("model.lora.tower: the generic family does not know the model's towers")
+    linears = [name for name, module in model.named_modules() if _is_plain_linear(module)]
+    pattern = re.compile(declaration.lora_pattern)
+    language = [name for name in linears if pattern.fullmatch(name)]
+    if config.targets != "auto":
+        known = {name.rpartition(".")[2] for name in language}
+        unknown = sorted(set(config.targets) - known)
+        if unknown:
+            raise UserError(
+                f"model.lora.targets: no linear '{unknown[0]}' in the language layers; known: "
+                f"{', '.join(sorted(known))}"
+            )
+        language = [name for name in language if name.rpartition(".")[2] in config.targets]
+    if not language:
+        raise UserError(f"model.lora: no linear matches {declaration.lora_pattern} in this model")
+    towers = tuple(f"{tower}." for tower in declaration.towers)
+    seen = [n for n in linears if n.startswith(towers) or n in declaration.towers]
+    return language + (seen if config.tower == "trained" else [])
+
+
+def fused_targets(model: nn.Module, declaration: Declaration, config: LoraConfig) -> list[str]:
+    """Names of fused expert weights that get adapters: all that the family names, under `auto`."""
+    if config.targets != "auto":
+        return []
+    names = [name for name, _ in model.named_parameters()]
+    return [p for p in declaration.lora_parameters if any(name.endswith(p) for name in names)]
+
+
+def _is_plain_linear(module: nn.Module) -> bool:
+    """True for a linear, quantised or not, that is called as a module."""
+    bypassed = nn.modules.linear.NonDynamicallyQuantizableLinear
+    return isinstance(module, nn.Linear) and not isinstance(module, bypassed)
+
+
+def quantisation(config: LoraConfig, declaration: Declaration, dtype: torch.dtype) -> Any:
+    """Return transformers' setting for a quantised base (QLoRA); None for a base as it is.
+
+    Towers and head stay as they are.
+    """
+    if config.quantize == "none":
+        return None
+    _require("bitsandbytes", "qlora")
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=config.quantize == "nf4",
+        load_in_8bit=config.quantize == "int8",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=[*declaration.towers, "lm_head"],
+    )
+
+
+def base_of(folder: Path) -> str | None:
+    """Path of the base model of an adapter folder; None where the folder holds no adapter."""
+    if not (folder / CONFIG).is_file():
+        return None
+    base = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    if not base or not Path(base).is_dir():
+        raise UserError(
+            f"{folder} is an adapter to {base}, which is not there: put the base model's folder "
+            f"into base_model_name_or_path of {CONFIG}"
+        )
+    return str(base)
+
+
+def merge(model: Any, folder: Path) -> Any:
+    """Add the adapters saved in `folder` to the weights of their base and return it."""
+    _require("peft", "lora")
+    import peft
+
+    return peft.PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+
+
+def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights under the base model's own names, adapters added, one at a time.
+
+    A quantised base is unpacked on the way.
+    """
+    from peft.tuners.lora import LoraLayer
+    from peft.utils.integrations import dequantize_module_weight
+
+    modules = dict(model.named_modules())
+    adapted: dict[str, Any] = {
+        _base_name(f"{name}.{getattr(module, 'parameter_name', 'weight')}"): module
+        for name, module in modules.items()
+        if isinstance(module, LoraLayer)
+    }
+    for full, value in model.state_dict().items():
+        owner, _, own = full.rpartition(".")
+        module = modules.get(owner)
+        # Beside a packed weight stand its scales, which are no tensors of the model.
+        if module is None or own not in {**module._parameters, **module._buffers}:
+            continue
+        if ".lora_" in full:
+            continue
+        if isinstance(module, nn.Linear) and not value.is_floating_point():
+            value = dequantize_module_weight(module)
+        name = _base_name(full)
+        if name in adapted:
+            value = value + adapted[name].get_delta_weight("default").to(value.dtype)
+        yield name, value
+
+
+def _base_name(name: str) -> str:
+    return name.replace(".base_layer", "")
+
+
+def _require(package: str, extra: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"model.lora needs {package}: pip install 'mmrl[{extra}]'")

@@ -1,0 +1,210 @@
+"""Adapters on every family: exact rows with them on and off, PEFT's own format, merging."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmrl.config import LoraConfig, ModelConfig
+from mmrl.errors import UserError
+from mmrl.policy.policy import Policy, load_policy
+from mmrl.policy.shared_prefix import SharedRow
+from mmrl.rollout.engine import Sampling
+from mmrl.rollout.hf import HFEngine
+from tests.families.cases import ask, cases, plain, policy, processed, relative, responses, shared
+from tests.families.tiny import TINY, build
+
+peft = pytest.importorskip("peft")
+
+TOLERANCE = 1e-5  # relative, float32
+
+every_family = pytest.mark.parametrize("name", TINY)
+
+
+def base(name: str, folder: Path) -> Path:
+    """The tiny model of a family on disk."""
+    policy(name).save(folder / "base")
+    return folder / "base"
+
+
+def adapted(path: Path, tower: Literal["frozen", "trained"] = "frozen", **options: Any) -> Policy:
+    """A policy with adapters whose second half is not zero, as after some training."""
+    config = LoraConfig(rank=2, alpha=6, tower=tower, **options)
+    made = load_policy(ModelConfig(path=str(path), lora=config), torch.device("cpu"), seed=3)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in adapters(made).values():
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return made
+
+
+def adapters(made: Policy) -> dict[str, torch.nn.Parameter]:
+    return {n: p for n, p in made.model.named_parameters() if "lora_" in n}
+
+
+def rows(made: Policy, name: str) -> list[SharedRow]:
+    asked = cases(TINY[name].kinds).values()
+    return [SharedRow(ask(made, case), responses(i, (5, 2, 7))) for i, case in enumerate(asked)]
+
+
+def reference(model: Any, made: Policy, name: str, asked: Sequence[SharedRow]) -> Tensor:
+    """Every response with its own copy of prompt and media, by the library's own forward."""
+    inputs = [processed(made, case) for case in cases(TINY[name].kinds).values()]
+    return torch.cat(
+        [
+            plain(model, given, row.prompt, row.responses, made.banned)
+            for given, row in zip(inputs, asked, strict=True)
+        ]
+    )
+
+
+@every_family
+@torch.no_grad()
+def test_shared_rows_are_exact_with_adapters_on_and_off(name: str, tmp_path: Path) -> None:
+    made, bare = adapted(base(name, tmp_path)), policy(name)
+    made.save(tmp_path / "adapter")
+    asked, plain_model = rows(made, name), build(name)[0]
+    without = reference(plain_model, made, name, asked)
+    on, off = shared(made, asked), shared(made.frozen_copy(), asked)
+    assert relative(off, without) < TOLERANCE
+    assert torch.equal(off, shared(bare, asked))
+    assert torch.equal(shared(made, asked), on), "asking the reference leaves the adapters on"
+
+    peft_model = peft.PeftModel.from_pretrained(plain_model, str(tmp_path / "adapter"))
+    with_adapters = reference(peft_model.base_model.model, made, name, asked)
+    assert relative(on, with_adapters) < TOLERANCE
+    assert relative(on, without) > 1e-2
+
+
+@every_family
+def test_only_adapters_learn_and_all_of_them_do(name: str, tmp_path: Path) -> None:
+    path = base(name, tmp_path)
+    for tower in ("frozen", "trained"):
+        made = adapted(path, tower)
+        shared(made, rows(made, name)).sum().backward()
+        named = dict(made.model.named_parameters())
+        assert {n for n, p in named.items() if p.requires_grad} == set(adapters(made))
+        prefixes = made.family.declaration.towers
+        seen = {n: p for n, p in adapters(made).items() if n.startswith(prefixes)}
+        assert bool(seen) == (tower == "trained")
+        language = {n: p for n, p in adapters(made).items() if n not in seen}
+        assert all(p.grad is not None and p.grad.any() for p in language.values())
+        assert any(p.grad is not None and p.grad.any() for p in seen.values()) == bool(seen)
+        layers = made.model.config.get_text_config().num_hidden_layers
+        assert len({found[1] for n in language if (found := re.search(r"layers\.(\d+)", n))}) == (
+            layers
+        )
+
+
+@every_family
+@torch.no_grad()
+def test_merged_weights_equal_the_adapters(name: str, tmp_path: Path) -> None:
+    path = base(name, tmp_path)
+    made = adapted(path, "trained")
+    made.save(tmp_path / "adapter")
+    merged = load_policy(ModelConfig(path=str(tmp_path / "adapter")), torch.device("cpu"))
+    asked = rows(made, name)
+    wanted = shared(made, asked)
+    assert relative(shared(merged, asked), wanted) < TOLERANCE
+    assert relative(shared(made.frozen_copy(), asked), wanted) > 1e-2
+
+    by_name, own = dict(made.weights()), merged.model.state_dict()
+    assert by_name.keys() == own.keys()
+    for key, value in own.items():
+        torch.testing.assert_close(by_name[key], value, rtol=TOLERANCE, atol=1e-6)
+
+    merged.save(tmp_path / "merged")
+    again = load_policy(ModelConfig(path=str(tmp_path / "merged")), torch.device("cpu"))
+    assert torch.equal(shared(again, asked), shared(merged, asked))
+
+
+@every_family
+def test_rollout_of_adapters_is_what_is_trained(name: str, tmp_path: Path) -> None:
+    made = adapted(base(name, tmp_path))
+    prompts = [ask(made, case) for case in cases(TINY[name].kinds).values()]
+    groups = HFEngine(made).generate(prompts, [2] * len(prompts), Sampling(6), seed=1)
+    taken = [
+        SharedRow(p, tuple(r.ids for r in group)) for p, group in zip(prompts, groups, strict=True)
+    ]
+    sampled = [torch.from_numpy(r.logprobs).float() for group in groups for r in group]
+    with torch.no_grad():
+        assert relative(shared(made, taken), torch.cat(sampled)) < TOLERANCE
+
+
+def test_fresh_adapters_change_nothing_and_come_from_the_seed(tmp_path: Path) -> None:
+    path = base("qwen2_5_vl", tmp_path)
+
+    def fresh(seed: int) -> Policy:
+        config = ModelConfig(path=str(path), lora=LoraConfig(rank=2))
+        return load_policy(config, torch.device("cpu"), seed)
+
+    one, same, other = fresh(0), fresh(0), fresh(1)
+    asked = rows(one, "qwen2_5_vl")
+    with torch.no_grad():
+        assert torch.equal(shared(one, asked), shared(policy("qwen2_5_vl"), asked))
+    values = [torch.cat([p.flatten() for p in adapters(p).values()]) for p in (one, same, other)]
+    assert torch.equal(values[0], values[1])
+    assert not torch.equal(values[0], values[2])
+
+
+def test_chosen_targets_only(tmp_path: Path) -> None:
+    made = adapted(base("gemma3", tmp_path), targets=("q_proj", "v_proj"))
+    assert {name.split(".lora_")[0].rpartition(".")[2] for name in adapters(made)} == {
+        "q_proj",
+        "v_proj",
+    }
+    assert not any(n.startswith(made.family.declaration.towers) for n in adapters(made))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"targets": ("qproj",)}, "no linear 'qproj'"),
+        ({"quantize": "nf4"}, r"pip install 'mmrl\[qlora\]'"),
+    ],
+    ids=str,
+)
+def test_mistakes_say_what_to_do(options: dict[str, Any], said: str, tmp_path: Path) -> None:
+    if "quantize" in options and importlib.util.find_spec("bitsandbytes"):
+        pytest.skip("bitsandbytes is installed")
+    with pytest.raises(UserError, match=said):
+        adapted(base("qwen2_5_vl", tmp_path), **options)
+
+
+def test_an_adapter_takes_no_second_one(tmp_path: Path) -> None:
+    made = adapted(base("qwen2_5_vl", tmp_path))
+    made.save(tmp_path / "adapter")
+    with pytest.raises(UserError, match="mmrl export"):
+        adapted(tmp_path / "adapter")
+    (tmp_path / "base").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="base_model_name_or_path"):
+        load_policy(ModelConfig(path=str(tmp_path / "adapter")))
+
+
+@pytest.mark.parametrize("quantize", ["nf4", "int8"])
+def test_a_quantised_base_learns_through_adapters(
+    quantize: Literal["nf4", "int8"], tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    made = adapted(base("qwen2_5_vl", tmp_path), quantize=quantize)
+    asked = rows(made, "qwen2_5_vl")
+    found = shared(made, asked)
+    found.sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in adapters(made).values())
+    weights, exact = dict(made.weights()), adapted(tmp_path / "base")
+    own = dict(exact.weights())
+    assert weights.keys() == own.keys()
+    quantised = [k for k in own if "language_model.layers" in k and own[k].ndim == 2]
+    assert all(0 < relative(weights[k], own[k]) < 0.2 for k in quantised)
+    assert all(torch.equal(weights[k], own[k]) for k in own.keys() - quantised)
+    plain_model = policy("qwen2_5_vl")
+    plain_model.model.load_state_dict(weights)
+    with torch.no_grad():
+        assert relative(shared(plain_model, asked), found.detach()) < 0.05
