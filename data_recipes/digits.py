@@ -19,13 +19,19 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from mmrl.errors import UserError
+from mmrl.recipes.recipe import About
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Box: TypeAlias = tuple[int, int, int, int]
 
+ABOUT = About(
+    name="digits",
+    summary="canvases of handwritten digits to count and to box",
+    task="digit_count, digit_box",
+    license="CC-BY-4.0",
+    url="https://archive.ics.uci.edu/dataset/80",
+)
 SOURCE = "Optical Recognition of Handwritten Digits (Alpaydin, Kaynak), UCI, test part"
-SOURCE_URL = "https://archive.ics.uci.edu/dataset/80"
-LICENSE = "CC-BY-4.0"
 HELD_OUT_SHARE = 0.25
 MAX_COUNT = 6
 CANVAS_SIDES = (150, 310)  # pixels, drawn per side: most sizes are no multiple of 28
@@ -181,8 +187,8 @@ def write_manifest(folder: Path, *, seed: int, splits: dict[str, Scans]) -> None
         "recipe": "digits",
         "seed": seed,
         "source": SOURCE,
-        "source_url": SOURCE_URL,
-        "license": LICENSE,
+        "source_url": ABOUT.url,
+        "license": ABOUT.license,
         "split": "by scan: no scan is in both splits",
         "num_scans": {name: len(scans.labels) for name, scans in splits.items()},
         "sha256": {

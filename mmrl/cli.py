@@ -144,20 +144,45 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _add_data(commands: Commands) -> None:
-    parser = commands.add_parser("data", help="turn a public data set into records")
-    parser.add_argument("recipe")
+    parser = commands.add_parser("data", help="list data recipes, or turn raw data into records")
+    parser.add_argument("recipe", nargs="?", help="default: list all; without --out: show it")
     parser.add_argument("--in", dest="source", type=Path, help="folder of the raw data")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--copy", action="store_true", help="copy media instead of linking them")
+    parser.add_argument("--difficulty", type=Path, help="scored answers to take pass rates from")
+    parser.add_argument(
+        "--against", type=Path, nargs="+", default=[], help="folders to look for overlap with"
+    )
+    parser.add_argument(
+        "--drop",
+        choices=("none", "question", "media"),
+        default="none",
+        help="leave out training records that share this with another split or with --against",
+    )
+    parser.add_argument("--verify", type=Path, metavar="DIR", help="compare DIR with its manifest")
     parser.set_defaults(command=_data)
 
 
 def _data(arguments: argparse.Namespace) -> None:
-    from mmrl import plugins
+    from mmrl.recipes import command
+    from mmrl.recipes.options import Options
 
-    recipe = plugins.load("recipe", arguments.recipe)
-    recipe.build(arguments.source, arguments.out, seed=arguments.seed)
-    print(arguments.out)
+    if arguments.verify:
+        print(command.check(arguments.verify))
+    elif arguments.recipe is None:
+        print("\n".join(command.listing()))
+    elif arguments.out is None:
+        print(command.describe(arguments.recipe))
+    else:
+        options = Options(
+            copy=arguments.copy,
+            difficulty=arguments.difficulty,
+            against=tuple(arguments.against),
+            drop=arguments.drop,
+        )
+        source, out, seed = arguments.source, arguments.out, arguments.seed
+        print(command.carry_out(arguments.recipe, source, out, seed, options))
 
 
 def _add_tasks(commands: Commands) -> None:

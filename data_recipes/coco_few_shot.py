@@ -1,0 +1,48 @@
+"""COCO (Lin et al., 2014), few-shot detection: some pictures a category, one category a prompt.
+
+Layout: `annotations/instances_{train,val}2017.json` (COCO's form, cocodataset.org/#format-data)
+with `train2017/` and `val2017/`. 4 pictures a category for training, as in Visual-RFT, 10 for
+`val`, drawn by `--seed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmrl.recipes import coco
+from mmrl.recipes.recipe import About, Recipe, Rows
+from mmrl.recipes.source import Source
+
+ABOUT = About(
+    name="coco_few_shot",
+    summary="all objects of one category, four pictures a category",
+    task="detection",
+    license="CC-BY-4.0 (annotations); pictures have their owners' licences",
+    url="https://cocodataset.org/#download",
+    layout="annotations/instances_{train,val}2017.json with train2017/ and val2017/",
+)
+SHOTS = {"train": 4, "val": 10}
+
+
+def rows(source: Source) -> Rows:
+    """Drawn rows of each file."""
+    for file in source.need("annotations/instances_*2017.json"):
+        split = file.stem.removeprefix("instances_").removesuffix("2017")
+        for row in coco.few_shot(source, file, SHOTS[split]):
+            yield split, {**row, "file": f"{split}2017/{row['file']}"}
+
+
+def convert(raw: Any, source: Source) -> Mapping[str, Any]:
+    """The row with its picture."""
+    coco.require_single_objects(raw)
+    fields = {key: value for key, value in raw.items() if key != "file"}
+    return {**fields, "image": source.medium(raw["file"])}
+
+
+build = Recipe(
+    about=ABOUT,
+    question=("categories",),
+    rows=rows,
+    convert=convert,
+).build

@@ -1,0 +1,47 @@
+"""LVIS v1 (Gupta et al., 2019), few-shot detection over 1,203 categories on COCO's pictures.
+
+Layout: `lvis_v1_{train,val}.json` (COCO's form with `coco_url` in place of `file_name`,
+lvisdataset.org) with `train2017/` and `val2017/`; validation pictures may lie in either. 4
+pictures a category for training, 1 for `val`, drawn by `--seed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmrl.recipes import coco
+from mmrl.recipes.recipe import About, Recipe, Rows
+from mmrl.recipes.source import Source
+
+ABOUT = About(
+    name="lvis_few_shot",
+    summary="all objects of one rare or common category, four pictures a category",
+    task="detection",
+    license="CC-BY-4.0 (annotations); pictures have their owners' licences",
+    url="https://www.lvisdataset.org/dataset",
+    layout="lvis_v1_{train,val}.json (or annotations/lvis_v1_*.json) with train2017/ and val2017/",
+)
+SHOTS = {"train": 4, "val": 1}
+
+
+def rows(source: Source) -> Rows:
+    """Drawn rows of each file."""
+    for file in source.need("lvis_v1_*.json", "annotations/lvis_v1_*.json"):
+        split = file.stem.removeprefix("lvis_v1_")
+        for row in coco.few_shot(source, file, SHOTS[split]):
+            yield split, row
+
+
+def convert(raw: Any, source: Source) -> Mapping[str, Any]:
+    """The row with its picture; LVIS has no crowds."""
+    fields = {key: value for key, value in raw.items() if key != "file"}
+    return {**fields, "image": source.medium(raw["file"])}
+
+
+build = Recipe(
+    about=ABOUT,
+    question=("categories",),
+    rows=rows,
+    convert=convert,
+).build

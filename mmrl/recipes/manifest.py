@@ -1,0 +1,40 @@
+"""`manifest.json`: where records come from, what became of every row, a hash of every file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmrl.errors import UserError
+from mmrl.recipes.store import sha256
+
+MANIFEST = "manifest.json"
+
+
+def write_manifest(out: Path, facts: Mapping[str, Any], media: Mapping[str, str]) -> None:
+    """Write the manifest, last of all files; `media` are the hashes already known."""
+    lines = {path.name: sha256(path) for path in sorted(out.glob("*.jsonl"))}
+    manifest = {**facts, "sha256": {**lines, **dict(sorted(media.items()))}}
+    text = json.dumps(manifest, indent=1, ensure_ascii=False)
+    (out / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def verify(out: Path) -> list[str]:
+    """Say which files differ from the manifest or are gone; none is an empty list.
+
+    A folder without a manifest raises UserError: its recipe did not finish.
+    """
+    path = out / MANIFEST
+    if not path.is_file():
+        raise UserError(f"no {MANIFEST} in {out}: run its recipe again")
+    expected = json.loads(path.read_text(encoding="utf-8"))["sha256"]
+    found = []
+    for name, digest in expected.items():
+        file = out / name
+        if not file.is_file():
+            found.append(f"{name} is gone")
+        elif sha256(file) != digest:
+            found.append(f"{name} has changed")
+    return found

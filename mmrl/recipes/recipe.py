@@ -1,0 +1,137 @@
+"""What a recipe declares, and the one way all of them are carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmrl.errors import UserError
+from mmrl.recipes.cleaning import drop_shared, find_overlap
+from mmrl.recipes.difficulty import read_pass_rates
+from mmrl.recipes.manifest import MANIFEST, write_manifest
+from mmrl.recipes.options import Options
+from mmrl.recipes.source import Source
+from mmrl.recipes.store import MediaStore, sha256
+from mmrl.recipes.writer import RecordWriter
+from mmrl.tasking import load_task
+
+DEFAULTS = Options()
+OnRecord = Callable[[int, int], None]
+"""Called with (records written, rows left out) after each row."""
+
+Rows = Iterator[tuple[str, Any]]
+"""(split, raw row) in a stable order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a data set is: `hub` is the repository to download ("" where it is on no hub).
+
+    `layout` says what its folder then holds; "" for a recipe that makes its data itself.
+    """
+
+    name: str
+    summary: str
+    task: str
+    license: str
+    hub: str = ""
+    url: str = ""
+    layout: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How the rows of a public data set become records of its task.
+
+    `rows` finds the rows of a folder; `convert` makes a row's columns, `id` among them, and may
+    put a `Medium` anywhere. A row it cannot use is LeftOut, ValueError, LookupError or TypeError.
+    `question` names the columns that make up what is asked, `params` the task's parameters that
+    the records need, `training` the splits meant for training.
+    """
+
+    about: About
+    question: tuple[str, ...]
+    rows: Callable[[Source], Rows]
+    convert: Callable[[Any, Source], Mapping[str, Any]]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    training: tuple[str, ...] = ("train",)
+
+    def build(
+        self,
+        folder: Path | None,
+        out: Path,
+        *,
+        seed: int = 0,
+        options: Options = DEFAULTS,
+        on_record: OnRecord = lambda written, left_out: None,
+    ) -> dict[str, Any]:
+        """Write records, media and manifest into `out` and return the manifest's facts.
+
+        The same input gives the same bytes. A folder that lacks what `layout` says, and one
+        without a single usable row, raise UserError.
+        """
+        about = self.about
+        expected = f"{about.layout}; get it from {about.hub or about.url}"
+        if folder is None:
+            raise UserError(f"recipe '{about.name}' needs --in DIR, a folder with {expected}")
+        source = Source(folder, expected, seed)
+        out.mkdir(parents=True, exist_ok=True)
+        if source.root.resolve() == out.resolve():
+            raise UserError("--in and --out are the same folder")
+        (out / MANIFEST).unlink(missing_ok=True)
+        store = MediaStore(out, copy=options.copy)
+        facts = self._facts(seed) | self._write(source, out, store, options, on_record)
+        write_manifest(out, facts, store.hashes)
+        return facts
+
+    def _write(
+        self,
+        source: Source,
+        out: Path,
+        store: MediaStore,
+        options: Options,
+        on_record: OnRecord,
+    ) -> dict[str, Any]:
+        rates = read_pass_rates(options.difficulty) if options.difficulty else None
+        task = load_task(self.about.task, self.params)
+        with RecordWriter(out, store, task, self.question, rates) as writer:
+            for position, (split, raw) in enumerate(self.rows(source), 1):
+                writer.write(split, partial(self.convert, raw, source), position)
+                on_record(writer.records.total(), writer.left_out.total())
+        records, left_out = writer.records, writer.left_out
+        if not records:
+            common = left_out.most_common(1)
+            why = f"{common[0][1]} rows: {common[0][0]}" if common else "no rows"
+            raise source.missing(f"usable record ({why})")
+        overlap = find_overlap(out, writer.index, options.against)
+        if options.drop != "none":
+            for split, reasons in drop_shared(
+                out, writer.index, self.training, options.drop, store
+            ).items():
+                records[split] -= reasons.total()
+                left_out += reasons
+        return {
+            "annotations": {
+                path.relative_to(source.root).as_posix(): sha256(path) for path in source.used
+            },
+            "records": dict(records),
+            "left_out": dict(left_out.most_common()),
+            "skipped": dict(source.skipped.most_common()),
+            **overlap,
+            "difficulty": rates.report(records.total()) if rates else None,
+        }
+
+    def _facts(self, seed: int) -> dict[str, Any]:
+        about = self.about
+        return {
+            "recipe": about.name,
+            "source": {"hub": about.hub, "url": about.url, "layout": about.layout},
+            "license": about.license,
+            "task": about.task,
+            "params": dict(self.params),
+            "training": list(self.training),
+            "seed": seed,
+        }
