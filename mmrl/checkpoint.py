@@ -38,6 +38,10 @@ class Checkpoint:
         backend.load_state(load_file(folder / OPTIMIZER), state["backend"])
         return state
 
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """What `save` was given to keep under a name."""
+        return load_file(self.path / "trainer" / f"{name}.safetensors")
+
 
 def latest(run: Path) -> Checkpoint | None:
     """The newest whole checkpoint of a run."""
@@ -46,9 +50,18 @@ def latest(run: Path) -> Checkpoint | None:
 
 
 def save(
-    run: Path, step: int, policy: Policy, backend: Backend, state: Mapping[str, Any], keep: int
+    run: Path,
+    step: int,
+    policy: Policy,
+    backend: Backend,
+    state: Mapping[str, Any],
+    keep: int,
+    more: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> Path:
-    """Write step N atomically and remove all but the last `keep` checkpoints."""
+    """Write step N atomically and remove all but the last `keep` checkpoints.
+
+    `more` holds further named tensors, such as a critic's.
+    """
     folder = run / "checkpoints"
     final = folder / f"step_{step}"
     # A name that `_whole` does not know: a killed run leaves it behind, the next save removes it.
@@ -58,6 +71,8 @@ def save(
     (partial / "trainer").mkdir()
     tensors, data = backend.state()
     save_file(_contiguous(tensors), partial / "trainer" / OPTIMIZER)
+    for name, values in (more or {}).items():
+        save_file(_contiguous(values), partial / "trainer" / f"{name}.safetensors")
     text = json.dumps({**state, "step": step, "backend": data})
     (partial / "trainer" / STATE).write_text(text, encoding="utf-8")
     _sync_tree(partial)

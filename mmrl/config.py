@@ -74,6 +74,9 @@ class DataConfig(Section):
     weights: Mapping[str, float] = Field(
         default_factory=dict, description="weight of each reward part; default: the task's own"
     )
+    columns: Mapping[Literal["key_steps", "rewrites", "pass_rate"], str] = Field(
+        default_factory=dict, description="the records' columns that algorithms read, if renamed"
+    )
     mix: float = Field(1.0, gt=0, description="share of this source among several")
     limit: int | None = Field(None, gt=0)
     shuffle: bool = True
@@ -95,6 +98,18 @@ class RolloutConfig(Section):
     vllm: Mapping[str, Any] = Field(
         default_factory=dict, description="engine arguments of vLLM, over those chosen for it"
     )
+
+
+class CriticConfig(Section):
+    """Of algorithms with a critic only."""
+
+    trunk: Literal["own", "shared"] = Field(
+        "own", description="own: a copy of the start, trained; shared: the policy's, only read"
+    )
+    learning_rate: float = Field(1e-5, gt=0)
+    warmup_steps: int = Field(0, ge=0, description="updates until the full learning rate")
+    clip: float | None = Field(0.5, gt=0, description="how far a value may move in a step")
+    max_grad_norm: float = Field(1.0, gt=0)
 
 
 class OptimizerConfig(Section):
@@ -143,6 +158,7 @@ class RunConfig(Section):
     )
     rollout: RolloutConfig = RolloutConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    critic: CriticConfig = CriticConfig()
     trainer: TrainerConfig
 
     @model_validator(mode="before")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmrl.algorithm import Algorithm
+from mmrl.algorithm import Algorithm, Need
 from mmrl.algorithms.credit import pair
 from mmrl.backend.backend import Backend
+from mmrl.critic import Critic, CriticStats
 from mmrl.errors import UserError
 from mmrl.losses import (
     TokenBatch,
@@ -21,6 +23,15 @@ from mmrl.losses import (
     reduce,
     token_batch,
     token_weights,
+)
+from mmrl.measure import (
+    Measure,
+    attach,
+    certainty,
+    entropy,
+    forward_rows,
+    head_gradient_norms,
+    measured,
 )
 from mmrl.packing import Weighted, pack
 from mmrl.policy.attention import active_layout
@@ -40,6 +51,8 @@ class UpdateStats:
     clip_share: float
     tokens: int
     updates: int
+    value_loss: float | None = None
+    value_explained: float | None = None
 
 
 class Learner:
@@ -53,22 +66,26 @@ class Learner:
         *,
         temperature: float,
         tokens_per_micro_batch: int,
+        critic: Critic | None = None,
     ) -> None:
         self._policy, self._algorithm, self._backend = policy, algorithm, backend
         self._temperature, self._budget = temperature, tokens_per_micro_batch
+        self._critic = critic
         self._reference = policy.frozen_copy() if "reference" in algorithm.needs else None
 
     def update(self, samples: Sequence[TrainSample], kl_coefficient: float) -> UpdateStats:
         """Train on the samples as the update plan says; raises UserError on a non-finite loss."""
         samples = self._with_old(self._with_reference(samples))
         plan = self._algorithm.updates
-        stats = []
+        stats, judged = [], []
         for index in range(plan.passes):
             for part in _mini_batches(plan.select(samples, index), plan.mini_batches):
+                if self._critic is not None:
+                    judged.append(self._critic.update(part))
                 if any(sample.mask.any() for sample in part):
                     with self._policy.learning(self._backend.updates):
                         stats.append(self._one_update(part, kl_coefficient))
-        return _mean_stats(stats)
+        return _with_critic(_mean_stats(stats), judged)
 
     def _one_update(self, samples: Sequence[TrainSample], kl_coefficient: float) -> UpdateStats:
         weights = token_weights(samples, self._algorithm.reducer)
@@ -122,32 +139,55 @@ class Learner:
         return filled
 
     def observe(self, groups: Sequence[Group]) -> list[Group]:
-        """Attach the reference log-probs of every response where rewards or credit use them."""
-        if self._reference is None or not self._algorithm.rewards_need_reference:
-            return list(groups)
+        """Attach what rewards or credit read of every response: see `algorithm.NEEDS`."""
+        found = list(groups)
         samples = [s for g in groups for s in pair(g, np.zeros(len(g.responses)), 0)]
-        values = iter(self.score(samples, self._reference))
-        return [
-            replace(g, extra={**g.extra, "reference": [next(values) for _ in g.responses]})
-            for g in groups
-        ]
+        for need, values in self._observations(samples):
+            found = attach(found, need, values)
+        return found
+
+    def _observations(self, samples: Sequence[TrainSample]) -> Iterator[tuple[str, Sequence[Any]]]:
+        needs, policy, temperature = self._algorithm.needs, self._policy, self._temperature
+        if self._reference is not None and self._algorithm.rewards_need_reference:
+            yield "reference", self.score(samples, self._reference)
+        makers: dict[Need, Callable[[Policy, float], Measure]] = {
+            "entropy": entropy,
+            "self_certainty": certainty,
+        }
+        wanted: dict[str, Measure] = {
+            need: make(policy, temperature) for need, make in makers.items() if need in needs
+        }
+        if wanted:
+            yield from measured(policy, samples, self._budget, wanted).items()
+        if "values" in needs:
+            assert self._critic is not None, "an algorithm with a critic needs one"
+            yield "values", self._critic.values(samples)
+        if "gradient_norms" in needs:
+            norms = head_gradient_norms(policy, samples, self._budget, temperature)
+            yield "gradient_norms", norms
 
     @torch.no_grad()
     def score(self, samples: Sequence[TrainSample], policy: Policy) -> list[Floats]:
         """Log-probs [T] of every sample's response under its prompt by `policy`."""
         index = {id(s): i for i, s in enumerate(samples)}
         scored: list[Floats] = [np.zeros(len(s.response.ids)) for s in samples]
-        unweighted = [Weighted(s, np.zeros(0)) for s in samples]
-        for rows in pack(unweighted, self._budget):
-            layout = lay_out([row.shared() for row in rows], policy.device)
-            with active_layout(layout):
-                prompts = [row.members[0].sample.prompt for row in rows]
-                logprobs, _ = policy.logprobs(layout, prompts, self._temperature)
-            members = [m.sample for row in rows for m in row.members]
+        for members, layout, prompts in forward_rows(policy, samples, self._budget):
+            logprobs, _ = policy.logprobs(layout, prompts, self._temperature)
             lengths = [len(m.response.ids) for m in members]
             for member, piece in zip(members, logprobs.split(lengths), strict=True):
                 scored[index[id(member)]] = piece.double().cpu().numpy()
         return scored
+
+
+def _with_critic(stats: UpdateStats, judged: Sequence[CriticStats | None]) -> UpdateStats:
+    known = [j for j in judged if j is not None]
+    if not known:
+        return stats
+    return replace(
+        stats,
+        value_loss=float(np.mean([j.loss for j in known])),
+        value_explained=float(np.mean([j.explained for j in known])),
+    )
 
 
 def _mini_batches(samples: Sequence[TrainSample], count: int) -> Iterator[Sequence[TrainSample]]:

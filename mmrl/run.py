@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from mmrl import checkpoint
-from mmrl.algorithm import Algorithm, Context
+from mmrl.algorithm import Algorithm, Context, Need
 from mmrl.algorithms.compose import compose, require
 from mmrl.backend.local import LocalBackend
 from mmrl.config import DataConfig, RunConfig
-from mmrl.data import PromptStream, build_missing, load_samples
+from mmrl.critic import Critic
+from mmrl.data import PromptStream, build_missing, distinct_ids, load_samples
 from mmrl.diagnosis import diagnose
 from mmrl.errors import UserError
 from mmrl.evaluator import Evaluation, evaluate
@@ -30,6 +31,7 @@ from mmrl.quarantine import Quarantine
 from mmrl.report import write_report
 from mmrl.rollout.engine import Engine, Sampling
 from mmrl.rollout.hf import HFEngine
+from mmrl.rollout.rollouts import Rollouts
 from mmrl.rollout.score import Scorer, TaskSpec
 from mmrl.rollout.targets import Targets
 from mmrl.task import Task
@@ -40,6 +42,11 @@ from mmrl.transcript import Entry, Transcript, advantages_of
 from mmrl.types import Group, Sample
 
 CONFIG = "config.yaml"
+
+PROVIDED: frozenset[Need] = frozenset(
+    {"reference", "entropy", "self_certainty", "values", "greedy", "gradient_norms"}
+)
+"""What a run provides to algorithms besides what their data do."""
 
 Say = Callable[[str], None]
 
@@ -131,6 +138,7 @@ class Run:
             * self._algorithm.updates.passes
             * self._algorithm.updates.mini_batches,
         )
+        self._critic = self._make_critic()
         self._encoder = Encoder(self._policy.family, defaults=config.media)
         self._sampler: Engine = HFEngine(self._policy, config.rollout.max_sequences)
         self._engine = self._rollout_engine()
@@ -163,6 +171,8 @@ class Run:
         state = found.restore(self._backend)
         self.trainer.stream.load_state(state["stream"])
         self.trainer.state.update(state["algorithm"])
+        if self._critic is not None:
+            self._critic.load_state(found.tensors("critic"), state["critic"])
         self._elapsed = float(state["seconds"])
         self._engine.sync()
         self._say(f"resumed after step {found.step}")
@@ -205,6 +215,12 @@ class Run:
             return Targets(self._policy, {source.key: source.task for source in self.sources})
         return self._sampler
 
+    def _make_critic(self) -> Critic | None:
+        if "values" not in self._algorithm.needs:
+            return None
+        config = self._config
+        return Critic(self._policy, config.critic, config.trainer.tokens_per_micro_batch)
+
     def _trainer(self) -> Trainer:
         config = self._config
         return Trainer(
@@ -215,16 +231,20 @@ class Run:
                 self._backend,
                 temperature=config.rollout.temperature,
                 tokens_per_micro_batch=config.trainer.tokens_per_micro_batch,
+                critic=self._critic,
             ),
-            engine=self._engine,
+            rollouts=Rollouts(
+                self._engine,
+                self._scorer,
+                config.rollout,
+                greedy_too="greedy" in self._algorithm.needs,
+            ),
             encoder=self._encoder,
-            scorer=self._scorer,
             stream=PromptStream(
                 [(s.train, s.config.mix, s.config.shuffle) for s in self.sources], config.seed
             ),
             quarantine=self._records.quarantine,
             config=config.trainer,
-            rollout=config.rollout,
             seed=config.seed,
             state={},
         )
@@ -259,8 +279,11 @@ class Run:
             "algorithm": self.trainer.state,
             "seconds": self._elapsed + seconds,
         }
+        more = {}
+        if self._critic is not None:
+            more["critic"], state["critic"] = self._critic.state()
         keep = self._config.trainer.keep_checkpoints
-        checkpoint.save(self._config.run, step, self._policy, self._backend, state, keep)
+        checkpoint.save(self._config.run, step, self._policy, self._backend, state, keep, more)
 
     def _before(self) -> float | None:
         """The start's held-out metric: from the run folder if it is there, else measured."""
@@ -307,7 +330,7 @@ class Run:
 def load_algorithm(config: RunConfig) -> Algorithm:
     """Build the configured algorithm; the shuffle control adds one stage to it."""
     algorithm = compose(config.algorithm)
-    require(algorithm, provided=frozenset({"reference"}))
+    require(algorithm, PROVIDED)
     if config.trainer.reward_control == "shuffle":
         algorithm = dataclasses.replace(algorithm, shape=(*algorithm.shape, shuffle_rewards))
     return algorithm
@@ -342,11 +365,12 @@ def load_sources(config: RunConfig, quarantine: Quarantine, say: Say) -> list[So
                 key=key,
                 task=task,
                 spec=TaskSpec(data.task, data.params, data.weights),
-                train=load_samples(task, data.path, key, reject, data.limit),
+                train=load_samples(task, data.path, key, reject, data.limit, data.columns),
                 held_out=held_out,
                 config=data,
             )
         )
     if quarantine.counts:
         say(f"quarantined {quarantine.counts.get('read', 0)} records; see quarantine.jsonl")
-    return sources
+    train = distinct_ids({source.key: source.train for source in sources})
+    return [dataclasses.replace(source, train=train[source.key]) for source in sources]

@@ -310,7 +310,7 @@ class TrainSample:
     `mask` says which tokens enter the loss. `old_logprobs` None means those of the policy before
     this step's first update; in a single update the ratio is 1 and no second forward is needed.
     `group` ties the samples of one rollout group. `positive` marks a right answer, for objectives
-    that also imitate those.
+    that also imitate those. `returns` are what a critic learns, `values` what it said.
     """
 
     prompt: Prompt
@@ -321,3 +321,5 @@ class TrainSample:
     ref_logprobs: Floats | None = None
     group: int = 0
     positive: bool = False
+    returns: Floats | None = None
+    values: Floats | None = None

@@ -74,20 +74,25 @@ class Policy:
             )
         return self.head.taken[0]
 
+    def response_hidden(self, layout: SharedPrefix, prompts: Sequence[Prompt]) -> Tensor:
+        """Hidden states [M, H] that predict a layout's response tokens, in row order."""
+        with self.adapter.off() if self.bare and self.adapter else nullcontext():
+            if self.family.declaration.shared_prefix:
+                hidden = self.hidden_states(layout.ids, layout.positions, prompts)
+                return hidden[layout.predictors]
+            return plain.hidden_rows(self.model, self.head, layout, prompts)
+
+    def trained_copy(self) -> Policy:
+        """A copy with weights of its own that learn like this one's."""
+        model = copy.deepcopy(self.model)
+        module = plugins.load("family", family_name(model.config.model_type, None))
+        return wrap(model, self.processor, module.build(model, self.processor, Limits(1)))
+
     def logprobs(
         self, layout: SharedPrefix, prompts: Sequence[Prompt], temperature: float
     ) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies [M] of a layout's response tokens, in row order."""
-        with self.adapter.off() if self.bare and self.adapter else nullcontext():
-            return self._logprobs(layout, prompts, temperature)
-
-    def _logprobs(
-        self, layout: SharedPrefix, prompts: Sequence[Prompt], temperature: float
-    ) -> tuple[Tensor, Tensor]:
-        if self.family.declaration.shared_prefix:
-            hidden = self.hidden_states(layout.ids, layout.positions, prompts)[layout.predictors]
-        else:
-            hidden = plain.hidden_rows(self.model, self.head, layout, prompts)
+        hidden = self.response_hidden(layout, prompts)
         return token_logprobs(self.head, hidden, layout.targets, self.banned, temperature)
 
     @contextmanager
