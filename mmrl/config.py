@@ -98,6 +98,22 @@ class RolloutConfig(Section):
     vllm: Mapping[str, Any] = Field(
         default_factory=dict, description="engine arguments of vLLM, over those chosen for it"
     )
+    parity_every: int = Field(
+        50,
+        ge=0,
+        description="steps between comparisons of an engine with weights of its own and the "
+        "trainer, also made at the start and after the first step; 0: never",
+    )
+    parity_limit: float | None = Field(
+        None,
+        gt=0,
+        description="mean gap of log-probs in nats above which the run stops; default: 0.001 in "
+        "float32, 0.05 in half precision",
+    )
+    correction: (
+        Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] | None
+    ) = Field(None, description="importance weights for what the engine sampled")
+    correction_limit: float = Field(3.0, gt=0, description="largest weight that is left as it is")
 
 
 class CriticConfig(Section):

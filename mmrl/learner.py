@@ -13,6 +13,7 @@ from torch import Tensor
 from mmrl.algorithm import Algorithm, Need
 from mmrl.algorithms.credit import pair
 from mmrl.backend.backend import Backend
+from mmrl.correction import Activity, Correction, correct
 from mmrl.critic import Critic, CriticStats
 from mmrl.errors import UserError
 from mmrl.losses import (
@@ -53,6 +54,9 @@ class UpdateStats:
     updates: int
     value_loss: float | None = None
     value_explained: float | None = None
+    correction_weight: float | None = None
+    correction_bounded: float | None = None
+    correction_mismatch: float | None = None
 
 
 class Learner:
@@ -67,15 +71,18 @@ class Learner:
         temperature: float,
         tokens_per_micro_batch: int,
         critic: Critic | None = None,
+        correction: Correction | None = None,
     ) -> None:
         self._policy, self._algorithm, self._backend = policy, algorithm, backend
         self._temperature, self._budget = temperature, tokens_per_micro_batch
         self._critic = critic
+        self._correction = correction
         self._reference = policy.frozen_copy() if "reference" in algorithm.needs else None
 
     def update(self, samples: Sequence[TrainSample], kl_coefficient: float) -> UpdateStats:
         """Train on the samples as the update plan says; raises UserError on a non-finite loss."""
         samples = self._with_old(self._with_reference(samples))
+        samples, activity = self._corrected(samples)
         plan = self._algorithm.updates
         stats, judged = [], []
         for index in range(plan.passes):
@@ -85,7 +92,7 @@ class Learner:
                 if any(sample.mask.any() for sample in part):
                     with self._policy.learning(self._backend.updates):
                         stats.append(self._one_update(part, kl_coefficient))
-        return _with_critic(_mean_stats(stats), judged)
+        return _with_critic(_with_activity(_mean_stats(stats), activity), judged)
 
     def _one_update(self, samples: Sequence[TrainSample], kl_coefficient: float) -> UpdateStats:
         weights = token_weights(samples, self._algorithm.reducer)
@@ -127,6 +134,14 @@ class Learner:
         values = self.score(samples, self._reference)
         return [replace(s, ref_logprobs=v) for s, v in zip(samples, values, strict=True)]
 
+    def _corrected(
+        self, samples: Sequence[TrainSample]
+    ) -> tuple[Sequence[TrainSample], Activity | None]:
+        """Weigh what the engine sampled, where that is asked for; and what the weights did."""
+        if self._correction is None:
+            return samples, None
+        return correct(samples, self.own(samples), self._correction)
+
     def _with_old(self, samples: Sequence[TrainSample]) -> Sequence[TrainSample]:
         """Fill in missing old log-probs where the policy moves before they are last used."""
         missing = [i for i, sample in enumerate(samples) if sample.old_logprobs is None]
@@ -166,6 +181,10 @@ class Learner:
             norms = head_gradient_norms(policy, samples, self._budget, temperature)
             yield "gradient_norms", norms
 
+    def own(self, samples: Sequence[TrainSample]) -> list[Floats]:
+        """Log-probs [T] of every sample's response by the policy that learns."""
+        return self.score(samples, self._policy)
+
     @torch.no_grad()
     def score(self, samples: Sequence[TrainSample], policy: Policy) -> list[Floats]:
         """Log-probs [T] of every sample's response under its prompt by `policy`."""
@@ -177,6 +196,17 @@ class Learner:
             for member, piece in zip(members, logprobs.split(lengths), strict=True):
                 scored[index[id(member)]] = piece.double().cpu().numpy()
         return scored
+
+
+def _with_activity(stats: UpdateStats, activity: Activity | None) -> UpdateStats:
+    if activity is None:
+        return stats
+    return replace(
+        stats,
+        correction_weight=activity.weight,
+        correction_bounded=activity.bounded,
+        correction_mismatch=activity.mismatch,
+    )
 
 
 def _with_critic(stats: UpdateStats, judged: Sequence[CriticStats | None]) -> UpdateStats:

@@ -44,7 +44,7 @@ class TokenBatch:
     `old` is that of the policy itself where no other is known, for a ratio of 1. `weights` are the
     reducer's and are 0 where a token is masked. `sequence` [M] and `group` [M] count from 0 within
     the batch. `positive` [M] marks the tokens of positive samples, `positive_share` their share of
-    the whole step's trained tokens.
+    the whole step's trained tokens. `correction` [M] are weights of the policy's losses.
     """
 
     logprobs: Tensor
@@ -59,6 +59,7 @@ class TokenBatch:
     positive: Tensor
     positive_share: float
     ref: Tensor | None = None
+    correction: Tensor | None = None
 
     @property
     def log_ratio(self) -> Tensor:
@@ -129,6 +130,7 @@ def token_batch(
     logprobs = torch.where(mask, logprobs, 0.0)
     old = [s.old_logprobs for s in samples]
     ref = [s.ref_logprobs for s in samples]
+    weighed = [s.correction for s in samples]
     assert len({r is None for r in ref}) <= 1, "reference log-probs for some samples only"
     groups, owner = np.unique([s.group for s in samples], return_inverse=True)
     unknown = each([o is None for o in old])
@@ -145,6 +147,7 @@ def token_batch(
         ref=None if any(r is None for r in ref) else floats(ref),
         positive=each([s.positive for s in samples]),
         positive_share=positive_share,
+        correction=None if any(w is None for w in weighed) else floats(weighed),
     )
 
 
@@ -362,8 +365,9 @@ OBJECTIVES: dict[type[Objective], Callable[[TokenBatch, Any], Tensor]] = {
 
 
 def policy_loss(batch: TokenBatch, objective: Objective) -> Tensor:
-    """The reduced policy objective."""
-    return reduce(OBJECTIVES[type(objective)](batch, objective), batch)
+    """The reduced policy objective, every token's loss times its correction."""
+    losses = OBJECTIVES[type(objective)](batch, objective)
+    return reduce(losses if batch.correction is None else losses * batch.correction, batch)
 
 
 def kl_estimate(logprobs: Tensor, ref: Tensor, estimator: KLEstimator) -> Tensor:

@@ -15,7 +15,8 @@ from mmrl import checkpoint
 from mmrl.algorithm import Algorithm, Context, Need
 from mmrl.algorithms.compose import compose, require
 from mmrl.backend.local import LocalBackend
-from mmrl.config import DataConfig, RunConfig
+from mmrl.config import DataConfig, RolloutConfig, RunConfig
+from mmrl.correction import Correction
 from mmrl.critic import Critic
 from mmrl.data import PromptStream, build_missing, distinct_ids, load_samples
 from mmrl.diagnosis import diagnose
@@ -29,19 +30,21 @@ from mmrl.policy.policy import load_policy
 from mmrl.progress import Progress
 from mmrl.quarantine import Quarantine
 from mmrl.report import write_report
+from mmrl.rollout.build import WITH_WEIGHTS, build_engine
 from mmrl.rollout.engine import Engine, Sampling
 from mmrl.rollout.hf import HFEngine
+from mmrl.rollout.parity import MAX_NEW_TOKENS, Parity, parity_limit, probes
 from mmrl.rollout.rollouts import Rollouts
 from mmrl.rollout.score import Scorer, TaskSpec
-from mmrl.rollout.targets import Targets
 from mmrl.task import Task
 from mmrl.tasking import load_task
 from mmrl.trackers import Trackers
-from mmrl.trainer import StepResult, Trainer, update_metrics
+from mmrl.trainer import StepResult, Trainer, derived_seed, update_metrics
 from mmrl.transcript import Entry, Transcript, advantages_of
 from mmrl.types import Group, Sample
 
 CONFIG = "config.yaml"
+PARITY = 0xBA12  # keeps the seeds of parity checks apart from those of rollouts
 
 PROVIDED: frozenset[Need] = frozenset(
     {"reference", "entropy", "self_certainty", "values", "greedy", "gradient_norms"}
@@ -140,8 +143,7 @@ class Run:
         )
         self._critic = self._make_critic()
         self._encoder = Encoder(self._policy.family, defaults=config.media)
-        self._sampler: Engine = HFEngine(self._policy, config.rollout.max_sequences)
-        self._engine = self._rollout_engine()
+        self._engine, self._sampler = self._engines()
         self._scorer = Scorer(
             {source.key: source.spec for source in self.sources},
             workers=config.rollout.scoring_workers,
@@ -152,6 +154,7 @@ class Run:
         )
         self._elapsed = 0.0
         self.trainer = self._trainer()
+        self._parity = self._make_parity()
 
     def __enter__(self) -> Run:
         return self
@@ -166,6 +169,7 @@ class Run:
         """Evaluate the start, or take up a checkpoint; returns the first step and `before`."""
         before = self._before()
         if found is None:
+            self._check_parity(0)
             return 1, before
         self._policy.load_weights(found.path)
         state = found.restore(self._backend)
@@ -175,6 +179,7 @@ class Run:
             self._critic.load_state(found.tensors("critic"), state["critic"])
         self._elapsed = float(state["seconds"])
         self._engine.sync()
+        self._check_parity(found.step)
         self._say(f"resumed after step {found.step}")
         return found.step + 1, before
 
@@ -189,6 +194,8 @@ class Run:
             self._records.transcript.write(step, [self._entry(g, result) for g in result.groups])
         if config.eval_every and step % config.eval_every == 0 and step < config.steps:
             metrics |= self._held_out_metrics()
+        if step == 1 or step % (self._config.rollout.parity_every or step + 1) == 0:
+            metrics |= self._check_parity(step)
         self._records.metrics.write(step, metrics)
         self._trackers.log(step, metrics)
         progress.step(step, metrics)
@@ -210,10 +217,37 @@ class Run:
         (self._config.run / "result.json").write_text(text + "\n", encoding="utf-8")
         return result
 
-    def _rollout_engine(self) -> Engine:
-        if self._config.rollout.engine == "targets":
-            return Targets(self._policy, {source.key: source.task for source in self.sources})
-        return self._sampler
+    def _engines(self) -> tuple[Engine, Engine]:
+        """What rolls out, and what answers when the policy is evaluated."""
+        config = self._config
+        tasks = {source.key: source.task for source in self.sources}
+        engine = build_engine(self._policy, config.model, config.rollout, tasks)
+        if config.rollout.engine != "targets":
+            return engine, engine
+        return engine, HFEngine(self._policy, config.rollout.max_sequences)
+
+    def _make_parity(self) -> Parity | None:
+        """The gate of an engine with weights of its own."""
+        rollout = self._config.rollout
+        if rollout.engine not in WITH_WEIGHTS or not rollout.parity_every:
+            return None
+        limit = rollout.parity_limit or parity_limit(self._config.model.dtype)
+        samples = (sample for source in self.sources for sample in source.train)
+        sampling = Sampling(
+            min(rollout.max_new_tokens, MAX_NEW_TOKENS),
+            rollout.temperature,
+            rollout.top_p,
+            rollout.top_k,
+        )
+        return Parity(
+            self._engine, self.trainer.learner.own, probes(samples, self._encoder), sampling, limit
+        )
+
+    def _check_parity(self, step: int) -> dict[str, float]:
+        """Compare engine and trainer; `step` 0 is the start."""
+        if self._parity is None:
+            return {}
+        return self._parity.check(derived_seed(self._config.seed, step, PARITY))
 
     def _make_critic(self) -> Critic | None:
         if "values" not in self._algorithm.needs:
@@ -232,6 +266,7 @@ class Run:
                 temperature=config.rollout.temperature,
                 tokens_per_micro_batch=config.trainer.tokens_per_micro_batch,
                 critic=self._critic,
+                correction=make_correction(config.rollout),
             ),
             rollouts=Rollouts(
                 self._engine,
@@ -334,6 +369,13 @@ def load_algorithm(config: RunConfig) -> Algorithm:
     if config.trainer.reward_control == "shuffle":
         algorithm = dataclasses.replace(algorithm, shape=(*algorithm.shape, shuffle_rewards))
     return algorithm
+
+
+def make_correction(rollout: RolloutConfig) -> Correction | None:
+    """The importance correction that is configured."""
+    if rollout.correction is None:
+        return None
+    return Correction(rollout.correction, rollout.correction_limit)
 
 
 def shuffle_rewards(groups: list[Group], context: Context) -> list[Group]:

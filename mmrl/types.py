@@ -311,6 +311,8 @@ class TrainSample:
     this step's first update; in a single update the ratio is 1 and no second forward is needed.
     `group` ties the samples of one rollout group. `positive` marks a right answer, for objectives
     that also imitate those. `returns` are what a critic learns, `values` what it said.
+    `sampled` False: the response does not come from this prompt, or from no policy. `correction`
+    are weights of the tokens' losses; None is 1.
     """
 
     prompt: Prompt
@@ -323,3 +325,5 @@ class TrainSample:
     positive: bool = False
     returns: Floats | None = None
     values: Floats | None = None
+    sampled: bool = True
+    correction: Floats | None = None

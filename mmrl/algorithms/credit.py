@@ -203,6 +203,7 @@ def pair(
             mask=np.full(len(response.ids), known[i]),
             old_logprobs=None if away or np.isnan(response.logprobs).any() else response.logprobs,
             group=index,
+            sampled=not (away or np.isnan(response.logprobs).any()),
         )
         for i, response in enumerate(group.responses)
     ]

@@ -21,4 +21,5 @@ def checkpoint_weights(policy: Policy) -> dict[str, Tensor]:
     state = {name: value for name, value in policy.weights() if name not in ignored}
     state = remove_tied_weights_from_state_dict(state, model)
     converted: dict[str, Tensor] = revert_weight_conversion(model, state)
-    return converted
+    # Two of transformers' rules for Qwen2-Audio both put the prefix on.
+    return {name.replace(".model.model.", ".model."): w for name, w in converted.items()}

@@ -13,6 +13,9 @@ from mmrl.rollout.hf import HFEngine
 from mmrl.rollout.targets import Targets
 from mmrl.task import Task
 
+WITH_WEIGHTS = frozenset({"vllm"})
+"""Engines that hold a copy of the weights, which may come to differ from the policy's."""
+
 
 def build_engine(
     policy: Policy, model: ModelConfig, rollout: RolloutConfig, tasks: Mapping[str, Task]

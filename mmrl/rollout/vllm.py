@@ -6,7 +6,8 @@ On a GPU it sleeps whenever it has nothing to do, and its memory is the trainer'
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,24 +66,23 @@ class VLLMEngine:
         """Sample counts[i] responses to prompt i; the prompt is computed once for all of them."""
         from mmrl.rollout.vllm_sampling import sampling_params
 
-        family, requests = self._policy.family, {}
-        for i, (prompt, count) in enumerate(zip(prompts, counts, strict=True)):
-            if count:
-                check_length(prompt, sampling, self._max_length)
-                requests[str(i)] = (
-                    self._inputs.make(prompt),
-                    sampling_params(
-                        sampling, count, request_seed(seed, i), family.banned_ids, family.end_ids
-                    ),
-                )
+        asked = list(requests(counts, sampling, seed))
+        for request in asked:
+            check_length(prompts[request.prompt], sampling, self._max_length)
+        inputs = {i: self._inputs.make(prompts[i]) for i in {r.prompt for r in asked}}
+        family = self._policy.family
         self._wake()
-        for name, (asked, how) in requests.items():
-            self._engine.add_request(name, asked, how)
+        for number, request in enumerate(asked):
+            how = sampling_params(
+                request.sampling, request.count, request.seed, family.banned_ids, family.end_ids
+            )
+            self._engine.add_request(str(number), inputs[request.prompt], how)
         finished = self._run(prompts)
         self._sleep()
-        return [
-            self._responses(finished[i], count) if count else [] for i, count in enumerate(counts)
-        ]
+        groups: list[list[Response]] = [[] for _ in prompts]
+        for number, request in enumerate(asked):
+            groups[request.prompt] += self._responses(finished[number], request.count)
+        return groups
 
     def sync(self) -> None:
         """Load the policy's weights; drop cached prefixes and features of the old ones."""
@@ -183,7 +183,27 @@ def check_length(prompt: Prompt, sampling: Sampling, max_length: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Request:
+    """So many responses to the prompt of that number."""
+
+    prompt: int
+    count: int
+    sampling: Sampling
+    seed: int
+
+
+def requests(counts: Sequence[int], sampling: Sampling, seed: int) -> Iterator[Request]:
+    """What to ask for, in the order of a group's responses; the greedy one is its last."""
+    greedy = replace(sampling, temperature=0.0)
+    for i, count in enumerate(counts):
+        if count:
+            yield Request(i, count, sampling, request_seed(seed, i))
+        if sampling.greedy_too:
+            yield Request(i, 1, greedy, 0)
+
+
 def request_seed(seed: int, number: int) -> int:
-    """A 62-bit seed of its own for each request; vLLM adds the response's number to it."""
+    """A 62-bit seed of its own for each prompt; vLLM adds the response's number to it."""
     drawn = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0]
     return int(drawn >> np.uint64(2))
