@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from mmrl.algorithm import Algorithm, Need
 from mmrl.algorithms.credit import pair
+from mmrl.backend.agreement import Agreement, passes
 from mmrl.backend.backend import Backend
+from mmrl.backend.world import World
 from mmrl.correction import Activity, Correction, correct
 from mmrl.critic import Critic, CriticStats
 from mmrl.errors import UserError
@@ -30,11 +33,10 @@ from mmrl.measure import (
     attach,
     certainty,
     entropy,
-    forward_rows,
     head_gradient_norms,
     measured,
 )
-from mmrl.packing import Weighted, pack
+from mmrl.packing import Row, Weighted, pack
 from mmrl.policy.attention import active_layout
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import lay_out
@@ -70,6 +72,8 @@ class Learner:
         *,
         temperature: float,
         tokens_per_micro_batch: int,
+        reference: Policy | None = None,
+        world: World | None = None,
         critic: Critic | None = None,
         correction: Correction | None = None,
     ) -> None:
@@ -77,7 +81,11 @@ class Learner:
         self._temperature, self._budget = temperature, tokens_per_micro_batch
         self._critic = critic
         self._correction = correction
-        self._reference = policy.frozen_copy() if "reference" in algorithm.needs else None
+        if reference is None and "reference" in algorithm.needs:
+            reference = policy.frozen_copy()
+        self._reference = reference
+        self._world = world or World()
+        self._agreement = Agreement(self._world) if backend.in_step else None
 
     def update(self, samples: Sequence[TrainSample], kl_coefficient: float) -> UpdateStats:
         """Train on the samples as the update plan says; raises UserError on a non-finite loss."""
@@ -99,11 +107,18 @@ class Learner:
         trainable = [Weighted(s, w) for s, w in zip(samples, weights, strict=True) if s.mask.any()]
         share = positive_share(samples)
         tally = _Tally()
-        for rows in pack(trainable, self._budget, self._algorithm.objective.whole_groups):
-            layout = lay_out([row.shared() for row in rows], self._policy.device)
+        own = [w for w in trainable if w.sample.prompt.home == self._world.rank]
+        packed = pack(own, self._budget, self._algorithm.objective.whole_groups)
+        for rows, last in passes(packed, self._agreement):
+            shown = rows or [idle_row(trainable)]
+            layout = lay_out([row.shared() for row in shown], self._policy.device)
             with active_layout(layout):
-                prompts = [row.members[0].sample.prompt for row in rows]
-                logprobs, entropy = self._policy.logprobs(layout, prompts, self._temperature)
+                prompts = [row.members[0].sample.prompt for row in shown]
+                with self._in_step(self._policy):
+                    logprobs, entropy = self._policy.logprobs(layout, prompts, self._temperature)
+                if rows is None:
+                    self._backend.backward(0.0 * logprobs.sum(), last=last)
+                    continue
                 members = [member for row in rows for member in row.members]
                 batch = token_batch(
                     [m.sample for m in members], [m.weights for m in members], logprobs, share
@@ -114,8 +129,9 @@ class Learner:
                         "the loss is not finite: lower optimizer.learning_rate, or check the "
                         "rewards in rollouts.jsonl; the last checkpoint is from before this step"
                     )
-                self._backend.backward(loss)
+                self._backend.backward(loss, last=last)
             tally.add(batch, loss, entropy)
+        tally.add_up(self._world)
         return tally.stats(self._backend.step())
 
     def _loss(self, batch: TokenBatch, kl_coefficient: float, tally: _Tally) -> Tensor:
@@ -185,13 +201,40 @@ class Learner:
         """Log-probs [T] of every sample's response by the policy that learns."""
         return self.score(samples, self._policy)
 
-    @torch.no_grad()
+    @contextmanager
+    def _in_step(self, policy: Policy) -> Iterator[None]:
+        """Keep the passes of the processes alike, where the backend needs that."""
+        policy.lockstep = self._agreement
+        yield
+        policy.lockstep = None
+
     def score(self, samples: Sequence[TrainSample], policy: Policy) -> list[Floats]:
-        """Log-probs [T] of every sample's response under its prompt by `policy`."""
+        """Log-probs [T] of every sample's response under its prompt by `policy`.
+
+        Each process scores the samples whose media it has, and gets all values.
+        """
+        own = [i for i, s in enumerate(samples) if s.prompt.home == self._world.rank]
+        scored = self._score_here([samples[i] for i in own], policy, samples)
+        parts = self._world.gather(dict(zip(own, scored, strict=True)))
+        merged = {i: values for part in parts for i, values in part.items()}
+        return [merged[i] for i in range(len(samples))]
+
+    @torch.no_grad()
+    def _score_here(
+        self, samples: Sequence[TrainSample], policy: Policy, everyone: Sequence[TrainSample]
+    ) -> list[Floats]:
         index = {id(s): i for i, s in enumerate(samples)}
         scored: list[Floats] = [np.zeros(len(s.response.ids)) for s in samples]
-        for members, layout, prompts in forward_rows(policy, samples, self._budget):
-            logprobs, _ = policy.logprobs(layout, prompts, self._temperature)
+        unweighted = [Weighted(s, np.zeros(0)) for s in samples]
+        for rows, _ in passes(pack(unweighted, self._budget), self._agreement):
+            shown = rows or [idle_row([Weighted(s, np.zeros(0)) for s in everyone])]
+            layout = lay_out([row.shared() for row in shown], policy.device)
+            with active_layout(layout), self._in_step(policy):
+                prompts = [row.members[0].sample.prompt for row in shown]
+                logprobs, _ = policy.logprobs(layout, prompts, self._temperature)
+            if rows is None:
+                continue
+            members = [m.sample for row in rows for m in row.members]
             lengths = [len(m.response.ids) for m in members]
             for member, piece in zip(members, logprobs.split(lengths), strict=True):
                 scored[index[id(member)]] = piece.double().cpu().numpy()
@@ -206,6 +249,23 @@ def _with_activity(stats: UpdateStats, activity: Activity | None) -> UpdateStats
         correction_weight=activity.weight,
         correction_bounded=activity.bounded,
         correction_mismatch=activity.mismatch,
+    )
+
+
+def idle_row(samples: Sequence[Weighted]) -> Row:
+    """A short row without media, for a pass that is only made to keep in step."""
+    sample = min(samples, key=lambda w: len(w.sample.prompt.ids)).sample
+    return Row(
+        (
+            Weighted(
+                replace(
+                    sample,
+                    prompt=replace(sample.prompt, media=(), order=None),
+                    response=replace(sample.response, ids=sample.response.ids[:1]),
+                ),
+                np.zeros(1),
+            ),
+        )
     )
 
 
@@ -241,6 +301,13 @@ class _Tally:
         self.entropy += float(entropy[batch.mask].sum())
         self.clipped += float((batch.log_ratio.detach().abs() > 0.2)[batch.mask].sum())
         self.tokens += int(batch.mask.sum())
+
+    def add_up(self, world: World) -> None:
+        """Add what the other processes have."""
+        own = np.array([self.loss, self.kl, self.entropy, self.clipped, self.tokens])
+        total = np.sum(world.gather(own), axis=0)
+        self.loss, self.kl, self.entropy, self.clipped, tokens = map(float, total)
+        self.tokens = int(tokens)
 
     def stats(self, grad_norm: float) -> UpdateStats:
         tokens = max(self.tokens, 1)

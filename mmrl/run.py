@@ -5,16 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from mmrl import checkpoint
 from mmrl.algorithm import Algorithm, Context, Need
 from mmrl.algorithms.compose import compose, require
+from mmrl.backend.backend import Backend
 from mmrl.backend.local import LocalBackend
+from mmrl.backend.world import World, is_lost, join, leave, lost
 from mmrl.config import DataConfig, RolloutConfig, RunConfig
 from mmrl.correction import Correction
 from mmrl.critic import Critic
@@ -36,6 +42,7 @@ from mmrl.rollout.hf import HFEngine
 from mmrl.rollout.parity import MAX_NEW_TOKENS, Parity, parity_limit, probes
 from mmrl.rollout.rollouts import Rollouts
 from mmrl.rollout.score import Scorer, TaskSpec
+from mmrl.rollout.split import SplitEncoder, SplitEngine, SplitScorer
 from mmrl.task import Task
 from mmrl.tasking import load_task
 from mmrl.trackers import Trackers
@@ -89,21 +96,52 @@ class Records:
 
 
 def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
-    """Carry a run out and return its result: held-out metric before and after, seconds, seed."""
-    started = time.monotonic()
-    prepare_folder(config, resume, overwrite)
-    records = Records(config.run)
-    found = checkpoint.latest(config.run) if resume else None
-    records.rewind(found.step if found else 0)
-    with Progress(config.trainer.steps, done=found.step if found else 0) as progress:
-        with Run(config, records, progress.say) as run:
-            first_step, before = run.start(found)
-            run.trainer.train(first_step, lambda result: run.after_step(result, progress, started))
-            result = run.finish(before, started)
-        for line in diagnose(records.metrics.recent, max_new_tokens=config.rollout.max_new_tokens):
-            progress.say(line)
-    write_report(config.run)
+    """Carry a run out and return its result: held-out metric before and after, seconds, seed.
+
+    Started several times by a launcher, the processes carry it out together; the first one writes.
+    """
+    alone_too = config.trainer.backend == "deepspeed"
+    world = join(config.trainer.exchange_timeout_seconds, alone_too=alone_too)
+    try:
+        result = _train(config, world, resume, overwrite)
+    except RuntimeError as error:
+        if world.size == 1 or not is_lost(error):
+            raise
+        raise UserError(lost(error)) from error
+    leave()
     return result
+
+
+def _train(config: RunConfig, world: World, resume: bool, overwrite: bool) -> dict[str, Any]:
+    started = time.monotonic()
+    world.once(lambda: prepare_folder(config, resume, overwrite))
+    found = world.once(lambda: checkpoint.latest(config.run) if resume else None)
+    with record_folder(config, world) as folder:
+        records = Records(folder)
+        records.rewind(found.step if found else 0)
+        console = None if world.first else Console(quiet=True)
+        done = found.step if found else 0
+        with Progress(config.trainer.steps, done=done, console=console) as progress:
+            with Run(config, records, progress.say, world) as run:
+                first_step, before = run.start(found)
+                run.trainer.train(first_step, lambda r: run.after_step(r, progress, started))
+                result = run.finish(before, started)
+            recent = records.metrics.recent
+            for line in diagnose(recent, max_new_tokens=config.rollout.max_new_tokens):
+                progress.say(line)
+    if world.first:
+        write_report(config.run)
+    return result
+
+
+@contextmanager
+def record_folder(config: RunConfig, world: World) -> Iterator[Path]:
+    """The run folder, or a passing one for the processes that do not write."""
+    if world.first:
+        yield config.run
+        return
+    with tempfile.TemporaryDirectory(prefix="mmrl-") as folder:
+        yield Path(folder)
 
 
 def prepare_folder(config: RunConfig, resume: bool, overwrite: bool) -> None:
@@ -129,29 +167,30 @@ def _has_results(run: Path) -> bool:
 class Run:
     """The built parts of one run, closed together."""
 
-    def __init__(self, config: RunConfig, records: Records, say: Say) -> None:
+    def __init__(self, config: RunConfig, records: Records, say: Say, world: World) -> None:
         self._config, self._records, self._say = config, records, say
+        self._world = world
         self._algorithm = load_algorithm(config)
+        world.once(lambda: [build_missing(data) for data in config.data])
         self.sources = load_sources(config, records.quarantine, say)
         self._policy = load_policy(config.model, seed=config.seed)
-        self._backend = LocalBackend(
-            self._policy.model,
-            config.optimizer,
-            config.trainer.steps
-            * self._algorithm.updates.passes
-            * self._algorithm.updates.mini_batches,
-        )
+        # The reference is copied before a backend may shard the policy.
+        needed = "reference" in self._algorithm.needs
+        self._reference = self._policy.frozen_copy() if needed else None
         self._critic = self._make_critic()
-        self._encoder = Encoder(self._policy.family, defaults=config.media)
+        self._backend = self._make_backend()
+        self._encoder = SplitEncoder(Encoder(self._policy.family, defaults=config.media), world)
         self._engine, self._sampler = self._engines()
-        self._scorer = Scorer(
-            {source.key: source.spec for source in self.sources},
-            workers=config.rollout.scoring_workers,
-            timeout_seconds=config.rollout.scoring_timeout_seconds,
+        self._scorer = SplitScorer(
+            Scorer(
+                {source.key: source.spec for source in self.sources},
+                workers=config.rollout.scoring_workers,
+                timeout_seconds=config.rollout.scoring_timeout_seconds,
+            ),
+            world,
         )
-        self._trackers = Trackers(
-            config.trainer.trackers, config.run, config.model_dump(mode="json"), say
-        )
+        trackers = config.trainer.trackers if world.first else ()
+        self._trackers = Trackers(trackers, config.run, config.model_dump(mode="json"), say)
         self._elapsed = 0.0
         self.trainer = self._trainer()
         self._parity = self._make_parity()
@@ -171,7 +210,8 @@ class Run:
         if found is None:
             self._check_parity(0)
             return 1, before
-        self._policy.load_weights(found.path)
+        with self._backend.gathered():
+            self._policy.load_weights(found.path)
         state = found.restore(self._backend)
         self.trainer.stream.load_state(state["stream"])
         self.trainer.state.update(state["algorithm"])
@@ -187,11 +227,8 @@ class Run:
         """Record a step, show it, and write a checkpoint or evaluate when due."""
         step, config = result.step, self._config.trainer
         metrics = self._step_metrics(result)
-        self._records.consumed.append(
-            [{"step": step, "ids": [g.prompt.sample.id for g in result.groups]}]
-        )
-        if step % config.write_rollouts_every == 0:
-            self._records.transcript.write(step, [self._entry(g, result) for g in result.groups])
+        if self._world.first:
+            self._write_down(result)
         if config.eval_every and step % config.eval_every == 0 and step < config.steps:
             metrics |= self._held_out_metrics()
         if step == 1 or step % (self._config.rollout.parity_every or step + 1) == 0:
@@ -202,6 +239,15 @@ class Run:
         due = config.checkpoint_every and step % config.checkpoint_every == 0
         if due or step == config.steps:
             self._checkpoint(step, time.monotonic() - started)
+
+    def _write_down(self, result: StepResult) -> None:
+        """Append what was asked and answered to the run folder."""
+        step, config = result.step, self._config.trainer
+        self._records.consumed.append(
+            [{"step": step, "ids": [g.prompt.sample.id for g in result.groups]}]
+        )
+        if step % config.write_rollouts_every == 0:
+            self._records.transcript.write(step, [self._entry(g, result) for g in result.groups])
 
     def finish(self, before: float | None, started: float) -> dict[str, Any]:
         """Evaluate the trained policy and write `result.json`."""
@@ -214,17 +260,34 @@ class Run:
             "steps": self._config.trainer.steps,
         }
         text = json.dumps(result, indent=1)
-        (self._config.run / "result.json").write_text(text + "\n", encoding="utf-8")
+        if self._world.first:
+            (self._config.run / "result.json").write_text(text + "\n", encoding="utf-8")
         return result
+
+    def _make_backend(self) -> Backend:
+        updates, config = self._algorithm.updates, self._config
+        total = config.trainer.steps * updates.passes * updates.mini_batches
+        if config.trainer.backend == "local":
+            return LocalBackend(self._policy.model, config.optimizer, total, self._world)
+        from mmrl.backend.deepspeed import DeepSpeedBackend
+
+        return DeepSpeedBackend(self._policy, self._reference, config, total, self._world)
 
     def _engines(self) -> tuple[Engine, Engine]:
         """What rolls out, and what answers when the policy is evaluated."""
         config = self._config
         tasks = {source.key: source.task for source in self.sources}
-        engine = build_engine(self._policy, config.model, config.rollout, tasks)
+        if config.rollout.engine == "vllm" and self._world.size > 1:
+            raise UserError("rollout.engine=vllm runs in one process: use rollout.engine=hf")
+        with self._backend.gathered():
+            made = build_engine(self._policy, config.model, config.rollout, tasks)
+        engine = self._split(made)
         if config.rollout.engine != "targets":
             return engine, engine
-        return engine, HFEngine(self._policy, config.rollout.max_sequences)
+        return engine, self._split(HFEngine(self._policy, config.rollout.max_sequences))
+
+    def _split(self, engine: Engine) -> Engine:
+        return SplitEngine(engine, self._world, self._backend.gathered)
 
     def _make_parity(self) -> Parity | None:
         """The gate of an engine with weights of its own."""
@@ -265,6 +328,8 @@ class Run:
                 self._backend,
                 temperature=config.rollout.temperature,
                 tokens_per_micro_batch=config.trainer.tokens_per_micro_batch,
+                reference=self._reference,
+                world=self._world,
                 critic=self._critic,
                 correction=make_correction(config.rollout),
             ),
@@ -318,14 +383,16 @@ class Run:
         if self._critic is not None:
             more["critic"], state["critic"] = self._critic.state()
         keep = self._config.trainer.keep_checkpoints
-        checkpoint.save(self._config.run, step, self._policy, self._backend, state, keep, more)
+        run = self._config.run
+        checkpoint.save(run, step, self._policy, self._backend, state, keep, self._world, more)
 
     def _before(self) -> float | None:
         """The start's held-out metric: from the run folder if it is there, else measured."""
         file = self._config.run / "eval_before.json"
-        if file.is_file():
-            return float(json.loads(file.read_text(encoding="utf-8"))["metric"])
-        return self._evaluate("eval_before.json")
+        known = self._world.once(
+            lambda: json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        )
+        return self._evaluate(file.name) if known is None else float(known["metric"])
 
     def _evaluate(self, name: str) -> float | None:
         """Evaluate on held-out records, write the file, return the first source's metric."""
@@ -334,7 +401,8 @@ class Run:
             return None
         first, *others = results
         payload = {**first.to_json(), "others": [other.to_json() for other in others]}
-        (self._config.run / name).write_text(json.dumps(payload), encoding="utf-8")
+        if self._world.first:
+            (self._config.run / name).write_text(json.dumps(payload), encoding="utf-8")
         for r in results:
             self._say(
                 f"{name.removesuffix('.json').replace('_', ' ')}: {r.task} {r.metric_name} "

@@ -16,7 +16,7 @@ from mmrl.data import PromptStream
 from mmrl.errors import MediaError, UserError
 from mmrl.learner import Learner, UpdateStats
 from mmrl.metrics import Clock
-from mmrl.policy.encoder import Encoder
+from mmrl.policy.encoder import Encodes
 from mmrl.quarantine import Quarantine
 from mmrl.rollout.rollouts import Rollouts
 from mmrl.types import Group, Prompt, Sample, TrainSample
@@ -46,7 +46,7 @@ class Trainer:
     algorithm: Algorithm
     learner: Learner
     rollouts: Rollouts
-    encoder: Encoder
+    encoder: Encodes
     stream: PromptStream
     quarantine: Quarantine
     config: TrainerConfig
@@ -118,12 +118,10 @@ class Trainer:
             if not drawn:
                 break
             self.encoder.prefetch(drawn)
-            for sample in drawn:
-                try:
-                    variants = self.algorithm.expand(sample, context)
-                    encoded = [self.encoder.prompt(variant) for variant in variants]
-                except MediaError as error:
-                    self._quarantine(sample, "encode", str(error), context.step)
+            variants = [self.algorithm.expand(sample, context) for sample in drawn]
+            for sample, encoded in zip(drawn, self.encoder.encode(variants), strict=True):
+                if isinstance(encoded, MediaError):
+                    self._quarantine(sample, "encode", str(encoded), context.step)
                     rejected += 1
                 else:
                     prompts += encoded

@@ -201,7 +201,8 @@ class Prompt:
     runs of tokens that see each other both ways, in all layers or only in those with a sliding
     window; 0 is causal, None is causal throughout. `media` and `frames` are in the order of the
     sample's parts, `placed` in the order of the placeholders (some templates put images first).
-    `space` is the coordinate convention the model family answers in.
+    `space` is the coordinate convention the model family answers in. `home` is the rank of the
+    process that holds the media's tensors: elsewhere, media are known by their frames alone.
     """
 
     sample: Sample
@@ -214,6 +215,7 @@ class Prompt:
     blocks: Ints | None = None
     blocks_slide_only: bool = False
     order: tuple[int, ...] | None = None
+    home: int = 0
 
     @property
     def placed(self) -> tuple[EncodedMedium, ...]:

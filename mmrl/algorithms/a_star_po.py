@@ -48,9 +48,7 @@ class AboveOptimal(Stage):
         sample = group.prompt.sample.id
         estimates = context.state.get("value_estimates", {})
         if sample not in estimates:
-            raise UserError(
-                f"no estimate of '{sample}': run a phase with value_estimates first"
-            )
+            raise UserError(f"no estimate of '{sample}': run a phase with value_estimates first")
         rewards = group.rewards
         return np.where(scorable(rewards), rewards - estimates[sample], 0.0)
 

@@ -63,9 +63,9 @@ class RecordWriter:
         placed, id = len(self._store.hashes), ""
         media: set[str] = set()
         try:
-            fields = self._resolve(dict(convert()), media)
-            id = self._unique(split, str(fields["id"]))
-            fields["id"] = id
+            found = dict(convert())
+            id = self._unique(split, str(found["id"]))
+            fields = self._resolve(found, media) | {"id": id}
             rate = self._rates.take(id) if self._rates else None
             if rate is not None:
                 fields["pass_rate"] = rate

@@ -13,7 +13,7 @@ import numpy as np
 
 from mmrl.errors import MediaError, UserError
 from mmrl.metrics import modality_of
-from mmrl.policy.encoder import Encoder
+from mmrl.policy.encoder import Encodes
 from mmrl.rollout.engine import Engine, Sampling
 from mmrl.types import Floats, Group, MediaRef, Prompt, Sample, TrainSample
 
@@ -105,7 +105,7 @@ def table(gaps: Mapping[str, Gaps]) -> str:
     return "\n".join(rows)
 
 
-def probes(samples: Iterable[Sample], encoder: Encoder) -> list[Prompt]:
+def probes(samples: Iterable[Sample], encoder: Encodes) -> list[Prompt]:
     """A usable prompt for every way media occur in the data: which kinds, and one or several."""
     found: dict[str, Prompt] = {}
     failed: dict[str, int] = defaultdict(int)
