@@ -106,7 +106,9 @@ class OptimizerConfig(Section):
 class TrainerConfig(Section):
     steps: int = Field(gt=0)
     prompts_per_step: int = Field(8, gt=0)
-    tokens_per_micro_batch: int = Field(16384, gt=0, description="trunk tokens of one forward")
+    tokens_per_micro_batch: int | None = Field(
+        None, gt=0, description="trunk tokens of one forward; default: 16384, on a CPU 1024"
+    )
     backend: str = "local"
     checkpoint_every: int = Field(0, ge=0, description="0: only after the last step")
     keep_checkpoints: int = Field(2, gt=0)

@@ -52,10 +52,11 @@ class Learner:
         backend: Backend,
         *,
         temperature: float,
-        tokens_per_micro_batch: int,
+        tokens_per_micro_batch: int | None = None,
     ) -> None:
         self._policy, self._algorithm, self._backend = policy, algorithm, backend
-        self._temperature, self._budget = temperature, tokens_per_micro_batch
+        self._temperature = temperature
+        self._budget = tokens_per_micro_batch or micro_batch_tokens(policy.device)
         self._reference = policy.frozen_copy() if "reference" in algorithm.needs else None
 
     def update(self, samples: Sequence[TrainSample], kl_coefficient: float) -> UpdateStats:
@@ -148,6 +149,14 @@ class Learner:
             for member, piece in zip(members, logprobs.split(lengths), strict=True):
                 scored[index[id(member)]] = piece.double().cpu().numpy()
         return scored
+
+
+def micro_batch_tokens(device: torch.device) -> int:
+    """Trunk tokens of one forward where nothing is configured.
+
+    A GPU wants large products. A core is busy with a thousand tokens, and more only take memory.
+    """
+    return 1024 if device.type == "cpu" else 16384
 
 
 def _mini_batches(samples: Sequence[TrainSample], count: int) -> Iterator[Sequence[TrainSample]]:

@@ -65,12 +65,12 @@ def build(workload: Workload) -> None:
     processor.image_processor.size = budget
     config = build_config(processor.tokenizer)
     text, vision = config.text_config, config.vision_config
-    # A fifth of the parameters in the tower, as in the released Qwen2.5-VL-3B.
-    text.hidden_size, text.intermediate_size = vision.out_hidden_size, _ = 256, 704
-    text.num_hidden_layers, text.num_attention_heads, text.num_key_value_heads = 5, 4, 2
+    # The proportions of Qwen2-VL-2B: the tower has half as many parameters as the language layers.
+    text.hidden_size, text.intermediate_size = vision.out_hidden_size, _ = 256, 1536
+    text.num_hidden_layers, text.num_attention_heads, text.num_key_value_heads = 4, 4, 1
     text.layer_types = None
     text.rope_parameters["mrope_section"] = [8, 12, 12]
-    vision.depth, vision.hidden_size, vision.intermediate_size, vision.num_heads = 4, 128, 256, 4
+    vision.depth, vision.hidden_size, vision.intermediate_size, vision.num_heads = 4, 192, 512, 3
     vision.window_size, vision.fullatt_block_indexes = 112, [3]
     torch.manual_seed(workload.seed)
     model = Qwen2_5_VLForConditionalGeneration(type(config)(**config.to_dict()))
@@ -214,7 +214,6 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
         algorithm,
         LocalBackend(policy.model, optimizer, config.steps),
         temperature=TEMPERATURE,
-        tokens_per_micro_batch=config.tokens_per_micro_batch,
     )
     trainer = Trainer(
         algorithm=algorithm,

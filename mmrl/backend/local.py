@@ -28,6 +28,7 @@ class LocalBackend:
             ],
             lr=config.learning_rate,
             betas=config.betas,
+            fused=True,
         )
         self.updates = 0
 
@@ -51,9 +52,7 @@ class LocalBackend:
 
     @property
     def learning_rate(self) -> float:
-        return self._config.learning_rate * schedule_factor(
-            self.updates, self._total, self._config
-        )
+        return self._config.learning_rate * schedule_factor(self.updates, self._total, self._config)
 
     def state(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         tensors = {
