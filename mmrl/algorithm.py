@@ -43,6 +43,7 @@ Need = Literal[
     "answers",
     "pass_rates",
     "gradient_norms",
+    "probes",
     "value_estimates",
 ]
 
@@ -59,15 +60,16 @@ NEEDS: Mapping[Need, str] = {
     "variants": "several variants of every prompt (`rewrites` in its meta)",
     "answers": "the final answer of every response",
     "pass_rates": "a pass rate in every record (`pass_rate` in its meta)",
-    "gradient_norms": "gradient norms of probe responses to every prompt",
-    "value_estimates": "an offline estimate of every prompt's value",
+    "gradient_norms": "the norm of the LM head's gradient of every response",
+    "probes": "an earlier phase `gvm_probe` over the same records",
+    "value_estimates": "an earlier phase `value_estimates` over the same records",
 }
 """What an algorithm may need beyond rewards and sampled log-probs."""
 
 FROM_DATA: frozenset[Need] = frozenset(
-    {"key_steps", "variants", "pass_rates", "answers", "value_estimates"}
+    {"key_steps", "variants", "pass_rates", "answers", "value_estimates", "probes"}
 )
-"""Needs that records or responses meet themselves; a sample that does not raises UserError."""
+"""Needs that records, responses or earlier phases meet; a sample without raises UserError."""
 
 
 def _unknown_prompt(sample_id: str) -> Prompt:
@@ -164,6 +166,22 @@ class Sampler(Protocol):
     ) -> None:
         """Take in a step's scored groups (before editing) and the train samples made of them."""
         return None
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """A sampler at one step of a run, as a prompt stream asks it."""
+
+    sampler: Sampler
+    context: Context
+
+    def mix(self, shares: Mapping[str, float]) -> Mapping[str, float]:
+        """Return the share of each source in the next draws."""
+        return self.sampler.mix(shares, self.context)
+
+    def epoch(self, samples: Sequence[Sample], rng: np.random.Generator) -> Sequence[int] | None:
+        """Return the order of a source's next epoch; `rng` is the stream's own."""
+        return self.sampler.epoch(samples, replace(self.context, rng=rng))
 
 
 @dataclass(frozen=True)
@@ -308,6 +326,17 @@ class Algorithm:
         """Every stage, in order."""
         yield from (self.sampler, self.expand, self.plan, *self.shape, *self.edit)
         yield from (self.credit, *self.refine, self.objective)
+
+    def chooser(self, context: Context) -> Choosing | None:
+        """What decides which prompts a step asks, if the algorithm has a say in it."""
+        return None if self.sampler is None else Choosing(self.sampler, context)
+
+    def observe(
+        self, groups: Sequence[Group], samples: Sequence[TrainSample], context: Context
+    ) -> None:
+        """Let the sampler take in a step: its groups before editing, and what was trained on."""
+        if self.sampler is not None:
+            self.sampler.observe(groups, samples, context)
 
     def shape_rewards(self, groups: list[Group], context: Context) -> list[Group]:
         """Run the group-level reward shapers in order, then take the KL off the rewards."""

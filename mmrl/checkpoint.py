@@ -1,7 +1,10 @@
 """Checkpoints: written beside their place and renamed into it, so that one exists whole or not.
 
 checkpoints/step_N/            loads with `from_pretrained`, processor included
-checkpoints/step_N/trainer/    optimizer.safetensors and state.json: what a resumed run needs
+checkpoints/step_N/trainer/    optimizer*.safetensors and state.json: what a resumed run needs
+
+Every process of a sharded run writes the optimiser's state of some parameters, whole, so that any
+number of processes can take it up.
 """
 
 from __future__ import annotations
@@ -9,19 +12,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mmrl.backend.backend import Backend
+from mmrl.backend.world import World
 from mmrl.policy.policy import Policy
 
 STATE = "state.json"
-OPTIMIZER = "optimizer.safetensors"
+OPTIMIZER = "optimizer"
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,12 @@ class Checkpoint:
         """Load the optimiser's state and return the trainer's."""
         folder = self.path / "trainer"
         state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        backend.load_state(load_file(folder / OPTIMIZER), state["backend"])
+        backend.load_state(Stored(folder, OPTIMIZER), state["backend"])
         return state
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """What `save` was given to keep under a name."""
+        return load_file(self.path / "trainer" / f"{name}.safetensors")
 
 
 def latest(run: Path) -> Checkpoint | None:
@@ -45,26 +54,73 @@ def latest(run: Path) -> Checkpoint | None:
     return found[-1] if found else None
 
 
+class Stored(Mapping[str, Tensor]):
+    """The tensors of one or several files by name; each is read when it is asked for."""
+
+    def __init__(self, folder: Path, stem: str) -> None:
+        self._files: dict[str, Path] = {}
+        for file in sorted(folder.glob(f"{stem}*.safetensors")):
+            with safe_open(file, "pt") as opened:
+                self._files |= dict.fromkeys(opened.keys(), file)
+
+    def __getitem__(self, name: str) -> Tensor:
+        with safe_open(self._files[name], "pt") as opened:
+            tensor: Tensor = opened.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
 def save(
-    run: Path, step: int, policy: Policy, backend: Backend, state: Mapping[str, Any], keep: int
+    run: Path,
+    step: int,
+    policy: Policy,
+    backend: Backend,
+    state: Mapping[str, Any],
+    keep: int,
+    world: World | None = None,
+    more: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> Path:
-    """Write step N atomically and remove all but the last `keep` checkpoints."""
+    """Write step N atomically and remove all but the last `keep` checkpoints.
+
+    All processes of `world` save; the first writes the model, each its part of the optimiser.
+    `more` holds further named tensors, such as a critic's.
+    """
+    world = world or World()
     folder = run / "checkpoints"
-    final = folder / f"step_{step}"
     # A name that `_whole` does not know: a killed run leaves it behind, the next save removes it.
     partial = folder / f".writing_{step}"
-    shutil.rmtree(partial, ignore_errors=True)
-    policy.save(partial)
-    (partial / "trainer").mkdir()
+    world.once(lambda: _start(partial))
+    with backend.gathered():
+        if world.first:
+            policy.save(partial)
     tensors, data = backend.state()
-    save_file(_contiguous(tensors), partial / "trainer" / OPTIMIZER)
-    text = json.dumps({**state, "step": step, "backend": data})
-    (partial / "trainer" / STATE).write_text(text, encoding="utf-8")
+    stem = OPTIMIZER if world.size == 1 else f"{OPTIMIZER}-{world.rank:05d}"
+    save_file(_contiguous(tensors), partial / "trainer" / f"{stem}.safetensors")
+    if world.first:
+        for name, values in (more or {}).items():
+            save_file(_contiguous(values), partial / "trainer" / f"{name}.safetensors")
+        text = json.dumps({**state, "step": step, "backend": data})
+        (partial / "trainer" / STATE).write_text(text, encoding="utf-8")
+    world.gather(None)  # everybody has written
+    return world.once(lambda: _finish(partial, folder / f"step_{step}", keep))
+
+
+def _start(partial: Path) -> None:
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "trainer").mkdir(parents=True)
+
+
+def _finish(partial: Path, final: Path, keep: int) -> Path:
     _sync_tree(partial)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
-    _sync(folder)
-    for old in sorted(_whole(run), key=lambda c: c.step)[:-keep]:
+    _sync(final.parent)
+    for old in sorted(_whole(final.parent.parent), key=lambda c: c.step)[:-keep]:
         shutil.rmtree(old.path)
     return final
 

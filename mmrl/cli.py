@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,6 +76,8 @@ def _train(arguments: argparse.Namespace) -> None:
     from mmrl.run import train
 
     result = train(config, resume=arguments.resume, overwrite=arguments.overwrite)
+    if os.environ.get("RANK", "0") != "0":
+        return  # one process of many speaks
     before, after = result["before"], result["after"]
     if before is not None and after is not None:
         print(f"held-out {before:.1%} -> {after:.1%} in {result['seconds']:.0f} s")

@@ -74,6 +74,9 @@ class DataConfig(Section):
     weights: Mapping[str, float] = Field(
         default_factory=dict, description="weight of each reward part; default: the task's own"
     )
+    columns: Mapping[Literal["key_steps", "rewrites", "pass_rate"], str] = Field(
+        default_factory=dict, description="the records' columns that algorithms read, if renamed"
+    )
     mix: float = Field(1.0, gt=0, description="share of this source among several")
     limit: int | None = Field(None, gt=0)
     shuffle: bool = True
@@ -83,7 +86,7 @@ class DataConfig(Section):
 
 
 class RolloutConfig(Section):
-    engine: Literal["hf", "targets"] = "hf"
+    engine: Literal["hf", "targets", "vllm"] = "hf"
     max_new_tokens: int = Field(256, gt=0)
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
@@ -92,6 +95,21 @@ class RolloutConfig(Section):
     scoring_workers: int = Field(2, gt=0)
     scoring_timeout_seconds: float = Field(10.0, gt=0)
     max_unscorable_share: float = Field(0.2, ge=0, le=1, description="stop the run above it")
+    vllm: Mapping[str, Any] = Field(
+        default_factory=dict, description="engine arguments of vLLM, over those chosen for it"
+    )
+
+
+class CriticConfig(Section):
+    """Of algorithms with a critic only."""
+
+    trunk: Literal["own", "shared"] = Field(
+        "own", description="own: a copy of the start, trained; shared: the policy's, only read"
+    )
+    learning_rate: float = Field(1e-5, gt=0)
+    warmup_steps: int = Field(0, ge=0, description="updates until the full learning rate")
+    clip: float | None = Field(0.5, gt=0, description="how far a value may move in a step")
+    max_grad_norm: float = Field(1.0, gt=0)
 
 
 class OptimizerConfig(Section):
@@ -107,9 +125,17 @@ class TrainerConfig(Section):
     steps: int = Field(gt=0)
     prompts_per_step: int = Field(8, gt=0)
     tokens_per_micro_batch: int | None = Field(
-        None, gt=0, description="trunk tokens of one forward; default: 16384, on a CPU 1024"
+        None,
+        gt=0,
+        description="trunk tokens of one forward; default: 16384, on a CPU 1024 a thread",
     )
-    backend: str = "local"
+    backend: Literal["local", "deepspeed"] = "local"
+    deepspeed: Path | None = Field(
+        None, description="DeepSpeed's JSON, such as configs/deepspeed/zero2.json"
+    )
+    exchange_timeout_seconds: float = Field(
+        1800.0, gt=0, description="wait so long for other processes before giving the run up"
+    )
     checkpoint_every: int = Field(0, ge=0, description="0: only after the last step")
     keep_checkpoints: int = Field(2, gt=0)
     eval_every: int = Field(0, ge=0, description="0: only before and after")
@@ -136,6 +162,7 @@ class RunConfig(Section):
     )
     rollout: RolloutConfig = RolloutConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    critic: CriticConfig = CriticConfig()
     trainer: TrainerConfig
 
     @model_validator(mode="before")
@@ -144,6 +171,14 @@ class RunConfig(Section):
         if isinstance(values, dict) and isinstance(values.get("data"), dict):
             return {**values, "data": (values["data"],)}
         return values
+
+    @model_validator(mode="after")
+    def _deepspeed_has_a_file(self) -> RunConfig:
+        if self.trainer.backend == "deepspeed" and self.trainer.deepspeed is None:
+            raise ValueError(
+                "trainer.deepspeed must name a JSON, such as configs/deepspeed/zero2.json"
+            )
+        return self
 
     @property
     def algorithm_name(self) -> str:

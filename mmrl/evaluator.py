@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from mmrl.errors import MediaError
-from mmrl.policy.encoder import Encoder
+from mmrl.policy.encoder import Encodes
 from mmrl.rollout.engine import Engine, Sampling
-from mmrl.rollout.score import Scorer, score_groups
+from mmrl.rollout.score import Scores, score_groups
 from mmrl.task import Task
 from mmrl.types import Group, Sample, Score
 
@@ -49,9 +49,9 @@ class Evaluation:
 def evaluate(
     samples: Sequence[Sample],
     task: Task,
-    encoder: Encoder,
+    encoder: Encodes,
     engine: Engine,
-    scorer: Scorer,
+    scorer: Scores,
     sampling: Sampling,
     seed: int = 0,
     on_progress: Callable[[int], None] = lambda done: None,
@@ -60,12 +60,12 @@ def evaluate(
     groups: list[Group] = []
     unreadable: dict[str, str] = {}
     for start in range(0, len(samples), PROMPTS_AT_ONCE):
-        prompts = []
-        for sample in samples[start : start + PROMPTS_AT_ONCE]:
-            try:
-                prompts.append(encoder.prompt(sample))
-            except MediaError as error:
-                unreadable[sample.id] = str(error)
+        asked, prompts = samples[start : start + PROMPTS_AT_ONCE], []
+        for sample, encoded in zip(asked, encoder.encode([(s,) for s in asked]), strict=True):
+            if isinstance(encoded, MediaError):
+                unreadable[sample.id] = str(encoded)
+            else:
+                prompts += encoded
         if prompts:
             answers = engine.generate(prompts, [1] * len(prompts), sampling, seed + start)
             groups += [Group(p, tuple(a), ()) for p, a in zip(prompts, answers, strict=True)]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmrl.algorithm import Algorithm
+from mmrl.algorithm import Algorithm, Need
 from mmrl.algorithms.credit import pair
+from mmrl.backend.agreement import Agreement, passes
 from mmrl.backend.backend import Backend
+from mmrl.backend.world import World
+from mmrl.critic import Critic, CriticStats
 from mmrl.errors import UserError
 from mmrl.losses import (
     TokenBatch,
@@ -22,7 +27,15 @@ from mmrl.losses import (
     token_batch,
     token_weights,
 )
-from mmrl.packing import Weighted, pack
+from mmrl.measure import (
+    Measure,
+    attach,
+    certainty,
+    entropy,
+    head_gradient_norms,
+    measured,
+)
+from mmrl.packing import Row, Weighted, pack
 from mmrl.policy.attention import active_layout
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import lay_out
@@ -40,6 +53,8 @@ class UpdateStats:
     clip_share: float
     tokens: int
     updates: int
+    value_loss: float | None = None
+    value_explained: float | None = None
 
 
 class Learner:
@@ -52,35 +67,51 @@ class Learner:
         backend: Backend,
         *,
         temperature: float,
-        tokens_per_micro_batch: int | None = None,
+        tokens_per_micro_batch: int,
+        reference: Policy | None = None,
+        world: World | None = None,
+        critic: Critic | None = None,
     ) -> None:
         self._policy, self._algorithm, self._backend = policy, algorithm, backend
-        self._temperature = temperature
-        self._budget = tokens_per_micro_batch or micro_batch_tokens(policy.device)
-        self._reference = policy.frozen_copy() if "reference" in algorithm.needs else None
+        self._temperature, self._budget = temperature, tokens_per_micro_batch
+        self._critic = critic
+        if reference is None and "reference" in algorithm.needs:
+            reference = policy.frozen_copy()
+        self._reference = reference
+        self._world = world or World()
+        self._agreement = Agreement(self._world) if backend.in_step else None
 
     def update(self, samples: Sequence[TrainSample], kl_coefficient: float) -> UpdateStats:
         """Train on the samples as the update plan says; raises UserError on a non-finite loss."""
         samples = self._with_old(self._with_reference(samples))
         plan = self._algorithm.updates
-        stats = []
+        stats, judged = [], []
         for index in range(plan.passes):
             for part in _mini_batches(plan.select(samples, index), plan.mini_batches):
+                if self._critic is not None:
+                    judged.append(self._critic.update(part))
                 if any(sample.mask.any() for sample in part):
                     with self._policy.learning(self._backend.updates):
                         stats.append(self._one_update(part, kl_coefficient))
-        return _mean_stats(stats)
+        return _with_critic(_mean_stats(stats), judged)
 
     def _one_update(self, samples: Sequence[TrainSample], kl_coefficient: float) -> UpdateStats:
         weights = token_weights(samples, self._algorithm.reducer)
         trainable = [Weighted(s, w) for s, w in zip(samples, weights, strict=True) if s.mask.any()]
         share = positive_share(samples)
         tally = _Tally()
-        for rows in pack(trainable, self._budget, self._algorithm.objective.whole_groups):
-            layout = lay_out([row.shared() for row in rows], self._policy.device)
+        own = [w for w in trainable if w.sample.prompt.home == self._world.rank]
+        packed = pack(own, self._budget, self._algorithm.objective.whole_groups)
+        for rows, last in passes(packed, self._agreement):
+            shown = rows or [idle_row(trainable)]
+            layout = lay_out([row.shared() for row in shown], self._policy.device)
             with active_layout(layout):
-                prompts = [row.members[0].sample.prompt for row in rows]
-                logprobs, entropy = self._policy.logprobs(layout, prompts, self._temperature)
+                prompts = [row.members[0].sample.prompt for row in shown]
+                with self._in_step(self._policy):
+                    logprobs, entropy = self._policy.logprobs(layout, prompts, self._temperature)
+                if rows is None:
+                    self._backend.backward(0.0 * logprobs.sum(), last=last)
+                    continue
                 members = [member for row in rows for member in row.members]
                 batch = token_batch(
                     [m.sample for m in members], [m.weights for m in members], logprobs, share
@@ -91,8 +122,9 @@ class Learner:
                         "the loss is not finite: lower optimizer.learning_rate, or check the "
                         "rewards in rollouts.jsonl; the last checkpoint is from before this step"
                     )
-                self._backend.backward(loss)
+                self._backend.backward(loss, last=last)
             tally.add(batch, loss, entropy)
+        tally.add_up(self._world)
         return tally.stats(self._backend.step())
 
     def _loss(self, batch: TokenBatch, kl_coefficient: float, tally: _Tally) -> Tensor:
@@ -123,27 +155,66 @@ class Learner:
         return filled
 
     def observe(self, groups: Sequence[Group]) -> list[Group]:
-        """Attach the reference log-probs of every response where rewards or credit use them."""
-        if self._reference is None or not self._algorithm.rewards_need_reference:
-            return list(groups)
+        """Attach what rewards or credit read of every response: see `algorithm.NEEDS`."""
+        found = list(groups)
         samples = [s for g in groups for s in pair(g, np.zeros(len(g.responses)), 0)]
-        values = iter(self.score(samples, self._reference))
-        return [
-            replace(g, extra={**g.extra, "reference": [next(values) for _ in g.responses]})
-            for g in groups
-        ]
+        for need, values in self._observations(samples):
+            found = attach(found, need, values)
+        return found
+
+    def _observations(self, samples: Sequence[TrainSample]) -> Iterator[tuple[str, Sequence[Any]]]:
+        needs, policy, temperature = self._algorithm.needs, self._policy, self._temperature
+        if self._reference is not None and self._algorithm.rewards_need_reference:
+            yield "reference", self.score(samples, self._reference)
+        makers: dict[Need, Callable[[Policy, float], Measure]] = {
+            "entropy": entropy,
+            "self_certainty": certainty,
+        }
+        wanted: dict[str, Measure] = {
+            need: make(policy, temperature) for need, make in makers.items() if need in needs
+        }
+        if wanted:
+            yield from measured(policy, samples, self._budget, wanted).items()
+        if "values" in needs:
+            assert self._critic is not None, "an algorithm with a critic needs one"
+            yield "values", self._critic.values(samples)
+        if "gradient_norms" in needs:
+            norms = head_gradient_norms(policy, samples, self._budget, temperature)
+            yield "gradient_norms", norms
+
+    @contextmanager
+    def _in_step(self, policy: Policy) -> Iterator[None]:
+        """Keep the passes of the processes alike, where the backend needs that."""
+        policy.lockstep = self._agreement
+        yield
+        policy.lockstep = None
+
+    def score(self, samples: Sequence[TrainSample], policy: Policy) -> list[Floats]:
+        """Log-probs [T] of every sample's response under its prompt by `policy`.
+
+        Each process scores the samples whose media it has, and gets all values.
+        """
+        own = [i for i, s in enumerate(samples) if s.prompt.home == self._world.rank]
+        scored = self._score_here([samples[i] for i in own], policy, samples)
+        parts = self._world.gather(dict(zip(own, scored, strict=True)))
+        merged = {i: values for part in parts for i, values in part.items()}
+        return [merged[i] for i in range(len(samples))]
 
     @torch.no_grad()
-    def score(self, samples: Sequence[TrainSample], policy: Policy) -> list[Floats]:
-        """Log-probs [T] of every sample's response under its prompt by `policy`."""
+    def _score_here(
+        self, samples: Sequence[TrainSample], policy: Policy, everyone: Sequence[TrainSample]
+    ) -> list[Floats]:
         index = {id(s): i for i, s in enumerate(samples)}
         scored: list[Floats] = [np.zeros(len(s.response.ids)) for s in samples]
         unweighted = [Weighted(s, np.zeros(0)) for s in samples]
-        for rows in pack(unweighted, self._budget):
-            layout = lay_out([row.shared() for row in rows], policy.device)
-            with active_layout(layout):
-                prompts = [row.members[0].sample.prompt for row in rows]
+        for rows, _ in passes(pack(unweighted, self._budget), self._agreement):
+            shown = rows or [idle_row([Weighted(s, np.zeros(0)) for s in everyone])]
+            layout = lay_out([row.shared() for row in shown], policy.device)
+            with active_layout(layout), self._in_step(policy):
+                prompts = [row.members[0].sample.prompt for row in shown]
                 logprobs, _ = policy.logprobs(layout, prompts, self._temperature)
+            if rows is None:
+                continue
             members = [m.sample for row in rows for m in row.members]
             lengths = [len(m.response.ids) for m in members]
             for member, piece in zip(members, logprobs.split(lengths), strict=True):
@@ -151,12 +222,32 @@ class Learner:
         return scored
 
 
-def micro_batch_tokens(device: torch.device) -> int:
-    """Trunk tokens of one forward where nothing is configured.
+def idle_row(samples: Sequence[Weighted]) -> Row:
+    """A short row without media, for a pass that is only made to keep in step."""
+    sample = min(samples, key=lambda w: len(w.sample.prompt.ids)).sample
+    return Row(
+        (
+            Weighted(
+                replace(
+                    sample,
+                    prompt=replace(sample.prompt, media=(), order=None),
+                    response=replace(sample.response, ids=sample.response.ids[:1]),
+                ),
+                np.zeros(1),
+            ),
+        )
+    )
 
-    A GPU wants large products. A core is busy with a thousand tokens, and more only take memory.
-    """
-    return 1024 if device.type == "cpu" else 16384
+
+def _with_critic(stats: UpdateStats, judged: Sequence[CriticStats | None]) -> UpdateStats:
+    known = [j for j in judged if j is not None]
+    if not known:
+        return stats
+    return replace(
+        stats,
+        value_loss=float(np.mean([j.loss for j in known])),
+        value_explained=float(np.mean([j.explained for j in known])),
+    )
 
 
 def _mini_batches(samples: Sequence[TrainSample], count: int) -> Iterator[Sequence[TrainSample]]:
@@ -180,6 +271,13 @@ class _Tally:
         self.entropy += float(entropy[batch.mask].sum())
         self.clipped += float((batch.log_ratio.detach().abs() > 0.2)[batch.mask].sum())
         self.tokens += int(batch.mask.sum())
+
+    def add_up(self, world: World) -> None:
+        """Add what the other processes have."""
+        own = np.array([self.loss, self.kl, self.entropy, self.clipped, self.tokens])
+        total = np.sum(world.gather(own), axis=0)
+        self.loss, self.kl, self.entropy, self.clipped, tokens = map(float, total)
+        self.tokens = int(tokens)
 
     def stats(self, grad_norm: float) -> UpdateStats:
         tokens = max(self.tokens, 1)

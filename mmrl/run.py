@@ -5,33 +5,43 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from mmrl import checkpoint
-from mmrl.algorithm import Algorithm, Context
+from mmrl.algorithm import Algorithm, Context, Need
 from mmrl.algorithms.compose import compose, require
+from mmrl.backend.backend import Backend
 from mmrl.backend.local import LocalBackend
+from mmrl.backend.world import World, is_lost, join, leave, lost
 from mmrl.config import DataConfig, RunConfig
-from mmrl.data import PromptStream, build_missing, load_samples
+from mmrl.critic import Critic
+from mmrl.data import PromptStream, build_missing, distinct_ids, load_samples
 from mmrl.diagnosis import diagnose
 from mmrl.errors import UserError
 from mmrl.evaluator import Evaluation, evaluate
 from mmrl.journal import Journal
 from mmrl.learner import Learner
 from mmrl.metrics import MetricsLog, group_metrics, memory_metrics
+from mmrl.packing import default_budget
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import load_policy
 from mmrl.progress import Progress
 from mmrl.quarantine import Quarantine
 from mmrl.report import write_report
+from mmrl.rollout.build import build_engine
 from mmrl.rollout.engine import Engine, Sampling
 from mmrl.rollout.hf import HFEngine
+from mmrl.rollout.rollouts import Rollouts
 from mmrl.rollout.score import Scorer, TaskSpec
-from mmrl.rollout.targets import Targets
+from mmrl.rollout.split import SplitEncoder, SplitEngine, SplitScorer
 from mmrl.task import Task
 from mmrl.tasking import load_task
 from mmrl.trackers import Trackers
@@ -40,6 +50,11 @@ from mmrl.transcript import Entry, Transcript, advantages_of
 from mmrl.types import Group, Sample
 
 CONFIG = "config.yaml"
+
+PROVIDED: frozenset[Need] = frozenset(
+    {"reference", "entropy", "self_certainty", "values", "greedy", "gradient_norms"}
+)
+"""What a run provides to algorithms besides what their data do."""
 
 Say = Callable[[str], None]
 
@@ -79,21 +94,52 @@ class Records:
 
 
 def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
-    """Carry a run out and return its result: held-out metric before and after, seconds, seed."""
-    started = time.monotonic()
-    prepare_folder(config, resume, overwrite)
-    records = Records(config.run)
-    found = checkpoint.latest(config.run) if resume else None
-    records.rewind(found.step if found else 0)
-    with Progress(config.trainer.steps, done=found.step if found else 0) as progress:
-        with Run(config, records, progress.say) as run:
-            first_step, before = run.start(found)
-            run.trainer.train(first_step, lambda result: run.after_step(result, progress, started))
-            result = run.finish(before, started)
-        for line in diagnose(records.metrics.recent, max_new_tokens=config.rollout.max_new_tokens):
-            progress.say(line)
-    write_report(config.run)
+    """Carry a run out and return its result: held-out metric before and after, seconds, seed.
+
+    Started several times by a launcher, the processes carry it out together; the first one writes.
+    """
+    alone_too = config.trainer.backend == "deepspeed"
+    world = join(config.trainer.exchange_timeout_seconds, alone_too=alone_too)
+    try:
+        result = _train(config, world, resume, overwrite)
+    except RuntimeError as error:
+        if world.size == 1 or not is_lost(error):
+            raise
+        raise UserError(lost(error)) from error
+    leave()
     return result
+
+
+def _train(config: RunConfig, world: World, resume: bool, overwrite: bool) -> dict[str, Any]:
+    started = time.monotonic()
+    world.once(lambda: prepare_folder(config, resume, overwrite))
+    found = world.once(lambda: checkpoint.latest(config.run) if resume else None)
+    with record_folder(config, world) as folder:
+        records = Records(folder)
+        records.rewind(found.step if found else 0)
+        console = None if world.first else Console(quiet=True)
+        done = found.step if found else 0
+        with Progress(config.trainer.steps, done=done, console=console) as progress:
+            with Run(config, records, progress.say, world) as run:
+                first_step, before = run.start(found)
+                run.trainer.train(first_step, lambda r: run.after_step(r, progress, started))
+                result = run.finish(before, started)
+            recent = records.metrics.recent
+            for line in diagnose(recent, max_new_tokens=config.rollout.max_new_tokens):
+                progress.say(line)
+    if world.first:
+        write_report(config.run)
+    return result
+
+
+@contextmanager
+def record_folder(config: RunConfig, world: World) -> Iterator[Path]:
+    """The run folder, or a passing one for the processes that do not write."""
+    if world.first:
+        yield config.run
+        return
+    with tempfile.TemporaryDirectory(prefix="mmrl-") as folder:
+        yield Path(folder)
 
 
 def prepare_folder(config: RunConfig, resume: bool, overwrite: bool) -> None:
@@ -119,29 +165,31 @@ def _has_results(run: Path) -> bool:
 class Run:
     """The built parts of one run, closed together."""
 
-    def __init__(self, config: RunConfig, records: Records, say: Say) -> None:
+    def __init__(self, config: RunConfig, records: Records, say: Say, world: World) -> None:
         self._config, self._records, self._say = config, records, say
+        self._world = world
         self._algorithm = load_algorithm(config)
+        world.once(lambda: [build_missing(data) for data in config.data])
         self.sources = load_sources(config, records.quarantine, say)
         self._policy = load_policy(config.model, seed=config.seed)
-        self._backend = LocalBackend(
-            self._policy.model,
-            config.optimizer,
-            config.trainer.steps
-            * self._algorithm.updates.passes
-            * self._algorithm.updates.mini_batches,
+        self._budget = config.trainer.tokens_per_micro_batch or default_budget(self._policy.device)
+        # The reference is copied before a backend may shard the policy.
+        needed = "reference" in self._algorithm.needs
+        self._reference = self._policy.frozen_copy() if needed else None
+        self._critic = self._make_critic()
+        self._backend = self._make_backend()
+        self._encoder = SplitEncoder(Encoder(self._policy.family, defaults=config.media), world)
+        self._engine, self._sampler = self._engines()
+        self._scorer = SplitScorer(
+            Scorer(
+                {source.key: source.spec for source in self.sources},
+                workers=config.rollout.scoring_workers,
+                timeout_seconds=config.rollout.scoring_timeout_seconds,
+            ),
+            world,
         )
-        self._encoder = Encoder(self._policy.family, defaults=config.media)
-        self._sampler: Engine = HFEngine(self._policy, config.rollout.max_sequences)
-        self._engine = self._rollout_engine()
-        self._scorer = Scorer(
-            {source.key: source.spec for source in self.sources},
-            workers=config.rollout.scoring_workers,
-            timeout_seconds=config.rollout.scoring_timeout_seconds,
-        )
-        self._trackers = Trackers(
-            config.trainer.trackers, config.run, config.model_dump(mode="json"), say
-        )
+        trackers = config.trainer.trackers if world.first else ()
+        self._trackers = Trackers(trackers, config.run, config.model_dump(mode="json"), say)
         self._elapsed = 0.0
         self.trainer = self._trainer()
 
@@ -159,10 +207,13 @@ class Run:
         before = self._before()
         if found is None:
             return 1, before
-        self._policy.load_weights(found.path)
+        with self._backend.gathered():
+            self._policy.load_weights(found.path)
         state = found.restore(self._backend)
         self.trainer.stream.load_state(state["stream"])
         self.trainer.state.update(state["algorithm"])
+        if self._critic is not None:
+            self._critic.load_state(found.tensors("critic"), state["critic"])
         self._elapsed = float(state["seconds"])
         self._engine.sync()
         self._say(f"resumed after step {found.step}")
@@ -172,11 +223,8 @@ class Run:
         """Record a step, show it, and write a checkpoint or evaluate when due."""
         step, config = result.step, self._config.trainer
         metrics = self._step_metrics(result)
-        self._records.consumed.append(
-            [{"step": step, "ids": [g.prompt.sample.id for g in result.groups]}]
-        )
-        if step % config.write_rollouts_every == 0:
-            self._records.transcript.write(step, [self._entry(g, result) for g in result.groups])
+        if self._world.first:
+            self._write_down(result)
         if config.eval_every and step % config.eval_every == 0 and step < config.steps:
             metrics |= self._held_out_metrics()
         self._records.metrics.write(step, metrics)
@@ -185,6 +233,15 @@ class Run:
         due = config.checkpoint_every and step % config.checkpoint_every == 0
         if due or step == config.steps:
             self._checkpoint(step, time.monotonic() - started)
+
+    def _write_down(self, result: StepResult) -> None:
+        """Append what was asked and answered to the run folder."""
+        step, config = result.step, self._config.trainer
+        self._records.consumed.append(
+            [{"step": step, "ids": [g.prompt.sample.id for g in result.groups]}]
+        )
+        if step % config.write_rollouts_every == 0:
+            self._records.transcript.write(step, [self._entry(g, result) for g in result.groups])
 
     def finish(self, before: float | None, started: float) -> dict[str, Any]:
         """Evaluate the trained policy and write `result.json`."""
@@ -197,13 +254,36 @@ class Run:
             "steps": self._config.trainer.steps,
         }
         text = json.dumps(result, indent=1)
-        (self._config.run / "result.json").write_text(text + "\n", encoding="utf-8")
+        if self._world.first:
+            (self._config.run / "result.json").write_text(text + "\n", encoding="utf-8")
         return result
 
-    def _rollout_engine(self) -> Engine:
-        if self._config.rollout.engine == "targets":
-            return Targets(self._policy, {source.key: source.task for source in self.sources})
-        return self._sampler
+    def _make_backend(self) -> Backend:
+        updates, config = self._algorithm.updates, self._config
+        total = config.trainer.steps * updates.passes * updates.mini_batches
+        if config.trainer.backend == "local":
+            return LocalBackend(self._policy.model, config.optimizer, total, self._world)
+        from mmrl.backend.deepspeed import DeepSpeedBackend
+
+        return DeepSpeedBackend(self._policy, self._reference, config, total, self._world)
+
+    def _engines(self) -> tuple[Engine, Engine]:
+        """What rolls out, and what answers when the policy is evaluated."""
+        config = self._config
+        tasks = {source.key: source.task for source in self.sources}
+        engine = self._split(build_engine(self._policy, config.model, config.rollout, tasks))
+        if config.rollout.engine != "targets":
+            return engine, engine
+        return engine, self._split(HFEngine(self._policy, config.rollout.max_sequences))
+
+    def _split(self, engine: Engine) -> Engine:
+        return SplitEngine(engine, self._world, self._backend.gathered)
+
+    def _make_critic(self) -> Critic | None:
+        if "values" not in self._algorithm.needs:
+            return None
+        config = self._config
+        return Critic(self._policy, config.critic, self._budget)
 
     def _trainer(self) -> Trainer:
         config = self._config
@@ -214,17 +294,23 @@ class Run:
                 self._algorithm,
                 self._backend,
                 temperature=config.rollout.temperature,
-                tokens_per_micro_batch=config.trainer.tokens_per_micro_batch,
+                tokens_per_micro_batch=self._budget,
+                reference=self._reference,
+                world=self._world,
+                critic=self._critic,
             ),
-            engine=self._engine,
+            rollouts=Rollouts(
+                self._engine,
+                self._scorer,
+                config.rollout,
+                greedy_too="greedy" in self._algorithm.needs,
+            ),
             encoder=self._encoder,
-            scorer=self._scorer,
             stream=PromptStream(
                 [(s.train, s.config.mix, s.config.shuffle) for s in self.sources], config.seed
             ),
             quarantine=self._records.quarantine,
             config=config.trainer,
-            rollout=config.rollout,
             seed=config.seed,
             state={},
         )
@@ -259,15 +345,20 @@ class Run:
             "algorithm": self.trainer.state,
             "seconds": self._elapsed + seconds,
         }
+        more = {}
+        if self._critic is not None:
+            more["critic"], state["critic"] = self._critic.state()
         keep = self._config.trainer.keep_checkpoints
-        checkpoint.save(self._config.run, step, self._policy, self._backend, state, keep)
+        run = self._config.run
+        checkpoint.save(run, step, self._policy, self._backend, state, keep, self._world, more)
 
     def _before(self) -> float | None:
         """The start's held-out metric: from the run folder if it is there, else measured."""
         file = self._config.run / "eval_before.json"
-        if file.is_file():
-            return float(json.loads(file.read_text(encoding="utf-8"))["metric"])
-        return self._evaluate("eval_before.json")
+        known = self._world.once(
+            lambda: json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        )
+        return self._evaluate(file.name) if known is None else float(known["metric"])
 
     def _evaluate(self, name: str) -> float | None:
         """Evaluate on held-out records, write the file, return the first source's metric."""
@@ -276,7 +367,8 @@ class Run:
             return None
         first, *others = results
         payload = {**first.to_json(), "others": [other.to_json() for other in others]}
-        (self._config.run / name).write_text(json.dumps(payload), encoding="utf-8")
+        if self._world.first:
+            (self._config.run / name).write_text(json.dumps(payload), encoding="utf-8")
         for r in results:
             self._say(
                 f"{name.removesuffix('.json').replace('_', ' ')}: {r.task} {r.metric_name} "
@@ -307,7 +399,7 @@ class Run:
 def load_algorithm(config: RunConfig) -> Algorithm:
     """Build the configured algorithm; the shuffle control adds one stage to it."""
     algorithm = compose(config.algorithm)
-    require(algorithm, provided=frozenset({"reference"}))
+    require(algorithm, PROVIDED)
     if config.trainer.reward_control == "shuffle":
         algorithm = dataclasses.replace(algorithm, shape=(*algorithm.shape, shuffle_rewards))
     return algorithm
@@ -342,11 +434,12 @@ def load_sources(config: RunConfig, quarantine: Quarantine, say: Say) -> list[So
                 key=key,
                 task=task,
                 spec=TaskSpec(data.task, data.params, data.weights),
-                train=load_samples(task, data.path, key, reject, data.limit),
+                train=load_samples(task, data.path, key, reject, data.limit, data.columns),
                 held_out=held_out,
                 config=data,
             )
         )
     if quarantine.counts:
         say(f"quarantined {quarantine.counts.get('read', 0)} records; see quarantine.jsonl")
-    return sources
+    train = distinct_ids({source.key: source.train for source in sources})
+    return [dataclasses.replace(source, train=train[source.key]) for source in sources]

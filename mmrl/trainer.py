@@ -11,15 +11,14 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from mmrl.algorithm import Algorithm, Context
-from mmrl.config import RolloutConfig, TrainerConfig
+from mmrl.config import TrainerConfig
 from mmrl.data import PromptStream
 from mmrl.errors import MediaError, UserError
 from mmrl.learner import Learner, UpdateStats
 from mmrl.metrics import Clock
-from mmrl.policy.encoder import Encoder
+from mmrl.policy.encoder import Encodes
 from mmrl.quarantine import Quarantine
-from mmrl.rollout.engine import Engine, Sampling
-from mmrl.rollout.score import Scorer, score_groups
+from mmrl.rollout.rollouts import Rollouts
 from mmrl.types import Group, Prompt, Sample, TrainSample
 
 
@@ -46,25 +45,28 @@ class Trainer:
 
     algorithm: Algorithm
     learner: Learner
-    engine: Engine
-    encoder: Encoder
-    scorer: Scorer
+    rollouts: Rollouts
+    encoder: Encodes
     stream: PromptStream
     quarantine: Quarantine
     config: TrainerConfig
-    rollout: RolloutConfig
     seed: int
     state: dict[str, object]
 
     def train(self, first_step: int, after_step: Callable[[StepResult], None]) -> None:
-        """Run the steps from `first_step` (counted from 1) to the last."""
+        """Run the steps from `first_step` (counted from 1) to the last, or while there is data."""
         for step in range(first_step, self.config.steps + 1):
-            after_step(self.step(step))
+            result = self.step(step)
+            if result is None:
+                return
+            after_step(result)
 
-    def step(self, step: int) -> StepResult:
-        """One batch of groups, sampled, scored and trained on."""
+    def step(self, step: int) -> StepResult | None:
+        """One batch of groups, sampled, scored and trained on; None if nothing is left to ask."""
         context, clock = self._context(step), Clock()
-        groups, drawn = self._collect(context, clock)
+        groups, seen, drawn = self._collect(context, clock)
+        if not seen:
+            return None
         with clock.stage("credit"):
             samples = self.algorithm.train_samples(groups, context)
         with clock.stage("update"):
@@ -73,42 +75,53 @@ class Trainer:
             updates = self.learner.update(samples, coefficient)
             if kl:
                 kl.observe(updates.kl, len(samples), context)
+        self.algorithm.observe(seen, samples, context)
         with clock.stage("sync"):
-            self.engine.sync()
+            self.rollouts.engine.sync()
         return StepResult(step, groups, samples, updates, clock.lap(), coefficient, drawn)
 
-    def _collect(self, context: Context, clock: Clock) -> tuple[list[Group], int]:
-        """Roll out until the algorithm's editors ask for no more, or refills run out."""
+    def _collect(self, context: Context, clock: Clock) -> tuple[list[Group], list[Group], int]:
+        """Roll out until the algorithm's editors ask for no more, or refills run out.
+
+        Returns the groups that were kept, all that were seen, and the prompts drawn.
+        """
         groups: list[Group] = []
+        seen: list[Group] = []
         wanted, drawn = context.prompts_per_step, 0
         for refill in range(1 + self.config.max_refills):
             with clock.stage("encode"):
                 prompts = self._prompts(wanted, context)
+            if not prompts:
+                break
             drawn += wanted
             with clock.stage("rollout"):
                 fresh = self._roll_out(prompts, context, refill)
             with clock.stage("score"):
-                fresh = self._score(fresh)
-            fresh = self.algorithm.shape_rewards(self.learner.observe(fresh), context)
+                fresh = self.rollouts.score(fresh)
+            with clock.stage("observe"):
+                fresh = self.learner.observe(fresh)
+            fresh = self.algorithm.shape_rewards(fresh, context)
+            seen += fresh
             edited = self.algorithm.edit_groups(groups + fresh, context)
             groups, wanted = edited.groups, edited.wanted
             if not wanted:
                 break
-        return groups, drawn
+        return groups, seen, drawn
 
     def _prompts(self, count: int, context: Context) -> list[Prompt]:
         """Draw samples and encode their variants; an unusable one is replaced and counted."""
         prompts: list[Prompt] = []
         usable = rejected = 0
+        chooser = self.algorithm.chooser(context)
         while usable < count:
-            drawn = self.stream.draw(count - usable)
+            drawn = self.stream.draw(count - usable, chooser)
+            if not drawn:
+                break
             self.encoder.prefetch(drawn)
-            for sample in drawn:
-                try:
-                    variants = self.algorithm.expand(sample, context)
-                    encoded = [self.encoder.prompt(variant) for variant in variants]
-                except MediaError as error:
-                    self._quarantine(sample, "encode", str(error), context.step)
+            variants = [self.algorithm.expand(sample, context) for sample in drawn]
+            for sample, encoded in zip(drawn, self.encoder.encode(variants), strict=True):
+                if isinstance(encoded, MediaError):
+                    self._quarantine(sample, "encode", str(encoded), context.step)
                     rejected += 1
                 else:
                     prompts += encoded
@@ -118,36 +131,14 @@ class Trainer:
                     "every sample drawn is unusable; quarantine.jsonl says why for each"
                 )
         # Decoded while this batch is rolled out and trained on.
-        self.encoder.prefetch(self.stream.peek(count))
+        self.encoder.prefetch(self.stream.peek(count, chooser))
         return prompts
 
     def _roll_out(self, prompts: Sequence[Prompt], context: Context, refill: int) -> list[Group]:
         counts = self.algorithm.plan(prompts, context)
         length = self.algorithm.length
-        sampling = Sampling(
-            max_new_tokens=length(context) if length else self.rollout.max_new_tokens,
-            temperature=self.rollout.temperature,
-            top_p=self.rollout.top_p,
-            top_k=self.rollout.top_k,
-        )
         seed = derived_seed(self.seed, context.step, refill)
-        responses = self.engine.generate(prompts, counts, sampling, seed)
-        return [
-            Group(prompt, tuple(group), ())
-            for prompt, group in zip(prompts, responses, strict=True)
-        ]
-
-    def _score(self, groups: list[Group]) -> list[Group]:
-        scored = score_groups(self.scorer, groups)
-        rewards = np.concatenate([group.rewards for group in scored] or [np.zeros(0)])
-        share = float(np.isnan(rewards).mean()) if len(rewards) else 0.0
-        if share > self.rollout.max_unscorable_share:
-            reasons = sorted({s.reason for g in scored for s in g.scores if s.reward is None})
-            raise UserError(
-                f"{share:.0%} of the answers could not be scored, over rollout."
-                f"max_unscorable_share={self.rollout.max_unscorable_share}: {reasons[0]}"
-            )
-        return scored
+        return self.rollouts.sample(prompts, counts, length(context) if length else None, seed)
 
     def _quarantine(self, sample: Sample, stage: str, reason: str, step: int) -> None:
         self.quarantine.add(sample.id, stage, reason, step=step, task=sample.task)
@@ -159,6 +150,7 @@ class Trainer:
             prompts_per_step=round(self.config.prompts_per_step * self.algorithm.prompt_factor),
             rng=np.random.default_rng([self.seed, step, 0xA1]),
             state=self.state,
+            recall=lambda sample: self.encoder.prompt(self.stream.find(sample)),
         )
 
 
@@ -169,4 +161,5 @@ def derived_seed(*parts: int) -> int:
 
 def update_metrics(updates: UpdateStats) -> dict[str, float]:
     """Flat metrics of a step's updates."""
-    return {f"train/{name}": float(value) for name, value in asdict(updates).items()}
+    known = {name: value for name, value in asdict(updates).items() if value is not None}
+    return {f"train/{name}": float(value) for name, value in known.items()}

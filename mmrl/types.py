@@ -201,7 +201,8 @@ class Prompt:
     runs of tokens that see each other both ways, in all layers or only in those with a sliding
     window; 0 is causal, None is causal throughout. `media` and `frames` are in the order of the
     sample's parts, `placed` in the order of the placeholders (some templates put images first).
-    `space` is the coordinate convention the model family answers in.
+    `space` is the coordinate convention the model family answers in. `home` is the rank of the
+    process that holds the media's tensors: elsewhere, media are known by their frames alone.
     """
 
     sample: Sample
@@ -214,6 +215,7 @@ class Prompt:
     blocks: Ints | None = None
     blocks_slide_only: bool = False
     order: tuple[int, ...] | None = None
+    home: int = 0
 
     @property
     def placed(self) -> tuple[EncodedMedium, ...]:
@@ -310,7 +312,7 @@ class TrainSample:
     `mask` says which tokens enter the loss. `old_logprobs` None means those of the policy before
     this step's first update; in a single update the ratio is 1 and no second forward is needed.
     `group` ties the samples of one rollout group. `positive` marks a right answer, for objectives
-    that also imitate those.
+    that also imitate those. `returns` are what a critic learns, `values` what it said.
     """
 
     prompt: Prompt
@@ -321,3 +323,5 @@ class TrainSample:
     ref_logprobs: Floats | None = None
     group: int = 0
     positive: bool = False
+    returns: Floats | None = None
+    values: Floats | None = None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from mmrl.data import PromptStream, load_samples
+from mmrl.data import PromptStream, distinct_ids, load_samples
 from mmrl.errors import UserError
 from mmrl.records import read_records
 from mmrl.types import Answer, Record, Sample, Score, Text
@@ -138,3 +141,82 @@ def test_parquet_rows_equal_json_rows(tmp_path: Path) -> None:
     (tmp_path / "d.json").write_text(json.dumps(rows))
     parquet, plain = (list(read_records(tmp_path / f"d.{kind}")) for kind in ("parquet", "json"))
     assert parquet == plain
+
+
+class Scripted:
+    """A chooser with fixed answers: shares, and the order of each epoch."""
+
+    def __init__(self, shares: dict[str, float], *orders: list[int] | None) -> None:
+        self.shares, self.orders = shares, list(orders)
+
+    def mix(self, shares: Mapping[str, float]) -> Mapping[str, float]:
+        return self.shares or shares
+
+    def epoch(self, samples: Sequence[Sample], rng: np.random.Generator) -> list[int] | None:
+        return self.orders.pop(0)
+
+
+def two_sources() -> PromptStream:
+    first = [replace(s, task="a") for s in samples("a", 4)]
+    second = [replace(s, task="b") for s in samples("b", 4)]
+    return PromptStream([(first, 1.0, False), (second, 1.0, False)], 0)
+
+
+def test_a_chooser_sets_the_shares_from_now_on() -> None:
+    one = two_sources()
+    assert Counter(i[0] for i in ids(one.draw(8))) == {"a": 4, "b": 4}
+    late = Scripted({"a": 1.0, "b": 3.0}, *[None] * 9)
+    assert Counter(i[0] for i in ids(one.draw(12, late))) == {"a": 3, "b": 9}
+
+
+def test_a_chosen_order_survives_a_resume_and_an_empty_one_ends_the_source() -> None:
+    def make() -> PromptStream:
+        return PromptStream([(samples("a", 4), 1.0, True)], 0)
+
+    whole, resumed = make(), make()
+    assert ids(whole.draw(2, Scripted({}, [3, 1, 0]))) == ["a3", "a1"]
+    resumed.load_state(json.loads(json.dumps(whole.state())))
+    # The rest of the epoch is as it was chosen; nothing is left for the next.
+    assert ids(resumed.draw(5, Scripted({}, []))) == ["a0"]
+    assert resumed.draw(5, Scripted({})) == []
+    ended = make()
+    ended.load_state(json.loads(json.dumps(resumed.state())))
+    assert ended.draw(1, Scripted({})) == []
+
+
+def test_one_source_ends_and_the_other_goes_on() -> None:
+    orders = Scripted({}, [0], [1, 2], [], [3])
+    assert ids(two_sources().draw(4, orders)) == ["a0", "b1", "b2", "b3"]
+
+
+def test_samples_are_found_by_id() -> None:
+    assert stream().find("b2").gold == 2
+    with pytest.raises(UserError, match="no longer in the data"):
+        stream().find("c0")
+
+
+def test_ids_of_a_run_are_distinct() -> None:
+    plain = {"x": samples("a", 2), "y": samples("b", 2)}
+    assert [s.id for s in distinct_ids(plain)["y"]] == ["b0", "b1"]
+    shared = distinct_ids({"x": samples("a", 2), "y": samples("a", 1)})
+    assert [s.id for made in shared.values() for s in made] == ["x/a0", "x/a1", "y/a0"]
+
+
+def test_columns_that_algorithms_read_follow_the_sample(tmp_path: Path) -> None:
+    rows = [
+        {"gold": 1, "key_steps": {"Steps": ["a", ["b", "c"]]}, "again": '["x", "y"]'},
+        {"gold": 2, "pass_rate": 0.25},
+        {"gold": 3, "pass_rate": 2},
+        {"gold": 4, "again": "x"},
+    ]
+    path, rejected = write(tmp_path / "d.jsonl", *rows), {}
+    kept = load_samples(
+        Numbers(),  # type: ignore[arg-type]
+        path,
+        "numbers",
+        rejected.__setitem__,
+        columns={"rewrites": "again"},
+    )
+    assert kept[0].meta == {"key_steps": ("a", ("b", "c")), "rewrites": ("x", "y")}
+    assert kept[1].meta == {"pass_rate": 0.25}
+    assert "pass_rate 2 is not" in rejected["d-3"] and "not JSON: 'x'" in rejected["d-4"]

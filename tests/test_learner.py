@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +31,14 @@ class Gradients:
         self.model, self.rate = policy.model, rate
         self.steps: list[Tensor] = []
 
-    def backward(self, loss: Tensor) -> None:
+    @property
+    def in_step(self) -> bool:
+        return False
+
+    def gathered(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def backward(self, loss: Tensor, *, last: bool = True) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> float:

@@ -184,10 +184,12 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
     from mmrl.config import ModelConfig, OptimizerConfig, RolloutConfig, TrainerConfig
     from mmrl.data import PromptStream
     from mmrl.learner import Learner
+    from mmrl.packing import default_budget
     from mmrl.policy.encoder import Encoder
     from mmrl.policy.policy import load_policy
     from mmrl.quarantine import Quarantine
     from mmrl.rollout.hf import HFEngine
+    from mmrl.rollout.rollouts import Rollouts
     from mmrl.trainer import Trainer
     from mmrl.types import MediaRef, Sample, Score, Text
 
@@ -214,17 +216,16 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
         algorithm,
         LocalBackend(policy.model, optimizer, config.steps),
         temperature=TEMPERATURE,
+        tokens_per_micro_batch=default_budget(policy.device),
     )
     trainer = Trainer(
         algorithm=algorithm,
         learner=learner,
-        engine=HFEngine(policy, rollout.max_sequences),
+        rollouts=Rollouts(HFEngine(policy, rollout.max_sequences), Scorer(), rollout),
         encoder=Encoder(policy.family),
-        scorer=Scorer(),
         stream=PromptStream([(samples, 1.0, False)], workload.seed),
         quarantine=Quarantine(Path(workload.folder)),
         config=config,
-        rollout=rollout,
         seed=workload.seed,
         state={},
     )
@@ -246,6 +247,7 @@ def run_mmrl(workload: Workload, turns: Turns) -> None:
         step += 1
         meter.start()
         result = trainer.step(step)
+        assert result is not None, "the stream does not end"
         measured = meter.stop(result.seconds["time/encode"] + result.seconds["time/rollout"])
         answers = [r for group in result.groups for r in group.responses]
         measured["prompt_ids"] = [g.prompt.ids.tolist() for g in result.groups]

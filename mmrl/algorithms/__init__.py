@@ -8,6 +8,7 @@ SHARED = (
     "compose",
     "credit",
     "editors",
+    "estimates",
     "key_steps",
     "objectives",
     "pairs",

@@ -1,7 +1,7 @@
 """A*-PO: one response a prompt, regressed on its reward minus an offline estimate of V*.
 
-arXiv 2505.20686. The offline phase stores V* of every prompt under `value_estimates` in the
-algorithm's state, by sample id.
+arXiv 2505.20686. A phase with `value_estimates` stores V* of every prompt in the algorithm's state,
+by sample id.
 """
 
 from __future__ import annotations
@@ -48,9 +48,7 @@ class AboveOptimal(Stage):
         sample = group.prompt.sample.id
         estimates = context.state.get("value_estimates", {})
         if sample not in estimates:
-            raise UserError(
-                f"a_star_po has no estimate for '{sample}': run its offline phase first"
-            )
+            raise UserError(f"no estimate of '{sample}': run a phase with value_estimates first")
         rewards = group.rewards
         return np.where(scorable(rewards), rewards - estimates[sample], 0.0)
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from mmrl.algorithm import Context, Need, Stage, carried
-from mmrl.algorithms.credit import gae, outcomes, pair, token_rewards, whitened
+from mmrl.algorithms.credit import gae, outcomes, pair, scorable, token_rewards, whitened
 from mmrl.types import Floats, Group, TrainSample
 
 Lambda = Callable[[int], float]
@@ -56,14 +56,27 @@ class WithCritic(Stage):
     spends_penalties: ClassVar[bool] = True
 
     def __call__(self, groups: list[Group], context: Context) -> list[TrainSample]:
-        samples = [
-            replace(sample, positive=bool(right > 0))
-            for index, group in enumerate(groups)
-            for sample, right in zip(
-                pair(group, self.estimates(group), index), outcomes(group, self.part), strict=True
+        samples = [s for i, group in enumerate(groups) for s in self._samples(group, i)]
+        return whitened(samples, 1, 1e-8) if self.whiten else samples
+
+    def _samples(self, group: Group, index: int) -> list[TrainSample]:
+        """Pair responses with advantages and targets; unscorable ones teach the critic nothing."""
+        return [
+            replace(
+                sample,
+                positive=bool(right > 0),
+                returns=target if known else None,
+                values=values if known else None,
+            )
+            for sample, right, known, target, values in zip(
+                pair(group, self.estimates(group), index),
+                outcomes(group, self.part),
+                scorable(group.rewards),
+                self.targets(group),
+                carried(group, "values"),
+                strict=True,
             )
         ]
-        return whitened(samples, 1, 1e-8) if self.whiten else samples
 
     def estimates(self, group: Group) -> list[Floats]:
         """Advantages [T] of every response."""

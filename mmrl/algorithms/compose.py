@@ -73,13 +73,8 @@ def compose(section: Mapping[str, Any]) -> Algorithm:
     return algorithm
 
 
-def require(algorithm: Algorithm, provided: frozenset[Need], *, sampling: bool = False) -> None:
-    """Raise UserError if the algorithm needs something a run does not provide.
-
-    `sampling`: the run lets an algorithm choose its prompts.
-    """
-    if algorithm.sampler is not None and not sampling:
-        raise UserError(f"algorithm '{algorithm.name}' chooses prompts, which this run cannot do")
+def require(algorithm: Algorithm, provided: frozenset[Need]) -> None:
+    """Raise UserError if the algorithm needs something a run does not provide."""
     missing = sorted(algorithm.needs - provided - FROM_DATA)
     if missing:
         listed = "; ".join(NEEDS[need] for need in missing)

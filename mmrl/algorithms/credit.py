@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from mmrl.algorithm import Context, Credit, Need, Reducer, Stage, carried
+from mmrl.errors import UserError
 from mmrl.types import Bools, Floats, Group, Prompt, TrainSample
 
 Numerics = Literal["paper", "trl", "verl"]
@@ -150,6 +151,11 @@ def outcomes(group: Group, part: str | None = None) -> Floats:
     name = part or "accuracy"
     if part is None and not all(name in s.parts for s in group.scores if s.reward is not None):
         return group.rewards
+    missing = [s for s in group.scores if s.reward is not None and name not in s.parts]
+    if missing:
+        known = ", ".join(missing[0].parts) or "none"
+        task = group.prompt.sample.task
+        raise UserError(f"task '{task}' has no reward part '{name}'; known: {known}")
     values = [np.nan if s.reward is None else s.parts[name] for s in group.scores]
     return np.array(values, dtype=float)
 
@@ -257,13 +263,16 @@ class RawReward(Stage):
 
 @dataclass(frozen=True)
 class GreedyBaseline(Stage):
-    """ReMax: the reward minus that of a greedy answer to the same prompt [G]. arXiv 2310.10505."""
+    """ReMax: the reward minus that of a greedy answer to the same prompt [G]. arXiv 2310.10505.
+
+    Without a reward of the greedy answer there is nothing to compare with: 0.
+    """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"greedy"})
 
     def __call__(self, group: Group, context: Context) -> Floats:
         rewards, greedy = group.rewards, float(carried(group, "greedy"))
-        return np.where(scorable(rewards), rewards - greedy, 0.0)
+        return np.where(scorable(rewards) & np.isfinite(greedy), rewards - greedy, 0.0)
 
 
 @dataclass(frozen=True)

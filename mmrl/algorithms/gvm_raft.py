@@ -1,8 +1,8 @@
 """GVM-RAFT: more responses where they lower the variance of the gradient most.
 
-arXiv 2505.02391. Probe responses give every prompt's acceptance rate and gradient norm, kept under
-`probes` in the algorithm's state by sample id; then rejection sampling. A prompt that was never
-right gets no response.
+arXiv 2505.02391. A phase with `gvm_probe` notes every prompt's acceptance rate and gradient norm
+under `probes` in the algorithm's state by sample id; then rejection sampling. A prompt that was
+never right gets no response.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class ByGradient(Stage):
     alpha: float
     beta: float
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"gradient_norms"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"probes"})
 
     def __call__(self, prompts: Sequence[Prompt], context: Context) -> Sequence[int]:
         probes = context.state.get("probes", {})
         missing = [p.sample.id for p in prompts if p.sample.id not in probes]
         if missing:
-            raise UserError(f"no probe of sample '{missing[0]}': run the estimate phase first")
+            raise UserError(f"no probe of '{missing[0]}': run a phase with gvm_probe first")
         rows = [probes[p.sample.id] for p in prompts]
         rates = np.array([row["rate"] for row in rows])
         norms = np.array([row["norm"] for row in rows])

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from torch import Tensor
 
 
 class Backend(Protocol):
-    """Owns the optimiser and its schedule."""
+    """Owns the optimiser and its schedule.
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradient of one micro-batch; losses of a step add up to the step's loss."""
+    In a run of many processes all make the same steps, each with gradients of its own samples.
+    """
+
+    @property
+    def in_step(self) -> bool:
+        """True if all processes must run the same modules, equally often, in every pass."""
+        ...
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """Make the weights whole on every process meanwhile; all of them enter it.
+
+        What the first process writes into them stays.
+        """
+        ...
+
+    def backward(self, loss: Tensor, *, last: bool = True) -> None:
+        """Add the gradient of one micro-batch; losses of a step add up to the step's loss.
+
+        They do over all processes too. `last` is the step's last on this process.
+        """
         ...
 
     def step(self) -> float:
@@ -33,9 +52,12 @@ class Backend(Protocol):
         ...
 
     def state(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-        """Everything needed to continue: named tensors and JSON data."""
+        """Everything needed to continue: named tensors and JSON data.
+
+        All processes ask for it; each gets the tensors that are its own to write.
+        """
         ...
 
     def load_state(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
-        """Continue from `state()`."""
+        """Continue from the `state()` of all processes together, however many there were."""
         ...

@@ -4,18 +4,45 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from mmrl import plugins
+from mmrl.errors import MediaError
 from mmrl.modalities import options as opts
 from mmrl.policy.family import Family
 from mmrl.types import EncodedMedium, Media, MediaRef, Prompt, Sample
 
 MAX_KEPT_MEDIA = 512
+
+Encoded: TypeAlias = "list[Prompt] | MediaError"
+
+
+class Encodes(Protocol):
+    """What makes prompts of samples, in one process or many."""
+
+    def encode(self, variants: Sequence[Sequence[Sample]]) -> list[Encoded]:
+        """Prompts of every sample's variants, or why a sample is unusable."""
+        ...
+
+    def prompt(self, sample: Sample) -> Prompt:
+        """Make one prompt; raises MediaError with the reason if a medium is unusable."""
+        ...
+
+    def prefetch(self, samples: Sequence[Sample]) -> None:
+        """Start decoding the media of samples that will be asked for soon."""
+        ...
+
+    def decoded(self, prompt: Prompt, wanted: Callable[[EncodedMedium], bool]) -> dict[str, Media]:
+        """The wanted media of a prompt by hash, decoded again."""
+        ...
+
+    def close(self) -> None:
+        """Stop decoding."""
+        ...
 
 
 class Encoder:
@@ -55,6 +82,16 @@ class Encoder:
             f"sample {sample.id}: {placeholders} placeholders for {features} feature rows"
         )
         return prompt
+
+    def encode(self, variants: Sequence[Sequence[Sample]]) -> list[Encoded]:
+        """Prompts of every sample's variants, or why a sample is unusable."""
+        return [self._all_or_none(sample) for sample in variants]
+
+    def _all_or_none(self, variants: Sequence[Sample]) -> Encoded:
+        try:
+            return [self.prompt(variant) for variant in variants]
+        except MediaError as error:
+            return error
 
     def prefetch(self, samples: Iterable[Sample]) -> None:
         """Start decoding and processing the media of samples that will be asked for soon.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from mmrl.policy.family import Family
+from mmrl.policy.lockstep import Lockstep, blank, kind_of
 from mmrl.types import EncodedMedium
 
 MAX_KEPT_TOKENS = 262_144
@@ -21,21 +23,41 @@ class FeatureStore:
     def __init__(self, family: Family) -> None:
         self._family = family
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
+        self._blanks: dict[str, EncodedMedium] = {}
 
-    def features(self, media: Sequence[EncodedMedium]) -> list[Tensor]:
-        """One [tokens, hidden] tensor a medium, in order; equal media share one tower row."""
+    def features(
+        self, media: Sequence[EncodedMedium], lockstep: Lockstep | None = None
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """One [tokens, hidden] tensor a medium, in order; equal media share one tower row.
+
+        In lockstep the towers also run on blanks of the kinds that other processes have; the
+        second value is then a zero that depends on them.
+        """
         frozen = not any(p.requires_grad for p in self._family.tower_parameters())
         known = self._kept if frozen else {}
         missing = {m.hash: m for m in media if m.hash not in known}
-        fresh: dict[str, Tensor] = {}
-        if missing:
+        asked = list(missing.values())
+        own = {kind_of(m) for m in asked}
+        idle = [] if lockstep is None else sorted(set(lockstep.kinds(sorted(own))) - own)
+        if lockstep is not None:
+            # Towers run in one order everywhere.
+            asked = sorted([*asked, *(self._blank(kind) for kind in idle)], key=kind_of)
+        found: dict[str, Tensor] = {}
+        if asked:
             with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-                outputs = self._family.features(list(missing.values()))
-            fresh = dict(zip(missing, outputs, strict=True))
+                outputs = self._family.features(asked)
+            found = dict(zip([m.hash for m in asked], outputs, strict=True))
+        fresh = {name: rows for name, rows in found.items() if name in missing}
+        spare = [rows.sum() * 0.0 for name, rows in found.items() if name not in missing]
         result = [fresh[m.hash] if m.hash in fresh else known[m.hash] for m in media]
         if frozen:
             self._keep(fresh)
-        return result
+        return result, torch.stack(spare).sum() if spare else None
+
+    def _blank(self, kind: str) -> EncodedMedium:
+        if kind not in self._blanks:
+            self._blanks[kind] = replace(blank(self._family, kind), hash=f"blank {kind}")
+        return self._blanks[kind]
 
     def _keep(self, fresh: dict[str, Tensor]) -> None:
         self._kept.update(fresh)

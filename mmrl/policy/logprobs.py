@@ -25,11 +25,13 @@ def token_logprobs(
     banned: Tensor,
     temperature: float,
     chunk_tokens: int = CHUNK_TOKENS,
+    at_least: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Log-probs [M] (with gradient) and entropies [M] (without) of `targets` under hidden [M, H].
 
     The policy is the model's distribution at `temperature` over the vocabulary without the
-    `banned` ids, exactly what was sampled from. Computed in float32.
+    `banned` ids, exactly what was sampled from. Computed in float32. The head is called
+    `at_least` so often, on no rows if need be.
     """
 
     def chunk(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,10 +40,9 @@ def token_logprobs(
         entropy = -(probabilities * log_all.detach().clamp_min(-1e4)).sum(-1)
         return log_all.gather(-1, targets[:, None])[:, 0], entropy
 
-    pieces = [
-        checkpoint(chunk, h, t, use_reentrant=False)
-        for h, t in zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True)
-    ]
+    parts = list(zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True))
+    parts += [(hidden[:0], targets[:0])] * (at_least - len(parts))
+    pieces = [checkpoint(chunk, h, t, use_reentrant=False) for h, t in parts]
     logprobs, entropies = zip(*pieces, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)
 

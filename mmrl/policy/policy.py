@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +24,8 @@ from mmrl.errors import UserError
 from mmrl.policy import attention, lora, plain
 from mmrl.policy.family import Declaration, Family, Limits
 from mmrl.policy.features import FeatureStore
-from mmrl.policy.logprobs import HeadTap, token_logprobs
+from mmrl.policy.lockstep import Lockstep
+from mmrl.policy.logprobs import CHUNK_TOKENS, HeadTap, token_logprobs
 from mmrl.policy.shared_prefix import SharedPrefix
 from mmrl.types import Prompt
 
@@ -37,7 +38,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class Policy:
     """A model, its processor and its family, with the model's head and towers in hand.
 
-    `adapter` is what is trained where there is one; `bare` runs the model without it.
+    `adapter` is what is trained where there is one; `bare` runs the model without it. A backend
+    that shards the weights sets `run`, which carries a pass out, and `lockstep` while passes must
+    be alike on all processes.
     """
 
     model: Any
@@ -47,6 +50,8 @@ class Policy:
     store: FeatureStore
     adapter: lora.Adapter | None = None
     bare: bool = False
+    run: Callable[[Callable[[], Any]], Any] = field(default=lambda call: call())
+    lockstep: Lockstep | None = None
 
     @property
     def device(self) -> torch.device:
@@ -63,7 +68,7 @@ class Policy:
         The layout must be active until backward is done; media are encoded once each.
         """
         media = [medium for prompt in prompts for medium in prompt.placed]
-        features = self.store.features(media)
+        features, spare = self.store.features(media, self.lockstep)
         with self.head.taking(), self.family.feeding(ids, media, features) as inputs:
             self.model(
                 input_ids=ids[None],
@@ -72,23 +77,38 @@ class Policy:
                 use_cache=False,
                 **inputs,
             )
-        return self.head.taken[0]
+        return self.head.taken[0] if spare is None else self.head.taken[0] + spare
+
+    def response_hidden(self, layout: SharedPrefix, prompts: Sequence[Prompt]) -> Tensor:
+        """Hidden states [M, H] that predict a layout's response tokens, in row order."""
+        if self.family.declaration.shared_prefix:
+            return self.hidden_states(layout.ids, layout.positions, prompts)[layout.predictors]
+        return plain.hidden_rows(self.model, self.head, layout, prompts)
+
+    def trained_copy(self) -> Policy:
+        """A copy with weights of its own that learn like this one's."""
+        model = copy.deepcopy(self.model)
+        module = plugins.load("family", family_name(model.config.model_type, None))
+        return wrap(model, self.processor, module.build(model, self.processor, Limits(1)))
 
     def logprobs(
         self, layout: SharedPrefix, prompts: Sequence[Prompt], temperature: float
     ) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies [M] of a layout's response tokens, in row order."""
         with self.adapter.off() if self.bare and self.adapter else nullcontext():
-            return self._logprobs(layout, prompts, temperature)
+            found: tuple[Tensor, Tensor] = self.run(
+                lambda: self._logprobs(layout, prompts, temperature)
+            )
+        return found
 
     def _logprobs(
         self, layout: SharedPrefix, prompts: Sequence[Prompt], temperature: float
     ) -> tuple[Tensor, Tensor]:
-        if self.family.declaration.shared_prefix:
-            hidden = self.hidden_states(layout.ids, layout.positions, prompts)[layout.predictors]
-        else:
-            hidden = plain.hidden_rows(self.model, self.head, layout, prompts)
-        return token_logprobs(self.head, hidden, layout.targets, self.banned, temperature)
+        hidden = self.response_hidden(layout, prompts)
+        calls = 0 if self.lockstep is None else self.lockstep.most(-(-len(hidden) // CHUNK_TOKENS))
+        return token_logprobs(
+            self.head, hidden, layout.targets, self.banned, temperature, at_least=calls
+        )
 
     @contextmanager
     def learning(self, update: int) -> Iterator[None]:

@@ -11,12 +11,20 @@ from mmrl.types import Prompt, Response
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample. `temperature` 0 is greedy (log-probs are then those at temperature 1)."""
+    """How to sample. `temperature` 0 is greedy (log-probs are then those at temperature 1).
+
+    With `greedy_too` every prompt gets one response more than asked for, its last: the greedy one.
+    """
 
     max_new_tokens: int
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    greedy_too: bool = False
+
+    def counts(self, sampled: Sequence[int]) -> list[int]:
+        """Responses to each prompt, of which so many are sampled."""
+        return [count + self.greedy_too for count in sampled]
 
 
 class Engine(Protocol):

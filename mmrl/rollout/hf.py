@@ -6,6 +6,7 @@ A prompt's keys and values are kept once for all of its responses; a response ke
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from mmrl.policy.shared_prefix import SharedPrefix, SharedRow, lay_out
 from mmrl.rollout import plain
 from mmrl.rollout.engine import Sampling
 from mmrl.rollout.threads import decoding_threads
-from mmrl.types import Floats, Ints, Prompt, Response
+from mmrl.types import Bools, Floats, Ints, Prompt, Response
 
 
 class HFEngine:
@@ -45,6 +46,7 @@ class HFEngine:
         self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
     ) -> list[list[Response]]:
         groups: list[list[Response]] = []
+        counts = sampling.counts(counts)
         for number, (start, stop) in enumerate(_batches(counts, self._max_sequences)):
             generator = torch.Generator(self._policy.device).manual_seed(seed + number)
             batch = Batch(self._policy, prompts[start:stop], counts[start:stop], sampling)
@@ -55,6 +57,10 @@ class HFEngine:
         self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
     ) -> list[list[Response]]:
         drawn = plain.generate(self._policy, prompts, counts, sampling, seed)
+        if sampling.greedy_too:
+            greedy = replace(sampling, temperature=0.0)
+            last = plain.generate(self._policy, prompts, [1] * len(prompts), greedy, seed)
+            drawn = [[*group, *one] for group, one in zip(drawn, last, strict=True)]
         return [[respond(self._policy, *answer) for answer in group] for group in drawn]
 
     def sync(self) -> None:
@@ -225,6 +231,9 @@ class Batch:
         self._policy, self._prompts, self._sampling = policy, prompts, sampling
         self._banned = policy.banned
         self._owners = np.repeat(np.arange(len(prompts)), counts)
+        lasts = np.cumsum(counts) - 1
+        self._greedy = np.full(len(self._owners), sampling.temperature == 0)
+        self._greedy[lasts[np.asarray(counts) > 0]] |= sampling.greedy_too
 
     def run(self, generator: torch.Generator) -> list[list[Response]]:
         """Prefill once, then decode token by token; finished responses leave the batch."""
@@ -241,7 +250,7 @@ class Batch:
         position = starts.to(logits.device)
         tokens: list[tuple[Ints, Ints, Tensor]] = []
         while True:
-            chosen, logprobs = self._sample(logits, generator)
+            chosen, logprobs = self._sample(logits, self._greedy[live], generator)
             ids = chosen.cpu().numpy()
             tokens.append((live, ids, logprobs))
             going = ~np.isin(ids, self._policy.family.end_ids)
@@ -281,14 +290,21 @@ class Batch:
         decoding.length += 1
         return self._policy.head(hidden)
 
-    def _sample(self, logits: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Choose a token a row; its log-prob is that of the untruncated policy."""
-        greedy = self._sampling.temperature == 0
+    def _sample(
+        self, logits: Tensor, greedy: Bools, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Choose a token a row, the likeliest in `greedy` ones.
+
+        Its log-prob is that of the untruncated policy.
+        """
         log_all = policy_log_softmax(logits, self._banned, self._sampling.temperature or 1.0)
-        if greedy:
+        if greedy.all():
             chosen = log_all.argmax(-1)
         else:
             chosen = draw(truncate(log_all, self._sampling), generator)
+            if greedy.any():
+                rows = torch.from_numpy(greedy).to(chosen.device)
+                chosen = torch.where(rows, log_all.argmax(-1), chosen)
         return chosen, log_all.gather(-1, chosen[:, None])[:, 0]
 
     def _collect(self, tokens: list[tuple[Ints, Ints, Tensor]]) -> list[list[Response]]:

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing.connection import Connection, Pipe, wait
-from typing import Any
+from typing import Any, Protocol
 
 from mmrl.errors import UserError
 from mmrl.rollout.score_worker import Setup
@@ -51,6 +51,18 @@ class ScoreJob:
     task: str
     gold: Any
     answer: Answer
+
+
+class Scores(Protocol):
+    """What scores answers, in one process or many."""
+
+    def score(self, jobs: Sequence[ScoreJob]) -> list[Score]:
+        """Score answers in order; a verifier's failure is a Score with reward None."""
+        ...
+
+    def close(self) -> None:
+        """Kill the workers."""
+        ...
 
 
 class Scorer:
@@ -165,7 +177,7 @@ class Scorer:
         return Score({}, None, "unscorable", f"{kind}: {reason}", None)
 
 
-def score_groups(scorer: Scorer, groups: Sequence[Group]) -> list[Group]:
+def score_groups(scorer: Scores, groups: Sequence[Group]) -> list[Group]:
     """Score every response of every group with the task of its sample."""
     jobs = [
         ScoreJob(

@@ -29,7 +29,7 @@ class Targets:
         """Return each prompt's target; log-probs are NaN, since no policy sampled it."""
         return [
             [self._response(prompt, sampling.max_new_tokens)] * count
-            for prompt, count in zip(prompts, counts, strict=True)
+            for prompt, count in zip(prompts, sampling.counts(counts), strict=True)
         ]
 
     def sync(self) -> None:

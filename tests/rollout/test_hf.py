@@ -422,3 +422,25 @@ def test_draws_at_the_edges_have_weight(monkeypatch: pytest.MonkeyPatch) -> None
             lambda *size, number=number, dtype, **_: torch.full(size, number, dtype=dtype),
         )
         assert draw(log, torch.Generator()).tolist() == [expected]
+
+
+def test_a_greedy_answer_comes_from_the_same_prefill(
+    engine: HFEngine, policy: Policy, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_noisy(policy, 3)
+    alone = engine.generate(prompts, [1, 1, 1], GREEDY, 0)
+    prefills = 0
+    prefill = hf.Batch._prefill
+
+    def counted(batch: hf.Batch) -> object:
+        nonlocal prefills
+        prefills += 1
+        return prefill(batch)
+
+    monkeypatch.setattr(hf.Batch, "_prefill", counted)
+    sampling = Sampling(LENGTH, temperature=1.3, greedy_too=True)
+    groups = engine.generate(prompts, [3, 0, 2], sampling, 0)
+    assert prefills == 1
+    assert [len(group) for group in groups] == [4, 1, 3]
+    assert [g[-1].ids.tolist() for g in groups] == [a[0].ids.tolist() for a in alone]
+    assert len({tuple(r.ids) for r in groups[0]}) > 1

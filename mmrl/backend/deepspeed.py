@@ -1,0 +1,260 @@
+"""DeepSpeed: optimiser state, gradients and weights sharded over the processes (ZeRO-1, 2, 3).
+
+A pass runs inside one module around the policy's model, so that DeepSpeed sees the towers, the
+trunk and the chunks of the head as one forward. Losses add up over micro-batches and processes;
+DeepSpeed means them, which the loss is multiplied against. Checkpoints hold whole tensors by
+parameter name, spread over the processes' files: any number of processes, and the local backend,
+can take them up.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmrl.backend.local import MASTER, not_finite, parameter_groups, schedule_factor, trained
+from mmrl.backend.world import World
+from mmrl.config import OptimizerConfig, RunConfig
+from mmrl.errors import UserError
+from mmrl.policy.policy import Policy
+
+OURS = (
+    "optimizer",
+    "scheduler",
+    "gradient_clipping",
+    "gradient_accumulation_steps",
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "bf16",
+    "fp16",
+)
+"""Settings of DeepSpeed's JSON that follow from the run's configuration."""
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class Pass(nn.Module):
+    """The module that DeepSpeed knows: its forward is whatever a pass calls."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, call: Callable[[], Any]) -> Any:
+        """Carry the pass out."""
+        return call()
+
+
+class DeepSpeedBackend:
+    """AdamW under ZeRO; the reference policy is sharded like the policy where weights are."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        reference: Policy | None,
+        config: RunConfig,
+        total_updates: int,
+        world: World,
+    ) -> None:
+        _require()
+        import deepspeed
+
+        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        assert config.trainer.deepspeed is not None
+        if not policy.family.declaration.shared_prefix:
+            raise UserError("the generic family does not train with trainer.backend=deepspeed")
+        self._config, self._total, self._world = config.optimizer, total_updates, world
+        settings = read_settings(config.trainer.deepspeed, config)
+        self._stage: int = settings["zero_optimization"]["stage"]
+        self._model, self._named = policy.model, trained(policy.model)
+        deepspeed.init_distributed()
+        self._engine: Any = deepspeed.initialize(
+            model=Pass(policy.model),
+            optimizer=_optimizer(self._named, config.optimizer, settings),
+            config=settings,
+        )[0]
+        self.updates = 0
+        policy.run = self._engine
+        if reference is not None:
+            reference.run = self._host(reference, policy, settings)
+
+    def _host(self, reference: Policy, policy: Policy, settings: Mapping[str, Any]) -> Any:
+        """What carries the reference's passes out."""
+        if reference.model is policy.model:
+            return self._engine
+        if self._stage < 3:
+            return reference.run
+        import deepspeed
+
+        return deepspeed.initialize(model=Pass(reference.model), config=dict(settings))[0]
+
+    @property
+    def in_step(self) -> bool:
+        return True
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Make the weights whole; hooks that would shard them again rest meanwhile."""
+        if self._stage < 3:
+            yield
+            return
+        import deepspeed
+
+        parameters = list(self._model.parameters())
+        with deepspeed.zero.GatheredParameters(parameters, modifier_rank=0):
+            offload = self._engine.optimizer.parameter_offload
+            for parameter in parameters:
+                parameter.ds_active_sub_modules.clear()
+            for hook in (*offload.forward_hooks, *offload.backward_hooks):
+                hook.remove()
+            offload.forward_hooks, offload.backward_hooks = [], []
+            try:
+                yield
+            finally:
+                coordinator = offload.get_param_coordinator()
+                if not coordinator.is_invalid_trace():
+                    coordinator._invalidate_trace()
+                offload._register_deepspeed_module(offload.module)
+
+    def backward(self, loss: Tensor, *, last: bool = True) -> None:
+        self._engine.set_gradient_accumulation_boundary(last)
+        self._engine.backward(loss * self._world.size, scale_wrt_gas=False)
+
+    def step(self) -> float:
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        self._engine.step()
+        norm = float(self._engine.get_global_grad_norm())
+        if self._engine.optimizer.overflow or not math.isfinite(norm):
+            raise not_finite()
+        self.updates += 1
+        return norm
+
+    @property
+    def learning_rate(self) -> float:
+        factor = schedule_factor(self.updates, self._total, self._config)
+        return self._config.learning_rate * factor
+
+    def state(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+        tensors: dict[str, Tensor] = {}
+        for index, (name, parameter) in enumerate(self._named.items() if self.updates else ()):
+            whole = {
+                f"{key}.{name}": safe_get_full_optimizer_state(parameter, key) for key in MOMENTS
+            }
+            if parameter.dtype != torch.float32:
+                whole[f"{MASTER}.{name}"] = safe_get_full_fp32_param(parameter)
+            if index % self._world.size == self._world.rank:
+                shape = getattr(parameter, "ds_shape", parameter.shape)
+                tensors |= {key: value.view(shape).cpu() for key, value in whole.items()}
+                tensors[f"step.{name}"] = torch.tensor(float(self.updates))
+        return tensors, {"updates": self.updates}
+
+    def load_state(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
+        self.updates = int(data["updates"])
+        self._start_moments()
+        for name, parameter in self._named.items():
+            whole = self._whole(parameter)
+            self._put(parameter, tensors.get(f"{MASTER}.{name}", whole), None)
+            for key in MOMENTS if self.updates else ():
+                # A parameter that no sample reached yet has no moments in a local checkpoint.
+                value = tensors.get(f"{key}.{name}")
+                self._put(parameter, torch.zeros_like(whole) if value is None else value, key)
+
+    def _start_moments(self) -> None:
+        """Give the inner optimiser the state that it otherwise makes in its first step."""
+        if not self.updates:
+            return
+        sharded = self._engine.optimizer
+        flats = (
+            sharded.fp32_partitioned_groups_flat
+            if self._stage == 3
+            else sharded.single_partition_of_fp32_groups
+        )
+        torch_own = isinstance(sharded.optimizer, torch.optim.AdamW)
+        for flat in flats:
+            step = torch.tensor(float(self.updates)) if torch_own else self.updates
+            moments = {key: torch.zeros_like(flat) for key in MOMENTS}
+            sharded.optimizer.state[flat] = {"step": step, **moments}
+        if self._stage < 3:
+            sharded._lazy_init_hp_params_optimizer_state()
+
+    def _whole(self, parameter: nn.Parameter) -> Tensor:
+        if self._stage < 3:
+            return parameter.detach().clone()
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([parameter]):
+            return parameter.detach().clone()
+
+    def _put(self, parameter: Any, value: Tensor, key: str | None) -> None:
+        """Write this process's part of a whole tensor: the float32 weights, or a moment."""
+        flat = value.to(parameter.device, torch.float32).flatten()
+        if self._stage == 3:
+            size = parameter.partition_numel()
+            flat = nn.functional.pad(flat, (0, size * self._world.size - len(flat)))
+            part = flat.narrow(0, size * self._world.rank, size)
+            self._engine.optimizer.set_local_hp_param(part, parameter, key)
+        elif parameter._hp_mapping is not None:
+            address = parameter._hp_mapping.lp_fragment_address
+            target = parameter._hp_mapping.get_hp_fragment(key)
+            target.copy_(flat.narrow(0, address.start, address.numel))
+
+
+def read_settings(path: Path, config: RunConfig) -> dict[str, Any]:
+    """DeepSpeed's JSON with what follows from the run put in; a mistake raises UserError."""
+    if not path.is_file():
+        raise UserError(f"trainer.deepspeed: no file {path}")
+    try:
+        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from None
+    taken = sorted(set(settings) & set(OURS))
+    if taken:
+        raise UserError(f"{path}: take '{taken[0]}' out, it follows from the run's configuration")
+    stage = settings.get("zero_optimization", {}).get("stage")
+    if stage not in (1, 2, 3):
+        raise UserError(f"{path}: zero_optimization.stage must be 1, 2 or 3, it is {stage}")
+    if config.model.dtype == "float16":
+        raise UserError("model.dtype: train in bfloat16 or float32 with trainer.backend=deepspeed")
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": config.optimizer.max_grad_norm,
+        "bf16": {"enabled": config.model.dtype == "bfloat16", "check_grad_overflow": True},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 1 << 40,
+        **settings,
+    }
+
+
+def _optimizer(
+    named: Mapping[str, nn.Parameter], config: OptimizerConfig, settings: Mapping[str, Any]
+) -> Any:
+    """AdamW; DeepSpeed's own on the CPU where a GPU run offloads the optimiser there."""
+    groups = parameter_groups(named.values(), config)
+    offloaded = "offload_optimizer" in settings["zero_optimization"]
+    if offloaded and torch.cuda.is_available():
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+        return DeepSpeedCPUAdam(groups, lr=config.learning_rate, betas=config.betas)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
+
+
+def _require() -> None:
+    if importlib.util.find_spec("deepspeed") is None:
+        raise UserError(
+            "trainer.backend=deepspeed needs deepspeed: pip install 'mmrl[deepspeed]', or set "
+            "trainer.backend=local"
+        )

@@ -1,0 +1,125 @@
+"""What a policy says of given responses, token by token, without gradient and in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmrl.losses import self_certainty
+from mmrl.packing import Weighted, pack
+from mmrl.policy.attention import active_layout
+from mmrl.policy.logprobs import CHUNK_TOKENS, Head, policy_log_softmax
+from mmrl.policy.policy import Policy
+from mmrl.policy.shared_prefix import SharedPrefix, lay_out
+from mmrl.types import Floats, Group, Prompt, TrainSample
+
+Hidden = Callable[[SharedPrefix, Sequence[Prompt]], Tensor]
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""Hidden states [M, H] that predict target ids [M] -> one value for each [M]."""
+
+
+@torch.no_grad()
+def measured(
+    policy: Policy, samples: Sequence[TrainSample], budget: int, measures: Mapping[str, Measure]
+) -> dict[str, list[Floats]]:
+    """Every measure [T] of every sample's response under its prompt, in one pass of the trunk."""
+    index = {id(sample): i for i, sample in enumerate(samples)}
+    found = {name: [np.zeros(len(s.response.ids)) for s in samples] for name in measures}
+    for members, layout, prompts in forward_rows(policy, samples, budget):
+        hidden = policy.response_hidden(layout, prompts)
+        lengths = [len(member.response.ids) for member in members]
+        for name, measure in measures.items():
+            pieces = measure(hidden, layout.targets).split(lengths)
+            for member, piece in zip(members, pieces, strict=True):
+                found[name][index[id(member)]] = piece.double().cpu().numpy()
+    return found
+
+
+def forward_rows(
+    policy: Policy, samples: Sequence[TrainSample], budget: int
+) -> Iterator[tuple[list[TrainSample], SharedPrefix, list[Prompt]]]:
+    """Yield the samples of each micro-batch, its layout, which is active meanwhile, its prompts."""
+    for rows in pack([Weighted(s, np.zeros(0)) for s in samples], budget):
+        layout = lay_out([row.shared() for row in rows], policy.device)
+        prompts = [row.members[0].sample.prompt for row in rows]
+        with active_layout(layout):
+            yield [member.sample for row in rows for member in row.members], layout, prompts
+
+
+def entropy(policy: Policy, temperature: float) -> Measure:
+    """The entropy in nats of the distribution that was sampled from."""
+
+    def chunk(hidden: Tensor, targets: Tensor) -> Tensor:
+        log_all = policy_log_softmax(policy.head(hidden), policy.banned, temperature)
+        return -(log_all.exp() * log_all.clamp_min(-1e4)).sum(-1)
+
+    return _in_chunks(chunk)
+
+
+def certainty(policy: Policy, temperature: float) -> Measure:
+    """Self-certainty of the distribution that was sampled from, over the ids it can sample."""
+    head: Head = policy.head
+
+    def chunk(hidden: Tensor, targets: Tensor) -> Tensor:
+        logits = head(hidden).float() / temperature
+        allowed = torch.ones(logits.shape[-1], dtype=torch.bool, device=logits.device)
+        allowed[policy.banned] = False
+        return self_certainty(logits[:, allowed])
+
+    return _in_chunks(chunk)
+
+
+def _in_chunks(measure: Measure) -> Measure:
+    def whole(hidden: Tensor, targets: Tensor) -> Tensor:
+        pieces = zip(hidden.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS), strict=True)
+        return torch.cat([measure(h, t) for h, t in pieces])
+
+    return whole
+
+
+@torch.no_grad()
+def head_gradient_norms(
+    policy: Policy, samples: Sequence[TrainSample], budget: int, temperature: float
+) -> list[float]:
+    """Norm of d log-prob(response) / d LM head weight, for every sample.
+
+    The gradient of a token is (one-hot - probabilities) outer hidden state; the norm of their sum
+    follows from the inner products of both, chunk by chunk, without the gradient itself.
+    """
+    index = {id(sample): i for i, sample in enumerate(samples)}
+    norms = [0.0] * len(samples)
+    for members, layout, prompts in forward_rows(policy, samples, budget):
+        hidden = policy.response_hidden(layout, prompts)
+        lengths = [len(member.response.ids) for member in members]
+        parts = zip(hidden.split(lengths), layout.targets.split(lengths), strict=True)
+        for member, (h, targets) in zip(members, parts, strict=True):
+            squared = _squared_norm(policy, h, targets, temperature)
+            norms[index[id(member)]] = max(squared, 0.0) ** 0.5
+    return norms
+
+
+def _squared_norm(policy: Policy, hidden: Tensor, targets: Tensor, temperature: float) -> float:
+    def slopes(h: Tensor, t: Tensor) -> Tensor:
+        log_all = policy_log_softmax(policy.head(h), policy.banned, temperature)
+        one_hot = torch.zeros_like(log_all).scatter(-1, t[:, None], 1.0)
+        return (one_hot - log_all.exp()) / temperature
+
+    chunks = list(zip(hidden.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS), strict=True))
+    total = 0.0
+    for i, (h, t) in enumerate(chunks):
+        own = slopes(h, t)
+        for j, (other_h, other_t) in enumerate(chunks[: i + 1]):
+            other = own if i == j else slopes(other_h, other_t)
+            inner = ((own @ other.T) * (h.float() @ other_h.float().T)).sum()
+            total += float(inner) * (1 if i == j else 2)
+    return total
+
+
+def attach(groups: Sequence[Group], need: str, values: Sequence[object]) -> list[Group]:
+    """Let every group carry what was found for its responses, in order, as `need`."""
+    left = iter(values)
+    return [replace(g, extra={**g.extra, need: [next(left) for _ in g.responses]}) for g in groups]

@@ -1,0 +1,59 @@
+"""Passes that all processes make alike, for sharded weights that are gathered by the module.
+
+A process whose rows have no media runs the towers on blank ones, and one with fewer tokens calls
+the head on none, so that every gather finds all processes at the same module. What they add to the
+result is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from mmrl.policy.family import Family
+from mmrl.types import EncodedMedium, Frame, Media, MediaKind
+
+RATE = 16_000
+
+
+class Lockstep(Protocol):
+    """What the processes agree on before a pass; all of them ask the same things in turn."""
+
+    def kinds(self, own: Sequence[str]) -> list[str]:
+        """The kinds of media that any process is about to encode, sorted."""
+        ...
+
+    def most(self, own: int) -> int:
+        """The largest number that any process has."""
+        ...
+
+
+def kind_of(medium: EncodedMedium) -> str:
+    """The medium's kind; a clip with its own sound, which takes two towers, is a film."""
+    heard = medium.kind == "video" and any("feature" in key for key in medium.tensors)
+    return "film" if heard else medium.kind
+
+
+def blank(family: Family, kind: str) -> EncodedMedium:
+    """A small medium of a kind with nothing in it."""
+    silence = np.zeros(RATE, dtype=np.float32)
+    if kind == "audio":
+        media = Media("audio", silence, Frame(seconds=(0.0, 1.0)), "blank", rate=RATE)
+    elif kind in ("video", "film"):
+        frame = Frame(
+            source_size=(84, 56),
+            seconds=(0.0, 0.5),
+            indices=(0, 10),
+            fps=20.0,
+            processed_size=(0, 0),
+        )
+        pixels = np.zeros((2, 56, 84, 3), dtype=np.uint8)
+        track, rate = (silence, RATE) if kind == "film" else (None, 0)
+        media = Media("video", pixels, frame, "blank", track, rate)
+    else:
+        pixels = np.zeros((84, 112, 3), dtype=np.uint8)
+        shown: MediaKind = "screenshot" if kind == "screenshot" else "image"
+        media = Media(shown, pixels, Frame(source_size=(112, 84)), "blank")
+    return family.encode_medium(media)

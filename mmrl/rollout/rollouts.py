@@ -1,0 +1,72 @@
+"""Prompts -> scored groups: everything that happens between asking and crediting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mmrl.config import RolloutConfig
+from mmrl.errors import UserError
+from mmrl.rollout.engine import Engine, Sampling
+from mmrl.rollout.score import Scorer, score_groups
+from mmrl.types import Group, Prompt
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Samples with an engine and scores with the tasks' own verifiers.
+
+    `greedy_too`: every group also carries the reward of a greedy answer, as `greedy`.
+    """
+
+    engine: Engine
+    scorer: Scorer
+    config: RolloutConfig
+    greedy_too: bool = False
+
+    def sample(
+        self, prompts: Sequence[Prompt], counts: Sequence[int], length: int | None, seed: int
+    ) -> list[Group]:
+        """Roll out counts[i] responses of at most `length` tokens (None: as configured)."""
+        sampling = Sampling(
+            max_new_tokens=length or self.config.max_new_tokens,
+            temperature=self.config.temperature,
+            top_p=self.config.top_p,
+            top_k=self.config.top_k,
+            greedy_too=self.greedy_too,
+        )
+        responses = self.engine.generate(prompts, counts, sampling, seed)
+        return [
+            Group(prompt, tuple(group), ())
+            for prompt, group in zip(prompts, responses, strict=True)
+        ]
+
+    def score(self, groups: Sequence[Group]) -> list[Group]:
+        """Score every response; raises UserError where too many could not be scored."""
+        scored = score_groups(self.scorer, groups)
+        self._check(scored)
+        return [_greedy_apart(group) for group in scored] if self.greedy_too else scored
+
+    def _check(self, scored: Sequence[Group]) -> None:
+        rewards = np.concatenate([group.rewards for group in scored] or [np.zeros(0)])
+        share = float(np.isnan(rewards).mean()) if len(rewards) else 0.0
+        if share > self.config.max_unscorable_share:
+            reasons = sorted({s.reason for g in scored for s in g.scores if s.reward is None})
+            raise UserError(
+                f"{share:.0%} of the answers could not be scored, over rollout."
+                f"max_unscorable_share={self.config.max_unscorable_share}: {reasons[0]}"
+            )
+
+
+def _greedy_apart(group: Group) -> Group:
+    """Take the greedy answer, the last one, out of a group; its reward stays (None: NaN)."""
+    *scores, greedy = group.scores
+    reward = float("nan") if greedy.reward is None else greedy.reward
+    return replace(
+        group,
+        responses=group.responses[:-1],
+        scores=tuple(scores),
+        extra={**group.extra, "greedy": reward},
+    )

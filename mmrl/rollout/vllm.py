@@ -1,0 +1,189 @@
+"""vLLM in the trainer's process: it samples, and takes over the weights in memory.
+
+On a GPU it sleeps whenever it has nothing to do, and its memory is the trainer's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmrl.config import ModelConfig, RolloutConfig
+from mmrl.errors import UserError
+from mmrl.policy.checkpoint_names import checkpoint_weights
+from mmrl.policy.lora import base_of
+from mmrl.policy.policy import Policy, model_folder
+from mmrl.rollout.engine import Sampling
+from mmrl.rollout.hf import respond
+from mmrl.types import Floats, Prompt, Response
+
+QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+IN_PROCESS = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # The logits processor is written for the first model runner.
+    "VLLM_USE_V2_MODEL_RUNNER": "0",
+}
+SHARE_OF_GPU = 0.4
+CPU_CACHE_BYTES = 1 << 30
+
+
+class VLLMEngine:
+    """Samples with vLLM's own copy of the weights, which `sync` replaces.
+
+    Responses mean what those of `HFEngine` mean. `rollout.vllm` holds engine arguments of vLLM's
+    own, which win over those chosen here.
+    """
+
+    def __init__(self, policy: Policy, model: ModelConfig, rollout: RolloutConfig) -> None:
+        for name, value in {**QUIET, **IN_PROCESS}.items():
+            os.environ.setdefault(name, value)
+        from vllm import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        from mmrl.rollout.vllm_inputs import InputMaker
+
+        self._policy = policy
+        arguments = engine_arguments(policy, model, rollout)
+        if int(arguments.get("tensor_parallel_size", 1)) > 1:
+            raise UserError(
+                "rollout.engine=vllm runs in one process: use rollout.engine=vllm_server with "
+                "rollout.vllm.tensor_parallel_size"
+            )
+        self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
+        self._max_length: int = self._engine.model_config.max_model_len
+        self._inputs = InputMaker(self._engine.model_config, policy.family)
+        self._may_sleep = bool(arguments.get("enable_sleep_mode"))
+        self._asleep = False
+        self.sync()
+
+    def generate(
+        self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
+    ) -> list[list[Response]]:
+        """Sample counts[i] responses to prompt i; the prompt is computed once for all of them."""
+        from mmrl.rollout.vllm_sampling import sampling_params
+
+        family, requests = self._policy.family, {}
+        for i, (prompt, count) in enumerate(zip(prompts, counts, strict=True)):
+            if count:
+                check_length(prompt, sampling, self._max_length)
+                requests[str(i)] = (
+                    self._inputs.make(prompt),
+                    sampling_params(
+                        sampling, count, request_seed(seed, i), family.banned_ids, family.end_ids
+                    ),
+                )
+        self._wake()
+        for name, (asked, how) in requests.items():
+            self._engine.add_request(name, asked, how)
+        finished = self._run(prompts)
+        self._sleep()
+        return [
+            self._responses(finished[i], count) if count else [] for i, count in enumerate(counts)
+        ]
+
+    def sync(self) -> None:
+        """Load the policy's weights; drop cached prefixes and features of the old ones."""
+        self._wake()
+        weights = iter(checkpoint_weights(self._policy).items())
+        self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        self._engine.reset_prefix_cache()
+        self._engine.reset_mm_cache()
+        self._engine.reset_encoder_cache()
+
+    def close(self) -> None:
+        """Shut vLLM down, with the process group it opened."""
+        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+        self._engine.engine_core.shutdown()
+        del self._engine
+        cleanup_dist_env_and_memory()
+
+    def _sleep(self) -> None:
+        """Give the GPU memory of weights and caches to the trainer until the next call."""
+        if self._may_sleep:
+            self._engine.sleep(level=1)
+            self._asleep = True
+
+    def _wake(self) -> None:
+        if self._asleep:
+            self._engine.wake_up()
+            self._asleep = False
+
+    def _run(self, prompts: Sequence[Prompt]) -> dict[int, Any]:
+        """Step until every request has ended; what vLLM made of each, by its number."""
+        finished: dict[int, Any] = {}
+        try:
+            while self._engine.has_unfinished_requests():
+                for output in self._engine.step():
+                    finished[int(output.request_id)] = output
+        except (RuntimeError, ValueError) as error:
+            names = ", ".join(sorted({prompt.sample.id for prompt in prompts})[:3])
+            raise UserError(f"vLLM failed on samples such as {names}: {error}") from error
+        return finished
+
+    def _responses(self, output: Any, count: int) -> list[Response]:
+        """Responses in the order of their number; a greedy one stands for all."""
+        made = [
+            respond(self._policy, np.array(one.token_ids, dtype=np.int64), reported(one))
+            for one in sorted(output.outputs, key=lambda one: one.index)
+        ]
+        return made if len(made) == count else made * count
+
+
+def reported(output: Any) -> Floats:
+    """Log-probs [T] of the tokens of one of vLLM's completions."""
+    pairs = zip(output.logprobs, output.token_ids, strict=True)
+    return np.array([at[token].logprob for at, token in pairs], dtype=np.float64)
+
+
+def engine_arguments(
+    policy: Policy, model: ModelConfig, rollout: RolloutConfig
+) -> Mapping[str, Any]:
+    """vLLM's engine arguments for a run; those of `rollout.vllm` win."""
+    from mmrl.rollout.vllm_sampling import LOGPROBS_MODE, PROCESSOR
+
+    folder = model_folder(model.path)
+    on_gpu = policy.device.type == "cuda"
+    placed = (
+        {"gpu_memory_utilization": SHARE_OF_GPU, "enable_sleep_mode": True}
+        if on_gpu
+        else {"kv_cache_memory_bytes": CPU_CACHE_BYTES, "enforce_eager": True, "block_size": 32}
+    )
+    return {
+        "model": base_of(folder) or str(folder),
+        "load_format": "dummy",  # the first sync loads the policy's own
+        "dtype": model.dtype,
+        "trust_remote_code": model.trust_remote_code,
+        "max_model_len": model.max_prompt_tokens + rollout.max_new_tokens,
+        "max_num_seqs": rollout.max_sequences,
+        "enable_prefix_caching": True,
+        "mm_processor_cache_gb": 0,  # media arrive processed
+        "mm_device_do_normalize": False,
+        "skip_mm_profiling": not on_gpu,
+        "generation_config": "vllm",
+        "disable_log_stats": True,
+        "logits_processors": [PROCESSOR],
+        "logprobs_mode": LOGPROBS_MODE,
+        **placed,
+        **rollout.vllm,
+    }
+
+
+def check_length(prompt: Prompt, sampling: Sampling, max_length: int) -> None:
+    """Raise UserError where a full response would not fit, which vLLM would cut silently."""
+    longest = len(prompt.ids) + sampling.max_new_tokens
+    if longest > max_length:
+        raise UserError(
+            f"sample '{prompt.sample.id}': {len(prompt.ids)} prompt tokens and "
+            f"{sampling.max_new_tokens} new ones are over vLLM's {max_length}: raise "
+            "rollout.vllm.max_model_len"
+        )
+
+
+def request_seed(seed: int, number: int) -> int:
+    """A 62-bit seed of its own for each request; vLLM adds the response's number to it."""
+    drawn = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0]
+    return int(drawn >> np.uint64(2))

@@ -1,0 +1,230 @@
+"""vLLM says what the embedded engine says: same tokens, same log-probs, for every kind of media.
+
+The embedded engine's own log-probs are those of the trainer (tests/rollout/test_hf.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmrl import plugins
+from mmrl.config import ModelConfig, RolloutConfig
+from mmrl.errors import UserError
+from mmrl.policy.attention import active_layout
+from mmrl.policy.policy import Policy
+from mmrl.policy.shared_prefix import SharedRow, lay_out
+from mmrl.rollout.engine import Sampling
+from mmrl.rollout.hf import HFEngine
+from mmrl.types import Prompt, Response
+from tests.families import cases, tiny
+
+pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'mmrl[vllm]'")
+from mmrl.rollout.vllm import VLLMEngine
+
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
+
+TOLERANCE = 1e-4  # float32
+LENGTH = 8
+GREEDY = Sampling(LENGTH, temperature=0.0)
+SAMPLED = Sampling(LENGTH, temperature=1.3)
+
+MODELS = ("qwen2_5_vl", "qwen2_audio")
+
+
+class Pair:
+    """A tiny policy with both engines on it."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.policy = cases.policy(name)
+        self.policy.save(folder)
+        model = ModelConfig(path=str(folder), max_prompt_tokens=2000)
+        rollout = RolloutConfig(engine="vllm", max_new_tokens=LENGTH, max_sequences=16)
+        self.vllm = VLLMEngine(self.policy, model, rollout)
+        self.hf = HFEngine(self.policy)
+        kinds = plugins.load("family", tiny.TINY[name].family).DECLARATION.vllm
+        self.prompts = {
+            label: cases.ask(self.policy, case)
+            for label, case in cases.cases([k for k in tiny.TINY[name].kinds if k in kinds]).items()
+        }
+
+    def compare(self, prompts: list[Prompt], sampling: Sampling = GREEDY) -> float:
+        """Largest gap of log-probs, where the tokens are the same."""
+        counts = [1] * len(prompts)
+        pairs = zip(
+            self.hf.generate(prompts, counts, sampling, 0),
+            self.vllm.generate(prompts, counts, sampling, 0),
+            strict=True,
+        )
+        gaps = []
+        for (wanted,), (found,) in pairs:
+            assert found.ids.tolist() == wanted.ids.tolist()
+            assert (found.finish, found.text) == (wanted.finish, wanted.text)
+            gaps.append(np.abs(found.logprobs - wanted.logprobs).max())
+        return float(max(gaps))
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pair]:
+    made = Pair(request.param, tmp_path_factory.mktemp(request.param))
+    yield made
+    made.vllm.close()
+
+
+def teacher_forced(
+    policy: Policy, prompt: Prompt, group: Sequence[Response], heat: float
+) -> np.ndarray:
+    """What the trainer computes for the responses to a prompt, in order."""
+    layout = lay_out([SharedRow(prompt, tuple(r.ids for r in group))], policy.device)
+    with active_layout(layout), torch.no_grad():
+        return policy.logprobs(layout, [prompt], heat)[0].numpy()
+
+
+def move(parameters: list[torch.nn.Parameter], seed: int) -> None:
+    """Change weights as an update would, only much further."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in parameters:
+            p.add_(
+                torch.randn(p.shape, generator=generator) * 0.2 * p.std(correction=0).clamp(0.01)
+            )
+
+
+def test_greedy_answers_are_the_same_before_and_after_the_weights_change(pair: Pair) -> None:
+    prompts = list(pair.prompts.values())
+    assert pair.compare(prompts) < TOLERANCE
+    before = [r.ids.tolist() for (r,) in pair.hf.generate(prompts, [1] * len(prompts), GREEDY, 0)]
+    move(list(pair.policy.model.parameters()), seed=1)
+    pair.vllm.sync()
+    assert pair.compare(prompts) < TOLERANCE
+    after = [r.ids.tolist() for (r,) in pair.hf.generate(prompts, [1] * len(prompts), GREEDY, 0)]
+    assert before != after
+
+
+def test_no_cache_outlives_a_change_of_the_towers_alone(pair: Pair) -> None:
+    with_media = [prompt for prompt in pair.prompts.values() if prompt.media]
+    assert pair.compare(with_media) < TOLERANCE  # the caches hold these prompts
+    old = pair.vllm.generate(with_media, [1] * len(with_media), GREEDY, 0)
+    move(list(pair.policy.family.tower_parameters()), seed=2)
+    stale = pair.vllm.generate(with_media, [1] * len(with_media), GREEDY, 0)
+    for (a,), (b,) in zip(old, stale, strict=True):
+        assert np.array_equal(a.logprobs, b.logprobs)  # nothing moves without a sync
+    pair.vllm.sync()
+    assert pair.compare(with_media) < TOLERANCE
+    new = pair.vllm.generate(with_media, [1] * len(with_media), GREEDY, 0)
+    for (a,), (b,) in zip(old, new, strict=True):
+        assert a.ids.tolist() != b.ids.tolist() or np.abs(a.logprobs - b.logprobs).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        SAMPLED,
+        Sampling(LENGTH, temperature=0.7, top_p=0.5),
+        Sampling(LENGTH, temperature=1.0, top_k=3),
+        Sampling(LENGTH, temperature=2.0, top_k=20, top_p=0.8),
+    ],
+    ids=["plain", "top_p", "top_k", "both"],
+)
+def test_sampled_logprobs_are_the_trainers(pair: Pair, sampling: Sampling) -> None:
+    prompts = list(pair.prompts.values())
+    counts = [3, 0, 5, 1, 4, 2][: len(prompts)]
+    counts += [2] * (len(prompts) - len(counts))
+    groups = pair.vllm.generate(prompts, counts, sampling, 7)
+    assert [len(group) for group in groups] == counts
+    for prompt, group in zip(prompts, groups, strict=True):
+        if group:
+            wanted = teacher_forced(pair.policy, prompt, group, sampling.temperature)
+            found = np.concatenate([r.logprobs for r in group])
+            assert np.abs(found - wanted).max() < TOLERANCE
+
+
+def test_the_seed_decides_and_responses_differ(pair: Pair) -> None:
+    prompts = list(pair.prompts.values())
+    counts = [4] * len(prompts)
+
+    def ids(seed: int) -> list[list[list[int]]]:
+        groups = pair.vllm.generate(prompts, counts, SAMPLED, seed)
+        return [[r.ids.tolist() for r in group] for group in groups]
+
+    first = ids(3)
+    assert ids(3) == first
+    assert ids(4) != first
+    assert all(len({tuple(r) for r in group}) > 1 for group in first)
+    again = pair.vllm.generate([prompts[0]] * 2, [2, 2], SAMPLED, 3)
+    assert again[0][0].ids.tolist() != again[1][0].ids.tolist()
+
+
+def test_greedy_groups_repeat_one_answer(pair: Pair) -> None:
+    prompt = next(iter(pair.prompts.values()))
+    (group,) = pair.vllm.generate([prompt], [3], GREEDY, 0)
+    assert len(group) == 3
+    assert len({tuple(r.ids.tolist()) for r in group}) == 1
+
+
+def test_what_is_banned_is_never_sampled(pair: Pair) -> None:
+    """With a head that wants nothing but placeholders, and at a heat that evens all out."""
+    head = pair.policy.model.get_output_embeddings().weight
+    kept = head.detach().clone()
+    banned = list(pair.policy.family.banned_ids)
+    prompts = list(pair.prompts.values())
+    with torch.no_grad():
+        head[banned] = 50 * head[5]
+    pair.vllm.sync()
+    try:
+        for sampling in (GREEDY, Sampling(LENGTH, temperature=8.0)):
+            groups = pair.vllm.generate(prompts, [4] * len(prompts), sampling, 5)
+            for prompt, group in zip(prompts, groups, strict=True):
+                assert not any(np.isin(r.ids, banned).any() for r in group)
+                heat = sampling.temperature or 1.0
+                wanted = teacher_forced(pair.policy, prompt, group, heat)
+                found = np.concatenate([r.logprobs for r in group])
+                assert np.abs(found - wanted).max() < TOLERANCE
+    finally:
+        with torch.no_grad():
+            head.copy_(kept)
+        pair.vllm.sync()
+
+
+def test_responses_end_as_the_embedded_engines_do(pair: Pair) -> None:
+    """A head that prefers the end ends at once; the end token is part of the response."""
+    head = pair.policy.model.get_output_embeddings().weight
+    kept, end = head.detach().clone(), pair.policy.family.end_ids[0]
+    prompts = list(pair.prompts.values())
+    first = pair.hf.generate(prompts[:1], [1], GREEDY, 0)[0][0].ids[0]
+    with torch.no_grad():
+        head[end] = 2 * head[first]
+    pair.vllm.sync()
+    try:
+        assert pair.compare(prompts) < TOLERANCE
+        (response,) = pair.vllm.generate(prompts[:1], [1], GREEDY, 0)[0]
+        assert response.ids[-1] == end
+        assert not response.truncated
+    finally:
+        with torch.no_grad():
+            head.copy_(kept)
+        pair.vllm.sync()
+
+
+def test_a_response_that_cannot_fit_is_refused(pair: Pair) -> None:
+    """Nothing of the call is left behind in the engine."""
+    short, *_, long = sorted(pair.prompts.values(), key=lambda prompt: len(prompt.ids))
+    room = 2000 + LENGTH - len(short.ids)
+    with pytest.raises(UserError, match=r"sample 's'.*rollout.vllm.max_model_len"):
+        pair.vllm.generate([short, long], [1, 1], Sampling(room), 0)
+    assert pair.compare([short]) < TOLERANCE
+
+
+def test_lost_placeholders_name_the_sample(pair: Pair) -> None:
+    prompt = next(prompt for prompt in pair.prompts.values() if prompt.media)
+    place = np.isin(prompt.ids, pair.policy.family.placeholder_ids).argmax()
+    broken = dataclasses.replace(prompt, ids=np.delete(prompt.ids, place))
+    with pytest.raises(UserError, match="sample 's' has"):
+        pair.vllm.generate([broken], [1], GREEDY, 0)

@@ -1,0 +1,106 @@
+"""Every algorithm trains: two steps on the quickstart model, and the same after a resume."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mmrl import plugins
+from mmrl.config import RunConfig, validate
+from mmrl.journal import Journal
+from mmrl.run import train
+from tests.runs import make_digits, run_config
+
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Digits whose records have what algorithms read of them."""
+    folder = make_digits(tmp_path_factory.mktemp("digits"), train=6, test=2)
+    for task in ("digit_count", "digit_box"):
+        path = folder / task / "train.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for i, row in enumerate(rows):
+            row["key_steps"] = ["digits", ["count", "number"]]
+            row["rewrites"] = ["Count the digits. Answer between <answer> </answer> tags."]
+            row["pass_rate"] = i / len(rows)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def config(folder: Path, digits: Path, name: str, **sections: Any) -> dict[str, Any]:
+    small = {"trainer": {"steps": 2, "prompts_per_step": 2}, **sections}
+    made = run_config(folder, digits, **small)
+    made["algorithm"] = {"name": name, **OPTIONS.get(name, {})}
+    made["data"].pop("eval_path")
+    return made
+
+
+def carry_out(config: dict[str, Any], **flags: bool) -> dict[str, Any]:
+    return train(validate(RunConfig, config, "test"), **flags)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ptst": {"lengths": [4, 8], "group_sizes": [4, 2], "format_part": "accuracy"}
+}
+ELSEWHERE = {"a_star_po", "gvm_raft", "brpo", "gigpo", "turn_level"}
+"""Tested where their phases and episodes are."""
+
+
+@pytest.mark.parametrize("name", sorted(plugins.available("algorithm").keys() - ELSEWHERE))
+def test_it_trains(name: str, tmp_path: Path, digits: Path) -> None:
+    carry_out(config(tmp_path / "run", digits, name))
+    rows = list(Journal(tmp_path / "run" / "metrics.jsonl").rows())
+    assert [row["step"] for row in rows] == [1, 2]
+
+
+RESUMED = {
+    "ppo": {},
+    "dump": {},
+    "srpo": {},
+    "rcs": {"first_steps": 2, "full": 1.0},
+    "ssb": {"group_size": 2},
+    "arpo": {},
+    "otc": {},
+}
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_resumed_run_ends_as_if_it_had_not_stopped(
+    name: str, tmp_path: Path, digits: Path
+) -> None:
+    """What critics, samplers and buffers remember is in the checkpoint."""
+    made = config(tmp_path / "whole", digits, name)
+    made["algorithm"] |= RESUMED[name]
+    made["trainer"] |= {"steps": STEPS, "checkpoint_every": 2}
+    made["critic"] = {"learning_rate": 1e-3}
+    sources = [made["data"]]
+    if name == "dump":
+        sources.append({"task": "digit_box", "path": str(digits / "digit_box" / "train.jsonl")})
+    made["data"] = sources
+    carry_out(made)
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    shutil.rmtree(tmp_path / "again" / "checkpoints" / f"step_{STEPS}")
+    carry_out({**made, "run": str(tmp_path / "again")}, resume=True)
+    whole, again = (tmp_path / run for run in ("whole", "again"))
+    assert ids(whole) == ids(again)
+    for file in ("model.safetensors", *(["trainer/critic.safetensors"] if name == "ppo" else [])):
+        one, other = (load_file(r / "checkpoints" / f"step_{STEPS}" / file) for r in (whole, again))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    states = [
+        json.loads((r / "checkpoints" / f"step_{STEPS}" / "trainer" / "state.json").read_text())
+        for r in (whole, again)
+    ]
+    assert states[0]["algorithm"] == states[1]["algorithm"]
+    assert states[0]["stream"] == states[1]["stream"]
+
+
+def ids(run: Path) -> list[list[str]]:
+    return [row["ids"] for row in Journal(run / "consumed.jsonl").rows()]
