@@ -10,7 +10,7 @@ import numpy as np
 from mmrl.config import RolloutConfig
 from mmrl.errors import UserError
 from mmrl.rollout.engine import Engine, Sampling
-from mmrl.rollout.score import Scorer, score_groups
+from mmrl.rollout.score import Scores, score_groups
 from mmrl.types import Group, Prompt
 
 
@@ -22,7 +22,7 @@ class Rollouts:
     """
 
     engine: Engine
-    scorer: Scorer
+    scorer: Scores
     config: RolloutConfig
     greedy_too: bool = False
 
