@@ -7,9 +7,6 @@ with `train2017/` and `val2017/`. 4 pictures a category for training, as in Visu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from mmrl.recipes import coco
 from mmrl.recipes.recipe import About, Recipe, Rows
 from mmrl.recipes.source import Source
@@ -33,16 +30,9 @@ def rows(source: Source) -> Rows:
             yield split, {**row, "file": f"{split}2017/{row['file']}"}
 
 
-def convert(raw: Any, source: Source) -> Mapping[str, Any]:
-    """The row with its picture."""
-    coco.require_single_objects(raw)
-    fields = {key: value for key, value in raw.items() if key != "file"}
-    return {**fields, "image": source.medium(raw["file"])}
-
-
 build = Recipe(
     about=ABOUT,
     question=("categories",),
     rows=rows,
-    convert=convert,
+    convert=coco.convert,
 ).build

@@ -29,7 +29,10 @@ ABOUT = About(
 
 def rows(source: Source) -> Rows:
     """Problem folders in the order of their numbers, else the rows of the parquet files."""
-    folders = {s: source.find(f"{s}/*/data.json", f"*/{s}/*/data.json") for s in _SPLITS}
+    folders = {
+        split: source.find(*(f"{above}{split}/*/data.json" for above in ("", "*/", "*/*/")))
+        for split in ("train", "val", "test")
+    }
     if not any(folders.values()):
         folders = {"all": source.find("*/data.json")}
     for split, files in folders.items():
@@ -49,7 +52,6 @@ def convert(raw: Any, source: Source) -> Mapping[str, Any]:
     return {**raw, "images": [embedded(image) for image in raw["images"]]}
 
 
-_SPLITS = ("train", "val", "test")
 build = Recipe(
     about=ABOUT,
     question=("problem_text", "problem"),

@@ -7,9 +7,6 @@ pictures a category for training, 1 for `val`, drawn by `--seed`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from mmrl.recipes import coco
 from mmrl.recipes.recipe import About, Recipe, Rows
 from mmrl.recipes.source import Source
@@ -33,15 +30,9 @@ def rows(source: Source) -> Rows:
             yield split, row
 
 
-def convert(raw: Any, source: Source) -> Mapping[str, Any]:
-    """The row with its picture; LVIS has no crowds."""
-    fields = {key: value for key, value in raw.items() if key != "file"}
-    return {**fields, "image": source.medium(raw["file"])}
-
-
 build = Recipe(
     about=ABOUT,
     question=("categories",),
     rows=rows,
-    convert=convert,
+    convert=coco.convert,
 ).build

@@ -31,14 +31,14 @@ def few_shot(source: Source, path: Path, shots: int) -> Iterator[Mapping[str, An
         pair = (row["category_id"], row["image_id"])
         if pair in boxes:
             boxes[pair].append({"bbox": row["bbox"], "iscrowd": row.get("iscrowd", 0)})
-    names = {row["id"]: readable(row["name"]) for row in source.array(path, "categories")}
+    names = {row["id"]: _readable(row["name"]) for row in source.array(path, "categories")}
     wanted = {image for _, image in drawn}
     images = {row["id"]: row for row in source.array(path, "images") if row["id"] in wanted}
     for category, image in sorted(drawn):
         name, picture = names[category], images[image]
         yield {
             "id": f"{image}-{category}",
-            "file": file_of(picture),
+            "file": _file_of(picture),
             "width": picture["width"],
             "height": picture["height"],
             "categories": [name],
@@ -46,18 +46,20 @@ def few_shot(source: Source, path: Path, shots: int) -> Iterator[Mapping[str, An
         }
 
 
-def require_single_objects(row: Mapping[str, Any]) -> None:
-    """A picture whose objects are outlined as crowds only has nothing to box: LeftOut."""
-    if all(box["iscrowd"] for box in row["annotations"]):
+def convert(raw: Mapping[str, Any], source: Source) -> Mapping[str, Any]:
+    """A row of `few_shot` with its picture at `file`; only crowds leave nothing to box: LeftOut."""
+    if all(box["iscrowd"] for box in raw["annotations"]):
         raise LeftOut("all its objects are crowds")
+    fields = {key: value for key, value in raw.items() if key != "file"}
+    return {**fields, "image": source.medium(raw["file"])}
 
 
-def readable(name: str) -> str:
+def _readable(name: str) -> str:
     """`alarm clock` of LVIS's `alarm_clock`."""
     return name.replace("_", " ")
 
 
-def file_of(picture: Mapping[str, Any]) -> str:
+def _file_of(picture: Mapping[str, Any]) -> str:
     """`train2017/0001.jpg` of LVIS's `coco_url`, else COCO's `file_name`."""
     if "file_name" in picture:
         return str(picture["file_name"])

@@ -10,7 +10,7 @@ from typing import Any
 from mmrl import plugins
 from mmrl.errors import UserError
 from mmrl.recipes.manifest import verify
-from mmrl.recipes.meter import Meter
+from mmrl.recipes.meter import meter
 from mmrl.recipes.options import Options
 
 _REASONS_SHOWN = 5
@@ -46,8 +46,8 @@ def carry_out(name: str, source: Path | None, out: Path, seed: int, options: Opt
             raise UserError(f"recipe '{name}' makes its data: only --out and --seed apply")
         module.build(source, out, seed=seed)
         return str(out)
-    with Meter(name) as meter:
-        facts = module.build(source, out, seed=seed, options=options, on_record=meter)
+    with meter(name) as on_record:
+        facts = module.build(source, out, seed=seed, options=options, on_record=on_record)
     return "\n".join(_summary(out, facts, options))
 
 

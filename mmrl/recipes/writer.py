@@ -63,15 +63,15 @@ class RecordWriter:
         placed, id = len(self._store.hashes), ""
         media: set[str] = set()
         try:
-            fields = self._resolve(dict(convert()), media)
-            id = self._unique(split, str(fields["id"]))
-            fields["id"] = id
+            found = dict(convert())
+            id = self._unique(split, str(found["id"]))
+            fields = self._resolve(found, media) | {"id": id}
             rate = self._rates.take(id) if self._rates else None
             if rate is not None:
                 fields["pass_rate"] = rate
             self._task.sample(Record(id, fields, self._out))
             line = json.dumps(fields, ensure_ascii=False, allow_nan=False)
-        except (LeftOut, ValueError, LookupError, TypeError) as error:
+        except (LeftOut, ValueError, LookupError, TypeError, AttributeError) as error:
             self._store.withdraw(placed)
             self._leave_out(split, id or f"row {position}", error)
             return
