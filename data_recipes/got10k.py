@@ -76,7 +76,10 @@ def _unit(line: str, size: tuple[int, int]) -> list[float]:
 
 def _object(source: Source, folder: Path) -> str:
     meta = configparser.ConfigParser()
-    meta.read_string(source.text(folder / "meta_info.ini"))
+    try:
+        meta.read_string(source.text(folder / "meta_info.ini"))
+    except configparser.Error as error:
+        raise LeftOut(f"meta_info.ini: {type(error).__name__}") from None
     return meta["METAINFO"]["object_class"].strip()
 
 

@@ -140,7 +140,11 @@ class OptimizerConfig(Section):
 class TrainerConfig(Section):
     steps: int = Field(gt=0)
     prompts_per_step: int = Field(8, gt=0)
-    tokens_per_micro_batch: int = Field(16384, gt=0, description="trunk tokens of one forward")
+    tokens_per_micro_batch: int | None = Field(
+        None,
+        gt=0,
+        description="trunk tokens of one forward; default: 16384, on a CPU 1024 a thread",
+    )
     backend: Literal["local", "deepspeed"] = "local"
     deepspeed: Path | None = Field(
         None, description="DeepSpeed's JSON, such as configs/deepspeed/zero2.json"

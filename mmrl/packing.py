@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from mmrl.policy.shared_prefix import SharedRow
 from mmrl.types import Floats, TrainSample
 
@@ -33,6 +35,14 @@ class Row:
         """The row as the policy takes it."""
         first = self.members[0].sample
         return SharedRow(first.prompt, tuple(m.sample.response.ids for m in self.members))
+
+
+def default_budget(device: torch.device) -> int:
+    """Trunk tokens of one forward where nothing is configured.
+
+    A GPU wants large products. A core is busy with a thousand tokens; more only take memory.
+    """
+    return 1024 * torch.get_num_threads() if device.type == "cpu" else 16384
 
 
 def pack(samples: Sequence[Weighted], budget: int, whole_groups: bool = False) -> list[list[Row]]:

@@ -31,6 +31,7 @@ from mmrl.evaluator import Evaluation, evaluate
 from mmrl.journal import Journal
 from mmrl.learner import Learner
 from mmrl.metrics import MetricsLog, group_metrics, memory_metrics
+from mmrl.packing import default_budget
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import load_policy
 from mmrl.progress import Progress
@@ -174,6 +175,7 @@ class Run:
         world.once(lambda: [build_missing(data) for data in config.data])
         self.sources = load_sources(config, records.quarantine, say)
         self._policy = load_policy(config.model, seed=config.seed)
+        self._budget = config.trainer.tokens_per_micro_batch or default_budget(self._policy.device)
         # The reference is copied before a backend may shard the policy.
         needed = "reference" in self._algorithm.needs
         self._reference = self._policy.frozen_copy() if needed else None
@@ -316,7 +318,7 @@ class Run:
         if "values" not in self._algorithm.needs:
             return None
         config = self._config
-        return Critic(self._policy, config.critic, config.trainer.tokens_per_micro_batch)
+        return Critic(self._policy, config.critic, self._budget)
 
     def _trainer(self) -> Trainer:
         config = self._config
@@ -327,7 +329,7 @@ class Run:
                 self._algorithm,
                 self._backend,
                 temperature=config.rollout.temperature,
-                tokens_per_micro_batch=config.trainer.tokens_per_micro_batch,
+                tokens_per_micro_batch=self._budget,
                 reference=self._reference,
                 world=self._world,
                 critic=self._critic,

@@ -65,12 +65,12 @@ def build(workload: Workload) -> None:
     processor.image_processor.size = budget
     config = build_config(processor.tokenizer)
     text, vision = config.text_config, config.vision_config
-    # A fifth of the parameters in the tower, as in the released Qwen2.5-VL-3B.
-    text.hidden_size, text.intermediate_size = vision.out_hidden_size, _ = 256, 704
-    text.num_hidden_layers, text.num_attention_heads, text.num_key_value_heads = 5, 4, 2
+    # The proportions of Qwen2-VL-2B: the tower has half as many parameters as the language layers.
+    text.hidden_size, text.intermediate_size = vision.out_hidden_size, _ = 256, 1536
+    text.num_hidden_layers, text.num_attention_heads, text.num_key_value_heads = 4, 4, 1
     text.layer_types = None
     text.rope_parameters["mrope_section"] = [8, 12, 12]
-    vision.depth, vision.hidden_size, vision.intermediate_size, vision.num_heads = 4, 128, 256, 4
+    vision.depth, vision.hidden_size, vision.intermediate_size, vision.num_heads = 4, 192, 512, 3
     vision.window_size, vision.fullatt_block_indexes = 112, [3]
     torch.manual_seed(workload.seed)
     model = Qwen2_5_VLForConditionalGeneration(type(config)(**config.to_dict()))
@@ -184,10 +184,12 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
     from mmrl.config import ModelConfig, OptimizerConfig, RolloutConfig, TrainerConfig
     from mmrl.data import PromptStream
     from mmrl.learner import Learner
+    from mmrl.packing import default_budget
     from mmrl.policy.encoder import Encoder
     from mmrl.policy.policy import load_policy
     from mmrl.quarantine import Quarantine
     from mmrl.rollout.hf import HFEngine
+    from mmrl.rollout.rollouts import Rollouts
     from mmrl.trainer import Trainer
     from mmrl.types import MediaRef, Sample, Score, Text
 
@@ -214,18 +216,16 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
         algorithm,
         LocalBackend(policy.model, optimizer, config.steps),
         temperature=TEMPERATURE,
-        tokens_per_micro_batch=config.tokens_per_micro_batch,
+        tokens_per_micro_batch=default_budget(policy.device),
     )
     trainer = Trainer(
         algorithm=algorithm,
         learner=learner,
-        engine=HFEngine(policy, rollout.max_sequences),
+        rollouts=Rollouts(HFEngine(policy, rollout.max_sequences), Scorer(), rollout),
         encoder=Encoder(policy.family),
-        scorer=Scorer(),
         stream=PromptStream([(samples, 1.0, False)], workload.seed),
         quarantine=Quarantine(Path(workload.folder)),
         config=config,
-        rollout=rollout,
         seed=workload.seed,
         state={},
     )
@@ -247,6 +247,7 @@ def run_mmrl(workload: Workload, turns: Turns) -> None:
         step += 1
         meter.start()
         result = trainer.step(step)
+        assert result is not None, "the stream does not end"
         measured = meter.stop(result.seconds["time/encode"] + result.seconds["time/rollout"])
         answers = [r for group in result.groups for r in group.responses]
         measured["prompt_ids"] = [g.prompt.ids.tolist() for g in result.groups]

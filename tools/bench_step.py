@@ -35,11 +35,15 @@ DIFFERENCES = (
 class Side:
     """A process that trains one step whenever it is told to."""
 
-    def __init__(self, name: str, workload: Workload) -> None:
+    def __init__(self, name: str, workload: Workload, threads: int) -> None:
         self.name = name
         self.samples: list[dict[str, Any]] = []
         self._process = subprocess.Popen(
-            arguments(name, workload), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            arguments(name, workload),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
         )
         self.about = self._answer()
 
@@ -63,10 +67,12 @@ class Side:
         return answer
 
 
-def measure(workload: Workload, names: Sequence[str], warmup: int, repeats: int) -> list[Side]:
+def measure(
+    workload: Workload, names: Sequence[str], warmup: int, repeats: int, threads: int
+) -> list[Side]:
     """Run the sides in turns, each round in the other order; warm-up steps are not kept."""
     subprocess.run(arguments("build", workload), check=True)
-    sides = [Side(name, workload) for name in names]
+    sides = [Side(name, workload, threads) for name in names]
     for number in range(warmup + repeats):
         for side in sides[:: 1 if number % 2 else -1]:
             sample = side.step()
@@ -156,6 +162,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=1e-5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="cores a side may use; with 1, seconds are the work done, not how well it is shared",
+    )
+    parser.add_argument(
         "--peer-micro-batch", type=int, default=0, help="answers a pass; default: all in one"
     )
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
@@ -180,11 +192,14 @@ def main() -> None:
     )
     before = machine()
     with tempfile.TemporaryDirectory() as folder:
-        sides = measure(replace(workload, folder=folder), names, args.warmup, args.repeats)
+        sides = measure(
+            replace(workload, folder=folder), names, args.warmup, args.repeats, args.threads
+        )
     found = results(sides)
     print(
         f"{args.prompts} prompts x {args.group} answers x {args.new_tokens} tokens, "
-        f"{args.pixels} px, KL {args.kl:g}, {args.dtype} on {sides[0].about['device']}; "
+        f"{args.pixels} px, KL {args.kl:g}, {args.dtype} on {sides[0].about['device']} "
+        f"with {sides[0].about['torch_threads']} thread(s) a side; "
         f"median (min-max) of {args.repeats} steps after {args.warmup} warm-up"
     )
     print(table(found, names))

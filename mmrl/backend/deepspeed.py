@@ -147,6 +147,7 @@ class DeepSpeedBackend:
     def state(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
+        self._link_moments()
         tensors: dict[str, Tensor] = {}
         for index, (name, parameter) in enumerate(self._named.items() if self.updates else ()):
             whole = {
@@ -163,6 +164,7 @@ class DeepSpeedBackend:
     def load_state(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
         self.updates = int(data["updates"])
         self._start_moments()
+        self._link_moments()
         for name, parameter in self._named.items():
             whole = self._whole(parameter)
             self._put(parameter, tensors.get(f"{MASTER}.{name}", whole), None)
@@ -186,8 +188,12 @@ class DeepSpeedBackend:
             step = torch.tensor(float(self.updates)) if torch_own else self.updates
             moments = {key: torch.zeros_like(flat) for key in MOMENTS}
             sharded.optimizer.state[flat] = {"step": step, **moments}
-        if self._stage < 3:
-            sharded._lazy_init_hp_params_optimizer_state()
+
+    def _link_moments(self) -> None:
+        """Tell parameters where their moments are; DeepSpeed does so for its first group only."""
+        if self._stage < 3 and self.updates:
+            self._engine.optimizer._hp_optimizer_states_linked = False
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
     def _whole(self, parameter: nn.Parameter) -> Tensor:
         if self._stage < 3:

@@ -32,6 +32,7 @@ class LocalBackend:
             parameter_groups(self._named.values(), config),
             lr=config.learning_rate,
             betas=config.betas,
+            fused=True,
         )
         self.updates = 0
 

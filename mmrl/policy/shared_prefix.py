@@ -80,8 +80,8 @@ class SharedPrefix:
         )
         outputs = [_flat(sdpa(prompt_q, prompt_k, prompt_v, scale, prompt_mask))]
         if self.responses.numel():
-            keys = torch.cat([prompt_k[self.owner], own_k], dim=2)
-            values = torch.cat([prompt_v[self.owner], own_v], dim=2)
+            keys = torch.cat([prompt_k.index_select(0, self.owner), own_k], dim=2)
+            values = torch.cat([prompt_v.index_select(0, self.owner), own_v], dim=2)
             outputs.append(_flat(sdpa(own_q, keys, values, scale, response_mask)))
         return _unpad(torch.cat(outputs), self.inverse)
 

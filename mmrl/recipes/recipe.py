@@ -98,7 +98,7 @@ class Recipe:
         rates = read_pass_rates(options.difficulty) if options.difficulty else None
         task = load_task(self.about.task, self.params)
         with RecordWriter(out, store, task, self.question, rates) as writer:
-            for position, (split, raw) in enumerate(self.rows(source), 1):
+            for position, (split, raw) in enumerate(self._read(source), 1):
                 writer.write(split, partial(self.convert, raw, source), position)
                 on_record(writer.records.total(), writer.left_out.total())
         records, left_out = writer.records, writer.left_out
@@ -123,6 +123,17 @@ class Recipe:
             **overlap,
             "difficulty": rates.report(records.total()) if rates else None,
         }
+
+    def _read(self, source: Source) -> Rows:
+        """The rows; a file that is damaged or of another form raises UserError."""
+        try:
+            yield from self.rows(source)
+        except (LookupError, TypeError, ValueError, AttributeError, OSError) as error:
+            file = next(reversed(source.used), source.root)
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(
+                f"{file} is not as expected ({reason:.120}): {self.about.layout}"
+            ) from None
 
     def _facts(self, seed: int) -> dict[str, Any]:
         about = self.about

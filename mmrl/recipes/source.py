@@ -85,8 +85,9 @@ class Source:
 
     def column(self, path: Path, name: str) -> Iterator[Any]:
         """One column of a .parquet file; the others, such as pictures, are not read."""
+        self.used[path] = None
         for batch in parquet_batches(path, [name]):
-            yield from batch.column(0).to_pylist()
+            yield from batch.column(name).to_pylist()
 
     def shards(self, *folders: str) -> list[tuple[str, Path]]:
         """(split, file) of the hub's parquet files `SPLIT-00000-of-00001.parquet`, in order."""

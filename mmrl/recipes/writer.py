@@ -71,7 +71,7 @@ class RecordWriter:
                 fields["pass_rate"] = rate
             self._task.sample(Record(id, fields, self._out))
             line = json.dumps(fields, ensure_ascii=False, allow_nan=False)
-        except (LeftOut, ValueError, LookupError, TypeError) as error:
+        except (LeftOut, ValueError, LookupError, TypeError, AttributeError) as error:
             self._store.withdraw(placed)
             self._leave_out(split, id or f"row {position}", error)
             return

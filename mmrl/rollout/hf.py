@@ -19,6 +19,7 @@ from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedPrefix, SharedRow, lay_out
 from mmrl.rollout import plain
 from mmrl.rollout.engine import Sampling
+from mmrl.rollout.threads import decoding_threads
 from mmrl.types import Bools, Floats, Ints, Prompt, Response
 
 
@@ -237,6 +238,13 @@ class Batch:
     def run(self, generator: torch.Generator) -> list[list[Response]]:
         """Prefill once, then decode token by token; finished responses leave the batch."""
         logits, decoding = self._prefill()
+        with decoding_threads(self._policy.model, len(self._owners)):
+            return self._collect(self._decode(logits, decoding, generator))
+
+    def _decode(
+        self, logits: Tensor, decoding: Decoding, generator: torch.Generator
+    ) -> list[tuple[Ints, Ints, Tensor]]:
+        """Per step: which responses were live, the ids they drew, and their log-probs."""
         live = np.arange(len(self._owners))
         starts = torch.tensor([p.next_position for p in self._prompts])[self._owners]
         position = starts.to(logits.device)
@@ -247,7 +255,7 @@ class Batch:
             tokens.append((live, ids, logprobs))
             going = ~np.isin(ids, self._policy.family.end_ids)
             if len(tokens) == self._sampling.max_new_tokens or not going.any():
-                return self._collect(tokens)
+                return tokens
             if not going.all():
                 (rows,) = going.nonzero()
                 kept = torch.from_numpy(rows).to(logits.device)

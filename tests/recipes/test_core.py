@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.text import Text
 
 from mmrl import cli
+from mmrl.data import load_samples
 from mmrl.errors import UserError
 from mmrl.recipes.manifest import verify
 from mmrl.recipes.medium import Medium
+from mmrl.recipes.meter import meter
 from mmrl.recipes.options import Options
 from mmrl.recipes.recipe import About, Recipe
 from mmrl.recipes.source import Source
+from mmrl.tasking import load_task
+from tests.recipes.grading import refuse
 from tests.recipes.media import picture, picture_bytes, write_lines
 
 Row = dict[str, Any]
@@ -221,6 +228,34 @@ def test_a_build_that_stops_leaves_no_manifest(raw: Path, tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"train.jsonl:1: not JSON"):
         RECIPE.build(raw, out)
     assert not (out / "manifest.json").exists()
+
+
+def test_rates_and_key_steps_reach_the_samples_that_algorithms_see(
+    raw: Path, tmp_path: Path
+) -> None:
+    def explain(raw_row: Row, source: Source) -> Mapping[str, Any]:
+        return {**convert(raw_row, source), "key_steps": [["x = 12", "12"]]}
+
+    scores = write_lines(tmp_path / "scores.jsonl", [{"id": "a", "pass_rate": 0.5}])
+    Recipe(about=RECIPE.about, question=("problem",), rows=rows, convert=explain).build(
+        raw, tmp_path / "out", options=Options(difficulty=scores)
+    )
+    task = load_task("counting")
+    samples = load_samples(task, tmp_path / "out" / "train.jsonl", "counting", refuse)
+    assert samples[0].meta["pass_rate"] == 0.5
+    assert samples[0].meta["key_steps"] == (("x = 12", "12"),)
+    assert "pass_rate" not in samples[1].meta
+
+
+def test_the_live_line_counts_and_goes_away() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    with meter("drawn", console) as on_record:
+        on_record(1234, 5)
+    assert "drawn 1,234 records, 5 left out" in Text.from_ansi(console.file.getvalue()).plain
+    quiet = Console(file=io.StringIO(), force_terminal=False)
+    with meter("drawn", quiet) as on_record:
+        on_record(1, 0)
+    assert quiet.file.getvalue() == ""
 
 
 def test_the_output_is_not_the_input(raw: Path) -> None:

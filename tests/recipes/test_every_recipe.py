@@ -72,6 +72,40 @@ def test_every_record_loads_and_its_gold_earns_full_marks(
             assert_full_marks(task, sample)
 
 
+JUNK = (
+    b"",
+    b"junk",
+    b"[]",
+    b"[1]",
+    b"{}",
+    b'[{"id": 1}]',
+    b'{"id": 1}\n',
+    b"\xff\xfe\x00",
+    b"a,b\n1",
+)
+
+
+def test_annotations_of_another_form_are_one_line_and_never_a_crash(
+    built: tuple[str, Path, Expected], capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout, folder, _ = built
+    manifest = json.loads((folder / "out" / "manifest.json").read_text())
+    name = layout.partition("@")[0]
+    for annotation in manifest["annotations"]:
+        file = folder / "raw" / annotation
+        before = file.read_bytes()
+        for junk in JUNK:
+            file.write_bytes(junk)
+            code = cli.main(["data", name, "--in", str(folder / "raw"), "--out", str(folder / "b")])
+            said = capsys.readouterr()
+            if code == 0:  # other files still gave records
+                assert verify(folder / "b") == []
+            else:
+                assert (code, said.err.count("\n")) == (2, 1), said.err
+                assert not (folder / "b" / "manifest.json").exists()
+        file.write_bytes(before)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_folder_without_the_data_is_one_line_and_exit_2(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
