@@ -130,3 +130,14 @@ def test_the_list_names_every_recipe_with_its_task(capsys: pytest.CaptureFixture
         assert about.task in plugins.available("task")
         assert about.task in lines[name] and (about.hub or about.url) in lines[name]
         assert re.match(r"https?://", about.url)
+
+
+def test_the_readme_has_every_recipe_with_its_task_source_and_licence() -> None:
+    module = plugins.load("recipe", "digits")
+    text = (Path(str(module.__file__)).parent / "README.md").read_text(encoding="utf-8")
+    rows = {m[1]: m[0] for m in re.finditer(r"^\| `(\w+)` \|.*$", text, re.MULTILINE)}
+    assert set(rows) == {*NAMES, "digits"}
+    for name in NAMES:
+        about = plugins.load("recipe", name).ABOUT
+        for fact in (about.summary, f"`{about.task}`", about.hub or about.url, about.license):
+            assert fact in rows[name]
