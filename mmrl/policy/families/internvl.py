@@ -16,7 +16,6 @@ DECLARATION = Declaration(
     space="thousand",
     towers=("model.vision_tower", "model.multi_modal_projector"),
     language="model.language_model.layers",
-    vllm=("image", "screenshot", "video"),
 )
 
 

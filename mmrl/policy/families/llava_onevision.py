@@ -21,7 +21,6 @@ DECLARATION = Declaration(
     space="unit",
     towers=("model.vision_tower", "model.multi_modal_projector", "model.image_newline"),
     language="model.language_model.layers",
-    vllm=("image", "screenshot", "video"),
 )
 
 

@@ -15,7 +15,6 @@ DECLARATION = Declaration(
     language="model.layers",
     loader="Qwen2_5OmniThinkerForConditionalGeneration",
     video_sound=True,
-    vllm=("image", "screenshot", "video", "audio"),
     notes="the thinker; vLLM takes it inside a full configuration",
 )
 

@@ -18,7 +18,6 @@ DECLARATION = Declaration(
     space="unit",
     towers=("model.vision_model", "model.connector"),
     language="model.text_model.layers",
-    vllm=("image", "screenshot"),
     notes="its processor needs the package num2words",
 )
 
