@@ -181,7 +181,10 @@ class Run:
         self._reference = self._policy.frozen_copy() if needed else None
         self._critic = self._make_critic()
         self._backend = self._make_backend()
-        self._encoder = SplitEncoder(Encoder(self._policy.family, defaults=config.media), world)
+        self._encoder = SplitEncoder(
+            Encoder(self._policy.family, defaults=config.media, overflow=config.model.overflow),
+            world,
+        )
         self._engine, self._sampler = self._engines()
         self._scorer = SplitScorer(
             Scorer(
