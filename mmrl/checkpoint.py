@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mmrl.backend.backend import Backend
 from mmrl.backend.world import World
+from mmrl.errors import UserError
 from mmrl.policy.policy import Policy
 
 STATE = "state.json"
@@ -38,14 +39,27 @@ class Checkpoint:
 
     def restore(self, backend: Backend) -> Mapping[str, Any]:
         """Load the optimiser's state and return the trainer's."""
-        folder = self.path / "trainer"
-        state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        backend.load_state(Stored(folder, OPTIMIZER), state["backend"])
+        state = self.state()
+        backend.load_state(Stored(self.path / "trainer", OPTIMIZER), state["backend"])
+        return state
+
+    def state(self) -> Mapping[str, Any]:
+        """The trainer's state."""
+        text = (self.path / "trainer" / STATE).read_text(encoding="utf-8")
+        state: dict[str, Any] = json.loads(text)
         return state
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """What `save` was given to keep under a name."""
         return load_file(self.path / "trainer" / f"{name}.safetensors")
+
+
+def at(run: Path, step: int) -> Checkpoint:
+    """The checkpoint of a step; raises UserError where it is gone."""
+    found = Checkpoint(run / "checkpoints" / f"step_{step}", step)
+    if not (found.path / "trainer" / STATE).is_file():
+        raise UserError(f"no whole checkpoint at {found.path}: a phase began with it")
+    return found
 
 
 def latest(run: Path) -> Checkpoint | None:
@@ -84,8 +98,9 @@ def save(
     keep: int,
     world: World | None = None,
     more: Mapping[str, Mapping[str, Tensor]] | None = None,
+    pinned: Collection[int] = (),
 ) -> Path:
-    """Write step N atomically and remove all but the last `keep` checkpoints.
+    """Write step N atomically; all but the last `keep` checkpoints and the `pinned` ones go.
 
     All processes of `world` save; the first writes the model, each its part of the optimiser.
     `more` holds further named tensors, such as a critic's.
@@ -107,7 +122,7 @@ def save(
         text = json.dumps({**state, "step": step, "backend": data})
         (partial / "trainer" / STATE).write_text(text, encoding="utf-8")
     world.gather(None)  # everybody has written
-    return world.once(lambda: _finish(partial, folder / f"step_{step}", keep))
+    return world.once(lambda: _finish(partial, folder / f"step_{step}", keep, pinned))
 
 
 def _start(partial: Path) -> None:
@@ -115,13 +130,14 @@ def _start(partial: Path) -> None:
     (partial / "trainer").mkdir(parents=True)
 
 
-def _finish(partial: Path, final: Path, keep: int) -> Path:
+def _finish(partial: Path, final: Path, keep: int, pinned: Collection[int]) -> Path:
     _sync_tree(partial)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
     _sync(final.parent)
     for old in sorted(_whole(final.parent.parent), key=lambda c: c.step)[:-keep]:
-        shutil.rmtree(old.path)
+        if old.step not in pinned:
+            shutil.rmtree(old.path)
     return final
 
 

@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
     _add_eval(commands)
+    _add_doctor(commands)
     _add_export(commands)
     _add_report(commands)
     _add_data(commands)
@@ -115,6 +116,25 @@ def _eval(arguments: argparse.Namespace) -> None:
         f"({result.unparsable} unparsable, {result.truncated} truncated, "
         f"{result.unscorable} unscorable, {result.unreadable} unreadable)"
     )
+
+
+def _add_doctor(commands: Commands) -> None:
+    parser = commands.add_parser("doctor", help="packages, devices, and whether a run will fit")
+    parser.add_argument("config", type=Path, nargs="?")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="configuration overrides")
+    parser.add_argument("--processes", type=int, default=1, help="how many will share the run")
+    parser.add_argument("--memory-gib", type=float, help="of one process's device; default: here")
+    parser.set_defaults(command=_doctor)
+
+
+def _doctor(arguments: argparse.Namespace) -> None:
+    from mmrl import doctor
+    from mmrl.config import load_config
+
+    print("\n".join([*doctor.packages(), *doctor.devices()]))
+    if arguments.config:
+        config = load_config(arguments.config, arguments.overrides)
+        print("\n".join(doctor.report(config, arguments.processes, arguments.memory_gib)))
 
 
 def _add_export(commands: Commands) -> None:

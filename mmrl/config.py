@@ -169,6 +169,25 @@ class TrainerConfig(Section):
     max_refills: int = Field(10, ge=0, description="extra rollouts an editor may ask for in a step")
 
 
+class PhaseConfig(Section):
+    """A part of a run: sections here stand over the run's own, option by option.
+
+    `data` and an `algorithm` with a name take the place of the run's.
+    """
+
+    name: str = Field("", description="default: its number")
+    keep: tuple[Literal["state", "optimizer", "reference"], ...] = Field(
+        ("state",), description="what it takes over besides the weights"
+    )
+    data: Any = None
+    algorithm: Mapping[str, Any] | None = None
+    media: Mapping[str, Mapping[str, Any]] | None = None
+    rollout: Mapping[str, Any] | None = None
+    optimizer: Mapping[str, Any] | None = None
+    critic: Mapping[str, Any] | None = None
+    trainer: Mapping[str, Any] | None = None
+
+
 class RunConfig(Section):
     """Everything a run is made of; the resolved form is written to the run folder."""
 
@@ -183,6 +202,7 @@ class RunConfig(Section):
     rollout: RolloutConfig = RolloutConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     critic: CriticConfig = CriticConfig()
+    phases: tuple[PhaseConfig, ...] = Field((), description="see `mmrl.phases`")
     trainer: TrainerConfig
 
     @model_validator(mode="before")

@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +32,9 @@ from mmrl.journal import Journal
 from mmrl.learner import Learner
 from mmrl.metrics import MetricsLog, group_metrics, memory_metrics
 from mmrl.packing import default_budget
+from mmrl.phases import Phase, Place, phases_of, place_of
 from mmrl.policy.encoder import Encoder
-from mmrl.policy.policy import load_policy
+from mmrl.policy.policy import Policy, load_policy
 from mmrl.progress import Progress
 from mmrl.quarantine import Quarantine
 from mmrl.report import write_report
@@ -115,6 +116,9 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
 
 def _train(config: RunConfig, world: World, resume: bool, overwrite: bool) -> dict[str, Any]:
     started = time.monotonic()
+    phases = phases_of(config)
+    for phase in phases:  # a mistake in the last phase is told before the first
+        load_algorithm(phase.config)
     world.once(lambda: prepare_folder(config, resume, overwrite))
     found = world.once(lambda: checkpoint.latest(config.run) if resume else None)
     with record_folder(config, world) as folder:
@@ -122,11 +126,19 @@ def _train(config: RunConfig, world: World, resume: bool, overwrite: bool) -> di
         records.rewind(found.step if found else 0)
         console = None if world.first else Console(quiet=True)
         done = found.step if found else 0
-        with Progress(config.trainer.steps, done=done, console=console) as progress:
-            with Run(config, records, progress.say, world) as run:
-                first_step, before = run.start(found)
-                run.trainer.train(first_step, lambda r: run.after_step(r, progress, started))
-                result = run.finish(before, started)
+        place = place_of(found.state(), done, phases) if found else Place()
+        started -= float(found.state()["seconds"]) if found else 0.0
+        with Progress(place.remaining(phases), done=done, console=console) as progress:
+            while True:
+                with Run(phases, place, records, progress.say, world) as run:
+                    first_step, before = run.start(found)
+                    run.trainer.train(first_step, lambda r: run.after_step(r, progress, started))
+                    found = run.end(started)
+                    if place.phase + 1 == len(phases):
+                        result = run.finish(before, started)
+                        break
+                place = place.next(found.step)
+                progress.say(f"phase '{phases[place.phase].name}' begins after step {found.step}")
             recent = records.metrics.recent
             for line in diagnose(recent, max_new_tokens=config.rollout.max_new_tokens):
                 progress.say(line)
@@ -166,19 +178,21 @@ def _has_results(run: Path) -> bool:
 
 
 class Run:
-    """The built parts of one run, closed together."""
+    """The built parts of one phase of a run, closed together."""
 
-    def __init__(self, config: RunConfig, records: Records, say: Say, world: World) -> None:
-        self._config, self._records, self._say = config, records, say
-        self._world = world
+    def __init__(
+        self, phases: Sequence[Phase], place: Place, records: Records, say: Say, world: World
+    ) -> None:
+        self._phase, self._place, self._last = phases[place.phase], place, place.before
+        self._config, self._records, self._say = self._phase.config, records, say
+        self._world, config = world, self._config
         self._algorithm = load_algorithm(config)
         world.once(lambda: [build_missing(data) for data in config.data])
         self.sources = load_sources(config, records.quarantine, say)
         self._policy = load_policy(config.model, seed=config.seed)
         self._budget = config.trainer.tokens_per_micro_batch or default_budget(self._policy.device)
         # The reference is copied before a backend may shard the policy.
-        needed = "reference" in self._algorithm.needs
-        self._reference = self._policy.frozen_copy() if needed else None
+        self._reference = self._load_start(place.reference_start(phases))
         self._critic = self._make_critic()
         self._backend = self._make_backend()
         self._encoder = SplitEncoder(
@@ -196,7 +210,6 @@ class Run:
         )
         trackers = config.trainer.trackers if world.first else ()
         self._trackers = Trackers(trackers, config.run, config.model_dump(mode="json"), say)
-        self._elapsed = 0.0
         self.trainer = self._trainer()
         self._parity = self._make_parity()
 
@@ -215,26 +228,52 @@ class Run:
         if found is None:
             self._check_parity(0)
             return 1, before
-        with self._backend.gathered():
-            self._policy.load_weights(found.path)
-        state = found.restore(self._backend)
-        self.trainer.stream.load_state(state["stream"])
-        self.trainer.state.update(state["algorithm"])
-        if self._critic is not None:
-            self._critic.load_state(found.tensors("critic"), state["critic"])
-        self._elapsed = float(state["seconds"])
+        state, border = found.state(), found.step == self._place.before
+        self._last = found.step
+        if not border or "state" in self._phase.keep:
+            self.trainer.state.update(state["algorithm"])
+        if not border:
+            with self._backend.gathered():
+                self._policy.load_weights(found.path)
+            self.trainer.stream.load_state(state["stream"])
+            if self._critic is not None:
+                self._critic.load_state(found.tensors("critic"), state["critic"])
+            self._say(f"resumed after step {found.step}")
+        if not border or "optimizer" in self._phase.keep:
+            found.restore(self._backend)
+        if border:
+            self._backend.updates = 0  # the schedule is the phase's own
         self._engine.sync()
         self._check_parity(found.step)
-        self._say(f"resumed after step {found.step}")
-        return found.step + 1, before
+        return found.step - self._place.before + 1, before
+
+    def _load_start(self, reference: int) -> Policy | None:
+        """Take over the weights the phase begins with; the frozen reference, if it is needed.
+
+        It is what the policy was after `reference` steps of the run.
+        """
+        run, first = self._config.run, self._place.before
+        needed = "reference" in self._algorithm.needs
+        if needed and reference and self._config.model.lora:
+            raise UserError(
+                f"phase '{self._phase.name}': the reference of adapters is their base; "
+                "say so with keep: [state, reference] in every phase before it and in it"
+            )
+        if needed and reference:
+            self._policy.load_weights(checkpoint.at(run, reference).path)
+        copied = self._policy.frozen_copy() if needed else None
+        if first != reference or (first and not needed):
+            self._policy.load_weights(checkpoint.at(run, first).path)
+        return copied
 
     def after_step(self, result: StepResult, progress: Progress, started: float) -> None:
         """Record a step, show it, and write a checkpoint or evaluate when due."""
-        step, config = result.step, self._config.trainer
+        config, step = self._config.trainer, self._place.before + result.step
         metrics = self._step_metrics(result)
+        self._last = step
         if self._world.first:
-            self._write_down(result)
-        if config.eval_every and step % config.eval_every == 0 and step < config.steps:
+            self._write_down(step, result)
+        if config.eval_every and step % config.eval_every == 0 and result.step < config.steps:
             metrics |= self._held_out_metrics()
         if step == 1 or step % (self._config.rollout.parity_every or step + 1) == 0:
             metrics |= self._check_parity(step)
@@ -242,12 +281,19 @@ class Run:
         self._trackers.log(step, metrics)
         progress.step(step, metrics)
         due = config.checkpoint_every and step % config.checkpoint_every == 0
-        if due or step == config.steps:
+        if due and result.step < config.steps:
             self._checkpoint(step, time.monotonic() - started)
 
-    def _write_down(self, result: StepResult) -> None:
+    def end(self, started: float) -> checkpoint.Checkpoint:
+        """Write the phase's last checkpoint; it may have ended before its steps were used up."""
+        if self._last == self._place.before:
+            raise UserError(f"phase '{self._phase.name}': there was nothing to ask")
+        self._checkpoint(self._last, time.monotonic() - started, ended=True)
+        return checkpoint.at(self._config.run, self._last)
+
+    def _write_down(self, step: int, result: StepResult) -> None:
         """Append what was asked and answered to the run folder."""
-        step, config = result.step, self._config.trainer
+        config = self._config.trainer
         self._records.consumed.append(
             [{"step": step, "ids": [g.prompt.sample.id for g in result.groups]}]
         )
@@ -260,9 +306,9 @@ class Run:
         result = {
             "before": before,
             "after": after,
-            "seconds": round(self._elapsed + time.monotonic() - started, 1),
+            "seconds": round(time.monotonic() - started, 1),
             "seed": self._config.seed,
-            "steps": self._config.trainer.steps,
+            "steps": self._last,
         }
         text = json.dumps(result, indent=1)
         if self._world.first:
@@ -361,6 +407,7 @@ class Run:
             **result.seconds,
             **memory_metrics(),
             **self._records.quarantine.metrics(),
+            **({"phase": self._place.phase + 1.0} if self._phase.name else {}),
             "train/learning_rate": self._backend.learning_rate,
             "train/kl_coefficient": result.kl_coefficient,
             "train/rows": float(len(result.samples)),
@@ -378,18 +425,21 @@ class Run:
             tokens=[[tokenizer.decode([i]) for i in r.ids.tolist()] for r in group.responses],
         )
 
-    def _checkpoint(self, step: int, seconds: float) -> None:
+    def _checkpoint(self, step: int, seconds: float, ended: bool = False) -> None:
         state = {
+            "phases": self._place.to_state(ended=ended),
             "stream": self.trainer.stream.state(),
             "algorithm": self.trainer.state,
-            "seconds": self._elapsed + seconds,
+            "seconds": seconds,
         }
         more = {}
         if self._critic is not None:
             more["critic"], state["critic"] = self._critic.state()
         keep = self._config.trainer.keep_checkpoints
-        run = self._config.run
-        checkpoint.save(run, step, self._policy, self._backend, state, keep, self._world, more)
+        run, pinned = self._config.run, self._place.starts
+        checkpoint.save(
+            run, step, self._policy, self._backend, state, keep, self._world, more, pinned
+        )
 
     def _before(self) -> float | None:
         """The start's held-out metric: from the run folder if it is there, else measured."""
@@ -397,7 +447,9 @@ class Run:
         known = self._world.once(
             lambda: json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
         )
-        return self._evaluate(file.name) if known is None else float(known["metric"])
+        if known is None:
+            return None if self._place.phase else self._evaluate(file.name)
+        return float(known["metric"])
 
     def _evaluate(self, name: str) -> float | None:
         """Evaluate on held-out records, write the file, return the first source's metric."""

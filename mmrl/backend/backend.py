@@ -41,10 +41,8 @@ class Backend(Protocol):
         """
         ...
 
-    @property
-    def updates(self) -> int:
-        """How many steps were made, those before a resume included."""
-        ...
+    updates: int
+    """How many steps were made, those before a resume included."""
 
     @property
     def learning_rate(self) -> float:

@@ -35,7 +35,8 @@ class Line:
 class Chart:
     """A titled chart of lines in one unit; `stacked` fills them on top of each other.
 
-    `low` and `high` are values the y axis must reach; the data may stretch it further.
+    `low` and `high` are values the y axis must reach; the data may stretch it further. `borders`
+    are the steps between which and the next a phase begins.
     """
 
     title: str
@@ -45,6 +46,7 @@ class Chart:
     low: float | None = None
     high: float | None = None
     stacked: bool = False
+    borders: tuple[float, ...] = ()
 
 
 def number(value: float | None) -> str:
@@ -146,15 +148,22 @@ def draw(chart: Chart) -> Markup:
         curves = [smooth(line.points) for line in chart.lines]
         raw = [line.points for line in chart.lines]
     axes = axes_for(chart, raw or curves)
+    borders = [step for step in chart.borders if axes.first <= step <= axes.last]
     label = f"{chart.title}: {', '.join(line.label for line in chart.lines)}"
-    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}{}</svg>').format(
+    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}{}{}</svg>').format(
         int(WIDTH),
         int(HEIGHT),
         label,
         _grid(axes, chart.form),
+        _join(_border(axes.x(step)) for step in borders),
         _areas(axes, curves) if stacked else _lines(axes, raw, curves),
         _spots(axes, chart, curves),
     )
+
+
+def _border(x: float) -> Markup:
+    line = Markup('<path class="border" d="M{} {}V{}"><title>a phase begins</title></path>')
+    return line.format(x, TOP, HEIGHT - BOTTOM)
 
 
 def _stack(curves: Sequence[Points]) -> list[Points]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
@@ -66,12 +67,12 @@ def main_curves(rows: Rows) -> list[Curve]:
         *_charts(rows, "Tokens", "a step", _under(names, "tokens"), number, low=0.0),
         *_memory(rows, names),
     ]
-    return [_curve(chart) for chart in wanted]
+    return [_curve(chart, rows) for chart in wanted]
 
 
 def other_curves(rows: Rows) -> list[Curve]:
     """Draw every metric that `main_curves` does not, one chart each."""
-    shown = {*SHARES, *ENTROPY, *GRADIENT, *KL, "reward/mean", "metric/mean", "step"}
+    shown = {*SHARES, *ENTROPY, *GRADIENT, *KL, "reward/mean", "metric/mean", "step", "phase"}
     prefixes = ("task/", "modality/", "time/", "tokens/", "memory/", "length/", "eval/")
     rest = [
         name
@@ -79,7 +80,7 @@ def other_curves(rows: Rows) -> list[Curve]:
         if name not in shown and not _is_part(name) and not name.startswith(prefixes)
     ]
     found = [chart for name in rest for chart in _charts(rows, name, "", {name: name}, number)]
-    return [_curve(chart) for chart in found if _varies(chart)]
+    return [_curve(chart, rows) for chart in found if _varies(chart)]
 
 
 def _names(rows: Rows) -> list[str]:
@@ -158,7 +159,17 @@ def _time(rows: Rows, names: Sequence[str]) -> list[Chart]:
     return [Chart("Time", hint, tuple(kept), seconds, low=0.0, stacked=True)]
 
 
-def _curve(chart: Chart) -> Curve:
+def borders(rows: Rows) -> tuple[float, ...]:
+    """Where one phase ends and the next begins, on the axis of steps."""
+    return tuple(
+        float(before["step"]) + 0.5
+        for before, after in pairwise(rows)
+        if before.get("phase") != after.get("phase")
+    )
+
+
+def _curve(chart: Chart, rows: Rows) -> Curve:
+    chart = replace(chart, borders=borders(rows))
     legend = tuple(
         (f"c{index}", line.label, chart.form(charts.last(line.points)))
         for index, line in enumerate(chart.lines)

@@ -137,6 +137,7 @@ def _headline(folder: RunFolder) -> Headline:
     facts = {
         "Task": ", ".join(_tasks(config)),
         "Algorithm": _text(_section(config, "algorithm").get("name")),
+        "Phases": ", ".join(_phases(config)),
         "Model": _text(_section(config, "model").get("path")),
         "Steps": _progress(folder),
         "Duration": duration(spent) if spent else "",
@@ -150,7 +151,9 @@ def _headline(folder: RunFolder) -> Headline:
 
 
 def _progress(folder: RunFolder) -> str:
-    planned = finite(_section(folder.config, "trainer").get("steps"))
+    steps = finite(_section(folder.config, "trainer").get("steps"))
+    each = [finite(_section(phase, "trainer").get("steps")) for phase in _listed(folder.config)]
+    planned = sum(own or steps or 0.0 for own in each) if each else steps
     done = folder.metrics[-1]["step"] if folder.metrics else 0
     return f"{done} of {planned:.0f}" if planned else (str(done) if done else "")
 
@@ -167,6 +170,21 @@ def _tasks(config: Mapping[str, Any]) -> Sequence[str]:
     data = config.get("data")
     sources = data if isinstance(data, list) else [data]
     return [_text(source.get("task")) for source in sources if isinstance(source, dict)]
+
+
+def _phases(config: Mapping[str, Any]) -> Sequence[str]:
+    """Name every phase with its algorithm."""
+    own = _text(_section(config, "algorithm").get("name"))
+    return [
+        f"{_text(phase.get('name')) or index} "
+        f"({_text(_section(phase, 'algorithm').get('name')) or own})"
+        for index, phase in enumerate(_listed(config), 1)
+    ]
+
+
+def _listed(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    phases = config.get("phases")
+    return [p for p in phases if isinstance(p, dict)] if isinstance(phases, list) else []
 
 
 def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

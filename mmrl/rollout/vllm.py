@@ -146,6 +146,7 @@ def engine_arguments(
     from mmrl.rollout.vllm_sampling import LOGPROBS_MODE, PROCESSOR
 
     folder = model_folder(model.path)
+    limit = policy.model.config.get_text_config().max_position_embeddings
     on_gpu = policy.device.type == "cuda"
     placed = (
         {"gpu_memory_utilization": SHARE_OF_GPU, "enable_sleep_mode": True}
@@ -157,7 +158,7 @@ def engine_arguments(
         "load_format": "dummy",  # the first sync loads the policy's own
         "dtype": model.dtype,
         "trust_remote_code": model.trust_remote_code,
-        "max_model_len": model.max_prompt_tokens + rollout.max_new_tokens,
+        "max_model_len": min(model.max_prompt_tokens + rollout.max_new_tokens, limit),
         "max_num_seqs": rollout.max_sequences,
         "enable_prefix_caching": True,
         "mm_processor_cache_gb": 0,  # media arrive processed

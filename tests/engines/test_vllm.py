@@ -34,7 +34,7 @@ LENGTH = 8
 GREEDY = Sampling(LENGTH, temperature=0.0)
 SAMPLED = Sampling(LENGTH, temperature=1.3)
 
-MODELS = ("qwen2_5_vl", "qwen2_audio")
+MODELS = ("qwen2_5_vl", "qwen3_vl", "qwen2_audio_30s")
 
 
 class Pair:

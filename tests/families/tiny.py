@@ -218,9 +218,9 @@ OMNI_CHAT = chat(
 )
 
 
-def ears() -> Any:
-    """Spectrograms of 16 bins over chunks of four seconds."""
-    return tf.WhisperFeatureExtractor(feature_size=16, chunk_length=4)
+def ears(seconds: int = 4) -> Any:
+    """Spectrograms of 16 bins over chunks of so many seconds."""
+    return tf.WhisperFeatureExtractor(feature_size=16, chunk_length=seconds)
 
 
 AUDIO_TOWER = {
@@ -305,17 +305,18 @@ def qwen3_omni() -> tuple[Any, Any]:
     return tf.Qwen3OmniMoeThinkerForConditionalGeneration(config), processor
 
 
-def qwen2_audio() -> tuple[Any, Any]:
+def qwen2_audio(seconds: int = 4) -> tuple[Any, Any]:
+    """Sounds are padded to so many seconds; the released model's, and vLLM's, are 30."""
     names = {k: OMNI[k] for k in ("audio_token", "audio_bos_token", "audio_eos_token")}
     tokens = tokenizer(names)
     processor = tf.Qwen2AudioProcessor(
-        feature_extractor=ears(),
+        feature_extractor=ears(seconds),
         tokenizer=tokens,
         chat_template=chat(audio="<|audio_bos|><|AUDIO|><|audio_eos|>\n"),
     )
     config = tf.Qwen2AudioConfig(
         text_config={"model_type": "qwen2", **text_config(tokens)},
-        audio_config=AUDIO_TOWER,
+        audio_config={**AUDIO_TOWER, "max_source_positions": 50 * seconds},
         audio_token_index=tokens.convert_tokens_to_ids("<|AUDIO|>"),
     )
     return tf.Qwen2AudioForConditionalGeneration(config), processor
@@ -586,6 +587,7 @@ TINY = {
     "qwen2_5_omni": Tiny(qwen2_5_omni, "qwen2_5_omni", ("image", "video", "audio", "film")),
     "qwen3_omni": Tiny(qwen3_omni, "qwen3_omni", ("image", "video", "audio", "film")),
     "qwen2_audio": Tiny(qwen2_audio, "qwen2_audio", ("audio",)),
+    "qwen2_audio_30s": Tiny(lambda: qwen2_audio(30), "qwen2_audio", ("audio",)),
     "llava_onevision": Tiny(llava_onevision, "llava_onevision", ("image", "video")),
     "internvl": Tiny(internvl, "internvl", ("image", "video")),
     "gemma3": Tiny(gemma3, "gemma3", ("image",)),

@@ -1,0 +1,119 @@
+"""A run is a list of phases: supervised, then RL; estimates, then regression; RL, then pairs.
+
+    phases:
+      - name: warm-up
+        algorithm: {name: sft}
+        rollout: {engine: targets}
+        trainer: {steps: 200}
+      - name: rl
+        algorithm: {name: stepgrpo}
+        optimizer: {learning_rate: 1.0e-6}
+
+A phase is the run's configuration with its own sections over it. Weights are always carried over,
+through the checkpoint at the border, so that a run that resumes there is the same run. What else
+is kept is named: `state` (what algorithms remember), `optimizer` (its moments), `reference` (the
+frozen policy of the phase before, instead of this phase's start).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmrl.config import PhaseConfig, RunConfig, validate
+from mmrl.errors import UserError
+
+MERGED = ("rollout", "optimizer", "critic", "trainer", "media")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One part of a run: its number from 0, its name and its whole configuration."""
+
+    index: int
+    name: str
+    config: RunConfig
+    keep: frozenset[str] = frozenset()
+
+
+def phases_of(config: RunConfig) -> list[Phase]:
+    """The phases of a run; one that names none is a single phase.
+
+    Raises UserError for a phase whose configuration is not valid.
+    """
+    if not config.phases:
+        return [Phase(0, "", config)]
+    found = []
+    for index, given in enumerate(config.phases):
+        name = given.name or str(index + 1)
+        if not index and given.keep not in ((), ("state",)):
+            raise UserError(f"phase '{name}' is the first: it has nothing to keep")
+        whole = validate(RunConfig, _merged(config, given, index), f"phase '{name}'")
+        found.append(Phase(index, name, whole, frozenset(given.keep)))
+    names = [phase.name for phase in found]
+    if len(set(names)) < len(names):
+        raise UserError(f"two phases have the same name: {', '.join(names)}")
+    return found
+
+
+def _merged(config: RunConfig, given: PhaseConfig, index: int) -> dict[str, Any]:
+    """The run's sections with the phase's over them, and seeds of the phase's own."""
+    values = config.model_dump(exclude={"phases"})
+    own = given.model_dump(exclude={"name", "keep"}, exclude_none=True)
+    for section, changes in own.items():
+        if section in MERGED or (section == "algorithm" and "name" not in changes):
+            values[section] = {**values[section], **changes}
+        else:
+            values[section] = changes
+    # Later phases draw other prompts and answers than the first, from the same seed.
+    values["seed"] = config.seed + 1_000_003 * index
+    return values
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run stands: in the phase `len(starts) - 1`; starts[i] steps came before phase i.
+
+    The steps of a phase that ended early are those it had.
+    """
+
+    starts: tuple[int, ...] = (0,)
+
+    @property
+    def phase(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def before(self) -> int:
+        """Steps of the run before its current phase."""
+        return self.starts[-1]
+
+    def reference_start(self, phases: Sequence[Phase]) -> int:
+        """Steps of the run before the phase whose start is the current phase's reference."""
+        index = self.phase
+        while index and "reference" in phases[index].keep:
+            index -= 1
+        return self.starts[index]
+
+    def next(self, step: int) -> Place:
+        """The place after the current phase, which ended with `step` of the run."""
+        return Place((*self.starts, step))
+
+    def to_state(self, *, ended: bool) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {"starts": list(self.starts), "ended": ended}
+
+    def remaining(self, phases: Sequence[Phase]) -> int:
+        """Steps of the run up to the planned end of its last phase."""
+        return self.before + sum(p.config.trainer.steps for p in phases[self.phase :])
+
+
+def place_of(state: Mapping[str, Any], step: int, phases: Sequence[Phase]) -> Place:
+    """Where a run that stopped with this checkpoint goes on."""
+    known = state.get("phases", {"starts": [0], "ended": False})
+    if len(known["starts"]) > len(phases):
+        raise UserError("the configuration has fewer phases than the run has begun")
+    place = Place(tuple(known["starts"]))
+    over = known["ended"] and place.phase + 1 < len(phases)
+    return place.next(step) if over else place
