@@ -24,10 +24,11 @@ from mmrl import plugins
 from mmrl.algorithms.compose import compose
 from mmrl.config import RunConfig
 from mmrl.errors import UserError
+from mmrl.packing import default_budget
 from mmrl.policy import lora
 from mmrl.policy.family import Declaration
 from mmrl.policy.logprobs import CHUNK_TOKENS
-from mmrl.policy.policy import DTYPES, family_name, model_folder
+from mmrl.policy.policy import DTYPES, default_device, family_name, model_folder
 
 PACKAGES = {
     "torch": "",
@@ -219,7 +220,7 @@ def activations(config: RunConfig, shape: Shape, width: int) -> int:
         + 8 * width * shape.keys
         + 4 * width * shape.inner
     )
-    tokens = config.trainer.tokens_per_micro_batch
+    tokens = config.trainer.tokens_per_micro_batch or default_budget(default_device())
     if not config.model.gradient_checkpointing:
         return tokens * shape.layers * layer
     return tokens * (shape.layers * width * shape.hidden + layer)
