@@ -67,6 +67,7 @@ class ModelConfig(Section):
 
 class RecipeConfig(Section):
     name: str
+    source: Path | None = Field(None, description="folder of the raw data, where it reads any")
     out: Path = Field(description="folder the recipe writes into")
 
 

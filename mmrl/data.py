@@ -55,7 +55,7 @@ def build_missing(source: DataConfig) -> bool:
     """Run the source's recipe if its file is missing; True if it ran."""
     if source.path.exists() or source.recipe is None:
         return False
-    plugins.load("recipe", source.recipe.name).build(None, source.recipe.out)
+    plugins.load("recipe", source.recipe.name).build(source.recipe.source, source.recipe.out)
     return True
 
 

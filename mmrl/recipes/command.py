@@ -19,9 +19,13 @@ _REASONS_SHOWN = 5
 def listing() -> Iterator[str]:
     """A line for each recipe: name, task, licence, and where its raw data are."""
     for name in sorted(plugins.available("recipe")):
-        about = plugins.load("recipe", name).ABOUT
+        try:
+            about = plugins.load("recipe", name).ABOUT
+        except ImportError as error:
+            yield f"{name:22} needs the package {error.name}"
+            continue
         license = shorten(about.license, 28, placeholder=" ...")
-        yield f"{name:22} {about.task:24} {license:28} {about.hub or about.url}"
+        yield f"{name:22} {about.task:24} {license:28} {about.hub or about.url}".rstrip()
 
 
 def describe(name: str) -> str:

@@ -10,6 +10,7 @@ from typing import IO, Any
 from mmrl.errors import UserError
 
 _CHUNK_CHARACTERS = 1 << 16
+_DELIMITERS = frozenset(" \t\r\n,:]}")
 _DECODER = json.JSONDecoder()
 
 
@@ -72,8 +73,8 @@ class _Scanner:
                 if self._ended:
                     raise self._broken(error.msg) from None
             else:
-                # A number at the edge of the buffer may go on behind it.
-                if end < len(self._text) or self._ended:
+                # Cut anywhere, 0.5 reads as 0: a value is whole once a delimiter follows.
+                if self._ended or self._text[end : end + 1] in _DELIMITERS:
                     self._at = end
                     return value
             self._fill(size)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mmrl.errors import UserError
-from mmrl.recipes.cleaning import drop_shared, find_overlap
+from mmrl.recipes.cleaning import OVERLAP, drop_shared, find_overlap
 from mmrl.recipes.difficulty import read_pass_rates
-from mmrl.recipes.manifest import MANIFEST, write_manifest
+from mmrl.recipes.manifest import clear, write_manifest
 from mmrl.recipes.options import Options
 from mmrl.recipes.source import Source
 from mmrl.recipes.store import MediaStore, sha256
@@ -81,47 +81,44 @@ class Recipe:
         out.mkdir(parents=True, exist_ok=True)
         if source.root.resolve() == out.resolve():
             raise UserError("--in and --out are the same folder")
-        (out / MANIFEST).unlink(missing_ok=True)
+        rates = read_pass_rates(options.difficulty) if options.difficulty else None
+        clear(out)
         store = MediaStore(out, copy=options.copy)
-        facts = self._facts(seed) | self._write(source, out, store, options, on_record)
-        write_manifest(out, facts, store.hashes)
+        task = load_task(about.task, self.params)
+        with RecordWriter(out, store, task, self.question, rates) as writer:
+            self._write_rows(writer, source, on_record)
+        facts = self._facts(seed) | self._clean(writer, source, out, store, options)
+        facts["difficulty"] = rates.report(writer.records.total()) if rates else None
+        write_manifest(out, facts, [*writer.files, OVERLAP], store.hashes)
         return facts
 
-    def _write(
-        self,
-        source: Source,
-        out: Path,
-        store: MediaStore,
-        options: Options,
-        on_record: OnRecord,
-    ) -> dict[str, Any]:
-        rates = read_pass_rates(options.difficulty) if options.difficulty else None
-        task = load_task(self.about.task, self.params)
-        with RecordWriter(out, store, task, self.question, rates) as writer:
-            for position, (split, raw) in enumerate(self._read(source), 1):
-                writer.write(split, partial(self.convert, raw, source), position)
-                on_record(writer.records.total(), writer.left_out.total())
-        records, left_out = writer.records, writer.left_out
-        if not records:
-            common = left_out.most_common(1)
+    def _write_rows(self, writer: RecordWriter, source: Source, on_record: OnRecord) -> None:
+        for position, (split, raw) in enumerate(self._read(source), 1):
+            writer.write(split, partial(self.convert, raw, source), position)
+            on_record(writer.records.total(), writer.left_out.total())
+        if not writer.records:
+            common = writer.left_out.most_common(1)
             why = f"{common[0][1]} rows: {common[0][0]}" if common else "no rows"
             raise source.missing(f"usable record ({why})")
+
+    def _clean(
+        self, writer: RecordWriter, source: Source, out: Path, store: MediaStore, options: Options
+    ) -> dict[str, Any]:
+        """Look for overlap, drop what is to be dropped, and say what became of every row."""
+        records, left_out = writer.records.copy(), writer.left_out.copy()
         overlap = find_overlap(out, writer.index, options.against)
         if options.drop != "none":
-            for split, reasons in drop_shared(
-                out, writer.index, self.training, options.drop, store
-            ).items():
+            dropped = drop_shared(out, writer.index, self.training, options.drop, store)
+            for split, reasons in dropped.items():
                 records[split] -= reasons.total()
                 left_out += reasons
+        used = {p.relative_to(source.root).as_posix(): sha256(p) for p in source.used}
         return {
-            "annotations": {
-                path.relative_to(source.root).as_posix(): sha256(path) for path in source.used
-            },
+            "annotations": used,
             "records": dict(records),
             "left_out": dict(left_out.most_common()),
             "skipped": dict(source.skipped.most_common()),
             **overlap,
-            "difficulty": rates.report(records.total()) if rates else None,
         }
 
     def _read(self, source: Source) -> Rows:

@@ -42,7 +42,7 @@ class RecordWriter:
         self._out, self._store, self._task = out, store, task
         self._question, self._rates = question, rates
         self._ids: dict[str, set[str]] = {}
-        self._files: dict[str, IO[str]] = {}
+        self.files: dict[str, IO[str]] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -114,7 +114,7 @@ class RecordWriter:
         print(json.dumps(row, ensure_ascii=False), file=self._file(LEFT_OUT))
 
     def _file(self, name: str) -> IO[str]:
-        if name not in self._files:
+        if name not in self.files:
             file = (self._out / name).open("w", encoding="utf-8")
-            self._files[name] = self._stack.enter_context(file)
-        return self._files[name]
+            self.files[name] = self._stack.enter_context(file)
+        return self.files[name]

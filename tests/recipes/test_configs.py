@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from mmrl import plugins
-from mmrl.config import load_config
+from mmrl.config import DataConfig, RecipeConfig, load_config
+from mmrl.data import build_missing
 from mmrl.tasking import load_task, resolve_weights
+from tests.recipes.raw import LAYOUTS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-_MADE_BY = re.compile(r"mmrl data (\w+) --in RAW --out (\S+)")
 
 
 @pytest.mark.parametrize(
@@ -20,13 +20,23 @@ _MADE_BY = re.compile(r"mmrl data (\w+) --in RAW --out (\S+)")
 )
 def test_configurations_load_and_fit_their_recipe(path: Path) -> None:
     config = load_config(path)
-    outs = {out: name for name, out in _MADE_BY.findall(path.read_text())}
-    made = [source.recipe.out for source in config.data if source.recipe is not None]
+    made = {s.recipe.out: s.recipe.name for s in config.data if s.recipe is not None}
     for source in config.data:
-        task = load_task(source.task, source.params)
-        resolve_weights(task, source.weights)
-        if any(source.path.is_relative_to(out) for out in made):
-            continue
-        name = outs[str(source.path.parent)]
-        assert plugins.load("recipe", name).ABOUT.task == source.task
-        assert source.path.suffix == ".jsonl"
+        resolve_weights(load_task(source.task, source.params), source.weights)
+        for records in filter(None, (source.path, source.eval_path)):
+            (name,) = {made[out] for out in made if records.is_relative_to(out)}
+            assert source.task in plugins.load("recipe", name).ABOUT.task.split(", ")
+            assert records.suffix == ".jsonl"
+
+
+def test_a_missing_file_is_made_by_its_recipe_out_of_the_raw_folder(tmp_path: Path) -> None:
+    LAYOUTS["geometry3k"](tmp_path / "raw")
+    out = tmp_path / "out"
+    source = DataConfig(
+        task="geometry3k",
+        path=out / "train.jsonl",
+        recipe=RecipeConfig(name="geometry3k", source=tmp_path / "raw", out=out),
+    )
+    assert build_missing(source)
+    assert source.path.is_file()
+    assert not build_missing(source)

@@ -221,6 +221,21 @@ def test_the_manifest_shows_changed_and_missing_files(raw: Path, tmp_path: Path)
         verify(out)
 
 
+def test_a_second_build_leaves_nothing_of_the_first(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    RECIPE.build(raw, out)
+    (raw / "train.jsonl").unlink()
+    RECIPE.build(raw, out)
+    left = {p.relative_to(out).as_posix() for p in out.rglob("*") if not p.is_dir()}
+    assert left == {
+        "test.jsonl", "left_out.jsonl", "overlap.jsonl", "fingerprints.jsonl", "manifest.json",
+        "images/2.png", "images/3.png", "images/4.png",
+    }  # fmt: skip
+    (out / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match="no manifest of a recipe"):
+        RECIPE.build(raw, out)
+
+
 def test_a_build_that_stops_leaves_no_manifest(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     RECIPE.build(raw, out)

@@ -47,6 +47,14 @@ def test_arrays_and_objects_stream_as_json_reads_them(
     assert dict(json_stream.members(path)) == keyed
 
 
+@pytest.mark.parametrize("number", ["0.0625", "-1.5e-10", "1E+5", "12345678901", "0"])
+def test_numbers_across_the_edge_of_a_buffer_are_whole(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "numbers.json"
+    for blanks in range(8):
+        path.write_text("[" + " " * blanks + number + "]")
+        assert list(json_stream.array(path)) == [json.loads(number)]
+
+
 @pytest.mark.parametrize(
     "text", ["", "[", "[1", "[1,", "[1 2]", '{"a"}', '{"a": 1', "{1: 2}", "nonsense", "[1,]x"]
 )
