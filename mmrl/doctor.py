@@ -28,7 +28,7 @@ from mmrl.packing import default_budget
 from mmrl.policy import lora
 from mmrl.policy.family import Declaration
 from mmrl.policy.logprobs import CHUNK_TOKENS
-from mmrl.policy.policy import DTYPES, default_device, family_name, model_folder
+from mmrl.policy.policy import DTYPES, family_name, model_folder
 
 PACKAGES = {
     "torch": "",
@@ -70,7 +70,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes of one process by stage; `update` and `rollout` come and go, the rest stays."""
+    """Bytes of one process. Weights, reference and optimiser stay; the rest comes and goes.
+
+    `gathered` are the weights that a sharded run makes whole to roll out, to sync and to save.
+    """
 
     weights: int
     reference: int
@@ -79,6 +82,7 @@ class Plan:
     activations: int
     logits: int
     cache: int
+    gathered: int
 
     @property
     def stays(self) -> int:
@@ -87,7 +91,8 @@ class Plan:
     @property
     def peak(self) -> int:
         """The larger of the two stages that alternate, on top of what stays."""
-        return self.stays + max(self.gradients + self.activations + self.logits, self.cache)
+        update = self.gradients + self.activations + self.logits
+        return self.stays + max(update, self.cache + self.gathered)
 
 
 def packages() -> list[str]:
@@ -165,10 +170,9 @@ def _adapter_parameters(model: Any, declaration: Declaration, config: RunConfig)
     )
     fused = lora.fused_targets(model, declaration, wanted)
     weights = [p for n, p in model.named_parameters() if any(n.endswith(f) for f in fused)]
-    return wanted.rank * (
-        sum(linear.in_features + linear.out_features for linear in linears)
-        + sum(p.shape[0] * (p.shape[1] + p.shape[2]) for p in weights)
-    )
+    sides = sum(linear.in_features + linear.out_features for linear in linears)
+    sides += sum(p.shape[0] * (p.shape[1] + p.shape[2]) for p in weights)
+    return wanted.rank * int(sides)
 
 
 def plan(config: RunConfig, shape: Shape, processes: int) -> Plan:
@@ -197,6 +201,7 @@ def plan(config: RunConfig, shape: Shape, processes: int) -> Plan:
         # Logits, scaled, their log-softmax, its exponential and a gradient, in float32.
         logits=5 * 4 * CHUNK_TOKENS * shape.vocabulary,
         cache=_cache(config, shape, width),
+        gathered=int(shape.parameters * held) if stage == 3 else 0,
     )
 
 
@@ -220,7 +225,8 @@ def activations(config: RunConfig, shape: Shape, width: int) -> int:
         + 8 * width * shape.keys
         + 4 * width * shape.inner
     )
-    tokens = config.trainer.tokens_per_micro_batch or default_budget(default_device())
+    device = torch.device("cuda" if config.model.dtype != "float32" else "cpu")
+    tokens = config.trainer.tokens_per_micro_batch or default_budget(device)
     if not config.model.gradient_checkpointing:
         return tokens * shape.layers * layer
     return tokens * (shape.layers * width * shape.hidden + layer)
@@ -244,6 +250,7 @@ def advice(config: RunConfig, found: Plan) -> str:
         "activations": found.activations,
         "optimizer": found.optimizer + found.gradients,
         "weights": found.weights + found.reference,
+        "gathered": found.gathered,
     }
     largest = max(sizes, key=lambda part: sizes[part])
     if largest == "cache":
@@ -252,6 +259,10 @@ def advice(config: RunConfig, found: Plan) -> str:
         if not config.model.gradient_checkpointing:
             return "set model.gradient_checkpointing=true, or lower trainer.tokens_per_micro_batch"
         return "lower trainer.tokens_per_micro_batch"
+    if largest == "gathered":
+        return (
+            "the whole weights must fit beside the rest once: take a larger device, or zero2.json"
+        )
     if config.model.lora is None:
         return "set model.lora, or trainer.backend=deepspeed with zero3.json on more processes"
     return "set model.lora.quantize=nf4, or trainer.backend=deepspeed with zero3.json"

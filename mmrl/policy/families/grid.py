@@ -129,7 +129,8 @@ class GridTower:
     def deepstack(self, media: Encoded, features: Sequence[Tensor]) -> dict[str, Any]:
         """Features for the deeper layers, the way the model takes precomputed tower outputs."""
         width = features[0].shape[-1]
-        hidden = self._owner.get_input_embeddings().weight.shape[-1]
+        # From the configuration: reading a sharded weight would gather it, on this process alone.
+        hidden = self._owner.config.get_text_config().hidden_size
         if width == hidden:
             return {}
         outputs: dict[str, Any] = {}

@@ -1,0 +1,163 @@
+"""Sharded steps equal the step of one process; a lost process ends the run and resume is exact."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mmrl.journal import Journal
+from tests.engines.steps import CONFIGS, MODELS
+from tests.runs import make_digits, run_config, write_config
+
+pytest.importorskip("deepspeed")
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(1800)]
+
+ROOT = Path(__file__).parent.parent.parent
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "DS_ACCELERATOR": "cpu",
+    # ninja, which builds DeepSpeed's extension, stands beside the interpreter.
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+
+every_model = pytest.mark.parametrize("model", MODELS)
+every_backend = pytest.mark.parametrize("stage", [0, 1, 2, 3])
+
+
+def launch(processes: int, *arguments: str) -> None:
+    module = ["-m", "tests.engines.steps", *arguments]
+    command = [*TORCHRUN, str(processes), *module] if processes > 1 else [sys.executable, *module]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """First steps by one, two and four processes; second ones after two by one and by four."""
+    folder = tmp_path_factory.mktemp("steps")
+    launch(1, str(folder), "first", "-")
+    launch(2, str(folder), "first", "-")
+    launch(4, str(folder), "first", "-")
+    launch(1, str(folder), "second", "1")
+    launch(1, str(folder), "second", "2")
+    launch(4, str(folder), "second", "2")
+    return folder
+
+
+def assert_same_step(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    """Gradients (the first moment is one, clipped), moments and numbers within 1e-5."""
+    _loss, kl, entropy, grad_norm, tokens = found["stats"].tolist()
+    assert grad_norm > 0 and kl >= 0 and entropy > 0 and tokens == 46
+    torch.testing.assert_close(found["stats"], wanted["stats"], rtol=1e-5, atol=1e-7)
+    names = [key for key in wanted if key.startswith(("exp_avg.", "exp_avg_sq.", "weight."))]
+    largest = max(float(wanted[key].norm()) for key in names if key.startswith("exp_avg."))
+    for key in names:
+        difference = float((found[key] - wanted[key]).norm())
+        size = float(wanted[key].norm())
+        # Adam divides by the gradient's size: where that is rounding, so is the weight's step.
+        floor = 1e-6 * largest if key.startswith("exp_avg") else 1e-3 * size + 1e-6
+        assert difference <= max(1e-5 * size, floor), (key, difference, size)
+
+
+def dump(steps: Path, processes: int, model: str, stage: int, budget: str, file: str) -> Path:
+    return steps / f"{processes}-{model}-{stage}-{budget}" / f"{file}.safetensors"
+
+
+@every_model
+@every_backend
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("budget", ["whole", "pieces"])
+def test_a_step_of_many_processes_is_that_of_one(
+    steps: Path, model: str, stage: int, processes: int, budget: str
+) -> None:
+    found = load_file(dump(steps, processes, model, stage, budget, f"first-{processes}"))
+    wanted = load_file(dump(steps, 1, model, 0, "whole", "first-1"))
+    assert {k for k in wanted if not k.startswith("step.")} <= found.keys()
+    assert_same_step(found, wanted)
+
+
+@every_model
+@every_backend
+@pytest.mark.parametrize("processes", [1, 4])
+def test_a_checkpoint_of_two_processes_goes_on_with_one_and_with_four(
+    steps: Path, model: str, stage: int, processes: int
+) -> None:
+    found = load_file(dump(steps, 2, model, stage, "whole", f"second-{processes}"))
+    wanted = load_file(dump(steps, 1, model, 0, "whole", "second-1"))
+    assert_same_step(found, wanted)
+
+
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    make_digits(folder / "digits", train=24, test=4)
+    return folder
+
+
+def run_command(runs: Path, name: str, stage: int, *flags: str) -> list[str]:
+    backend = {"backend": "deepspeed", "deepspeed": str(CONFIGS / f"zero{stage}.json")}
+    config = run_config(
+        runs / name,
+        runs / "digits",
+        algorithm={"kl_coefficient": 0.02},
+        trainer={
+            "steps": STEPS,
+            "prompts_per_step": 3,
+            "checkpoint_every": 2,
+            **(backend if stage else {}),
+        },
+    )
+    file = write_config(runs / f"{name}.yaml", config)
+    return [*TORCHRUN, "2", "-m", "mmrl.cli", "train", str(file), *flags]
+
+
+def children(launcher: int) -> list[int]:
+    """The processes of a run, by rank (they are started in that order)."""
+    tasks = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    return sorted(map(int, tasks))
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_a_killed_process_ends_the_run_and_resume_is_exact(runs: Path, stage: int) -> None:
+    name, whole = f"killed{stage}", f"whole{stage}"
+    done = subprocess.run(run_command(runs, whole, stage), cwd=ROOT, env=ENVIRONMENT)
+    assert done.returncode == 0
+
+    with (runs / f"{name}.log").open("w") as log:
+        process = subprocess.Popen(
+            run_command(runs, name, stage), cwd=ROOT, env=ENVIRONMENT, stderr=log, stdout=log
+        )
+        while (
+            process.poll() is None and len(list(Journal(runs / name / "metrics.jsonl").rows())) < 3
+        ):
+            time.sleep(0.05)
+        ranks = children(process.pid)
+        os.kill(ranks[1], signal.SIGKILL)
+        started = time.monotonic()
+        assert process.wait(timeout=60) != 0
+        assert time.monotonic() - started < 60
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
+    said = (runs / f"{name}.log").read_text()
+    assert "Signal 9 (SIGKILL)" in said
+
+    command = run_command(runs, name, stage, "--resume")
+    assert subprocess.run(command, cwd=ROOT, env=ENVIRONMENT).returncode == 0
+    final = [
+        load_file(runs / n / "checkpoints" / f"step_{STEPS}" / "model.safetensors")
+        for n in (name, whole)
+    ]
+    assert all(torch.equal(final[0][key], final[1][key]) for key in final[1])
