@@ -45,6 +45,10 @@ class ModelConfig(Section):
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
     max_prompt_tokens: int = Field(4096, gt=0)
+    overflow: Literal["quarantine", "shrink", "fail"] = Field(
+        "quarantine",
+        description="of a longer prompt; shrink: its pictures and videos are seen smaller",
+    )
     min_pixels: int | None = Field(None, gt=0, description="lower pixel budget of an image")
     max_pixels: int | None = Field(None, gt=0, description="upper pixel budget of an image")
     min_video_pixels: int | None = Field(None, gt=0, description="lower pixel budget of a video")

@@ -1,4 +1,4 @@
-"""The two ways a run ends early, told apart from bugs."""
+"""A user's mistakes and unusable data, told apart from bugs."""
 
 
 class UserError(Exception):
@@ -7,3 +7,14 @@ class UserError(Exception):
 
 class MediaError(Exception):
     """A medium that cannot be read or does not fit; its sample is quarantined with the reason."""
+
+
+class PromptTooLong(MediaError):
+    """A prompt of `tokens` tokens where `limit` are allowed."""
+
+    def __init__(self, tokens: int, limit: int) -> None:
+        super().__init__(
+            f"prompt of {tokens} tokens is over model.max_prompt_tokens={limit}: lower the pixel "
+            "or frame budget, raise the limit, or set model.overflow: shrink"
+        )
+        self.tokens, self.limit = tokens, limit

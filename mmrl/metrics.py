@@ -43,6 +43,7 @@ def group_metrics(groups: Sequence[Group]) -> Metrics:
         **_shares(groups, scores),
         **_counts(groups),
         "media/without": float(sum(_lacks_media(group) for group in groups)),
+        "media/shrunk": float(sum(group.prompt.shrunk for group in groups)),
     }
 
 

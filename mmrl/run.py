@@ -195,7 +195,10 @@ class Run:
         self._reference = self._load_start(place.reference_start(phases))
         self._critic = self._make_critic()
         self._backend = self._make_backend()
-        self._encoder = SplitEncoder(Encoder(self._policy.family, defaults=config.media), world)
+        self._encoder = SplitEncoder(
+            Encoder(self._policy.family, defaults=config.media, overflow=config.model.overflow),
+            world,
+        )
         self._engine, self._sampler = self._engines()
         self._scorer = SplitScorer(
             Scorer(

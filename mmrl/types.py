@@ -203,6 +203,7 @@ class Prompt:
     sample's parts, `placed` in the order of the placeholders (some templates put images first).
     `space` is the coordinate convention the model family answers in. `home` is the rank of the
     process that holds the media's tensors: elsewhere, media are known by their frames alone.
+    `shrunk`: its media are seen smaller than configured, to fit the token limit.
     """
 
     sample: Sample
@@ -216,6 +217,7 @@ class Prompt:
     blocks_slide_only: bool = False
     order: tuple[int, ...] | None = None
     home: int = 0
+    shrunk: bool = False
 
     @property
     def placed(self) -> tuple[EncodedMedium, ...]:

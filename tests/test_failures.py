@@ -146,8 +146,8 @@ def test_a_policy_that_wants_placeholders_trains_on(
 
     load: Callable[..., Policy] = run_module.load_policy
 
-    def bent(*args: Any) -> Policy:
-        policy = load(*args)
+    def bent(*args: Any, **options: Any) -> Policy:
+        policy = load(*args, **options)
         want_placeholders(policy)
         return policy
 

@@ -6,18 +6,22 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol, TypeAlias
+from dataclasses import replace
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from mmrl import plugins
-from mmrl.errors import MediaError
+from mmrl.errors import MediaError, PromptTooLong, UserError
 from mmrl.modalities import options as opts
 from mmrl.policy.family import Family
+from mmrl.policy.overflow import shrunk
 from mmrl.types import EncodedMedium, Media, MediaRef, Prompt, Sample
 
 MAX_KEPT_MEDIA = 512
+MAX_SHRINKS = 4
 
+Overflow: TypeAlias = Literal["quarantine", "shrink", "fail"]
 Encoded: TypeAlias = "list[Prompt] | MediaError"
 
 
@@ -48,7 +52,8 @@ class Encodes(Protocol):
 class Encoder:
     """Encodes samples; keeps the most recently used media so that variants and epochs share.
 
-    `defaults` are options by modality, under those of each reference. `prefetch` starts decoding
+    `defaults` are options by modality, under those of each reference; `overflow` says what becomes
+    of a prompt over the family's token limit. `prefetch` starts decoding
     ahead of need in worker threads; its media count towards what is kept, so that memory stays
     bounded however far ahead is asked for.
     """
@@ -59,8 +64,9 @@ class Encoder:
         max_kept: int = MAX_KEPT_MEDIA,
         defaults: Mapping[str, Mapping[str, Any]] | None = None,
         workers: int = 2,
+        overflow: Overflow = "quarantine",
     ) -> None:
-        self._family = family
+        self._family, self._overflow = family, overflow
         self._max_kept = max_kept
         self._defaults = dict(defaults or {})
         for kind, values in self._defaults.items():
@@ -72,9 +78,23 @@ class Encoder:
     def prompt(self, sample: Sample) -> Prompt:
         """Both views of a sample; raises MediaError with the reason if a medium is unusable.
 
-        Placeholders equal features for every medium, or the sample never reaches a forward pass.
+        A prompt over the token limit shrinks, raises PromptTooLong, or ends the run, as the
+        overflow policy says; media are never cut short.
         """
-        media = [self._encoded(part) for part in sample.parts if isinstance(part, MediaRef)]
+        for attempt in range(MAX_SHRINKS):
+            media = [self._encoded(part) for part in sample.parts if isinstance(part, MediaRef)]
+            try:
+                return replace(self._prompt(sample, media), shrunk=attempt > 0)
+            except PromptTooLong as error:
+                if self._overflow == "fail":
+                    raise UserError(f"sample {sample.id}: {error}") from error
+                if self._overflow == "quarantine" or attempt == MAX_SHRINKS - 1:
+                    raise
+                sample = shrunk(sample, media, error)
+        raise AssertionError("unreachable")
+
+    def _prompt(self, sample: Sample, media: Sequence[EncodedMedium]) -> Prompt:
+        """Placeholders equal features, or the sample never reaches a forward pass."""
         prompt = self._family.encode(sample, media)
         placeholders = int(np.isin(prompt.ids, self._family.placeholder_ids).sum())
         features = sum(medium.num_tokens for medium in prompt.media)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmrl.errors import MediaError, UserError
+from mmrl.errors import MediaError, PromptTooLong, UserError
 from mmrl.policy import encoder as module
 from mmrl.policy.encoder import Encoder
+from mmrl.policy.family import Limits
 from mmrl.policy.policy import Policy
 from mmrl.types import Media, MediaRef, Sample, Text
 from tests.conftest import noise_image
@@ -94,3 +95,42 @@ def test_many_threads_agree(policy: Policy, ask: Asker) -> None:
     made.prefetch(samples)
     found = [made.prompt(sample).ids.tolist() for sample in samples]
     assert found == [Encoder(policy.family).prompt(sample).ids.tolist() for sample in samples]
+
+
+def limited(policy: Policy, tokens: int, overflow: module.Overflow) -> Encoder:
+    """An encoder whose prompts may have at most so many tokens."""
+    policy.family.limits = Limits(max_prompt_tokens=tokens)  # type: ignore[attr-defined]
+    return Encoder(policy.family, overflow=overflow)
+
+
+def test_a_long_prompt_shrinks_its_pictures_and_nothing_else(policy: Policy, ask: Asker) -> None:
+    sample = ask((140, 140, 0), "How many?", (140, 84, 1))
+    whole = Encoder(policy.family).prompt(sample)
+    limit = len(whole.ids) - 15
+    prompt = limited(policy, limit, "shrink").prompt(sample)
+    assert len(prompt.ids) <= limit and prompt.shrunk and not whole.shrunk
+    assert len(prompt.compact_ids) == len(whole.compact_ids), "text and number of pictures stay"
+    for small, large in zip(prompt.frames, whole.frames, strict=True):
+        assert small.processed_size < large.processed_size
+        corner = (float(small.processed_size[0]), float(small.processed_size[1]))
+        assert small.to_source(*corner, "processed_pixels") == pytest.approx(small.source_size)
+    fitting = limited(policy, len(whole.ids), "shrink").prompt(sample)
+    assert fitting.ids.tolist() == whole.ids.tolist() and not fitting.shrunk
+
+
+def test_what_cannot_shrink_enough_is_refused(policy: Policy, ask: Asker) -> None:
+    text = ask("How many? " * 20)
+    words = len(Encoder(policy.family).prompt(text).ids)
+    with pytest.raises(PromptTooLong, match=f"prompt of {words} tokens is over"):
+        limited(policy, words - 1, "shrink").prompt(text)
+    picture = ask((140, 140, 0), "How many?")
+    least = len(Encoder(policy.family).prompt(ask((56, 56, 0), "How many?")).ids)
+    with pytest.raises(PromptTooLong):
+        limited(policy, least - 1, "shrink").prompt(picture)
+
+
+def test_overflow_is_refused_or_ends_the_run_where_wished(policy: Policy, ask: Asker) -> None:
+    with pytest.raises(PromptTooLong, match=r"model\.max_prompt_tokens=9"):
+        limited(policy, 9, "quarantine").prompt(ask((140, 140, 0)))
+    with pytest.raises(UserError, match=r"sample s: prompt of \d+ tokens is over"):
+        limited(policy, 9, "fail").prompt(ask((140, 140, 0)))

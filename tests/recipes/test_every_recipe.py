@@ -138,7 +138,7 @@ def test_the_readme_has_every_recipe_with_its_task_source_and_licence() -> None:
     module = plugins.load("recipe", "digits")
     text = (Path(str(module.__file__)).parent / "README.md").read_text(encoding="utf-8")
     rows = {m[1]: m[0] for m in re.finditer(r"^\| `(\w+)` \|.*$", text, re.MULTILINE)}
-    assert set(rows) == set(RECIPES)
+    assert set(rows) >= set(RECIPES)
     for name in NAMES:
         about = plugins.load("recipe", name).ABOUT
         for fact in (about.summary, f"`{about.task}`", about.hub or about.url, about.license):

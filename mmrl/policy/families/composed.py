@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mmrl.errors import MediaError
+from mmrl.errors import MediaError, PromptTooLong
 from mmrl.modalities import sound
 from mmrl.policy.families import chat
 from mmrl.policy.families.splice import splice
@@ -151,11 +151,7 @@ class Composed:
         compact: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
         ids = np.array(tokenizer(expanded, add_special_tokens=False)["input_ids"], dtype=np.int64)
         if len(ids) > self.limits.max_prompt_tokens:
-            raise MediaError(
-                f"prompt of {len(ids)} tokens is over model.max_prompt_tokens="
-                f"{self.limits.max_prompt_tokens}: lower the pixel or frame budget, or raise "
-                "the limit"
-            )
+            raise PromptTooLong(len(ids), self.limits.max_prompt_tokens)
         positions = self.positions(ids, [media[i] for i in order])
         return Prompt(
             sample=sample,
