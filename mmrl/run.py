@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from mmrl import checkpoint
-from mmrl.algorithm import Algorithm, Context, Need
+from mmrl.algorithm import NEEDS, Algorithm, Context, Need
 from mmrl.algorithms.compose import compose, require
 from mmrl.backend.backend import Backend
 from mmrl.backend.local import LocalBackend
@@ -59,6 +59,9 @@ PROVIDED: frozenset[Need] = frozenset(
     {"reference", "entropy", "self_certainty", "values", "greedy", "gradient_norms"}
 )
 """What a run provides to algorithms besides what their data do."""
+
+ONE_PROCESS: frozenset[Need] = frozenset({"entropy", "self_certainty", "values", "gradient_norms"})
+"""What is measured on every sample, and so where all media are."""
 
 Say = Callable[[str], None]
 
@@ -318,6 +321,12 @@ class Run:
     def _make_backend(self) -> Backend:
         updates, config = self._algorithm.updates, self._config
         total = config.trainer.steps * updates.passes * updates.mini_batches
+        alone = sorted(self._algorithm.needs & ONE_PROCESS)
+        if alone and (self._world.size > 1 or config.trainer.backend != "local"):
+            raise UserError(
+                f"algorithm '{config.algorithm_name}' needs {NEEDS[alone[0]]}: run it in one "
+                "process with trainer.backend=local"
+            )
         if config.trainer.backend == "local":
             return LocalBackend(self._policy.model, config.optimizer, total, self._world)
         from mmrl.backend.deepspeed import DeepSpeedBackend

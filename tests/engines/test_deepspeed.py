@@ -56,18 +56,21 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_same_step(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """Gradients (the first moment is one, clipped), moments and numbers within 1e-5."""
+    """Gradients (the first moment is one, clipped), moments and numbers within 1e-5 (2e-5)."""
     _loss, kl, entropy, grad_norm, tokens = found["stats"].tolist()
     assert grad_norm > 0 and kl >= 0 and entropy > 0 and tokens == 46
     torch.testing.assert_close(found["stats"], wanted["stats"], rtol=1e-5, atol=1e-7)
     names = [key for key in wanted if key.startswith(("exp_avg.", "exp_avg_sq.", "weight."))]
-    largest = max(float(wanted[key].norm()) for key in names if key.startswith("exp_avg."))
-    for key in names:
-        difference = float((found[key] - wanted[key]).norm())
-        size = float(wanted[key].norm())
-        # Adam divides by the gradient's size: where that is rounding, so is the weight's step.
-        floor = 1e-6 * largest if key.startswith("exp_avg") else 1e-3 * size + 1e-6
-        assert difference <= max(1e-5 * size, floor), (key, difference, size)
+    for kind in ("exp_avg.", "exp_avg_sq.", "weight."):
+        keys = [key for key in names if key.startswith(kind)]
+        largest = max(float(wanted[key].norm()) for key in keys)
+        for key in keys:
+            difference = float((found[key] - wanted[key]).norm())
+            size = float(wanted[key].norm())
+            # A gradient that is rounding alone (a key's bias) is compared with the largest one;
+            # Adam divides it by its size, so that its weight's step is rounding too.
+            floor = 1e-3 * size + 1e-4 if kind == "weight." else 1e-6 * largest
+            assert difference <= max(2e-5 * size, floor), (key, difference, size)
 
 
 def dump(steps: Path, processes: int, model: str, stage: int, budget: str, file: str) -> Path:
