@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -339,6 +340,43 @@ def test_rewrites_are_drawn_by_sample_and_step() -> None:
     assert len({s.variant for s in first}) == 3
     with pytest.raises(UserError, match="rewrites"):
         Rewrites(5)(sample, context())
+
+
+def changing(sample: Sample, options: Mapping[str, Any]) -> Sample:
+    """What a run does for a task whose gold stays: note the options."""
+    return replace(sample, meta={**sample.meta, "options": dict(options)})
+
+
+def test_variants_from_templates_and_changed_pictures() -> None:
+    sample = Sample("a", "t", (Text("how many?"),), 3)
+    said = Rewrites(2, templates=("Look closely: {text}",))(sample, context())
+    assert [s.parts[0].text for s in said] == ["how many?", "Look closely: how many?"]
+    able = replace(context(), change=changing)
+    turned = Rewrites(3, changes=("mirror", "noise_25"))(sample, able)
+    assert turned[0] is sample and {s.variant for s in turned[1:]} == {"mirror", "noise_25"}
+    by_name = {s.variant: s for s in turned}
+    assert by_name["mirror"].meta["options"] == {"turn": "mirror"}
+    told = "The picture is mirrored: left and right are swapped. how many?"
+    assert by_name["mirror"].parts[0].text == told
+    both = Rewrites(2, ("Look: {text}",), ("rotate_180",), change_share=1.0)(sample, able)
+    assert both[1].variant == "template-0+rotate_180"
+    assert both[1].parts[0].text == "The picture is rotated by 180 degrees. Look: how many?"
+    plain = Rewrites(2, ("Look: {text}",), ("rotate_180",), change_share=0.0)(sample, able)
+    assert plain[1].variant == "template-0"
+
+
+def test_changes_are_drawn_with_their_share() -> None:
+    able = replace(context(), change=changing)
+    stage = Rewrites(2, ("Look: {text}",), ("mirror", "noise_10", "rotate_90_cw"), 0.3)
+    drawn = [stage(Sample(str(i), "t", (Text("?"),), 3), able)[1].variant for i in range(600)]
+    changed = [v for v in drawn if "+" in v]
+    assert len(changed) / 600 == pytest.approx(0.3, abs=0.06)  # three standard deviations
+    assert len(set(changed)) == 3
+
+
+def test_a_picture_is_not_changed_where_nobody_knows_the_gold() -> None:
+    with pytest.raises(UserError, match="cannot change the pictures"):
+        Rewrites(2, changes=("mirror",))(Sample("a", "t", (Text("left?"),), 3), context())
 
 
 # --- key steps -----------------------------------------------------------------------------------
