@@ -56,7 +56,7 @@ CONFIG = "config.yaml"
 PARITY = 0xBA12  # keeps the seeds of parity checks apart from those of rollouts
 
 PROVIDED: frozenset[Need] = frozenset(
-    {"reference", "entropy", "self_certainty", "values", "greedy", "gradient_norms"}
+    {"reference", "entropy", "self_certainty", "values", "greedy", "gradient_norms", "offsets"}
 )
 """What a run provides to algorithms besides what their data do."""
 

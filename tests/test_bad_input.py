@@ -31,6 +31,7 @@ def start(folder: Path, digits: Path, **sections: Any) -> list[dict[str, Any]]:
     small = {"trainer": {"steps": 2, "prompts_per_step": 2}, **sections}
     values = run_config(folder, digits, **small)
     values["data"].pop("eval_path", None)
+    values["algorithm"] = sections.get("algorithm", values["algorithm"])
     train(validate(RunConfig, values, "test"))
     return list(Journal(folder / "metrics.jsonl").rows())
 

@@ -32,7 +32,7 @@ from mmrl.algorithms.key_steps import is_valid_path, matched, matched_share, sco
 from mmrl.algorithms.refiners import DampUnlikely, KeepLargest, MaskTruncated, RandomTokens
 from mmrl.algorithms.samplers import DropSolved, EasyToHard, HardStage, UpperConfidence
 from mmrl.algorithms.ssb import ReplaySignal
-from mmrl.algorithms.stepgrpo import StepSpans
+from mmrl.algorithms.stepgrpo import StepSpans, step_spans
 from mmrl.algorithms.variants import AcrossVariants, Rewrites
 from mmrl.errors import UserError
 from mmrl.types import Sample, Score, Text
@@ -377,6 +377,28 @@ def test_changes_are_drawn_with_their_share() -> None:
 def test_a_picture_is_not_changed_where_nobody_knows_the_gold() -> None:
     with pytest.raises(UserError, match="cannot change the pictures"):
         Rewrites(2, changes=("mirror",))(Sample("a", "t", (Text("left?"),), 3), context())
+
+
+def test_steps_pay_the_tokens_of_their_own_section() -> None:
+    text = "### Step 1: two digits\n### Step 2: so 80\n### The final answer is: 80"
+    words = text.split(" ")
+    starts = np.cumsum([0, *(len(word) + 1 for word in words)])
+    starts[-1] -= 1
+    made = group([1.0, 0.0], [len(words), 2])
+    sample = replace(made.prompt.sample, meta={"key_steps": ("80", "digits")})
+    spoken = replace(
+        made,
+        prompt=replace(made.prompt, sample=sample),
+        responses=(
+            replace(made.responses[0], text=text),
+            replace(made.responses[1], text="no step"),
+        ),
+        extra={"offsets": [starts, np.array([0, 3, 7])]},
+    )
+    # "###" of the second step stands in the token that begins before it: tokens 0-4 and 5-8.
+    assert step_spans(spoken) == [[TokenSpan(0, 5, 0.5), TokenSpan(5, 9, 0.5)], []]
+    with pytest.raises(UserError, match="key_steps"):
+        step_spans(made)
 
 
 # --- key steps -----------------------------------------------------------------------------------
