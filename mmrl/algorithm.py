@@ -38,6 +38,7 @@ Need = Literal[
     "turns",
     "states",
     "steps",
+    "offsets",
     "key_steps",
     "variants",
     "answers",
@@ -55,6 +56,7 @@ NEEDS: Mapping[Need, str] = {
     "greedy": "the reward of a greedy answer to every prompt",
     "turns": "episodes of several turns, with the token span and reward of each",
     "steps": "the token spans of a response's steps, with the value of each",
+    "offsets": "where every token stands in the text of its response",
     "states": "an anchor state for every turn",
     "key_steps": "key steps in every record (`key_steps` in its meta)",
     "variants": "several variants of every prompt (`rewrites` in its meta)",
@@ -76,6 +78,10 @@ def _unknown_prompt(sample_id: str) -> Prompt:
     raise UserError(f"this run cannot bring back the prompt of sample '{sample_id}' for replay")
 
 
+def _no_change(sample: Sample, options: Mapping[str, Any]) -> Sample:
+    raise UserError("this run cannot change the pictures of a sample")
+
+
 @dataclass(frozen=True)
 class Context:
     """What every stage may use: where the run is, a generator of its own, persistent state.
@@ -83,7 +89,8 @@ class Context:
     `prompts_per_step` is what the step starts with, `prompt_factor` counted in. `state` is plain
     JSON data that belongs to the algorithm; checkpoints carry it. `rng` is derived from (seed,
     step), so a resumed run draws the same numbers. `recall` encodes the prompt of an earlier
-    sample again, by its id.
+    sample again, by its id. `change` asks a sample with options set on its pictures; it raises
+    UserError where the task does not know its gold then.
     """
 
     step: int
@@ -92,6 +99,7 @@ class Context:
     rng: np.random.Generator
     state: dict[str, Any]
     recall: Callable[[str], Prompt] = _unknown_prompt
+    change: Callable[[Sample, Mapping[str, Any]], Sample] = _no_change
 
 
 @dataclass(frozen=True)

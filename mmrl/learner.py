@@ -35,6 +35,7 @@ from mmrl.measure import (
     entropy,
     head_gradient_norms,
     measured,
+    token_offsets,
 )
 from mmrl.packing import Row, Weighted, pack
 from mmrl.policy.attention import active_layout
@@ -193,6 +194,9 @@ class Learner:
         if "values" in needs:
             assert self._critic is not None, "an algorithm with a critic needs one"
             yield "values", self._critic.values(samples)
+        if "offsets" in needs:
+            tokenizer = policy.processor.tokenizer
+            yield "offsets", [token_offsets(tokenizer, s.response.ids) for s in samples]
         if "gradient_norms" in needs:
             norms = head_gradient_norms(policy, samples, self._budget, temperature)
             yield "gradient_norms", norms

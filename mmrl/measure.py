@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +16,13 @@ from mmrl.policy.attention import active_layout
 from mmrl.policy.logprobs import CHUNK_TOKENS, Head, policy_log_softmax
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedPrefix, lay_out
-from mmrl.types import Floats, Group, Prompt, TrainSample
+from mmrl.types import Floats, Group, Ints, Prompt, TrainSample
 
 Hidden = Callable[[SharedPrefix, Sequence[Prompt]], Tensor]
 Measure = Callable[[Tensor, Tensor], Tensor]
 """Hidden states [M, H] that predict target ids [M] -> one value for each [M]."""
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 @torch.no_grad()
@@ -123,3 +126,20 @@ def attach(groups: Sequence[Group], need: str, values: Sequence[object]) -> list
     """Let every group carry what was found for its responses, in order, as `need`."""
     left = iter(values)
     return [replace(g, extra={**g.extra, need: [next(left) for _ in g.responses]}) for g in groups]
+
+
+def token_offsets(tokenizer: Any, ids: Ints) -> Ints:
+    """Characters of the text before each token, and in all [T + 1].
+
+    Tokens that hold parts of one character stand at its start.
+    """
+    starts, text, held = [0], 0, []
+    for token in ids.tolist():
+        held.append(token)
+        piece = tokenizer.decode(held, skip_special_tokens=False)
+        if piece.endswith(REPLACEMENT):
+            starts.append(text)
+        else:
+            text, held = text + len(piece), []
+            starts.append(text)
+    return np.array(starts, dtype=np.int64)

@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +56,7 @@ CONFIG = "config.yaml"
 PARITY = 0xBA12  # keeps the seeds of parity checks apart from those of rollouts
 
 PROVIDED: frozenset[Need] = frozenset(
-    {"reference", "entropy", "self_certainty", "values", "greedy", "gradient_norms"}
+    {"reference", "entropy", "self_certainty", "values", "greedy", "gradient_norms", "offsets"}
 )
 """What a run provides to algorithms besides what their data do."""
 
@@ -407,7 +407,20 @@ class Run:
             config=config.trainer,
             seed=config.seed,
             state={},
+            change=self._change,
         )
+
+    def _change(self, sample: Sample, options: Mapping[str, Any]) -> Sample:
+        """Ask a sample with changed pictures, if its task knows the gold then."""
+        (source,) = (source for source in self.sources if source.key == sample.task)
+        changed = source.task.changed(sample, options)
+        if changed is None:
+            named = ", ".join(f"{key} {value}" for key, value in options.items())
+            raise UserError(
+                f"task '{source.task.name}' does not say its gold for changed pictures ({named}): "
+                "take the changes out of the algorithm, or give the task a `changed`"
+            )
+        return changed
 
     def _step_metrics(self, result: StepResult) -> dict[str, float]:
         return {

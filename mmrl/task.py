@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from mmrl.records import read_records
-from mmrl.types import Answer, Record, Sample, Score
+from mmrl.types import Answer, MediaRef, Record, Sample, Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,17 @@ def mean_by_each(
                 if name is not None:
                     groups.setdefault(f"{key}/{name}", []).append(value)
     return {name: sum(groups[name]) / len(groups[name]) for name in sorted(groups)}
+
+
+def with_options(sample: Sample, options: Mapping[str, Any]) -> Sample:
+    """The sample with options set on all of its images; its gold stays as it is."""
+    parts = (
+        replace(part, options={**part.options, **options})
+        if isinstance(part, MediaRef) and part.kind == "image"
+        else part
+        for part in sample.parts
+    )
+    return replace(sample, parts=tuple(parts))
 
 
 class Task(Protocol):
@@ -96,6 +107,14 @@ class Task(Protocol):
         Takes what `aggregate` takes.
         """
         return {}
+
+    def changed(self, sample: Sample, options: Mapping[str, Any]) -> Sample | None:
+        """Return the same question about its pictures with these options (turned, noisy).
+
+        None where the gold would not be known then. `task.with_options` does it for a gold that
+        does not depend on how a picture lies, or that is mapped through its Frame.
+        """
+        return None
 
     def target(self, sample: Sample, answer: Answer) -> str | None:
         """Write the completion that earns full marks, for supervised phases and self-checks.

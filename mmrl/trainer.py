@@ -5,8 +5,9 @@ draw -> expand -> encode -> roll out -> score -> shape -> edit -> credit -> upda
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,7 @@ class Trainer:
     config: TrainerConfig
     seed: int
     state: dict[str, object]
+    change: Callable[[Sample, Mapping[str, Any]], Sample]
 
     def train(self, first_step: int, after_step: Callable[[StepResult], None]) -> None:
         """Run the steps from `first_step` (counted from 1) to the last, or while there is data."""
@@ -151,6 +153,7 @@ class Trainer:
             rng=np.random.default_rng([self.seed, step, 0xA1]),
             state=self.state,
             recall=lambda sample: self.encoder.prompt(self.stream.find(sample)),
+            change=self.change,
         )
 
 

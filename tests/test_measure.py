@@ -15,7 +15,7 @@ from mmrl.algorithms.compose import compose
 from mmrl.config import CriticConfig
 from mmrl.critic import Critic, explained_variance
 from mmrl.learner import Learner
-from mmrl.measure import certainty, entropy, head_gradient_norms, measured
+from mmrl.measure import certainty, entropy, head_gradient_norms, measured, token_offsets
 from mmrl.policy import logprobs
 from mmrl.policy.attention import active_layout
 from mmrl.policy.encoder import Encoder
@@ -238,3 +238,18 @@ def test_unscorable_responses_teach_the_critic_nothing(samples: list[TrainSample
     group = Group(pair[0].prompt, tuple(s.response for s in pair), scores, {"values": values})
     known, unknown = compose({"name": "ppo", "group_size": 2}).train_samples([group], context())
     assert known.returns is not None and unknown.returns is None
+
+
+def test_offsets_count_characters_not_bytes(policy: Policy) -> None:
+    """A character of several tokens counts once, and each of them stands at its start."""
+    tokenizer = policy.processor.tokenizer
+    for text in ("<answer>12</answer>", "a\u4e2d\U0001f600b", "caf\u00e9 "):
+        ids = np.array(tokenizer(text, add_special_tokens=False)["input_ids"])
+        starts = token_offsets(tokenizer, ids)
+        assert len(starts) == len(ids) + 1
+        assert starts[0] == 0 and starts[-1] == len(text) and (np.diff(starts) >= 0).all()
+        for i, token in enumerate(ids):
+            piece = tokenizer.decode([token])
+            if "\ufffd" not in piece:
+                assert text[starts[i] : starts[i] + len(piece)] == piece
+    assert token_offsets(tokenizer, np.zeros(0, dtype=np.int64)).tolist() == [0]

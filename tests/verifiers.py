@@ -8,3 +8,8 @@ from typing import Any
 def always_raises(prompts: list[Any], completions: list[str], **columns: Any) -> list[float]:
     """A verifier that never reaches a verdict."""
     raise RuntimeError("no verdict")
+
+
+def abstains(prompts: list[Any], completions: list[str], **columns: Any) -> list[None]:
+    """A verifier that judges nothing."""
+    return [None] * len(completions)

@@ -11,7 +11,7 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.credit import PRESETS, FixedGroup, Numerics
 from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.variants import AcrossVariants, Rewrites
+from mmrl.algorithms.variants import AcrossVariants, Change, Rewrites
 from mmrl.config import Section
 
 SUMMARY = "equivalent initial states of a question form one group (variant)"
@@ -21,6 +21,9 @@ PAPER = "arXiv 2505.13346"
 class Params(Section):
     group_size: int = Field(4, gt=0, description="responses to each state")
     variants: int = Field(2, gt=0)
+    templates: tuple[str, ...] = Field((), description="other wordings; {text} is the question")
+    changes: tuple[Change, ...] = Field((), description="rotations, flips, noise of pictures")
+    change_share: float = Field(0.3, ge=0, le=1, description="variants with a changed picture")
     numerics: Numerics = "trl"
 
 
@@ -28,7 +31,7 @@ def build(params: Params) -> Algorithm:
     """Fill expansion and credit; the rest is GRPO."""
     return Algorithm(
         name="eis_grpo",
-        expand=Rewrites(params.variants),
+        expand=Rewrites(params.variants, params.templates, params.changes, params.change_share),
         plan=FixedGroup(params.group_size),
         credit=AcrossVariants(PRESETS[params.numerics].normalise, cross=False),
         objective=Clipped(),

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import KL, Algorithm, Context, Need, Stage, TokenSpan, with_rewards
+from mmrl.algorithm import KL, Algorithm, Context, Need, Stage, TokenSpan, carried, with_rewards
 from mmrl.algorithms.credit import (
     PRESETS,
     FixedGroup,
@@ -26,11 +26,11 @@ from mmrl.algorithms.credit import (
     outcomes,
     scorable,
 )
-from mmrl.algorithms.key_steps import KeyStep, is_valid_path, matched_share
+from mmrl.algorithms.key_steps import KeyStep, is_valid_path, matched_share, scored_steps
 from mmrl.algorithms.objectives import Clipped
 from mmrl.config import Section
 from mmrl.errors import UserError
-from mmrl.types import Floats, Group, Response, Score
+from mmrl.types import Floats, Group, Ints, Response, Score
 
 SUMMARY = "dense rewards for key steps and for a valid path"
 PAPER = "arXiv 2503.12937"
@@ -83,6 +83,8 @@ class StepRewards(Stage):
     ) -> float:
         if {"key_steps", "validity"} <= score.parts.keys():
             share, valid = score.parts["key_steps"], score.parts["validity"]
+        elif steps is None and not self.alpha:
+            share, valid = 0.0, float(is_valid_path(response.text) and not response.truncated)
         elif steps is None:
             raise UserError("stepgrpo needs `key_steps` in the meta of every sample")
         else:
@@ -103,11 +105,11 @@ class StepSpans(Stage):
 
     normalise: Normalise = PRESETS["trl"].normalise
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"steps"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"offsets"})
 
     def __call__(self, group: Group, context: Context) -> list[Floats]:
         base = group_relative(group.rewards, self.normalise)
-        spans: Sequence[Sequence[TokenSpan]] = group.extra.get("steps", [()] * len(base))
+        spans: Sequence[Sequence[TokenSpan]] = group.extra.get("steps") or step_spans(group)
         earned = group_relative(
             np.array([np.nan if s.value is None else s.value for row in spans for s in row]),
             self.normalise,
@@ -118,6 +120,20 @@ class StepSpans(Stage):
             for span in row:
                 tokens[span.start : span.end] += next(values)
         return advantages
+
+
+def step_spans(group: Group) -> list[list[TokenSpan]]:
+    """The tokens of every step section of every response, each with the key steps it reached."""
+    steps = group.prompt.sample.meta.get("key_steps")
+    if steps is None:
+        raise UserError("stepgrpo needs `key_steps` in the meta of every sample")
+    offsets: Sequence[Ints] = carried(group, "offsets")
+    spans = []
+    for response, starts in zip(group.responses, offsets, strict=True):
+        found = scored_steps(response.text, steps)
+        edges = [(np.searchsorted(starts[:-1], (start, end)), v) for start, end, v in found]
+        spans.append([TokenSpan(int(first), int(last), v) for (first, last), v in edges])
+    return spans
 
 
 def build(params: Params) -> Algorithm:

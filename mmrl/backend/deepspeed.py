@@ -161,6 +161,7 @@ class DeepSpeedBackend:
                 tensors[f"step.{name}"] = torch.tensor(float(self.updates))
         return tensors, {"updates": self.updates}
 
+    @torch.no_grad()
     def load_state(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
         self.updates = int(data["updates"])
         self._start_moments()

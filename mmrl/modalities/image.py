@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from pydantic import Field
 from mmrl.errors import MediaError
 from mmrl.modalities import options as opts
 from mmrl.modalities.source import resolve
-from mmrl.types import Frame, Media, MediaRef
+from mmrl.types import Frame, Media, MediaRef, Turn
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -30,6 +31,8 @@ class Options(opts.Options):
     max_source_pixels: int = Field(
         64_000_000, gt=0, description="refused as a decompression bomb above, before decoding"
     )
+    turn: Turn | None = Field(None, description="rotate or flip, after the crop")
+    noise: float = Field(0.0, ge=0, description="sigma of Gaussian noise, in levels of 0-255")
     max_aspect_ratio: float = Field(
         200.0, ge=1, description="longer side over shorter; above it no model sees anything"
     )
@@ -59,7 +62,12 @@ def read(ref: MediaRef, options: Options) -> Media:
             f"image of {width} x {height} pixels is over max_aspect_ratio="
             f"{options.max_aspect_ratio:g}"
         )
+    if options.turn is not None:
+        image = image.transpose(_TRANSPOSE[options.turn])
+        frame = replace(frame, turn=options.turn)
     array: Pixels = np.array(_scaled(image, options))
+    if options.noise:
+        array = _noisy(array, options.noise)
     return Media(ref.kind, array, frame, pixel_hash(array))
 
 
@@ -73,6 +81,24 @@ def _cropped(image: Image.Image, crop: tuple[int, int, int, int]) -> Image.Image
     if not (0 <= x0 < x1 <= image.width and 0 <= y0 < y1 <= image.height):
         raise MediaError(f"crop {crop} is not inside {image.width} x {image.height} pixels")
     return image.crop(crop)
+
+
+_TRANSPOSE: dict[Turn, Image.Transpose] = {
+    "rotate_90_cw": Image.Transpose.ROTATE_270,  # Pillow counts counter-clockwise
+    "rotate_90_ccw": Image.Transpose.ROTATE_90,
+    "rotate_180": Image.Transpose.ROTATE_180,
+    "mirror": Image.Transpose.FLIP_LEFT_RIGHT,
+    "upside_down": Image.Transpose.FLIP_TOP_BOTTOM,
+    "mirror_180": Image.Transpose.ROTATE_180,
+}
+
+
+def _noisy(array: Pixels, sigma: float) -> Pixels:
+    """Add Gaussian noise that is the same for the same pixels."""
+    seed = int(pixel_hash(array)[:16], 16)
+    noise = np.random.default_rng(seed).normal(0.0, sigma, array.shape)
+    noisy: Pixels = np.clip(np.round(array + noise), 0, 255).astype(np.uint8)
+    return noisy
 
 
 def _scaled(image: Image.Image, options: Options) -> Image.Image:

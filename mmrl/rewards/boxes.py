@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from mmrl.rewards.json_text import is_number
 from mmrl.rewards.numbers import NumberPolicy, parse_number, write_number
 from mmrl.rewards.parsed import Parsed, malformed, ok
-from mmrl.types import Frame, Space
+from mmrl.types import Corners, Frame, Space
 
 GoldSpace = Literal["pixels", "unit", "thousand"]
 """What the numbers of a data set's boxes are: pixels, 0-1 or 0-1000 of the whole source medium."""
@@ -117,12 +117,17 @@ def to_source(box: Box, space: Space, frame: Frame) -> Box:
 
     What lies outside the picture stays part of the box, so that it lowers the overlap.
     """
-    return Box(*frame.to_source(box.x1, box.y1, space), *frame.to_source(box.x2, box.y2, space))
+    return Box(*_upright(frame.to_source(*box[:2], space), frame.to_source(*box[2:], space)))
 
 
 def from_source(box: Box, space: Space, frame: Frame) -> Box:
     """Map a box in source pixels to what the model would have to say in `space`."""
-    return Box(*frame.from_source(box.x1, box.y1, space), *frame.from_source(box.x2, box.y2, space))
+    return Box(*_upright(frame.from_source(*box[:2], space), frame.from_source(*box[2:], space)))
+
+
+def _upright(a: tuple[float, float], b: tuple[float, float]) -> Corners:
+    """The corners of a box from two opposite ones, which a turned picture may swap."""
+    return min(a[0], b[0]), min(a[1], b[1]), max(a[0], b[0]), max(a[1], b[1])
 
 
 def intersection(a: Box, b: Box) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -53,6 +54,10 @@ class Task(contract.Task):
             status=parsed.status,
             reason=parsed.reason,
         )
+
+    def changed(self, sample: Sample, options: Mapping[str, Any]) -> Sample | None:
+        """The Frame maps what the model says of a turned picture to the source."""
+        return contract.with_options(sample, options)
 
     def target(self, sample: Sample, answer: Answer) -> str | None:
         """The gold box in whole numbers of the model's own space."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +32,7 @@ from mmrl.algorithms.key_steps import is_valid_path, matched, matched_share, sco
 from mmrl.algorithms.refiners import DampUnlikely, KeepLargest, MaskTruncated, RandomTokens
 from mmrl.algorithms.samplers import DropSolved, EasyToHard, HardStage, UpperConfidence
 from mmrl.algorithms.ssb import ReplaySignal
-from mmrl.algorithms.stepgrpo import StepSpans
+from mmrl.algorithms.stepgrpo import StepSpans, step_spans
 from mmrl.algorithms.variants import AcrossVariants, Rewrites
 from mmrl.errors import UserError
 from mmrl.types import Sample, Score, Text
@@ -339,6 +340,65 @@ def test_rewrites_are_drawn_by_sample_and_step() -> None:
     assert len({s.variant for s in first}) == 3
     with pytest.raises(UserError, match="rewrites"):
         Rewrites(5)(sample, context())
+
+
+def changing(sample: Sample, options: Mapping[str, Any]) -> Sample:
+    """What a run does for a task whose gold stays: note the options."""
+    return replace(sample, meta={**sample.meta, "options": dict(options)})
+
+
+def test_variants_from_templates_and_changed_pictures() -> None:
+    sample = Sample("a", "t", (Text("how many?"),), 3)
+    said = Rewrites(2, templates=("Look closely: {text}",))(sample, context())
+    assert [s.parts[0].text for s in said] == ["how many?", "Look closely: how many?"]
+    able = replace(context(), change=changing)
+    turned = Rewrites(3, changes=("mirror", "noise_25"))(sample, able)
+    assert turned[0] is sample and {s.variant for s in turned[1:]} == {"mirror", "noise_25"}
+    by_name = {s.variant: s for s in turned}
+    assert by_name["mirror"].meta["options"] == {"turn": "mirror"}
+    told = "The picture is mirrored: left and right are swapped. how many?"
+    assert by_name["mirror"].parts[0].text == told
+    both = Rewrites(2, ("Look: {text}",), ("rotate_180",), change_share=1.0)(sample, able)
+    assert both[1].variant == "template-0+rotate_180"
+    assert both[1].parts[0].text == "The picture is rotated by 180 degrees. Look: how many?"
+    plain = Rewrites(2, ("Look: {text}",), ("rotate_180",), change_share=0.0)(sample, able)
+    assert plain[1].variant == "template-0"
+
+
+def test_changes_are_drawn_with_their_share() -> None:
+    able = replace(context(), change=changing)
+    stage = Rewrites(2, ("Look: {text}",), ("mirror", "noise_10", "rotate_90_cw"), 0.3)
+    drawn = [stage(Sample(str(i), "t", (Text("?"),), 3), able)[1].variant for i in range(600)]
+    changed = [v for v in drawn if "+" in v]
+    assert len(changed) / 600 == pytest.approx(0.3, abs=0.06)  # three standard deviations
+    assert len(set(changed)) == 3
+
+
+def test_a_picture_is_not_changed_where_nobody_knows_the_gold() -> None:
+    with pytest.raises(UserError, match="cannot change the pictures"):
+        Rewrites(2, changes=("mirror",))(Sample("a", "t", (Text("left?"),), 3), context())
+
+
+def test_steps_pay_the_tokens_of_their_own_section() -> None:
+    text = "### Step 1: two digits\n### Step 2: so 80\n### The final answer is: 80"
+    words = text.split(" ")
+    starts = np.cumsum([0, *(len(word) + 1 for word in words)])
+    starts[-1] -= 1
+    made = group([1.0, 0.0], [len(words), 2])
+    sample = replace(made.prompt.sample, meta={"key_steps": ("80", "digits")})
+    spoken = replace(
+        made,
+        prompt=replace(made.prompt, sample=sample),
+        responses=(
+            replace(made.responses[0], text=text),
+            replace(made.responses[1], text="no step"),
+        ),
+        extra={"offsets": [starts, np.array([0, 3, 7])]},
+    )
+    # "###" of the second step stands in the token that begins before it: tokens 0-4 and 5-8.
+    assert step_spans(spoken) == [[TokenSpan(0, 5, 0.5), TokenSpan(5, 9, 0.5)], []]
+    with pytest.raises(UserError, match="key_steps"):
+        step_spans(made)
 
 
 # --- key steps -----------------------------------------------------------------------------------

@@ -284,3 +284,10 @@ def test_held_out_groups_depend_on_key_and_seed_only(raw: Path) -> None:
     assert first == [Source(raw, "").held_out(key, 0.2) for key in keys]
     assert first != [Source(raw, "", seed=1).held_out(key, 0.2) for key in keys]
     assert 0.17 < sum(first) / len(first) < 0.23
+
+
+def test_of_repeated_training_questions_the_first_stays(raw: Path, tmp_path: Path) -> None:
+    (raw / "test.jsonl").unlink()
+    facts = RECIPE.build(raw, tmp_path / "out", options=Options(drop="question"))
+    assert [r["id"] for r in lines(tmp_path / "out" / "train.jsonl")] == ["a", "b"]
+    assert facts["left_out"] == {"repeats a question": 1}
