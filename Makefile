@@ -7,7 +7,7 @@ EXTRAS ?= test,data,qwen,video,audio
 comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: setup quickstart test test-engines lint clean
+.PHONY: setup quickstart test test-engines bench lint clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,12 @@ lint: setup
 test: setup lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
 		-m "not slow and not engines and not gpu"
+
+# Needs the extra `bench` and a quiet machine: ten minutes.
+bench: setup
+	for pixels in 224 448; do for kl in 0 0.04; do \
+		$(BIN)/python tools/bench_step.py --pixels $$pixels --kl $$kl || exit 1; \
+	done; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
