@@ -36,7 +36,6 @@ test: setup lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
 		-m "not slow and not engines and not gpu"
 
-<<<<<<< HEAD
 # vLLM for CPUs asks for a torch build that no index has; the one with CUDA does as well.
 $(ENGINES)/.installed: pyproject.toml tests/engines/overrides.txt | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(ENGINES)
@@ -46,13 +45,12 @@ $(ENGINES)/.installed: pyproject.toml tests/engines/overrides.txt | $(UV)
 
 test-engines: $(ENGINES)/.installed
 	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest -m engines tests/engines
-=======
+
 # Needs the extra `bench` and a quiet machine: ten minutes.
 bench: setup
 	for pixels in 224 448; do for kl in 0 0.04; do \
 		$(BIN)/python tools/bench_step.py --pixels $$pixels --kl $$kl || exit 1; \
 	done; done
->>>>>>> c679d1092262c469cdc498d7cebdae954d28bd44
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
