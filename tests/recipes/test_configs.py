@@ -23,6 +23,8 @@ def test_configurations_load_and_fit_their_recipe(path: Path) -> None:
     made = {s.recipe.out: s.recipe.name for s in config.data if s.recipe is not None}
     for source in config.data:
         resolve_weights(load_task(source.task, source.params), source.weights)
+        if not made and path.parent.name == "papers":
+            continue  # a paper's own records, which no recipe makes
         for records in filter(None, (source.path, source.eval_path)):
             (name,) = {made[out] for out in made if records.is_relative_to(out)}
             assert source.task in plugins.load("recipe", name).ABOUT.task.split(", ")
