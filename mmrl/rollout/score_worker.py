@@ -76,6 +76,7 @@ def serve(connection: Connection) -> None:
 def judge(tasks: Mapping[str, Task], job: bytes) -> bytes:
     """Score one pickled (task key, gold, answer); whatever goes wrong becomes a failure verdict."""
     try:
+        # Bytes that the parent pickled itself: the model's text is a string in them.
         key, gold, answer = pickle.loads(job)
         return _json(_plain(tasks[key].score(gold, answer)))
     except MemoryError:
