@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -21,38 +16,35 @@ from mmrl.algorithms.compose import compose, require
 from mmrl.backend.backend import Backend
 from mmrl.backend.local import LocalBackend
 from mmrl.backend.world import World, is_lost, join, leave, lost
-from mmrl.config import DataConfig, RolloutConfig, RunConfig
+from mmrl.config import RolloutConfig, RunConfig
 from mmrl.correction import Correction
 from mmrl.critic import Critic
-from mmrl.data import PromptStream, build_missing, distinct_ids, load_samples
+from mmrl.data import PromptStream, build_missing
 from mmrl.diagnosis import diagnose
 from mmrl.errors import UserError
 from mmrl.evaluator import Evaluation, evaluate
-from mmrl.journal import Journal
 from mmrl.learner import Learner
-from mmrl.metrics import MetricsLog, group_metrics, memory_metrics
+from mmrl.metrics import group_metrics, memory_metrics
 from mmrl.packing import default_budget
 from mmrl.phases import Phase, Place, phases_of, place_of
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.progress import Progress
-from mmrl.quarantine import Quarantine
 from mmrl.report import write_report
 from mmrl.rollout.build import WITH_WEIGHTS, build_engine
 from mmrl.rollout.engine import Engine, Sampling
 from mmrl.rollout.hf import HFEngine
 from mmrl.rollout.parity import MAX_NEW_TOKENS, Parity, parity_limit, probes
 from mmrl.rollout.rollouts import Rollouts
-from mmrl.rollout.score import Scorer, TaskSpec
+from mmrl.rollout.score import Scorer
 from mmrl.rollout.split import SplitEncoder, SplitEngine, SplitScorer
-from mmrl.task import Task
-from mmrl.tasking import load_task
+from mmrl.run_folder import Records, prepare_folder, record_folder
+from mmrl.sources import Say, load_sources
 from mmrl.trackers import Trackers
 from mmrl.trainer import StepResult, Trainer, derived_seed, update_metrics
-from mmrl.transcript import Entry, Transcript, advantages_of
+from mmrl.transcript import Entry, advantages_of
 from mmrl.types import Group, Sample
 
-CONFIG = "config.yaml"
 PARITY = 0xBA12  # keeps the seeds of parity checks apart from those of rollouts
 
 PROVIDED: frozenset[Need] = frozenset(
@@ -62,42 +54,6 @@ PROVIDED: frozenset[Need] = frozenset(
 
 ONE_PROCESS: frozenset[Need] = frozenset({"entropy", "self_certainty", "values", "gradient_norms"})
 """What is measured on every sample, and so where all media are."""
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Source:
-    """One data source of a run: its task, its samples, and the held-out ones."""
-
-    key: str
-    task: Task
-    spec: TaskSpec
-    train: list[Sample]
-    held_out: list[Sample]
-    config: DataConfig
-
-
-@dataclass
-class Records:
-    """Everything a run folder holds that grows by the step, rewound together on resume."""
-
-    folder: Path
-    metrics: MetricsLog = field(init=False)
-    transcript: Transcript = field(init=False)
-    quarantine: Quarantine = field(init=False)
-    consumed: Journal = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.metrics = MetricsLog(self.folder)
-        self.transcript = Transcript(self.folder)
-        self.quarantine = Quarantine(self.folder)
-        self.consumed = Journal(self.folder / "consumed.jsonl")
-
-    def rewind(self, step: int) -> None:
-        """Forget everything after `step`."""
-        for journal in (self.metrics, self.transcript, self.quarantine, self.consumed):
-            journal.truncate_to_step(step)
 
 
 def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
@@ -148,36 +104,6 @@ def _train(config: RunConfig, world: World, resume: bool, overwrite: bool) -> di
     if world.first:
         write_report(config.run)
     return result
-
-
-@contextmanager
-def record_folder(config: RunConfig, world: World) -> Iterator[Path]:
-    """The run folder, or a passing one for the processes that do not write."""
-    if world.first:
-        yield config.run
-        return
-    with tempfile.TemporaryDirectory(prefix="mmrl-") as folder:
-        yield Path(folder)
-
-
-def prepare_folder(config: RunConfig, resume: bool, overwrite: bool) -> None:
-    """Make the run folder and write the resolved configuration into it."""
-    if config.run.exists() and any(config.run.iterdir()) and not resume:
-        if not (config.run / CONFIG).is_file():
-            raise UserError(f"{config.run} is not empty and holds no run: choose another run=")
-        if not overwrite and _has_results(config.run):
-            raise UserError(
-                f"{config.run} holds a run already: pass --resume to go on with it, "
-                "--overwrite to replace it, or run=ANOTHER_FOLDER"
-            )
-        shutil.rmtree(config.run)
-    config.run.mkdir(parents=True, exist_ok=True)
-    (config.run / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
-
-
-def _has_results(run: Path) -> bool:
-    """False for what a run leaves behind that stopped before its first step or evaluation."""
-    return any((run / name).exists() for name in ("eval_before.json", "metrics.jsonl"))
 
 
 class Run:
@@ -533,33 +459,3 @@ def shuffle_rewards(groups: list[Group], context: Context) -> list[Group]:
         )
         for group in groups
     ]
-
-
-def load_sources(config: RunConfig, quarantine: Quarantine, say: Say) -> list[Source]:
-    """Load every data source; records that cannot be asked are quarantined and counted."""
-    sources = []
-    for index, data in enumerate(config.data):
-        if build_missing(data):
-            say(f"built {data.path}")
-        task = load_task(data.task, data.params)
-        names = [other.task for other in config.data]
-        key = data.task if names.count(data.task) == 1 else f"{data.task}-{index}"
-
-        def reject(record: str, reason: str, key: str = key) -> None:
-            quarantine.add(record, "read", reason, task=key)
-
-        held_out = load_samples(task, data.eval_path, key, reject) if data.eval_path else []
-        sources.append(
-            Source(
-                key=key,
-                task=task,
-                spec=TaskSpec(data.task, data.params, data.weights),
-                train=load_samples(task, data.path, key, reject, data.limit, data.columns),
-                held_out=held_out,
-                config=data,
-            )
-        )
-    if quarantine.counts:
-        say(f"quarantined {quarantine.counts.get('read', 0)} records; see quarantine.jsonl")
-    train = distinct_ids({source.key: source.train for source in sources})
-    return [dataclasses.replace(source, train=train[source.key]) for source in sources]
