@@ -228,6 +228,7 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
         config=config,
         seed=workload.seed,
         state={},
+        change=lambda sample, options: sample,
     )
     return trainer, policy
 
