@@ -123,18 +123,26 @@ def _add_doctor(commands: Commands) -> None:
     parser.add_argument("config", type=Path, nargs="?")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="configuration overrides")
     parser.add_argument("--processes", type=int, default=1, help="how many will share the run")
+    parser.add_argument("--nodes", type=int, default=1, help="machines that the processes are on")
     parser.add_argument("--memory-gib", type=float, help="of one process's device; default: here")
+    parser.add_argument("--host-gib", type=float, help="of one machine; default: here")
     parser.set_defaults(command=_doctor)
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
-    from mmrl import doctor
     from mmrl.config import load_config
+    from mmrl.doctor import packages, placement
+    from mmrl.doctor.report import report
 
-    print("\n".join([*doctor.packages(), *doctor.devices()]))
+    conflicts = packages.conflicts()
+    fit = conflicts or ["the packages fit each other"]
+    print("\n".join([*packages.versions(), *fit, *placement.devices()]))
     if arguments.config:
         config = load_config(arguments.config, arguments.overrides)
-        print("\n".join(doctor.report(config, arguments.processes, arguments.memory_gib)))
+        given = arguments.processes, arguments.memory_gib, arguments.nodes, arguments.host_gib
+        print("\n".join(report(config, *given)))
+    elif conflicts:
+        raise UserError("the packages do not fit each other: see the lines above")
 
 
 def _add_export(commands: Commands) -> None:

@@ -9,18 +9,25 @@ import numpy as np
 import pytest
 import torch
 
-from mmrl import doctor
 from mmrl.backend.local import LocalBackend
 from mmrl.cli import main
 from mmrl.config import LoraConfig, ModelConfig, OptimizerConfig, RunConfig
+from mmrl.data import load_samples
+from mmrl.doctor import memory, packages, shape
+from mmrl.doctor.counts import Counts, count, positions
+from mmrl.doctor.memory import GIB, Plan, plan
+from mmrl.doctor.report import advice, refuse, report
 from mmrl.errors import UserError
 from mmrl.policy.attention import active_layout
 from mmrl.policy.encoder import Encoder
+from mmrl.policy.features import MAX_KEPT_TOKENS
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.rollout.hf import Decoding, Prefill
-from mmrl.types import Sample, Text
+from mmrl.tasking import fixture_path, load_task
+from mmrl.types import EncodedMedium, Sample, Text
 from tests.conftest import TINY
+from tests.families import cases
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -39,8 +46,11 @@ def config(**sections: Any) -> RunConfig:
     return RunConfig.model_validate(values)
 
 
-def planned(found: RunConfig, processes: int = 1) -> doctor.Plan:
-    return doctor.plan(found, doctor.measure(found), processes)
+NO_MEDIA = Counts(records=1, prompt_tokens=1, media_tokens=0, positions=(0.0,))
+
+
+def planned(found: RunConfig, processes: int = 1, counts: Counts = NO_MEDIA) -> Plan:
+    return plan(found, shape.measure(found), counts, processes)
 
 
 def size(tensors: Any) -> int:
@@ -142,12 +152,13 @@ def test_the_cache_is_what_decoding_allocates(policy: Policy) -> None:
     assert planned(wanted).cache > size(held)
 
 
+def deepspeed(name: str) -> dict[str, str]:
+    return {"backend": "deepspeed", "deepspeed": str(CONFIGS / "deepspeed" / f"{name}.json")}
+
+
 def test_sharding_divides_what_its_stage_shards() -> None:
-    def sharded(stage: int) -> doctor.Plan:
-        trainer = {
-            "backend": "deepspeed",
-            "deepspeed": str(CONFIGS / "deepspeed" / f"zero{stage}.json"),
-        }
+    def sharded(stage: int) -> Plan:
+        trainer = deepspeed(f"zero{stage}")
         return planned(config(trainer=trainer, model={"dtype": "bfloat16"}), processes=4)
 
     whole = planned(config(model={"dtype": "bfloat16"}))
@@ -155,6 +166,113 @@ def test_sharding_divides_what_its_stage_shards() -> None:
     assert [sharded(s).optimizer for s in (1, 2, 3)] == [parameters * 12 // 4] * 3
     assert [whole.gradients // sharded(s).gradients for s in (1, 2, 3)] == [1, 4, 4]
     assert [whole.weights // sharded(s).weights for s in (1, 2, 3)] == [1, 1, 4]
+
+
+def test_what_is_offloaded_is_not_on_the_device() -> None:
+    half = {"dtype": "bfloat16"}
+    whole = planned(config(trainer=deepspeed("zero3"), model=half), processes=2)
+    moved = planned(config(trainer=deepspeed("zero3_offload"), model=half), processes=2)
+    parameters = planned(config(model=half)).weights // 2
+    assert (whole.host, whole.disk) == (0, 0)
+    assert (moved.optimizer, moved.weights) == (0, 0)
+    # Float32 gradients are added up beside the state.
+    assert moved.host == whole.optimizer + whole.weights + parameters * 4 // 2
+    stored = planned(config(trainer=deepspeed("zero3_nvme"), model=half), processes=2)
+    assert stored.disk == whole.optimizer + whole.weights
+    assert stored.host == parameters * 4 // 2
+    state = planned(config(trainer=deepspeed("zero2_offload"), model=half), processes=2)
+    assert (state.optimizer, state.weights) == (0, parameters * 2)
+
+
+def test_a_colocated_engine_takes_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = planned(config(rollout={"engine": "vllm"}))
+    assert found.engine == found.weights + GIB and not found.sleeps
+    assert found.stays > found.engine and found.cache == 0
+    half = {"dtype": "bfloat16"}
+    settings = {"engine": "vllm", "vllm": {"gpu_memory_utilization": 0.5}}
+    asleep = planned(config(model=half, rollout=settings))
+    assert asleep.sleeps and asleep.engine == 40 * GIB
+    assert asleep.rollout - asleep.stays == asleep.engine
+    assert asleep.host == asleep.weights
+    awake = {"engine": "vllm", "vllm": {"enable_sleep_mode": False}}
+    assert planned(config(model=half, rollout=awake)).stays > 32 * GIB
+
+
+def test_a_critic_of_its_own_is_counted() -> None:
+    found = planned(config(algorithm={"name": "ppo"}))
+    assert found.critic == 4 * found.weights
+    shared = RunConfig.model_validate(
+        {**config(algorithm={"name": "ppo"}).model_dump(), "critic": {"trunk": "shared"}}
+    )
+    assert planned(shared).critic == 0
+
+
+def test_counts_are_those_of_the_records(policy: Policy) -> None:
+    path = fixture_path("digit_count")
+    found = config(
+        data={"task": "digit_count", "path": str(path)}, model={"max_prompt_tokens": 999}
+    )
+    towers = shape.measure(found).towers
+    counts = count(found, towers)
+    task, encoder = load_task("digit_count", {}), Encoder(policy.family)
+    prompts = [encoder.prompt(s) for s in load_samples(task, path, "d", lambda *_: None)]
+    assert counts.records == len(prompts)
+    assert counts.prompt_tokens == max(len(p.ids) for p in prompts)
+    assert counts.media_tokens == max(p.media[0].num_tokens for p in prompts)
+    patches = [len(p.media[0].tensors["pixel_values"]) for p in prompts]
+    shares = [n / (len(p.ids) + 4) for n, p in zip(patches, prompts, strict=True)]
+    assert counts.positions == (max(shares),)
+
+
+def test_without_records_every_token_is_a_mediums() -> None:
+    found = config()
+    counts = count(found, shape.measure(found).towers)
+    assert (counts.records, counts.media_tokens) == (0, 64)
+    assert counts.positions == (4.0,)  # 2 x 2 patches are merged
+
+
+def tower_memory(policy: Policy, kind: str) -> tuple[int, list[EncodedMedium]]:
+    """Bytes that the towers keep for their backward pass over three media."""
+    media = [policy.family.encode_medium(cases.make(kind, seed)) for seed in range(3)]
+    own = {p.untyped_storage().data_ptr() for p in policy.model.parameters()}
+    held: dict[int, int] = {}
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            held[storage.data_ptr()] = storage.nbytes()
+        kept.append(tensor)  # or another tensor takes its address
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        policy.family.features(media)
+    return sum(held.values()), media
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("qwen2_5_vl", "image"),
+        ("qwen2_5_vl", "video"),
+        ("qwen3_vl", "image"),
+        ("gemma3", "image"),
+        ("internvl", "video"),
+        ("qwen2_audio", "audio"),
+        ("qwen2_5_omni", "audio"),
+    ],
+)
+def test_what_towers_keep_is_near_what_is_measured(name: str, kind: str) -> None:
+    policy = cases.policy(name)
+    measured, media = tower_memory(policy, kind)
+    found = config(trainer={"tokens_per_micro_batch": 1000})
+    sizes = shape.shape_of(policy.model, policy.family.declaration, found)
+    seen = tuple(sum(positions(m, t) for m in media) / 1000 for t in sizes.towers)
+    predicted = memory.media(found, sizes, Counts(1, 0, 0, seen), width=4)
+    assert 0.6 < predicted / measured < 1.5
+    learns_not = config(model={"freeze_tower": True})
+    kept = memory.media(learns_not, sizes, Counts(1, 0, 0, seen), width=4)
+    assert kept == MAX_KEPT_TOKENS * sizes.hidden * 4
 
 
 @pytest.mark.parametrize(
@@ -175,7 +293,73 @@ def test_sharding_divides_what_its_stage_shards() -> None:
 )
 def test_what_cannot_fit_names_the_setting(sections: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError, match=named):
-        doctor.report(config(**sections), capacity_gib=0.01)
+        report(config(**sections), capacity_gib=0.01)
+
+
+def test_media_name_the_tower() -> None:
+    dense = {"gradient_checkpointing": True, "max_prompt_tokens": 16}
+    found = config(trainer={"tokens_per_micro_batch": 400_000}, model=dense)
+    plenty = planned(found, counts=Counts(1, 16, 16, (4000.0,)))
+    assert "model.freeze_tower" in advice(found, plenty)
+
+
+def test_an_engine_that_holds_no_weights_names_its_share() -> None:
+    found = config(model={"dtype": "bfloat16"}, rollout={"engine": "vllm"})
+    with pytest.raises(UserError, match=r"rollout\.vllm\.gpu_memory_utilization"):
+        refuse(found, shape.measure(found), planned(found, counts=NO_MEDIA), 1000, 1 << 40)
+
+
+def test_a_full_host_names_the_disk() -> None:
+    found = config(trainer=deepspeed("zero2_offload"))
+    with pytest.raises(UserError, match=r"zero3_nvme\.json"):
+        refuse(found, shape.measure(found), planned(found), 1 << 40, host=1000)
+
+
+def test_a_run_needs_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "_installed", lambda name: None)
+    found = config(
+        model={"lora": {"quantize": "nf4"}},
+        trainer=deepspeed("zero2"),
+        rollout={"engine": "vllm"},
+    )
+    with pytest.raises(UserError, match=r"pip install 'mmrl\[lora,qlora,deepspeed,vllm\]'"):
+        report(found)
+
+
+def test_packages_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert packages.conflicts() == []
+    here = {"torch": "2.13.0+cpu", "torchvision": "0.29.0", "transformers": "4.50.0"}
+    asked = {"torchvision": ["torch==2.14.0+cu130"], "mmrl": ["transformers<5.21,>=5.17"]}
+    monkeypatch.setattr(
+        packages, "_installed", lambda name: (name, here[name]) if name in here else None
+    )
+    monkeypatch.setattr(packages.importlib.metadata, "requires", lambda name: asked.get(name))
+    assert packages.conflicts() == [
+        "mmrl wants transformers<5.21,>=5.17, here is 4.50.0",
+        "torchvision 0.29.0 wants torch==2.14.0, here is 2.13.0+cpu",
+        "torch 2.13.0+cpu needs torchvision 0.28, here is 0.29.0",
+    ]
+
+
+def test_places_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("deepspeed")
+    found = config(trainer=deepspeed("zero3_offload"))
+    told = "\n".join(report(found, processes=8, nodes=2))
+    assert "8 processes on 2 machines" in told and "ZeRO-3" in told
+    assert "host     weights, optimiser, gradients" in told
+    assert "1 process," in "\n".join(report(config()))
+
+
+def test_phases_are_planned_apart() -> None:
+    values = config().model_dump()
+    later = {"rollout": {"max_new_tokens": 32}, "trainer": {"steps": 2}}
+    values["phases"] = [{"name": "first"}, {"name": "second", **later}]
+    lines = report(RunConfig.model_validate(values))
+    assert [line for line in lines if line.startswith("phase")] == [
+        "phase 'first'",
+        "phase 'second'",
+    ]
+    assert sum("answers of 32 tokens" in line for line in lines) == 1
 
 
 def test_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from transformers import Qwen2_5_VLConfig
 
-from mmrl import doctor
 from mmrl.config import RunConfig
+from mmrl.doctor.counts import Counts
+from mmrl.doctor.memory import GIB, plan
+from mmrl.doctor.shape import measure
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "deepspeed"
 # hidden, inner, layers, heads, key heads, vocabulary, tied head, inner of the tower
@@ -22,14 +25,20 @@ SIZES = {
     "32B": (5120, 27648, 64, 40, 8, 152064, False, 3456),
     "72B": (8192, 29568, 80, 64, 8, 152064, False, 3456),
 }
-RECIPES = {
-    "LoRA, rank 16": (1, 0, {"lora": {"rank": 16}}),
-    "QLoRA (nf4), rank 16": (1, 0, {"lora": {"rank": 16, "quantize": "nf4"}}),
-    "ZeRO-2, 8": (8, 2, {}),
-    "ZeRO-3, 8": (8, 3, {}),
-    "ZeRO-3, 8, LoRA": (8, 3, {"lora": {"rank": 16}}),
-    "ZeRO-3, 64": (64, 3, {}),
+RECIPES: dict[str, tuple[int, str, dict[str, Any]]] = {
+    "LoRA, rank 16": (1, "", {"lora": {"rank": 16}}),
+    "QLoRA (nf4), rank 16": (1, "", {"lora": {"rank": 16, "quantize": "nf4"}}),
+    "ZeRO-2, 1, offload": (1, "zero2_offload", {}),
+    "ZeRO-2, 8": (8, "zero2", {}),
+    "ZeRO-2, 8, offload": (8, "zero2_offload", {}),
+    "ZeRO-3, 8": (8, "zero3", {}),
+    "ZeRO-3, 8, offload": (8, "zero3_offload", {}),
+    "ZeRO-3, 8, LoRA": (8, "zero3", {"lora": {"rank": 16}}),
+    "ZeRO-3, 64": (64, "zero3", {}),
 }
+
+# Qwen2.5-VL merges four patches into a token; the worst micro-batch is all pictures.
+FULL_OF_MEDIA = Counts(records=0, prompt_tokens=4096, media_tokens=4096, positions=(4.0,))
 
 
 def write_config(folder: Path, size: str) -> Path:
@@ -56,8 +65,8 @@ def write_config(folder: Path, size: str) -> Path:
 def rows(folder: Path) -> Iterator[str]:
     for size in SIZES:
         path = write_config(folder, size)
-        for recipe, (processes, stage, model) in RECIPES.items():
-            sharding = {"backend": "deepspeed", "deepspeed": CONFIGS / f"zero{stage}.json"}
+        for recipe, (processes, file, model) in RECIPES.items():
+            sharding = {"backend": "deepspeed", "deepspeed": CONFIGS / f"{file}.json"}
             config = RunConfig.model_validate(
                 {
                     "run": "unused",
@@ -69,21 +78,20 @@ def rows(folder: Path) -> Iterator[str]:
                     },
                     "data": {"task": "unused", "path": "unused"},
                     "rollout": {"max_sequences": 64, "max_new_tokens": 1024},
-                    "trainer": {"steps": 1, **(sharding if stage else {})},
+                    "trainer": {"steps": 1, **(sharding if file else {})},
                 }
             )
-            found = doctor.plan(config, doctor.measure(config), processes)
+            found = plan(config, measure(config), FULL_OF_MEDIA, processes)
             parts = (
                 found.weights,
                 found.optimizer,
                 found.gradients,
-                found.activations + found.logits,
+                found.activations + found.media + found.logits,
                 found.cache + found.gathered,
+                found.host,
                 found.peak,
             )
-            yield (
-                " | ".join([f"| {size}", recipe, *(f"{p / doctor.GIB:.0f}" for p in parts)]) + " |"
-            )
+            yield " | ".join([f"| {size}", recipe, *(f"{p / GIB:.0f}" for p in parts)]) + " |"
 
 
 if __name__ == "__main__":

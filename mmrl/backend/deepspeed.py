@@ -249,10 +249,9 @@ def read_settings(path: Path, config: RunConfig) -> dict[str, Any]:
 def _optimizer(
     named: Mapping[str, nn.Parameter], config: OptimizerConfig, settings: Mapping[str, Any]
 ) -> Any:
-    """AdamW; DeepSpeed's own on the CPU where a GPU run offloads the optimiser there."""
+    """AdamW; DeepSpeed's own where the optimiser's state is in host memory or on a disk."""
     groups = parameter_groups(named.values(), config)
-    offloaded = "offload_optimizer" in settings["zero_optimization"]
-    if offloaded and torch.cuda.is_available():
+    if "offload_optimizer" in settings["zero_optimization"]:
         from deepspeed.ops.adam import DeepSpeedCPUAdam
 
         return DeepSpeedCPUAdam(groups, lr=config.learning_rate, betas=config.betas)

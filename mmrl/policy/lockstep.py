@@ -7,10 +7,12 @@ result is zero.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import numpy as np
+from torch import Tensor, nn
 
 from mmrl.policy.family import Family
 from mmrl.types import EncodedMedium, Frame, Media, MediaKind
@@ -28,6 +30,27 @@ class Lockstep(Protocol):
     def most(self, own: int) -> int:
         """The largest number that any process has."""
         ...
+
+
+@contextmanager
+def adding(embedding: nn.Module, spare: Tensor | None) -> Iterator[None]:
+    """Add a zero that depends on blank media to the embeddings of a forward.
+
+    It enters where features do: under adapters the embeddings learn nothing, and a first layer that
+    had no gradient to pass on would not be gathered on this process alone.
+    """
+    if spare is None:
+        yield
+        return
+
+    def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        return output + spare.to(output.device, output.dtype)
+
+    handle = embedding.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def kind_of(medium: EncodedMedium) -> str:

@@ -24,7 +24,7 @@ from mmrl.errors import UserError
 from mmrl.policy import attention, lora, plain
 from mmrl.policy.family import Declaration, Family, Limits
 from mmrl.policy.features import FeatureStore
-from mmrl.policy.lockstep import Lockstep
+from mmrl.policy.lockstep import Lockstep, adding
 from mmrl.policy.logprobs import CHUNK_TOKENS, HeadTap, token_logprobs
 from mmrl.policy.shared_prefix import SharedPrefix
 from mmrl.types import Prompt
@@ -69,7 +69,11 @@ class Policy:
         """
         media = [medium for prompt in prompts for medium in prompt.placed]
         features, spare = self.store.features(media, self.lockstep)
-        with self.head.taking(), self.family.feeding(ids, media, features) as inputs:
+        with (
+            self.head.taking(),
+            adding(self.model.get_input_embeddings(), spare),
+            self.family.feeding(ids, media, features) as inputs,
+        ):
             self.model(
                 input_ids=ids[None],
                 position_ids=positions[:, None] if len(positions) > 1 else positions,
@@ -77,7 +81,7 @@ class Policy:
                 use_cache=False,
                 **inputs,
             )
-        return self.head.taken[0] if spare is None else self.head.taken[0] + spare
+        return self.head.taken[0]
 
     def response_hidden(self, layout: SharedPrefix, prompts: Sequence[Prompt]) -> Tensor:
         """Hidden states [M, H] that predict a layout's response tokens, in row order."""

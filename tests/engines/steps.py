@@ -1,16 +1,18 @@
 """One process of a test of sharded steps; see `test_deepspeed.py`.
 
-    python -m tests.engines.steps FOLDER first|second LOADED_FROM
+    python -m tests.engines.steps FOLDER first|second LOADED_FROM SHARDING...
 
-`first` makes a model's first step from its start, under every backend, and saves a checkpoint;
-`second` takes up a checkpoint that LOADED_FROM saved and makes the next step.
+`first` makes every model's first step from its start, under every sharding, and saves a checkpoint;
+`second` takes up a checkpoint that LOADED_FROM processes saved and makes the next step. A sharding
+is `local` or the name of a file in configs/deepspeed.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +21,47 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmrl import checkpoint
+from mmrl import checkpoint, plugins
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.compose import compose
 from mmrl.backend.backend import Backend
 from mmrl.backend.deepspeed import DeepSpeedBackend
 from mmrl.backend.local import LocalBackend
 from mmrl.backend.world import World, join
-from mmrl.config import OptimizerConfig, RunConfig
+from mmrl.config import LoraConfig, OptimizerConfig, RunConfig
 from mmrl.learner import Learner
-from mmrl.policy.policy import Policy
+from mmrl.policy import lora
+from mmrl.policy.family import Limits
+from mmrl.policy.policy import Policy, wrap
 from mmrl.rollout.split import _light
 from mmrl.types import Group, Prompt, Response, Score, TrainSample
 from tests.algorithms.cases import context
-from tests.families.cases import Case, ask, make, policy
+from tests.families import tiny
+from tests.families.cases import Case, ask, make
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs" / "deepspeed"
 LENGTHS = ((4, 2, 7), (1, 5, 3), (6, 2, 2), (3, 3, 3), (5, 1, 8))
 REWARDS = ((1, 0, 0), (1, 1, 0), (0, 0, 1), (0, 0, 0), (0, 1, 0))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A row of the tiny models, and what each of its five prompts shows."""
+
+    tiny: str
+    shown: tuple[tuple[str, ...], ...]
+    lora: LoraConfig | None = None
+
+
 MODELS = {
-    # What the five prompts show: a process without media, and kinds that only one process has.
-    "qwen2_5_omni": (("image",), (), ("audio", "image"), (), ("film",)),
-    "qwen3_vl_moe": (("image", "video"), (), ("image",), (), ("video",)),
+    # A process without media, and kinds that only one process has.
+    "omni": Model("qwen2_5_omni", (("image",), (), ("audio", "image"), (), ("film",))),
+    "experts": Model("qwen3_vl_moe", (("image", "video"), (), ("image",), (), ("video",))),
+    "adapters": Model(
+        "qwen2_5_vl",
+        (("image",), (), ("image", "video"), (), ("image",)),
+        LoraConfig(rank=2, tower="trained"),
+    ),
 }
 BUDGETS = {"whole": 10_000, "pieces": 60}
 
@@ -63,7 +84,7 @@ def samples(made: Policy, name: str, algorithm: Algorithm, step: int, world: Wor
     rng = np.random.default_rng(step)
     groups = []
     for prompt, rewards, lengths in zip(
-        prompts(made, MODELS[name], world), REWARDS, LENGTHS, strict=True
+        prompts(made, MODELS[name].shown, world), REWARDS, LENGTHS, strict=True
     ):
         answers = tuple(
             Response(rng.integers(60, 300, n), -3.0 - rng.random(n), "", "stop") for n in lengths
@@ -74,11 +95,25 @@ def samples(made: Policy, name: str, algorithm: Algorithm, step: int, world: Wor
     return made_of
 
 
-def build(name: str, stage: int, world: World) -> tuple[Policy, Policy, Backend]:
-    made = policy(name)
+def start(model: Model) -> Policy:
+    """A fresh tiny policy; adapters are drawn so that both of their halves count."""
+    made, processor = tiny.build(model.tiny)
+    family = plugins.load("family", tiny.TINY[model.tiny].family)
+    adapter = None
+    if model.lora is not None:
+        adapter = lora.attach(made, family.DECLARATION, model.lora, seed=3)
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in (p for p in made.parameters() if p.requires_grad):
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return wrap(made, processor, family.build(made, processor, Limits(2000)), adapter)
+
+
+def build(folder: Path, name: str, sharding: str, world: World) -> tuple[Policy, Policy, Backend]:
+    made = start(MODELS[name])
     reference = made.frozen_copy()
     optimizer = OptimizerConfig(learning_rate=1e-3, weight_decay=0.1, max_grad_norm=0.5)
-    if stage == 0:
+    if sharding == "local":
         return made, reference, LocalBackend(made.model, optimizer, 10, world)
     config = RunConfig.model_validate(
         {
@@ -89,16 +124,26 @@ def build(name: str, stage: int, world: World) -> tuple[Policy, Policy, Backend]
             "trainer": {
                 "steps": 10,
                 "backend": "deepspeed",
-                "deepspeed": CONFIGS / f"zero{stage}.json",
+                "deepspeed": settings(folder, sharding, world),
             },
         }
     )
     return made, reference, DeepSpeedBackend(made, reference, config, 10, world)
 
 
-def step(folder: Path, name: str, stage: int, budget: str, number: int, world: World) -> Any:
+def settings(folder: Path, sharding: str, world: World) -> Path:
+    """The shipped file; what goes to a disk goes to the test's own folder."""
+    text = (CONFIGS / f"{sharding}.json").read_text()
+    file = folder / f"{sharding}.json"
+    if world.first:
+        file.write_text(text.replace(json.dumps("/local_nvme"), json.dumps(str(folder / "nvme"))))
+    world.gather(None)
+    return file
+
+
+def step(folder: Path, name: str, sharding: str, budget: str, number: int, world: World) -> Any:
     """Make step `number` (after a checkpoint, if it is the second) and dump what it left."""
-    made, reference, backend = build(name, stage, world)
+    made, reference, backend = build(folder, name, sharding, world)
     if number == 2:
         found = checkpoint.latest(folder)
         assert found is not None
@@ -128,22 +173,22 @@ def step(folder: Path, name: str, stage: int, budget: str, number: int, world: W
     return {key: value.contiguous() for key, value in tensors.items()}
 
 
-def main(folder: Path, which: str, loaded_from: str) -> None:
+def main(folder: Path, which: str, loaded_from: str, shardings: Sequence[str]) -> None:
     world = join(120.0)
-    stages = (0, 1, 2, 3) if world.size > 1 else (0,)
     for name in MODELS:
-        for stage in stages:
+        for sharding in shardings if world.size > 1 else ("local",):
             for budget in BUDGETS if which == "first" else ("whole",):
-                label = f"{name}-{stage}-{budget}"
+                label = f"{name}-{sharding}-{budget}"
                 if which == "first":
                     place = folder / f"{world.size}-{label}"
-                    dumps = [(place, step(place, name, stage, budget, 1, world))]
+                    place.mkdir(exist_ok=True)
+                    dumps = [(place, step(place, name, sharding, budget, 1, world))]
                 else:
                     # One process takes up what every kind of sharding has saved.
-                    taken = range(4) if world.size == 1 else (stage,)
+                    taken = shardings if world.size == 1 else (sharding,)
                     places = [folder / f"{loaded_from}-{name}-{s}-{budget}" for s in taken]
                     places = [p for p in places if p.exists()]
-                    dumps = [(p, step(p, name, stage, budget, 2, world)) for p in places]
+                    dumps = [(p, step(p, name, sharding, budget, 2, world)) for p in places]
                 for place, dump in dumps:
                     if world.first:
                         save_file(dump, place / f"{which}-{world.size}.safetensors")
@@ -152,4 +197,4 @@ def main(folder: Path, which: str, loaded_from: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])

@@ -15,30 +15,26 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmrl.journal import Journal
+from tests.engines.launching import ENVIRONMENT, ROOT, TORCHRUN
 from tests.engines.steps import CONFIGS, MODELS
 from tests.runs import make_digits, run_config, write_config
 
 pytest.importorskip("deepspeed")
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(1800)]
 
-ROOT = Path(__file__).parent.parent.parent
-ENVIRONMENT = {
-    **os.environ,
-    "OMP_NUM_THREADS": "1",
-    "DS_ACCELERATOR": "cpu",
-    # ninja, which builds DeepSpeed's extension, stands beside the interpreter.
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-}
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+SHARDED = ["local", "zero1", "zero2", "zero3"]
+OFFLOADED = ["zero2_offload", "zero3_offload"]
 
 every_model = pytest.mark.parametrize("model", MODELS)
-every_backend = pytest.mark.parametrize("stage", [0, 1, 2, 3])
+every_sharding = pytest.mark.parametrize("sharding", SHARDED + OFFLOADED)
 
 
 def launch(processes: int, *arguments: str) -> None:
     module = ["-m", "tests.engines.steps", *arguments]
     command = [*TORCHRUN, str(processes), *module] if processes > 1 else [sys.executable, *module]
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=1500
+    )
     assert done.returncode == 0, done.stderr[-4000:]
 
 
@@ -46,12 +42,13 @@ def launch(processes: int, *arguments: str) -> None:
 def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """First steps by one, two and four processes; second ones after two by one and by four."""
     folder = tmp_path_factory.mktemp("steps")
-    launch(1, str(folder), "first", "-")
-    launch(2, str(folder), "first", "-")
-    launch(4, str(folder), "first", "-")
-    launch(1, str(folder), "second", "1")
-    launch(1, str(folder), "second", "2")
-    launch(4, str(folder), "second", "2")
+    shardings = SHARDED + OFFLOADED
+    launch(1, str(folder), "first", "-", *shardings)
+    launch(2, str(folder), "first", "-", *shardings)
+    launch(4, str(folder), "first", "-", *shardings)
+    launch(1, str(folder), "second", "1", *shardings)
+    launch(1, str(folder), "second", "2", *shardings)
+    launch(4, str(folder), "second", "2", *shardings)
     return folder
 
 
@@ -73,31 +70,31 @@ def assert_same_step(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> Non
             assert difference <= max(2e-5 * size, floor), (key, difference, size)
 
 
-def dump(steps: Path, processes: int, model: str, stage: int, budget: str, file: str) -> Path:
-    return steps / f"{processes}-{model}-{stage}-{budget}" / f"{file}.safetensors"
+def dump(steps: Path, processes: int, model: str, sharding: str, budget: str, file: str) -> Path:
+    return steps / f"{processes}-{model}-{sharding}-{budget}" / f"{file}.safetensors"
 
 
 @every_model
-@every_backend
+@every_sharding
 @pytest.mark.parametrize("processes", [2, 4])
 @pytest.mark.parametrize("budget", ["whole", "pieces"])
 def test_a_step_of_many_processes_is_that_of_one(
-    steps: Path, model: str, stage: int, processes: int, budget: str
+    steps: Path, model: str, sharding: str, processes: int, budget: str
 ) -> None:
-    found = load_file(dump(steps, processes, model, stage, budget, f"first-{processes}"))
-    wanted = load_file(dump(steps, 1, model, 0, "whole", "first-1"))
+    found = load_file(dump(steps, processes, model, sharding, budget, f"first-{processes}"))
+    wanted = load_file(dump(steps, 1, model, "local", "whole", "first-1"))
     assert {k for k in wanted if not k.startswith("step.")} <= found.keys()
     assert_same_step(found, wanted)
 
 
 @every_model
-@every_backend
+@every_sharding
 @pytest.mark.parametrize("processes", [1, 4])
 def test_a_checkpoint_of_two_processes_goes_on_with_one_and_with_four(
-    steps: Path, model: str, stage: int, processes: int
+    steps: Path, model: str, sharding: str, processes: int
 ) -> None:
-    found = load_file(dump(steps, 2, model, stage, "whole", f"second-{processes}"))
-    wanted = load_file(dump(steps, 1, model, 0, "whole", "second-1"))
+    found = load_file(dump(steps, 2, model, sharding, "whole", f"second-{processes}"))
+    wanted = load_file(dump(steps, 1, model, "local", "whole", "second-1"))
     assert_same_step(found, wanted)
 
 

@@ -1,0 +1,244 @@
+"""Predicted memory of one process, by what it is for; sharding divides what its stage shards."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from mmrl.algorithms.compose import compose
+from mmrl.config import RunConfig
+from mmrl.doctor.counts import Counts
+from mmrl.doctor.shape import Shape, Tower
+from mmrl.packing import default_budget
+from mmrl.policy.features import MAX_KEPT_TOKENS
+from mmrl.policy.logprobs import CHUNK_TOKENS
+from mmrl.policy.policy import DTYPES
+from mmrl.rollout.vllm import CPU_CACHE_BYTES, SHARE_OF_GPU
+
+GIB = 1 << 30
+
+Place = Literal["device", "host", "disk"]
+STAGES = ("local", "ZeRO-1", "ZeRO-2", "ZeRO-3")
+
+PACKED = {"none": None, "nf4": 0.55, "int8": 1.05}
+"""Bytes of a base parameter with its scales."""
+
+TOWER_KEEPS = 1.4
+"""What a tower keeps of a position, over the inputs and outputs of its linears: between 1.0 and 1.5
+in the families' tiny models, the larger in those with gates."""
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How DeepSpeed's JSON spreads a run: the ZeRO stage, and where state and weights live."""
+
+    stage: int = 0
+    optimizer: Place = "device"
+    parameters: Place = "device"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes of one process on its device; `host` and `disk` are what it keeps elsewhere.
+
+    The first line stays; the second comes and goes with the update, the third with the rollout.
+    `gathered` are the weights that a sharded run makes whole to roll out, to sync and to save;
+    `engine` is what vLLM takes beside the trainer, for good or, where it `sleeps`, to roll out.
+    """
+
+    weights: int
+    reference: int
+    critic: int
+    optimizer: int
+
+    gradients: int
+    activations: int
+    media: int
+    logits: int
+
+    cache: int
+    gathered: int
+    engine: int
+
+    host: int
+    disk: int
+    sleeps: bool
+
+    @property
+    def stays(self) -> int:
+        awake = 0 if self.sleeps else self.engine
+        return self.weights + self.reference + self.critic + self.optimizer + awake
+
+    @property
+    def update(self) -> int:
+        return self.stays + self.gradients + self.activations + self.media + self.logits
+
+    @property
+    def rollout(self) -> int:
+        return self.stays + self.cache + self.gathered + (self.engine if self.sleeps else 0)
+
+    @property
+    def peak(self) -> int:
+        """The larger of the two stages that alternate."""
+        return max(self.update, self.rollout)
+
+
+def sharding_of(config: RunConfig) -> Sharding:
+    """Read the run's DeepSpeed JSON; no sharding without one."""
+    if config.trainer.backend == "local" or config.trainer.deepspeed is None:
+        return Sharding()
+    zero = json.loads(config.trainer.deepspeed.read_text(encoding="utf-8"))["zero_optimization"]
+    places: dict[Any, Place] = {"cpu": "host", "nvme": "disk"}
+
+    def place(part: str) -> Place:
+        return places.get(zero.get(part, {}).get("device"), "device")
+
+    return Sharding(int(zero["stage"]), place("offload_optimizer"), place("offload_param"))
+
+
+def plan(
+    config: RunConfig, shape: Shape, counts: Counts, processes: int, capacity: int = 80 * GIB
+) -> Plan:
+    """Predict one process's memory; the update's and the rollout's stages are at their limits."""
+    width = DTYPES[config.model.dtype].itemsize
+    sharding = sharding_of(config)
+    stage, adapters = sharding.stage, config.model.lora
+    packed = PACKED[adapters.quantize] if adapters else None
+    base = int(shape.parameters * (packed or width))
+    # Adapters are float32; a sharded optimiser keeps float32 weights beside 16-bit ones.
+    own = 4 if adapters else width
+    trained = trained_parameters(config, shape)
+    state = trained * _optimizer_width(sharding, own) // (processes if stage else 1)
+    gradients = trained * own // (processes if stage >= 2 else 1)
+    held = base // (processes if stage == 3 else 1)
+    copied = "reference" in compose(config.algorithm).needs and adapters is None
+    engine, sleeps = _engine(config, shape, width, capacity)
+    on_device = sharding.parameters == "device"
+    away: Counter[Place] = Counter({sharding.optimizer: state})
+    away[sharding.parameters] += held
+    return Plan(
+        weights=(held if on_device else 0) + shape.adapter_parameters * own,
+        reference=shape.parameters * width // (processes if stage == 3 else 1) if copied else 0,
+        critic=_critic(config, shape, width),
+        optimizer=0 if sharding.optimizer != "device" else state,
+        gradients=gradients,
+        activations=activations(config, shape, width),
+        media=media(config, shape, counts, width),
+        logits=logits(shape),
+        cache=_cache(config, shape, width),
+        gathered=base if stage == 3 else 0,
+        engine=engine,
+        # Gradients are added up in host memory, in float32, beside the state that is kept there.
+        host=away["host"]
+        + (trained * 4 // processes if sharding.optimizer != "device" else 0)
+        + (shape.parameters * width if sleeps else 0),
+        disk=away["disk"],
+        sleeps=sleeps,
+    )
+
+
+def trained_parameters(config: RunConfig, shape: Shape) -> int:
+    """How many parameters learn."""
+    if config.model.lora is not None:
+        return shape.adapter_parameters
+    return shape.parameters - (shape.tower_parameters if config.model.freeze_tower else 0)
+
+
+def _optimizer_width(sharding: Sharding, own: int) -> int:
+    """Bytes of an optimiser's state: two moments, and float32 weights beside 16-bit ones."""
+    return 8 + (4 if own < 4 else 0) if sharding.stage else 2 * own
+
+
+def _critic(config: RunConfig, shape: Shape, width: int) -> int:
+    """A critic with a trunk of its own: weights, moments and gradients, never sharded."""
+    if "values" not in compose(config.algorithm).needs or config.critic.trunk == "shared":
+        return 0
+    return shape.parameters * width * 4
+
+
+def token_budget(config: RunConfig) -> int:
+    """Trunk tokens of a micro-batch."""
+    device = torch.device("cuda" if config.model.dtype != "float32" else "cpu")
+    return config.trainer.tokens_per_micro_batch or default_budget(device)
+
+
+def activations(config: RunConfig, shape: Shape, width: int) -> int:
+    """Bytes that one micro-batch keeps for its backward pass.
+
+    A layer keeps a token's residual twice (before each norm) in float32 and three times in its own
+    type, the norms' factors, queries, keys and values with their rotations and padded copies, the
+    attention's output twice, and the inner width four times (gate, its activation, up, product).
+    """
+    layer = (
+        (3 * width + 2 * 4) * shape.hidden
+        + 5 * width * shape.queries
+        + 8 * width * shape.keys
+        + 4 * width * shape.inner
+    )
+    tokens = token_budget(config)
+    if not config.model.gradient_checkpointing:
+        return tokens * shape.layers * layer
+    return tokens * (shape.layers * width * shape.hidden + layer)
+
+
+def media(config: RunConfig, shape: Shape, counts: Counts, width: int) -> int:
+    """Bytes that the towers keep for a micro-batch full of the data's densest prompts.
+
+    Towers that learn nothing keep no activations, but features of the media seen last.
+    """
+    adapters = config.model.lora
+    frozen = config.model.freeze_tower or (adapters is not None and adapters.tower == "frozen")
+    if frozen:
+        return MAX_KEPT_TOKENS * shape.hidden * width if any(counts.positions) else 0
+    tokens = token_budget(config)
+    return sum(
+        int(tokens * share * _position(tower, width, config.model.gradient_checkpointing))
+        for tower, share in zip(shape.towers, counts.positions, strict=True)
+    )
+
+
+def _position(tower: Tower, width: int, recompute: bool) -> float:
+    """Bytes that a tower keeps of a position."""
+    whole = TOWER_KEEPS * width * tower.linears
+    if not recompute:
+        return whole
+    return tower.layers * width * tower.hidden + whole / tower.layers
+
+
+def logits(shape: Shape) -> int:
+    """Logits of a chunk, scaled, their log-softmax, its exponential and a gradient, in float32."""
+    return 5 * 4 * CHUNK_TOKENS * shape.vocabulary
+
+
+def _cache(config: RunConfig, shape: Shape, width: int) -> int:
+    """Bytes of keys and values of a decoding batch: each prompt's once, each response's own."""
+    rollout = config.rollout
+    if rollout.engine != "hf":
+        return 0
+    group = int(config.algorithm.get("group_size", 8))
+    prompts = max(rollout.max_sequences // max(group, 1), 1)
+    tokens = (
+        rollout.max_sequences * rollout.max_new_tokens + prompts * config.model.max_prompt_tokens
+    )
+    return tokens * token_cache(shape, width)
+
+
+def token_cache(shape: Shape, width: int) -> int:
+    """Bytes of a token's keys and values in all layers."""
+    return shape.layers * 2 * shape.keys * width
+
+
+def _engine(config: RunConfig, shape: Shape, width: int, capacity: int) -> tuple[int, bool]:
+    """What a colocated vLLM takes of the device, and whether it gives it back in between."""
+    if config.rollout.engine != "vllm":
+        return 0, False
+    arguments = config.rollout.vllm
+    if not torch.cuda.is_available() and config.model.dtype == "float32":
+        cache = int(arguments.get("kv_cache_memory_bytes", CPU_CACHE_BYTES))
+        return shape.parameters * width + cache, False
+    share = float(arguments.get("gpu_memory_utilization", SHARE_OF_GPU))
+    return int(share * capacity), bool(arguments.get("enable_sleep_mode", True))

@@ -1,0 +1,144 @@
+"""Sizes of a model from its config.json: it is built without weights, so a laptop plans for 72B."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoConfig
+
+from mmrl import plugins
+from mmrl.config import RunConfig
+from mmrl.errors import UserError
+from mmrl.policy import lora
+from mmrl.policy.family import Declaration
+from mmrl.policy.policy import family_name, model_folder
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A media encoder: what it makes a position of, and what a position costs.
+
+    `elements` of its input (pixel values, mel bins) make one position; `linears` are the inputs and
+    outputs of all its linears, `hidden` is the width between its `layers`. One of sounds that works
+    by `windows` leaves the input's padding out.
+    """
+
+    heard: bool
+    windows: bool
+    elements: int
+    linears: int
+    layers: int
+    hidden: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a model: parameters by role, and what a token costs in a language layer."""
+
+    parameters: int
+    tower_parameters: int
+    adapter_parameters: int
+    layers: int
+    hidden: int
+    inner: int
+    queries: int
+    keys: int
+    vocabulary: int
+    towers: tuple[Tower, ...]
+
+
+def weightless(config: RunConfig) -> tuple[Any, Declaration]:
+    """The configured model on the meta device, and its family's declaration."""
+    path = model_folder(config.model.path)
+    folder = Path(lora.base_of(path) or path)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"no model at {folder}: model.path must hold a transformers config.json")
+    remote = config.model.trust_remote_code
+    settings = AutoConfig.from_pretrained(folder, trust_remote_code=remote, local_files_only=True)
+    name = family_name(settings.model_type, config.model.family)
+    declaration: Declaration = plugins.load("family", name).DECLARATION
+    loader = getattr(transformers, declaration.loader)
+    with torch.device("meta"):
+        make = getattr(loader, "from_config", None) or loader._from_config
+        return make(settings), declaration
+
+
+def measure(config: RunConfig) -> Shape:
+    """Sizes of the configured model."""
+    model, declaration = weightless(config)
+    return shape_of(model, declaration, config)
+
+
+def shape_of(model: Any, declaration: Declaration, config: RunConfig) -> Shape:
+    """Sizes of a model, with weights or without."""
+    text = model.config.get_text_config()
+    heads = text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    experts = getattr(text, "num_experts_per_tok", None) or 1
+    inner = getattr(text, "moe_intermediate_size", None) or text.intermediate_size
+    towers = tuple(f"{tower}." for tower in declaration.towers)
+    named = dict(model.named_parameters())
+    return Shape(
+        parameters=sum(p.numel() for p in named.values()),
+        tower_parameters=sum(p.numel() for n, p in named.items() if f"{n}.".startswith(towers)),
+        adapter_parameters=_adapter_parameters(model, declaration, config),
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        inner=inner * experts,
+        queries=heads * width,
+        keys=(getattr(text, "num_key_value_heads", None) or heads) * width,
+        vocabulary=text.vocab_size,
+        towers=tuple(_towers(model, declaration)),
+    )
+
+
+def _towers(model: Any, declaration: Declaration) -> Iterator[Tower]:
+    """The media encoders; what only projects from them is added to the one before."""
+    modules = dict(model.named_modules())
+    for name in declaration.towers:
+        found = list(modules[name].modules()) if name in modules else []
+        lists = [m for m in found if isinstance(m, nn.ModuleList)]
+        if not lists:
+            continue
+        convolutions = [m for m in found if isinstance(m, nn.modules.conv._ConvNd)]
+        linears = [m for m in found if isinstance(m, nn.Linear)]
+        yield Tower(
+            heard="audio" in name,
+            windows=getattr(modules[name], "n_window", None) is not None,
+            elements=_elements(convolutions, linears[0]),
+            linears=sum(m.in_features + m.out_features for m in linears),
+            layers=max(map(len, lists)),
+            hidden=convolutions[-1].out_channels if convolutions else linears[0].out_features,
+        )
+
+
+def _elements(convolutions: list[nn.modules.conv._ConvNd], first: nn.Linear) -> int:
+    """How many elements of the input become one position: strides multiply."""
+    if not convolutions:
+        return first.in_features
+    elements = convolutions[0].in_channels
+    for convolution in convolutions:
+        for stride in convolution.stride:
+            elements *= stride
+    return elements
+
+
+def _adapter_parameters(model: Any, declaration: Declaration, config: RunConfig) -> int:
+    wanted = config.model.lora
+    if wanted is None:
+        return 0
+    modules = dict(model.named_modules())
+    linears: Iterator[nn.Linear] = (
+        modules[name] for name in lora.linear_targets(model, declaration, wanted)
+    )
+    fused = lora.fused_targets(model, declaration, wanted)
+    weights = [p for n, p in model.named_parameters() if any(n.endswith(f) for f in fused)]
+    sides = sum(linear.in_features + linear.out_features for linear in linears)
+    sides += sum(p.shape[0] * (p.shape[1] + p.shape[2]) for p in weights)
+    return wanted.rank * int(sides)

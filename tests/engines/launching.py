@@ -1,0 +1,18 @@
+"""Runs of several processes as a user starts them, for tests: environment, commands, children."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+BIN = Path(sys.executable).parent
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "DS_ACCELERATOR": "cpu",
+    # ninja, which builds DeepSpeed's extension, stands beside the interpreter.
+    "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
