@@ -88,7 +88,7 @@ class VLLMEngine:
         """Load the policy's weights; drop cached prefixes and features of the old ones."""
         self._wake()
         weights = iter(checkpoint_weights(self._policy).items())
-        self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        self._engine.collective_rpc("take_weights", args=(weights,))
         self._engine.reset_prefix_cache()
         self._engine.reset_mm_cache()
         self._engine.reset_encoder_cache()
@@ -144,6 +144,7 @@ def engine_arguments(
 ) -> Mapping[str, Any]:
     """vLLM's engine arguments for a run; those of `rollout.vllm` win."""
     from mmrl.rollout.vllm_sampling import LOGPROBS_MODE, PROCESSOR
+    from mmrl.rollout.vllm_worker import EXTENSION
 
     folder = model_folder(model.path)
     limit = policy.model.config.get_text_config().max_position_embeddings
@@ -167,6 +168,7 @@ def engine_arguments(
         "generation_config": "vllm",
         "disable_log_stats": True,
         "logits_processors": [PROCESSOR],
+        "worker_extension_cls": EXTENSION,
         "logprobs_mode": LOGPROBS_MODE,
         **placed,
         **rollout.vllm,

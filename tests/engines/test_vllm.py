@@ -5,18 +5,21 @@ The embedded engine's own log-probs are those of the trainer (tests/rollout/test
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from mmrl import plugins
 from mmrl.config import ModelConfig, RolloutConfig
 from mmrl.errors import UserError
 from mmrl.policy.attention import active_layout
-from mmrl.policy.policy import Policy
+from mmrl.policy.family import Limits
+from mmrl.policy.policy import Policy, wrap
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.rollout.engine import Sampling
 from mmrl.rollout.hf import HFEngine
@@ -31,15 +34,17 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
 
 TOLERANCE = 1e-4  # float32
 LENGTH = 8
+TIED = ", tied"
 GREEDY = Sampling(LENGTH, temperature=0.0)
 SAMPLED = Sampling(LENGTH, temperature=1.3)
 
 
 class Pair:
-    """A tiny policy with both engines on it."""
+    """A tiny policy with both engines on it; `tied`: its LM head is its embeddings."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        self.policy = cases.policy(name)
+        name, tied = name.removesuffix(TIED), name.endswith(TIED)
+        self.policy = tie(cases.policy(name)) if tied else cases.policy(name)
         self.policy.save(folder)
         model = ModelConfig(path=str(folder), max_prompt_tokens=2000)
         rollout = RolloutConfig(engine="vllm", max_new_tokens=LENGTH, max_sequences=16)
@@ -65,7 +70,26 @@ class Pair:
         return float(max(gaps))
 
 
-@pytest.fixture(scope="module", params=MODELS)
+def tie(made: Policy) -> Policy:
+    """The same model with the embeddings as its head."""
+    config = copy.deepcopy(made.model.config)
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = True
+    model = type(made.model)(config).eval()
+    weights = made.model.state_dict()
+    model.load_state_dict({**weights, "lm_head.weight": model_embeddings(weights)})
+    model.generation_config = made.model.generation_config
+    module = plugins.load("family", "qwen2_5_vl")
+    tied = wrap(model, made.processor, module.build(model, made.processor, Limits(2000)))
+    assert tied.model.get_output_embeddings().weight is tied.model.get_input_embeddings().weight
+    return tied
+
+
+def model_embeddings(weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    (name,) = (name for name in weights if name.endswith("embed_tokens.weight"))
+    return weights[name]
+
+
+@pytest.fixture(scope="module", params=[*MODELS, f"qwen2_5_vl{TIED}"])
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pair]:
