@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mmrl: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("mmrl: interrupted; `--resume` goes on from the last checkpoint", file=sys.stderr)
+        print(f"mmrl: interrupted; {arguments.goes_on}".rstrip("; "), file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1
@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="mmrl", description="Reinforcement learning for vision-language and audio models."
     )
     parser.add_argument("--version", action="version", version=f"mmrl {__version__}")
+    parser.set_defaults(goes_on="")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
     _add_eval(commands)
@@ -64,7 +65,7 @@ def _add_train(commands: Commands) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="replace the run folder")
     parser.add_argument("--print-config", action="store_true", help="show what would run, and stop")
-    parser.set_defaults(command=_train)
+    parser.set_defaults(command=_train, goes_on="`--resume` goes on from the last checkpoint")
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -86,36 +87,40 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _add_eval(commands: Commands) -> None:
-    parser = commands.add_parser("eval", help="score a model on a task's records")
-    parser.add_argument("--model", required=True, help="model folder")
+    parser = commands.add_parser(
+        "eval",
+        help="score a model on a task's records",
+        epilog="Overrides: params.NAME of the task, model., media., rollout., weights. as in a "
+        "configuration. With --out, a killed evaluation goes on when it is called again.",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="e.g. params.think=none")
+    parser.add_argument("--model", required=True, help="model folder, checkpoint or adapter")
     parser.add_argument("--task", required=True)
     parser.add_argument("--data", type=Path, help="records; default: the task's own fixture")
-    parser.add_argument("--limit", type=int)
-    parser.add_argument("--out", type=Path, help="write the evaluation as JSON")
-    parser.set_defaults(command=_eval)
+    parser.add_argument("--engine", choices=("hf", "vllm"), help="default: hf")
+    parser.add_argument("--limit", type=int, help="the first records only")
+    parser.add_argument("--samples", type=int, help="answers to each record; default: 1, greedy")
+    parser.add_argument("--temperature", type=float, help="default: 0, with --samples 1")
+    parser.add_argument("--k", type=int, nargs="+", help="of pass@k; default: 1 2 4 ... samples")
+    parser.add_argument("--pass-threshold", type=float, help="metric from which an answer passes")
+    parser.add_argument("--max-new-tokens", type=int)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="also writes FILE.html")
+    parser.add_argument("--overwrite", action="store_true", help="ask everything again")
+    parser.set_defaults(command=_eval, goes_on="the same command with --out goes on")
 
 
 def _eval(arguments: argparse.Namespace) -> None:
-    from mmrl.api import evaluate
-    from mmrl.tasking import fixture_path
+    from mmrl.benchmark import run_benchmark, settings_of
 
-    data = arguments.data or fixture_path(arguments.task)
-    result = evaluate(
-        arguments.model,
-        arguments.task,
-        data,
-        limit=arguments.limit,
-        on_progress=lambda done, total: print(f"{done}/{total}", file=sys.stderr),
-    )
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
-    print(
-        f"{result.task} {result.metric_name} {result.metric:.4f} "
-        f"[{result.low:.4f}, {result.high:.4f}] on {result.records} records "
-        f"({result.unparsable} unparsable, {result.truncated} truncated, "
-        f"{result.unscorable} unscorable, {result.unreadable} unreadable)"
-    )
+    def show(done: int, total: int) -> None:
+        print(f"{done}/{total}", file=sys.stderr)
+
+    config = settings_of(vars(arguments), arguments.overrides)
+    outcome = run_benchmark(config, overwrite=arguments.overwrite, on_progress=show)
+    print("\n".join(outcome.evaluation.lines()))
+    if outcome.page:
+        print(f"report: {outcome.page}")
 
 
 def _add_doctor(commands: Commands) -> None:

@@ -240,11 +240,12 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected sections, found {type(values).__name__}")
     for override in overrides:
-        _apply(values, override)
+        apply_override(values, override)
     return validate(RunConfig, values, str(path))
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set what `a.b=c` names to the YAML value c; raises UserError where it cannot be set."""
     key, found, raw = override.partition("=")
     if not found:
         raise UserError(f"override '{override}': write it as section.key=value")

@@ -3,47 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
+from mmrl.answers import Answers, Asked, question_of
 from mmrl.errors import MediaError
+from mmrl.evaluation import Evaluation, Scored, summarise
 from mmrl.policy.encoder import Encodes
 from mmrl.rollout.engine import Engine, Sampling
-from mmrl.rollout.score import Scores, score_groups
+from mmrl.rollout.score import ScoreJob, Scores
 from mmrl.task import Task
-from mmrl.types import Group, Sample, Score
+from mmrl.transcript import Thumbnails
+from mmrl.types import EncodedMedium, Prompt, Response, Sample
 
-BOOTSTRAP_DRAWS = 1000
-PROMPTS_AT_ONCE = 64
+ANSWERS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """A benchmark number with its 95 % bootstrap interval and what went into it.
+class Asking:
+    """How records are asked: `count` answers each, sampled so, from this seed."""
 
-    `records` counts all; `unreadable` records (media that do not decode) and `unscorable` answers
-    count as wrong (metric 0) and are listed. `breakdown` holds the task's secondary numbers,
-    `parts` are mean reward parts.
-    """
-
-    task: str
-    metric_name: str
-    metric: float
-    low: float
-    high: float
-    records: int
-    unreadable: int = 0
-    unscorable: int = 0
-    unparsable: int = 0
-    truncated: int = 0
-    breakdown: dict[str, float] = field(default_factory=dict)
-    parts: dict[str, float] = field(default_factory=dict)
-    answers: list[dict[str, Any]] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    sampling: Sampling
+    count: int = 1
+    seed: int = 0
 
 
 def evaluate(
@@ -53,77 +35,115 @@ def evaluate(
     engine: Engine,
     scorer: Scores,
     sampling: Sampling,
-    seed: int = 0,
-    on_progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
     """Answer every sample once and aggregate as the task says."""
-    groups: list[Group] = []
-    unreadable: dict[str, str] = {}
-    for start in range(0, len(samples), PROMPTS_AT_ONCE):
-        asked, prompts = samples[start : start + PROMPTS_AT_ONCE], []
-        for sample, encoded in zip(asked, encoder.encode([(s,) for s in asked]), strict=True):
-            if isinstance(encoded, MediaError):
-                unreadable[sample.id] = str(encoded)
-            else:
-                prompts += encoded
-        if prompts:
-            answers = engine.generate(prompts, [1] * len(prompts), sampling, seed + start)
-            groups += [Group(p, tuple(a), ()) for p, a in zip(prompts, answers, strict=True)]
-        on_progress(min(start + PROMPTS_AT_ONCE, len(samples)))
-    return summarise(samples, task, score_groups(scorer, groups), unreadable)
+    answers = Answers()
+    ask(samples, Asking(sampling), encoder, engine, answers)
+    return summarise(score(samples, samples[0].task, 1, answers, scorer), task)
 
 
-def summarise(
-    samples: Sequence[Sample], task: Task, groups: Sequence[Group], unreadable: dict[str, str]
-) -> Evaluation:
-    """Aggregate scored answers over all samples, in the samples' order."""
-    scores = {g.prompt.sample.id: g.scores[0] for g in groups}
-    texts = {g.prompt.sample.id: g.responses[0].text for g in groups}
-    missing = Score(parts={}, metric=None, status="unscorable")
-    rows = [scores.get(s.id, missing) for s in samples]
-    values = [row.metric if row.metric is not None else 0.0 for row in rows]
-    metas = [{**s.meta, **row.evidence} for s, row in zip(samples, rows, strict=True)]
-    low, high = bootstrap(values, metas, task)
-    names = sorted({name for row in rows for name in row.parts})
-    return Evaluation(
-        task=samples[0].task,
-        metric_name=task.metric,
-        metric=task.aggregate(values, metas),
-        low=low,
-        high=high,
-        records=len(samples),
-        unreadable=len(unreadable),
-        unscorable=sum(row.metric is None for row in rows) - len(unreadable),
-        unparsable=sum(row.status not in ("ok", "unscorable") for row in rows),
-        truncated=sum(g.responses[0].truncated for g in groups),
-        breakdown=dict(task.breakdown(values, metas)),
-        parts={n: float(np.mean([row.parts.get(n, 0.0) for row in rows])) for n in names},
-        answers=[
-            {
-                "id": sample.id,
-                "text": texts.get(sample.id, ""),
-                "metric": row.metric,
-                "status": row.status,
-                "reason": unreadable.get(sample.id, row.reason),
-            }
-            for sample, row in zip(samples, rows, strict=True)
-        ],
+def ask(
+    samples: Sequence[Sample],
+    asking: Asking,
+    encoder: Encodes,
+    engine: Engine,
+    answers: Answers,
+    on_progress: Callable[[int], None] = lambda done: None,
+    pictures: Thumbnails | None = None,
+) -> None:
+    """Ask what is not answered yet, a few records at a time, each kept before the next are asked.
+
+    Where a part of the work begins and its random numbers depend on the samples alone, so that an
+    evaluation that was killed and goes on gives the answers of one that was not. `on_progress`
+    hears how many records are done; with `pictures`, a thumbnail of each medium is written.
+    """
+    stride = max(1, ANSWERS_AT_ONCE // asking.count)
+    for start in range(0, len(samples), stride):
+        part = samples[start : start + stride]
+        missing = [s for s in part if answers.find(s, asking.count) is None]
+        if missing:
+            answers.add(_ask(missing, asking, start, encoder, engine, pictures))
+        on_progress(start + len(part))
+
+
+def _ask(
+    samples: Sequence[Sample],
+    asking: Asking,
+    start: int,
+    encoder: Encodes,
+    engine: Engine,
+    pictures: Thumbnails | None,
+) -> list[Asked]:
+    encoded = encoder.encode([(sample,) for sample in samples])
+    prompts = [p for each in encoded if not isinstance(each, MediaError) for p in each]
+    responses: dict[str, list[Response]] = {}
+    if prompts:
+        counts = [asking.count] * len(prompts)
+        drawn = engine.generate(prompts, counts, asking.sampling, asking.seed + start)
+        responses = {p.sample.id: rs for p, rs in zip(prompts, drawn, strict=True)}
+    rows = []
+    for sample, each in zip(samples, encoded, strict=True):
+        question = question_of(sample)
+        if isinstance(each, MediaError):
+            rows.append(Asked(sample.id, question, unreadable=str(each) or "unreadable"))
+        else:
+            (prompt,) = each
+            seen = _seen(prompt, encoder, pictures)
+            rows.append(_asked(question, prompt, responses[sample.id], seen))
+    return rows
+
+
+def _seen(
+    prompt: Prompt, encoder: Encodes, pictures: Thumbnails | None
+) -> tuple[dict[str, Any], ...]:
+    if pictures is None:
+        return ()
+    lacking: Callable[[EncodedMedium], bool] = pictures.lacks
+    media = encoder.decoded(prompt, lacking)
+    return tuple(pictures.describe(medium, media) for medium in prompt.media)
+
+
+def _asked(
+    question: str, prompt: Prompt, responses: Sequence[Response], media: tuple[dict[str, Any], ...]
+) -> Asked:
+    return Asked(
+        id=prompt.sample.id,
+        question=question,
+        texts=tuple(response.text for response in responses),
+        truncated=tuple(response.truncated for response in responses),
+        lengths=tuple(len(response.ids) for response in responses),
+        frames=prompt.frames,
+        space=prompt.space,
+        media=media,
     )
 
 
-def bootstrap(values: Sequence[float], metas: Sequence[Any], task: Task) -> tuple[float, float]:
-    """95 % percentile interval of the aggregate over records resampled with replacement.
+def score(
+    samples: Sequence[Sample], key: str, count: int, answers: Answers, scorer: Scores
+) -> list[Scored]:
+    """Score the answers of all samples by the scorer's task of that key."""
+    rows = [answers.find(sample, count) for sample in samples]
+    assert None not in rows, "a sample was not asked"
+    asked = [row for row in rows if row is not None]
+    jobs = [
+        ScoreJob(key, sample.gold, answer)
+        for sample, row in zip(samples, asked, strict=True)
+        for answer in row.answers()
+    ]
+    scores = iter(scorer.score(jobs))
+    return [
+        Scored(
+            sample,
+            row.texts,
+            row.truncated,
+            tuple(next(scores) for _ in row.texts),
+            row.unreadable,
+        )
+        for sample, row in zip(samples, asked, strict=True)
+    ]
 
-    Records that share a `pair` in their meta are drawn together.
-    """
-    units: dict[Any, list[int]] = {}
-    for i, meta in enumerate(metas):
-        units.setdefault(meta.get("pair", i), []).append(i)
-    members = list(units.values())
-    rng = np.random.default_rng(0)
-    draws = []
-    for _ in range(BOOTSTRAP_DRAWS):
-        chosen = [i for unit in rng.integers(0, len(members), len(members)) for i in members[unit]]
-        draws.append(task.aggregate([values[i] for i in chosen], [metas[i] for i in chosen]))
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(low), float(high)
+
+def sampling_settings(asking: Asking) -> dict[str, Any]:
+    """What answers depend on, besides the model and the records."""
+    settings = asdict(asking.sampling)
+    return {**settings, "samples": asking.count, "seed": asking.seed}

@@ -22,7 +22,8 @@ from mmrl.critic import Critic
 from mmrl.data import PromptStream, build_missing
 from mmrl.diagnosis import diagnose
 from mmrl.errors import UserError
-from mmrl.evaluator import Evaluation, evaluate
+from mmrl.evaluation import Evaluation
+from mmrl.evaluator import evaluate
 from mmrl.learner import Learner
 from mmrl.metrics import group_metrics, memory_metrics
 from mmrl.packing import default_budget

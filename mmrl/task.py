@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from mmrl.records import read_records
 from mmrl.types import Answer, MediaRef, Record, Sample, Score
+
+Better = Literal["higher", "lower"]
+"""Which way a metric is better: accuracy rises, an error falls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,10 @@ class Task(Protocol):
     summary: ClassVar[str]
     parts: ClassVar[Mapping[str, RewardPart]]
     metric: ClassVar[str]
+    better: ClassVar[Better] = "higher"
+    official: ClassVar[Mapping[str, Any]] = {}
+    """Parameters under which the metric reads answers as the benchmark's own script does; an
+    evaluation reports both readings of the same answers."""
     imports: ClassVar[tuple[str, ...]] = ()
     """Modules that `score` imports lazily; a worker imports them before its deadlines start."""
 

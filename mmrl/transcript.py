@@ -49,8 +49,8 @@ class Transcript:
     """Writes a run's `rollouts.jsonl` and `media/`."""
 
     def __init__(self, run: Path) -> None:
-        self._run = run
         self._journal = Journal(run / "rollouts.jsonl")
+        self._thumbnails = Thumbnails(run)
 
     def write(self, step: int, entries: Iterable[Entry]) -> None:
         """Append a step's groups in one write, thumbnails first, so that no line points nowhere."""
@@ -58,7 +58,7 @@ class Transcript:
 
     def lacks(self, medium: EncodedMedium) -> bool:
         """True if no thumbnail of this medium has been written yet."""
-        return not (self._run / _file(medium)).exists()
+        return self._thumbnails.lacks(medium)
 
     def truncate_to_step(self, step: int) -> None:
         """Drop the groups of later steps, before a run resumes from `step`."""
@@ -77,14 +77,26 @@ class Transcript:
             "task": sample.task,
             "variant": sample.variant,
             "prompt": entry.prompt,
-            "media": [self._medium(encoded, entry.media) for encoded in group.prompt.media],
+            "media": [self._thumbnails.describe(e, entry.media) for e in group.prompt.media],
             "gold": sample.gold,
             "responses": [_response(*row) for row in rows],
         }
 
-    def _medium(self, encoded: EncodedMedium, media: Mapping[str, Media]) -> dict[str, Any]:
+
+class Thumbnails:
+    """Small files that stand for media, in a folder's `media/`, each written once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def lacks(self, medium: EncodedMedium) -> bool:
+        """True if no thumbnail of this medium has been written yet."""
+        return not (self._folder / _file(medium)).exists()
+
+    def describe(self, encoded: EncodedMedium, media: Mapping[str, Media]) -> dict[str, Any]:
+        """Describe a medium; if it is among the decoded `media`, by hash, write its thumbnail."""
         file = _file(encoded)
-        path = self._run / file
+        path = self._folder / file
         medium = media.get(encoded.hash)
         if medium is not None and not path.exists():
             _write_whole(path, preview(medium))

@@ -2,61 +2,37 @@
 
 from __future__ import annotations
 
-import base64
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mmrl.diagnosis import diagnose, finite
 from mmrl.errors import UserError
 from mmrl.progress import duration
-from mmrl.report import charts
-from mmrl.report.cards import card_of, order, visible
+from mmrl.report.cards import card_of, visible
 from mmrl.report.curves import main_curves, other_curves
 from mmrl.report.folder import RunFolder, read_run
+from mmrl.report.rendering import MAX_BYTES, assets, environment, fitting, write_whole
 from mmrl.report.results import results_of
 
-MAX_BYTES = 10_000_000
-MAX_GROUPS = 120
-MAX_REFUSED = 10  # groups that did not fit, before the page counts as full
 MAX_CONFIG = 40_000  # characters
-
-
-@dataclass(frozen=True, slots=True)
-class Headline:
-    """The few facts a reader wants first."""
-
-    title: str
-    facts: tuple[tuple[str, str], ...]
-    state: str
 
 
 def write_report(run: Path) -> Path:
     """Write `report.html` into a run folder, unfinished or empty ones too; return its path."""
     if not run.is_dir():
         raise UserError(f"no run folder at {run}")
-    path = run / "report.html"
-    half = path.with_name("report.html.tmp")
-    half.write_bytes(render(run).encode("utf-8", "replace"))
-    os.replace(half, path)
-    return path
+    return write_whole(run / "report.html", render(run))
 
 
 def render(run: Path, *, max_bytes: int = MAX_BYTES) -> str:
     """Render the page; groups are sampled so that it stays under `max_bytes`."""
     folder = read_run(run)
-    environment = _environment()
-    script = environment.get_template("script.js.j2").render()
-    page = environment.get_template("page.html.j2")
+    page = environment().get_template("page.html.j2")
     context: dict[str, Any] = {
-        "headline": _headline(folder),
+        **_headline(folder),
         "results": results_of(folder.evals, folder.result),
         "diagnosis": diagnose(folder.metrics, max_new_tokens=_max_new_tokens(folder.config)),
         "curves": main_curves(folder.metrics),
@@ -65,9 +41,7 @@ def render(run: Path, *, max_bytes: int = MAX_BYTES) -> str:
         "quarantine_counts": folder.quarantine_counts,
         "config": folder.config_text[:MAX_CONFIG],
         "total": len(folder.rollout_lines),
-        "style": Markup(environment.get_template("style.css.j2").render()),
-        "script": Markup(script),
-        "script_hash": base64.b64encode(sha256(script.encode()).digest()).decode(),
+        **assets(),
     }
     bare = visible(page.render(context, cards=[], steps=[], tasks=[], broken=0))
     shown, broken = _cards(folder, max_bytes - len(bare.encode("utf-8", "replace")))
@@ -83,44 +57,21 @@ def render(run: Path, *, max_bytes: int = MAX_BYTES) -> str:
 
 def _cards(folder: RunFolder, budget: int) -> tuple[list[tuple[int, str, Markup]], int]:
     """Render the sampled groups in file order; also count the lines that cannot be read."""
-    macro = _environment().get_template("card.html.j2").module.card  # type: ignore[attr-defined]
-    found: dict[int, tuple[int, str, Markup]] = {}
-    broken = refused = 0
-    for index in order(len(folder.rollout_lines)):
-        if len(found) >= MAX_GROUPS or refused >= MAX_REFUSED:
-            break
+    macro = environment().get_template("card.html.j2").module.card  # type: ignore[attr-defined]
+    broken: list[int] = []
+    steps: dict[int, tuple[int, str]] = {}
+
+    def card(index: int) -> Markup | None:
         row = folder.rollout(index)
         if row is None:
-            broken += 1
-            continue
-        card = card_of(row, folder.path)
-        markup = macro(card, index)
-        size = len(markup.encode("utf-8", "replace")) + 100  # its share of the filter's options
-        if size > budget:
-            refused += 1
-        else:
-            budget -= size
-            found[index] = (card.step, card.task, markup)
-    return [found[index] for index in sorted(found)], broken
+            broken.append(index)
+            return None
+        made = card_of(row, folder.path)
+        steps[index] = (made.step, made.task)
+        return Markup(macro(made, index))
 
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("mmrl.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = charts.number
-    environment.filters["signed"] = signed
-    return environment
-
-
-def signed(value: float) -> str:
-    """Write a number with its sign: +0.3, -1.2, 0."""
-    return f"{'+' if value > 0 else ''}{charts.number(value)}"
+    shown = fitting(len(folder.rollout_lines), card, budget)
+    return [(*steps[index], markup) for index, markup in shown], len(broken)
 
 
 def _max_new_tokens(config: Mapping[str, Any]) -> int | None:
@@ -128,7 +79,8 @@ def _max_new_tokens(config: Mapping[str, Any]) -> int | None:
     return None if found is None else int(found)
 
 
-def _headline(folder: RunFolder) -> Headline:
+def _headline(folder: RunFolder) -> dict[str, Any]:
+    """The few facts a reader wants first."""
     config, result = folder.config, folder.result
     spent = finite(result.get("seconds"))
     if spent is None:
@@ -143,11 +95,12 @@ def _headline(folder: RunFolder) -> Headline:
         "Duration": duration(spent) if spent else "",
         "Seed": _text(seed),
     }
-    return Headline(
-        title=folder.path.resolve().name,
-        facts=tuple((name, value) for name, value in facts.items() if value),
-        state=_state(folder),
-    )
+    return {
+        "kicker": "mmrl run report",
+        "title": folder.path.resolve().name,
+        "facts": [(name, value) for name, value in facts.items() if value],
+        "state": _state(folder),
+    }
 
 
 def _progress(folder: RunFolder) -> str:

@@ -16,15 +16,16 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One task's number; `higher` and `lower` count records by their own metric."""
+    """One task's number; `improved` and `worsened` count records by their own metric."""
 
     task: str
     metric: str
     records: int | None
     before: float | None
     after: float | None
-    higher: int
-    lower: int
+    lower_is_better: bool
+    improved: int
+    worsened: int
     drawn: Markup
 
 
@@ -54,15 +55,17 @@ def _result(before: Row, after: Row) -> Result | None:
         return None
     latest = after or before
     records = finite(latest.get("records"))
-    higher, lower = _changes(before, after)
+    rose, fell = _changes(before, after)
+    lower_is_better = latest.get("better") == "lower"
     return Result(
         task=str(latest.get("task", "")),
         metric=str(latest.get("metric_name", "")),
         records=None if records is None else int(records),
         before=bars[0].value if bars[0] else None,
         after=bars[1].value if bars[1] else None,
-        higher=higher,
-        lower=lower,
+        lower_is_better=lower_is_better,
+        improved=fell if lower_is_better else rose,
+        worsened=rose if lower_is_better else fell,
         drawn=intervals(known),
     )
 

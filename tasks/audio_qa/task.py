@@ -31,6 +31,7 @@ class Task(contract.Task):
     summary: ClassVar[str] = "questions about a sound, answered by the text of a choice"
     parts: ClassVar[Mapping[str, RewardPart]] = ACCURACY_AND_FORMAT
     metric: ClassVar[str] = "accuracy"
+    official: ClassVar[Mapping[str, Any]] = {"extractor": "official"}
 
     def sample(self, record: Record) -> Sample:
         """Ask an MMAU record (`choices`, `answer` text) or an AVQA one (`multi_choice`, index)."""

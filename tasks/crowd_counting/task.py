@@ -15,7 +15,7 @@ from mmrl.rewards.grammar import Region, TagAnswer, Think
 from mmrl.rewards.numbers import NumberPolicy, parse_integer
 from mmrl.rewards.parsed import Parsed, malformed
 from mmrl.rewards.tolerance import fuzzy_relative
-from mmrl.task import RewardPart
+from mmrl.task import Better, RewardPart
 from mmrl.types import Answer, Record, Sample, Score, Text
 
 # A guess of a billion people would be the whole mean absolute error.
@@ -36,6 +36,7 @@ class Task(contract.Task):
         "format": RewardPart(0.0, 1.0),
     }
     metric: ClassVar[str] = "mae"
+    better: ClassVar[Better] = "lower"
 
     def sample(self, record: Record) -> Sample:
         """Ask a record: `image`, `problem` and the true count as `solution`."""

@@ -59,6 +59,7 @@ class Task(contract.Task):
     summary: ClassVar[str] = "mathematics in pictures, a letter or a typed number"
     parts: ClassVar[Mapping[str, RewardPart]] = ACCURACY_AND_FORMAT
     metric: ClassVar[str] = "accuracy"
+    official: ClassVar[Mapping[str, Any]] = {"extractor": "official"}
 
     def records(self, path: Path) -> Iterator[Record]:
         """Read the benchmark's `testmini.json` (problem id -> record), or any records file."""

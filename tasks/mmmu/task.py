@@ -53,6 +53,7 @@ class Task(contract.Task):
     summary: ClassVar[str] = "college questions with images, a letter or a short answer"
     parts: ClassVar[Mapping[str, RewardPart]] = ACCURACY_AND_FORMAT
     metric: ClassVar[str] = "accuracy"
+    official: ClassVar[Mapping[str, Any]] = {"extractor": "official"}
 
     def sample(self, record: Record) -> Sample:
         """Ask a record of the MMMU/MMMU form: `question` with `<image n>`, `image_n`, `options`."""

@@ -49,6 +49,7 @@ class Task(contract.Task):
     summary: ClassVar[str] = "multiple choice about a video, by duration and task"
     parts: ClassVar[Mapping[str, RewardPart]] = ACCURACY_AND_FORMAT
     metric: ClassVar[str] = "accuracy"
+    official: ClassVar[Mapping[str, Any]] = {"extractor": "official"}
 
     def sample(self, record: Record) -> Sample:
         """Ask a VideoMME record (`options`, letter) or an MVBench one (`candidates`, text)."""

@@ -42,6 +42,7 @@ class Task(contract.Task):
     summary: ClassVar[str] = "spatial questions about a video of a room, mean over 8 tasks"
     parts: ClassVar[Mapping[str, RewardPart]] = ACCURACY_AND_FORMAT
     metric: ClassVar[str] = "macro accuracy"
+    official: ClassVar[Mapping[str, Any]] = {"extractor": "official"}
 
     def sample(self, record: Record) -> Sample:
         """Ask a record: `question_type`, `question`, `options`, `ground_truth`."""

@@ -116,7 +116,16 @@ def test_several_tasks_have_a_result_each(make_run: MakeRun) -> None:
     page = text_of(render(make_run(eval_before=side(0.3, 0.1), eval_after=side(0.8, 0.4))))
     assert "count , held out 0.3 → 0.8 +0.5" in page
     assert "clip , held out 0.1 → 0.4 +0.3" in page
-    assert "5 records scored higher than before, 0 lower." in page
+    assert "5 records got better, 0 worse." in page
+
+
+def test_of_an_error_less_is_better(make_run: MakeRun) -> None:
+    def side(*errors: float) -> dict[str, object]:
+        answers = [{"id": str(i), "metric": error} for i, error in enumerate(errors)]
+        return {"task": "crowd", "metric": sum(errors), "better": "lower", "answers": answers}
+
+    page = text_of(render(make_run(eval_before=side(3, 3, 3), eval_after=side(1, 2, 5))))
+    assert "Lower is better. 2 records got better, 1 worse." in page
 
 
 def test_the_quarantine_is_listed_and_counted(make_run: MakeRun) -> None:

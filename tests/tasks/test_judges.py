@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mmrl.evaluator import bootstrap
+from mmrl.evaluation import estimate, units
 from mmrl.rewards.labels import Label
 from mmrl.rewards.pairs import SWAPPED, consistency, consistent_accuracy
 from mmrl.tasking import load_task
@@ -165,14 +166,24 @@ def test_half_a_pair_is_not_consistent() -> None:
         assert consistent_accuracy([1.0, 1.0], [{"pair": "p", "swapped": swapped}] * 2) == 0.0
 
 
+def interval(values: Sequence[float], metas: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    task = load_task("text_judge")
+
+    def aggregate(chosen: Sequence[int]) -> float:
+        return task.aggregate([values[i] for i in chosen], [metas[i] for i in chosen])
+
+    found = estimate(aggregate, units(metas))
+    return found.low, found.high
+
+
 def test_the_bootstrap_draws_pairs(tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", 40)
     ids = [r.id for r in load_task("text_judge").records(path)]
     right = {i: "A" if i.endswith("ab") else "B" for i in ids}
     values, metas = judged(path, right)
-    assert bootstrap(values, metas, load_task("text_judge")) == (1.0, 1.0)
+    assert interval(values, metas) == (1.0, 1.0)
     half = {i: v if int(i[1:-3]) % 2 else "A" for i, v in right.items()}
-    low, high = bootstrap(*judged(path, half), load_task("text_judge"))
+    low, high = interval(*judged(path, half))
     spread = 1.96 * np.sqrt(0.25 / 40)
     assert low == pytest.approx(0.5 - spread, abs=0.05)
     assert high == pytest.approx(0.5 + spread, abs=0.05)
