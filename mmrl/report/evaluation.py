@@ -57,7 +57,9 @@ def render(
     context = {**_context(evaluation), **assets(), "title": title, "kicker": "mmrl evaluation"}
     context["facts"] = [(name, value) for name, value in facts.items() if value]
     bare = visible(page.render(context, cards=[]))
-    cards = _cards(evaluation, samples, answers, folder, max_bytes - len(bare.encode()))
+    cards = _cards(
+        evaluation, samples, answers, folder, max_bytes - len(bare.encode("utf-8", "replace"))
+    )
     return visible(page.render(context, cards=cards))
 
 
