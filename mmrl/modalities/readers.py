@@ -52,9 +52,8 @@ def open_video(source: Source, name: Name | None) -> tuple[Reader, str]:
     """
     for candidate in (name,) if name else ORDER:
         try:
-            module = importlib.import_module(_MODULES[candidate])
-        except (ImportError, RuntimeError, OSError) as error:
-            # torchcodec without FFmpeg's libraries fails with RuntimeError, decord with OSError.
+            module = load(candidate)
+        except LOAD_ERRORS as error:
             if name:
                 raise MediaError(f"video reader {name} cannot be loaded: {error}") from None
             continue
@@ -68,7 +67,26 @@ def open_video(source: Source, name: Name | None) -> tuple[Reader, str]:
     raise MediaError("no video reader is installed: pip install 'mmrl[video]'")
 
 
-_MODULES: dict[Name, str] = {"torchcodec": "torchcodec.decoders", "pyav": "av", "decord": "decord"}
+LOAD_ERRORS = (ImportError, RuntimeError, OSError)
+"""What a package raises that is not there, or that does not find its libraries."""
+
+
+def load_torchcodec() -> Any:
+    """torchcodec's decoders; raises one of LOAD_ERRORS where it is missing or finds no FFmpeg."""
+    package: Any = importlib.import_module("torchcodec")
+    # Releases since 0.17 load without FFmpeg's libraries and fail at the first file instead.
+    if getattr(package, "ffmpeg_major_version", 0) is None:
+        raise ImportError("torchcodec does not find FFmpeg's libraries")
+    return package.decoders
+
+
+def load(name: Name) -> Any:
+    """A reader's package; raises one of LOAD_ERRORS where it cannot be used."""
+    if name == "torchcodec":
+        return load_torchcodec()
+    return importlib.import_module({"pyav": "av", "decord": "decord"}[name])
+
+
 _PACKAGES: dict[Name, str] = {"torchcodec": "torchcodec", "pyav": "av", "decord": "decord"}
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmrl.errors import MediaError
+from mmrl.modalities import readers
 
 Samples = npt.NDArray[np.float32]
 Source = Path | bytes
@@ -57,8 +58,8 @@ def read_container(
     """
     start, end = float(arguments["start"]), arguments["end"]
     try:
-        decoders = importlib.import_module("torchcodec.decoders")
-    except (ImportError, RuntimeError, OSError):
+        decoders = readers.load_torchcodec()
+    except readers.LOAD_ERRORS:
         return _with_pyav(source, start, end)
     try:
         decoder = decoders.AudioDecoder(source)
