@@ -148,10 +148,13 @@ class Objective(Stage):
 
     `whole_groups`: every micro-batch must hold whole groups. `reducer`: the only one that makes
     sense for it. `centred`: it reads rewards off advantages that are centred and nothing else.
+    `on_policy`: it holds for responses of the policy that trains only, with nothing in it that
+    makes up for older weights.
     """
 
     whole_groups: ClassVar[bool] = False
     centred: ClassVar[bool] = False
+    on_policy: ClassVar[bool] = False
     reducer: ClassVar[Aggregation | None] = None
 
 
@@ -366,7 +369,8 @@ class Algorithm:
         """Give every token its advantage, then refine.
 
         With a single update the policy that trains is the one that sampled: the ratio is exactly
-        1, whatever the engine's rounding, so sampled log-probs are dropped, except replayed ones.
+        1, whatever the engine's rounding, so sampled log-probs are dropped, except those of
+        replayed responses and of weights older than the step's.
         """
         samples = self.credit(groups, context)
         for stage in self.refine:
@@ -374,6 +378,7 @@ class Algorithm:
         if not self.updates.on_policy:
             return samples
         old = {id(g.responses[i]) for g in groups for i in g.extra.get("replayed", ())}
+        old |= {id(s.response) for s in samples if s.response.staleness(context.step)}
         return [s if id(s.response) in old else replace(s, old_logprobs=None) for s in samples]
 
     def _penalised(self, group: Group, kl: KL, context: Context) -> Group:

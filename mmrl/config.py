@@ -91,7 +91,13 @@ class DataConfig(Section):
 
 
 class RolloutConfig(Section):
-    engine: Literal["hf", "targets", "vllm"] = "hf"
+    engine: Literal["hf", "hf_copy", "targets", "vllm"] = "hf"
+    max_staleness: int = Field(
+        0,
+        ge=0,
+        description="roll out so many steps ahead while the policy trains, with weights that are "
+        "so many steps old; 0: on-policy",
+    )
     max_new_tokens: int = Field(256, gt=0)
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
@@ -119,6 +125,17 @@ class RolloutConfig(Section):
         Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] | None
     ) = Field(None, description="importance weights for what the engine sampled")
     correction_limit: float = Field(3.0, gt=0, description="largest weight that is left as it is")
+
+    @model_validator(mode="after")
+    def _ahead_with_weights_of_its_own(self) -> RolloutConfig:
+        if self.max_staleness and self.engine == "targets":
+            raise ValueError("engine=targets samples nothing: set max_staleness to 0")
+        if self.max_staleness and self.engine == "hf":
+            raise ValueError(
+                "engine=hf samples with the policy's own weights, which an update moves: to roll "
+                "out ahead take engine=hf_copy (a second copy of the weights) or a vLLM engine"
+            )
+        return self
 
 
 class CriticConfig(Section):

@@ -6,9 +6,11 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from rich.console import Console
+from torch import Tensor
 
 from mmrl import checkpoint
 from mmrl.algorithm import NEEDS, Algorithm, Context, Need
@@ -16,6 +18,7 @@ from mmrl.algorithms.compose import compose, require
 from mmrl.backend.backend import Backend
 from mmrl.backend.local import LocalBackend
 from mmrl.backend.world import World, is_lost, join, leave, lost
+from mmrl.batches import Asker, Batches, OnPolicy, derived_seed
 from mmrl.config import RolloutConfig, RunConfig
 from mmrl.correction import Correction
 from mmrl.critic import Critic
@@ -26,12 +29,14 @@ from mmrl.evaluation import Evaluation
 from mmrl.evaluator import evaluate
 from mmrl.learner import Learner
 from mmrl.metrics import group_metrics, memory_metrics
+from mmrl.overlap import Ahead, older, refuse_stale
 from mmrl.packing import default_budget
 from mmrl.phases import Phase, Place, phases_of, place_of
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.progress import Progress
 from mmrl.report import write_report
+from mmrl.rollout.background import BackgroundEngine, view_of
 from mmrl.rollout.build import WITH_WEIGHTS, build_engine
 from mmrl.rollout.engine import Engine, Sampling
 from mmrl.rollout.hf import HFEngine
@@ -42,7 +47,7 @@ from mmrl.rollout.split import SplitEncoder, SplitEngine, SplitScorer
 from mmrl.run_folder import Records, prepare_folder, record_folder
 from mmrl.sources import Say, load_sources
 from mmrl.trackers import Trackers
-from mmrl.trainer import StepResult, Trainer, derived_seed, update_metrics
+from mmrl.trainer import StepResult, Trainer, update_metrics
 from mmrl.transcript import Entry, advantages_of
 from mmrl.types import Group, Sample
 
@@ -129,6 +134,7 @@ class Run:
             Encoder(self._policy.family, defaults=config.media, overflow=config.model.overflow),
             world,
         )
+        self._background: BackgroundEngine | None = None
         self._engine, self._sampler = self._engines()
         self._scorer = SplitScorer(
             Scorer(
@@ -140,6 +146,7 @@ class Run:
         )
         trackers = config.trainer.trackers if world.first else ()
         self._trackers = Trackers(trackers, config.run, config.model_dump(mode="json"), say)
+        self._ahead: Ahead | None = None
         self.trainer = self._trainer()
         self._parity = self._make_parity()
 
@@ -147,9 +154,9 @@ class Run:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._engine.close()  # first: what works in the background may use the others
         self._encoder.close()
         self._scorer.close()
-        self._engine.close()
         self._trackers.close()
 
     def start(self, found: checkpoint.Checkpoint | None) -> tuple[int, float | None]:
@@ -161,11 +168,12 @@ class Run:
         state, border = found.state(), found.step == self._place.before
         self._last = found.step
         if not border or "state" in self._phase.keep:
-            self.trainer.state.update(state["algorithm"])
+            self.trainer.asker.state.update(state["algorithm"])
         if not border:
             with self._backend.gathered():
                 self._policy.load_weights(found.path)
-            self.trainer.stream.load_state(state["stream"])
+            self.trainer.asker.stream.load_state(state["stream"])
+            self._load_ahead(found, state)
             if self._critic is not None:
                 self._critic.load_state(found.tensors("critic"), state["critic"])
             self._say(f"resumed after step {found.step}")
@@ -266,8 +274,12 @@ class Run:
         tasks = {source.key: source.task for source in self.sources}
         if config.rollout.engine == "vllm" and self._world.size > 1:
             raise UserError("rollout.engine=vllm runs in one process: use rollout.engine=hf")
+        ahead = config.rollout.max_staleness > 0
+        view = view_of(self._policy) if ahead else self._policy
         with self._backend.gathered():
-            made = build_engine(self._policy, config.model, config.rollout, tasks)
+            made = build_engine(view, config.model, config.rollout, tasks)
+        if ahead:
+            self._background = made = BackgroundEngine(made, view)
         engine = self._split(made)
         if config.rollout.engine != "targets":
             return engine, engine
@@ -305,8 +317,50 @@ class Run:
         config = self._config
         return Critic(self._policy, config.critic, self._budget)
 
+    def _load_ahead(self, found: checkpoint.Checkpoint, state: Mapping[str, Any]) -> None:
+        rows = state.get("ahead", [])
+        if self._ahead is not None:
+            tokens = found.tensors("ahead") if rows else {}
+            self._ahead.load_state(found.step - self._place.before, rows, tokens)
+        elif rows:
+            raise older(len(rows))
+
+    def _batches(self, asker: Asker, rollouts: Rollouts) -> Batches:
+        if self._background is None:
+            return OnPolicy(asker, rollouts)
+        config, world = self._config, self._world
+        # The thread's own exchange, and weights that are whole as they are.
+        beside = world.beside(config.trainer.exchange_timeout_seconds)
+        engine = SplitEngine(self._background.engine, beside, nullcontext)
+        self._ahead = Ahead(
+            asker,
+            dataclasses.replace(rollouts, engine=engine),
+            self._background,
+            self._backend.gathered,
+            config.rollout.max_staleness,
+        )
+        return self._ahead
+
     def _trainer(self) -> Trainer:
         config = self._config
+        rollouts = Rollouts(
+            self._engine,
+            self._scorer,
+            config.rollout,
+            greedy_too="greedy" in self._algorithm.needs,
+        )
+        asker = Asker(
+            algorithm=self._algorithm,
+            encoder=self._encoder,
+            stream=PromptStream(
+                [(s.train, s.config.mix, s.config.shuffle) for s in self.sources], config.seed
+            ),
+            quarantine=self._records.quarantine,
+            config=config.trainer,
+            seed=config.seed,
+            state={},
+            change=self._change,
+        )
         return Trainer(
             algorithm=self._algorithm,
             learner=Learner(
@@ -320,21 +374,10 @@ class Run:
                 critic=self._critic,
                 correction=make_correction(config.rollout),
             ),
-            rollouts=Rollouts(
-                self._engine,
-                self._scorer,
-                config.rollout,
-                greedy_too="greedy" in self._algorithm.needs,
-            ),
-            encoder=self._encoder,
-            stream=PromptStream(
-                [(s.train, s.config.mix, s.config.shuffle) for s in self.sources], config.seed
-            ),
-            quarantine=self._records.quarantine,
+            rollouts=rollouts,
+            asker=asker,
+            batches=self._batches(asker, rollouts),
             config=config.trainer,
-            seed=config.seed,
-            state={},
-            change=self._change,
         )
 
     def _change(self, sample: Sample, options: Mapping[str, Any]) -> Sample:
@@ -354,6 +397,7 @@ class Run:
             **group_metrics(result.groups),
             **update_metrics(result.updates),
             **result.seconds,
+            **result.overlap,
             **memory_metrics(),
             **self._records.quarantine.metrics(),
             **({"phase": self._place.phase + 1.0} if self._phase.name else {}),
@@ -377,11 +421,14 @@ class Run:
     def _checkpoint(self, step: int, seconds: float, ended: bool = False) -> None:
         state = {
             "phases": self._place.to_state(ended=ended),
-            "stream": self.trainer.stream.state(),
-            "algorithm": self.trainer.state,
+            "stream": self.trainer.asker.stream.state(),
+            "algorithm": self.trainer.asker.state,
             "seconds": seconds,
         }
-        more = {}
+        more: dict[str, dict[str, Tensor]] = {}
+        if self._ahead is not None:
+            state["ahead"], tokens = self._ahead.state()
+            more |= {"ahead": tokens} if state["ahead"] else {}
         if self._critic is not None:
             more["critic"], state["critic"] = self._critic.state()
         keep = self._config.trainer.keep_checkpoints
@@ -442,6 +489,7 @@ def load_algorithm(config: RunConfig) -> Algorithm:
     require(algorithm, PROVIDED)
     if config.trainer.reward_control == "shuffle":
         algorithm = dataclasses.replace(algorithm, shape=(*algorithm.shape, shuffle_rewards))
+    refuse_stale(algorithm, config.rollout)
     return algorithm
 
 

@@ -142,6 +142,7 @@ def _response(
         **({"tokens": list(tokens)} if tokens else {}),
         "length": len(response.ids),
         "finish": response.finish,
+        **({} if response.weights is None else {"weights": response.weights}),
         "reward": score.reward,
         "parts": score.parts,
         "status": score.status,

@@ -269,16 +269,23 @@ class Response:
     """A sampled completion: token ids [T] (end token included) and their log-probs [T].
 
     Log-probs are of the policy that sampled, at its temperature, with placeholders banned.
+    `weights` counts the steps that its weights had been trained for, where that is kept track of;
+    None are those that the step began with.
     """
 
     ids: Ints
     logprobs: Floats
     text: str
     finish: Finish
+    weights: int | None = None
 
     @property
     def truncated(self) -> bool:
         return self.finish == "length"
+
+    def staleness(self, step: int) -> int:
+        """Steps by which its weights are older than those that step `step` begins with."""
+        return 0 if self.weights is None else step - 1 - self.weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ class Clipped(Objective):
 class Likelihood(Objective):
     """Negative log-likelihood weighted by the advantage: REINFORCE, or SFT at advantage 1."""
 
+    on_policy: ClassVar[bool] = True
+
 
 @dataclass(frozen=True)
 class CISPO(Objective):

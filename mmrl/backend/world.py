@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -41,6 +41,13 @@ class World:
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """The items that are this process's to work on."""
         return items[self.rank :: self.size]
+
+    def beside(self, timeout_seconds: float) -> World:
+        """The same processes with an exchange of their own, for a second thread of each."""
+        if self.size == 1:
+            return self
+        timeout = timedelta(seconds=timeout_seconds)
+        return replace(self, group=dist.new_group(backend="gloo", timeout=timeout))
 
     def gather(self, value: T) -> list[T]:
         """The value of every process, in order of rank."""

@@ -8,6 +8,7 @@ backward pass is done, since gradient checkpointing runs the layers again.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -41,16 +42,33 @@ class Layout(Protocol):
 _active: list[Layout] = []
 # A plain list, not thread-local: on CUDA the backward pass, and with it the recomputation under
 # gradient checkpointing, runs in autograd's own thread.
+_apart = threading.local()
+
+
+def stand_apart() -> None:
+    """Give this thread layouts of its own, beside those of the thread that trains."""
+    _apart.active = []
+
+
+def stands_apart() -> bool:
+    """True in a thread that works beside the one that trains."""
+    return hasattr(_apart, "active")
+
+
+def _layouts() -> list[Layout]:
+    own: list[Layout] = getattr(_apart, "active", _active)
+    return own
 
 
 @contextmanager
 def active_layout(layout: Layout) -> Iterator[None]:
     """Make `layout` decide visibility in every language layer until the block ends."""
-    _active.append(layout)
+    layouts = _layouts()
+    layouts.append(layout)
     try:
         yield
     finally:
-        popped = _active.pop()
+        popped = layouts.pop()
         assert popped is layout, "layouts must nest"
 
 
@@ -65,7 +83,8 @@ def attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention in transformers' calling convention: query [1, H, N, D] -> output [1, N, H, D]."""
-    assert _active, f"{NAME} attention needs an active layout"
+    layouts = _layouts()
+    assert layouts, f"{NAME} attention needs an active layout"
     assert query.shape[0] == 1, "shared-prefix rows are flat: batch size 1"
     unknown = {"softcap", "s_aux"} & {name for name, value in kwargs.items() if value is not None}
     assert not unknown, f"attention with {unknown} is not supported by this layout"
@@ -73,7 +92,7 @@ def attention(
     flat_query, flat_key, flat_value = (x[0].transpose(0, 1) for x in (query, key, value))
     layer = module.layer_idx
     assert isinstance(layer, int)
-    out = _active[-1].attend(layer, flat_query, flat_key, flat_value, scale, sliding_window)
+    out = layouts[-1].attend(layer, flat_query, flat_key, flat_value, scale, sliding_window)
     return out.unsqueeze(0), None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +40,8 @@ class Policy:
 
     `adapter` is what is trained where there is one; `bare` runs the model without it. A backend
     that shards the weights sets `run`, which carries a pass out, and `lockstep` while passes must
-    be alike on all processes.
+    be alike on all processes. `held` are weights of an earlier moment, handed out in place of the
+    model's own.
     """
 
     model: Any
@@ -52,6 +53,7 @@ class Policy:
     bare: bool = False
     run: Callable[[Callable[[], Any]], Any] = field(default=lambda call: call())
     lockstep: Lockstep | None = None
+    held: Mapping[str, Tensor] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -155,7 +157,9 @@ class Policy:
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the weights under the names of the model without adapters, adapters added."""
-        if self.adapter is None:
+        if self.held is not None:
+            yield from self.held.items()
+        elif self.adapter is None:
             yield from self.model.state_dict().items()
         else:
             yield from lora.merged_weights(self.model)

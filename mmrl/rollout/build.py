@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from mmrl.config import ModelConfig, RolloutConfig
 from mmrl.errors import UserError
 from mmrl.policy.policy import Policy
+from mmrl.rollout.copied import CopyEngine
 from mmrl.rollout.engine import Engine
 from mmrl.rollout.hf import HFEngine
 from mmrl.rollout.targets import Targets
 from mmrl.task import Task
 
-WITH_WEIGHTS = frozenset({"vllm"})
+WITH_WEIGHTS = frozenset({"hf_copy", "vllm"})
 """Engines that hold a copy of the weights, which may come to differ from the policy's."""
 
 
@@ -24,6 +25,8 @@ def build_engine(
     match rollout.engine:
         case "hf":
             return HFEngine(policy, rollout.max_sequences)
+        case "hf_copy":
+            return CopyEngine(policy, model, rollout.max_sequences)
         case "targets":
             return Targets(policy, tasks)
         case "vllm":

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from mmrl.policy.attention import stands_apart
+
 # Waking a second thread costs about 50 microseconds, what one core needs for 8 MFLOP; half of a
 # product is saved by it.
 WORTH_SHARING_FLOP = 16e6
@@ -24,8 +26,10 @@ def decoding_threads(model: nn.Module, rows: int) -> Iterator[None]:
     work = 2 * rows * sum(sizes) / max(len(sizes), 1)
     before = torch.get_num_threads()
     on_cpu = next(model.parameters()).device.type == "cpu"
-    if on_cpu and work < WORTH_SHARING_FLOP:
-        torch.set_num_threads(1)
+    if not on_cpu or work >= WORTH_SHARING_FLOP or stands_apart():
+        yield
+        return
+    torch.set_num_threads(1)
     try:
         yield
     finally:

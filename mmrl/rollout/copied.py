@@ -1,0 +1,42 @@
+"""The embedded engine on a copy of the weights, so that it can sample while the policy trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from mmrl.config import ModelConfig
+from mmrl.policy.policy import Policy, load_policy
+from mmrl.rollout.engine import Sampling
+from mmrl.rollout.hf import HFEngine
+from mmrl.types import Prompt, Response
+
+
+class CopyEngine:
+    """Samples as `HFEngine` does, with weights that `sync` replaces; adapters are merged in.
+
+    The copy takes the memory of the whole model in its dtype, beside the policy's.
+    """
+
+    def __init__(self, policy: Policy, model: ModelConfig, max_sequences: int = 256) -> None:
+        self._policy = policy
+        alone = model.model_copy(update={"lora": None, "gradient_checkpointing": False})
+        self._copy = load_policy(alone, policy.device)
+        self._engine = HFEngine(self._copy, max_sequences)
+        self.sync()
+
+    def generate(
+        self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
+    ) -> list[list[Response]]:
+        """Sample counts[i] responses to prompt i with the weights of the last sync."""
+        return self._engine.generate(prompts, counts, sampling, seed)
+
+    @torch.no_grad()
+    def sync(self) -> None:
+        """Take over the policy's weights; features of the towers are not kept between calls."""
+        self._copy.model.load_state_dict(dict(self._policy.weights()))
+
+    def close(self) -> None:
+        """Let the copy go."""
+        del self._engine, self._copy

@@ -1,0 +1,82 @@
+"""Engines around the real one, and runs that roll out ahead, for tests of the overlap."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmrl import run as run_module
+from mmrl.config import RunConfig, validate
+from mmrl.rollout.copied import CopyEngine
+from mmrl.rollout.engine import Engine, Sampling
+from mmrl.run import train
+from mmrl.types import Prompt, Response
+from tests.runs import run_config
+
+
+def ahead(folder: Path, digits: Path, staleness: int, **sections: Any) -> RunConfig:
+    """A small run whose engine works so many steps ahead."""
+    rollout = {"engine": "hf_copy", "max_staleness": staleness, **sections.pop("rollout", {})}
+    values = run_config(folder, digits, rollout=rollout, **sections)
+    values["data"].pop("eval_path")
+    return validate(RunConfig, values, "test")
+
+
+def start(*args: Any, resume: bool = False, **sections: Any) -> Path:
+    """Carry such a run out; returns its folder."""
+    config = ahead(*args, **sections)
+    train(config, resume=resume)
+    return config.run
+
+
+def fingerprint(weights: dict[str, torch.Tensor]) -> tuple[float, ...]:
+    """Numbers that differ where any weight does, but for a coincidence; tied ones count once."""
+    distinct = {value.data_ptr(): value for value in weights.values()}
+    return tuple(sorted(float(value.double().square().sum()) for value in distinct.values()))
+
+
+class Watched:
+    """The engine it is given, with its calls noted; `before` is called at the start of each."""
+
+    def __init__(self, engine: CopyEngine, before: Callable[[], None] = lambda: None) -> None:
+        self.engine, self.before = engine, before
+        self.used: list[tuple[float, ...]] = []
+        self.seconds: list[float] = []
+
+    def generate(
+        self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
+    ) -> list[list[Response]]:
+        begun = time.monotonic()
+        self.used.append(fingerprint(self.engine._copy.model.state_dict()))
+        self.before()
+        made = self.engine.generate(prompts, counts, sampling, seed)
+        self.seconds.append(time.monotonic() - begun)
+        return made
+
+    def sync(self) -> None:
+        self.engine.sync()
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+def watch(
+    monkeypatch: pytest.MonkeyPatch, before: Callable[[], None] = lambda: None
+) -> list[Watched]:
+    """Put the engines of the runs to come into a `Watched`; they are appended to the list."""
+    build = run_module.build_engine
+    made: list[Watched] = []
+
+    def watched(*args: Any) -> Engine:
+        engine = build(*args)
+        assert isinstance(engine, CopyEngine)
+        made.append(Watched(engine, before))
+        return made[-1]
+
+    monkeypatch.setattr(run_module, "build_engine", watched)
+    return made
