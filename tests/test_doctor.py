@@ -198,6 +198,19 @@ def test_a_colocated_engine_takes_its_share(monkeypatch: pytest.MonkeyPatch) -> 
     assert planned(config(model=half, rollout=awake)).stays > 32 * GIB
 
 
+def test_rolling_out_ahead_needs_both_sides_at_once() -> None:
+    own = planned(config())
+    copied = planned(config(rollout={"engine": "hf_copy"}))
+    assert copied.engine == own.weights and copied.cache == own.cache
+    assert copied.stays == own.stays + own.weights
+    ahead = planned(config(rollout={"engine": "hf_copy", "max_staleness": 1}))
+    assert ahead.peak == copied.update + copied.cache > copied.peak
+    assert ahead.host == copied.host
+    further = planned(config(rollout={"engine": "hf_copy", "max_staleness": 2}))
+    assert further.host == copied.host + 2 * own.weights
+    assert not planned(config(rollout={"engine": "vllm", "max_staleness": 1})).sleeps
+
+
 def test_a_critic_of_its_own_is_counted() -> None:
     found = planned(config(algorithm={"name": "ppo"}))
     assert found.critic == 4 * found.weights

@@ -181,6 +181,7 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
     """The whole trainer; only scoring is replaced, by the reward in-process."""
     from mmrl.algorithms import grpo
     from mmrl.backend.local import LocalBackend
+    from mmrl.batches import Asker, OnPolicy
     from mmrl.config import ModelConfig, OptimizerConfig, RolloutConfig, TrainerConfig
     from mmrl.data import PromptStream
     from mmrl.learner import Learner
@@ -218,10 +219,9 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
         temperature=TEMPERATURE,
         tokens_per_micro_batch=default_budget(policy.device),
     )
-    trainer = Trainer(
+    rollouts = Rollouts(HFEngine(policy, rollout.max_sequences), Scorer(), rollout)
+    asker = Asker(
         algorithm=algorithm,
-        learner=learner,
-        rollouts=Rollouts(HFEngine(policy, rollout.max_sequences), Scorer(), rollout),
         encoder=Encoder(policy.family),
         stream=PromptStream([(samples, 1.0, False)], workload.seed),
         quarantine=Quarantine(Path(workload.folder)),
@@ -230,6 +230,7 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
         state={},
         change=lambda sample, options: sample,
     )
+    trainer = Trainer(algorithm, learner, rollouts, asker, OnPolicy(asker, rollouts), config)
     return trainer, policy
 
 

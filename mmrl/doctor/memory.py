@@ -47,7 +47,8 @@ class Plan:
 
     The first line stays; the second comes and goes with the update, the third with the rollout.
     `gathered` are the weights that a sharded run makes whole to roll out, to sync and to save;
-    `engine` is what vLLM takes beside the trainer, for good or, where it `sleeps`, to roll out.
+    `engine` is what vLLM or a copy of the weights takes beside the trainer, for good or, where it
+    `sleeps`, to roll out. `ahead`: rollouts overlap with the update.
     """
 
     weights: int
@@ -67,6 +68,7 @@ class Plan:
     host: int
     disk: int
     sleeps: bool
+    ahead: bool
 
     @property
     def stays(self) -> int:
@@ -83,8 +85,9 @@ class Plan:
 
     @property
     def peak(self) -> int:
-        """The larger of the two stages that alternate."""
-        return max(self.update, self.rollout)
+        """The larger of the two stages that alternate; both, where they overlap."""
+        both = self.update + self.rollout - self.stays
+        return both if self.ahead else max(self.update, self.rollout)
 
 
 def sharding_of(config: RunConfig) -> Sharding:
@@ -117,6 +120,8 @@ def plan(
     held = base // (processes if stage == 3 else 1)
     copied = "reference" in compose(config.algorithm).needs and adapters is None
     engine, sleeps = _engine(config, shape, width, capacity)
+    # Weights that wait for the engine; with one step ahead the trainer waits in their place.
+    copies = config.rollout.max_staleness if config.rollout.max_staleness > 1 else 0
     on_device = sharding.parameters == "device"
     away: Counter[Place] = Counter({sharding.optimizer: state})
     away[sharding.parameters] += held
@@ -135,9 +140,11 @@ def plan(
         # Gradients are added up in host memory, in float32, beside the state that is kept there.
         host=away["host"]
         + (trained * 4 // processes if sharding.optimizer != "device" else 0)
-        + (shape.parameters * width if sleeps else 0),
+        + (shape.parameters * width if sleeps else 0)
+        + copies * shape.parameters * width,
         disk=away["disk"],
         sleeps=sleeps,
+        ahead=config.rollout.max_staleness > 0,
     )
 
 
@@ -217,7 +224,7 @@ def logits(shape: Shape) -> int:
 def _cache(config: RunConfig, shape: Shape, width: int) -> int:
     """Bytes of keys and values of a decoding batch: each prompt's once, each response's own."""
     rollout = config.rollout
-    if rollout.engine != "hf":
+    if rollout.engine not in ("hf", "hf_copy"):
         return 0
     group = int(config.algorithm.get("group_size", 8))
     prompts = max(rollout.max_sequences // max(group, 1), 1)
@@ -233,7 +240,9 @@ def token_cache(shape: Shape, width: int) -> int:
 
 
 def _engine(config: RunConfig, shape: Shape, width: int, capacity: int) -> tuple[int, bool]:
-    """What a colocated vLLM takes of the device, and whether it gives it back in between."""
+    """What an engine's own weights take of the device, and whether they leave it in between."""
+    if config.rollout.engine == "hf_copy":
+        return shape.parameters * width, False
     if config.rollout.engine != "vllm":
         return 0, False
     arguments = config.rollout.vllm
@@ -241,4 +250,5 @@ def _engine(config: RunConfig, shape: Shape, width: int, capacity: int) -> tuple
         cache = int(arguments.get("kv_cache_memory_bytes", CPU_CACHE_BYTES))
         return shape.parameters * width + cache, False
     share = float(arguments.get("gpu_memory_utilization", SHARE_OF_GPU))
-    return int(share * capacity), bool(arguments.get("enable_sleep_mode", True))
+    sleeps = bool(arguments.get("enable_sleep_mode", True)) and not config.rollout.max_staleness
+    return int(share * capacity), sleeps

@@ -56,6 +56,8 @@ def _engine(config: RunConfig) -> str:
     match config.rollout.engine:
         case "hf":
             return "the policy's own weights, on its device"
+        case "hf_copy":
+            return "a copy of the weights, on the policy's device"
         case "targets":
             return "nothing is sampled"
         case "vllm":

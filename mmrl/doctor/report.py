@@ -68,7 +68,9 @@ def _table(config: RunConfig, found: Plan, counts: Counts, device: int) -> Itera
         "media": f"{towers:.0f} positions in the towers, or features that are kept",
         "cache": f"{rollout.max_sequences} answers of {rollout.max_new_tokens} tokens",
         "gathered": "weights made whole",
-        "engine": "vLLM's weights and cache",
+        "engine": "a copy of the weights"
+        if rollout.engine == "hf_copy"
+        else "vLLM's, with its cache",
     }
     stages = {
         "stays": ("weights", "reference", "critic", "optimizer"),
@@ -116,6 +118,12 @@ def advice(config: RunConfig, found: Plan) -> str:
     return _FIXED[largest] if largest in _FIXED else _CHOSEN[largest](config)
 
 
+def _on_engine(config: RunConfig) -> str:
+    if config.rollout.engine == "hf_copy":
+        return "take rollout.engine=hf, or engines on devices of their own"
+    return "lower rollout.vllm.gpu_memory_utilization"
+
+
 def _on_activations(config: RunConfig) -> str:
     if not config.model.gradient_checkpointing:
         return "set model.gradient_checkpointing=true, or lower trainer.tokens_per_micro_batch"
@@ -140,11 +148,11 @@ _FIXED = {
     "cache": "lower rollout.max_sequences or rollout.max_new_tokens",
     "gathered": "the whole weights must fit beside the rest once: take a larger device, or "
     "zero2.json",
-    "engine": "lower rollout.vllm.gpu_memory_utilization",
 }
 _CHOSEN = {
     "weights": _on_weights,
     "optimizer": _on_weights,
     "activations": _on_activations,
     "media": _on_media,
+    "engine": _on_engine,
 }

@@ -1,4 +1,4 @@
-"""Two processes that roll out ahead, their weights whole or sharded, and what a kill does to them."""
+"""Two processes that roll out ahead, weights whole or sharded, and what a kill does to them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from mmrl.journal import Journal
 from tests.engines.launching import ENVIRONMENT, ROOT, TORCHRUN
 from tests.engines.steps import CONFIGS
+from tests.engines.test_deepspeed import children
 from tests.overlapping import ahead
 from tests.runs import make_digits
 
@@ -25,24 +26,22 @@ STEPS = 6
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    make_digits(folder / "digits", train=24, test=4)
-    return folder
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_digits(tmp_path_factory.mktemp("overlap") / "digits", train=24, test=4)
 
 
-def command(runs: Path, name: str, stage: int, staleness: int, *flags: str) -> list[str]:
+def command(run: Path, digits: Path, stage: int, staleness: int, *flags: str) -> list[str]:
     backend = {"backend": "deepspeed", "deepspeed": str(CONFIGS / f"zero{stage}.json")}
     trainer = {"steps": STEPS, "prompts_per_step": 3, "checkpoint_every": 2}
     config = ahead(
-        runs / name,
-        runs / "digits",
+        run,
+        digits,
         staleness,
         # With a reference, which ZeRO-3 shards too, and refills.
         algorithm={"name": "dapo", "group_size": 4, "kl": {"coefficient": 0.02}},
         trainer={**trainer, **(backend if stage else {})},
     )
-    file = runs / f"{name}.yaml"
+    file = run.with_suffix(".yaml")
     file.write_text(config.to_yaml())
     return [*TORCHRUN, "2", "-m", "mmrl.cli", "train", str(file), *flags]
 
@@ -56,28 +55,27 @@ def said(run: Path) -> list[tuple[int, str, list[tuple[str, int]]]]:
 
 @pytest.mark.parametrize(("stage", "staleness"), [(0, 1), (2, 1), (3, 2)])
 def test_two_processes_ahead_end_with_a_killed_one_and_resume_exactly(
-    runs: Path, stage: int, staleness: int
+    tmp_path: Path, digits: Path, stage: int, staleness: int
 ) -> None:
-    whole, name = f"whole{stage}", f"killed{stage}"
-    done = subprocess.run(command(runs, whole, stage, staleness), cwd=ROOT, env=ENVIRONMENT)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = subprocess.run(command(whole, digits, stage, staleness), cwd=ROOT, env=ENVIRONMENT)
     assert done.returncode == 0
-    ages = [row["overlap/staleness_max"] for row in Journal(runs / whole / "metrics.jsonl").rows()]
+    ages = [row["overlap/staleness_max"] for row in Journal(whole / "metrics.jsonl").rows()]
     assert ages == [min(staleness, step - 1) for step in range(1, STEPS + 1)]
 
-    process = subprocess.Popen(command(runs, name, stage, staleness), cwd=ROOT, env=ENVIRONMENT)
-    while process.poll() is None and len(list(Journal(runs / name / "metrics.jsonl").rows())) < 3:
+    process = subprocess.Popen(command(killed, digits, stage, staleness), cwd=ROOT, env=ENVIRONMENT)
+    while process.poll() is None and len(list(Journal(killed / "metrics.jsonl").rows())) < 3:
         time.sleep(0.05)
-    tasks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    ranks = sorted(map(int, tasks))
+    ranks = children(process.pid)
     os.kill(ranks[1], signal.SIGKILL)
     assert process.wait(timeout=90) != 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
 
-    again = command(runs, name, stage, staleness, "--resume")
+    again = command(killed, digits, stage, staleness, "--resume")
     assert subprocess.run(again, cwd=ROOT, env=ENVIRONMENT).returncode == 0
-    assert said(runs / name) == said(runs / whole)
+    assert said(killed) == said(whole)
     final = [
-        load_file(runs / n / "checkpoints" / f"step_{STEPS}" / "model.safetensors")
-        for n in (name, whole)
+        load_file(run / "checkpoints" / f"step_{STEPS}" / "model.safetensors")
+        for run in (killed, whole)
     ]
     assert all(torch.equal(final[0][key], final[1][key]) for key in final[1])
