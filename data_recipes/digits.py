@@ -1,4 +1,4 @@
-"""Canvases of real handwritten digits for two small tasks: count them, and box the only one.
+"""Canvases of real handwritten digits for small tasks: count them, and box the only one.
 
 The scans are scikit-learn's `load_digits` (1,797 scans of 8x8 pixels, inside the package, so
 nothing is downloaded). No scan of the training canvases appears on a held-out canvas.
@@ -26,8 +26,8 @@ Box: TypeAlias = tuple[int, int, int, int]
 
 ABOUT = About(
     name="digits",
-    summary="canvases of handwritten digits to count and to box",
-    task="digit_count, digit_box",
+    summary="canvases of handwritten digits to count, by row and in all, and to box",
+    task="digit_count, digit_rows, digit_box",
     license="CC-BY-4.0",
     url="https://archive.ics.uci.edu/dataset/80",
 )
@@ -58,6 +58,8 @@ def build(
     test: int = 300,
 ) -> None:
     """Write `out/{digit_count,digit_box}/{train,validation,test}.jsonl`, images and manifests.
+
+    The task digit_rows reads what digit_count does.
 
     Validation canvases are made of training scans, for choices that must not see the test split.
     The same options give the same bytes. `source` is unused: the scans ship with scikit-learn.
@@ -95,12 +97,13 @@ def split_scans(seed: int) -> dict[str, Scans]:
 
 
 def count_canvas(scans: Scans, rng: np.random.Generator) -> tuple[Image.Image, dict[str, Any]]:
-    """Put 1 to MAX_COUNT digits into distinct cells of a 3 x 3 grid; the gold is their number."""
+    """Put 1 to MAX_COUNT digits into distinct cells of a 3 x 3 grid; golds are their numbers."""
     canvas = blank_canvas(rng)
     height, width = canvas.shape
     count = int(rng.integers(1, MAX_COUNT + 1))
     chosen = rng.choice(len(scans.labels), size=count, replace=False)
-    for scan, cell in zip(chosen, rng.choice(9, size=count, replace=False), strict=True):
+    cells = rng.choice(9, size=count, replace=False)
+    for scan, cell in zip(chosen, cells, strict=True):
         row, column = divmod(int(cell), 3)
         size_w = int(width / 3 * rng.uniform(0.75, 0.98))
         size_h = int(height / 3 * rng.uniform(0.75, 0.98))
@@ -111,6 +114,7 @@ def count_canvas(scans: Scans, rng: np.random.Generator) -> tuple[Image.Image, d
         "width": width,
         "height": height,
         "count": count,
+        "rows": np.bincount(cells // 3, minlength=3).tolist(),
         "scans": sorted(int(scans.indices[scan]) for scan in chosen),
     }
     return finish(canvas, rng), fields

@@ -1,0 +1,80 @@
+"""Count handwritten digits row by row, then in all: steps that can be checked, and an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypedDict
+
+from mmrl import task as contract
+from mmrl.records import media_source
+from mmrl.rewards.grammar import TagAnswer
+from mmrl.rewards.numbers import parse_integer
+from mmrl.task import RewardPart
+from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
+
+GRAMMAR = TagAnswer(think="required")
+LONGEST_THOUGHT = 200  # characters: a right one has 12 with its tags
+QUESTION = f"Count the digits in each of the 3 rows, then in all. {GRAMMAR.instruction()}"
+
+
+class Gold(TypedDict):
+    """Digits in each row, from the top, and in all."""
+
+    rows: list[int]
+    count: int
+
+
+@dataclass(frozen=True)
+class Task(contract.Task):
+    """Exact match of the number in the answer region; the steps before it are parts of weight 0.
+
+    `key_steps` is the share of the rows that were counted right, `validity` whether every row was
+    counted and the answer is their sum. StepGRPO pays both, with weights of its own.
+    """
+
+    name: ClassVar[str] = "digit_rows"
+    summary: ClassVar[str] = "count the handwritten digits row by row, exact match, scored steps"
+    parts: ClassVar[dict[str, RewardPart]] = {
+        "accuracy": RewardPart(0.0, 1.0),
+        "key_steps": RewardPart(0.0, 1.0, weight=0.0),
+        "validity": RewardPart(0.0, 1.0, weight=0.0),
+    }
+    metric: ClassVar[str] = "accuracy"
+
+    def sample(self, record: Record) -> Sample:
+        """Ask a counting record of the `digits` recipe: `image`, `rows` and `count`."""
+        rows = [int(row) for row in record.fields["rows"]]
+        count = int(record.fields["count"])
+        if len(rows) != 3 or sum(rows) != count:
+            raise ValueError(f"rows {rows} are not three numbers that add up to {count}")
+        return Sample(
+            id=record.id,
+            task=self.name,
+            parts=(MediaRef("image", media_source(record, record.fields["image"])), Text(QUESTION)),
+            gold=Gold(rows=rows, count=count),
+            target=GRAMMAR.write(str(count), thought=" ".join(map(str, rows))),
+            meta={"key_steps": [str(row) for row in rows]},
+        )
+
+    def score(self, gold: Gold, answer: Answer) -> Score:
+        """1 for the right number, else 0; the steps are read off the thought."""
+        region = GRAMMAR.parse(answer)
+        parsed = region.answer.then(parse_integer)
+        steps = counted(answer.text) if region.well_formed else []
+        right = float(parsed.value == gold["count"])
+        hits = sum(said == row for said, row in zip(steps, gold["rows"], strict=False))
+        complete = len(steps) == len(gold["rows"])
+        parts = {
+            "accuracy": right,
+            "key_steps": hits / len(gold["rows"]) if len(steps) <= len(gold["rows"]) else 0.0,
+            "validity": float(complete and sum(steps) == parsed.value),
+        }
+        return Score(parts, metric=right, status=parsed.status, reason=parsed.reason)
+
+
+def counted(text: str) -> Sequence[int]:
+    """The numbers of the thought, in order; none where it holds anything else."""
+    thought = text[:LONGEST_THOUGHT].partition("<think>")[2].partition("</think>")[0]
+    words = thought.split()
+    return [int(w) for w in words] if all(len(w) == 1 and w in "0123456789" for w in words) else []
