@@ -48,7 +48,7 @@ def engine(policy: Policy) -> HFEngine:
 def make_noisy(policy: Policy, towards_end: float) -> None:
     """Random weights, so that answers differ; a bias decides how soon they end.
 
-    At 3 the greedy answers of the fixture's prompts have 10, 3 and 1 tokens; at 6, sampled ones
+    At 5 the greedy answers of the fixture's prompts have 12 (all), 7 and 1 tokens; at 6, sampled ones
     have all lengths.
     """
     torch.manual_seed(0)
@@ -148,14 +148,14 @@ def test_greedy_equals_generate(
     noisy: bool, policy: Policy, prompts: list[Prompt], engine: HFEngine
 ) -> None:
     if noisy:
-        make_noisy(policy, towards_end=3)
+        make_noisy(policy, towards_end=5)
     groups = engine.generate(prompts, [2, 1, 3], GREEDY, seed=0)
     for prompt, group in zip(prompts, groups, strict=True):
         expected = generated(policy, prompt)
         for response in group:
             assert response.ids.tolist() == expected.tolist(), prompt.sample.id
     if noisy:
-        assert [len(group[0].ids) for group in groups] == [10, 3, 1]
+        assert [len(group[0].ids) for group in groups] == [12, 7, 1]
 
 
 # ------------------------------------------------------------------ what the trainer would say
@@ -272,7 +272,7 @@ def test_greedy_answers_do_not_depend_on_the_batch(
     counts: list[int], policy: Policy, prompts: list[Prompt], engine: HFEngine
 ) -> None:
     """The answers end at different tokens: the longest goes on among empty seats."""
-    make_noisy(policy, towards_end=3)
+    make_noisy(policy, towards_end=5)
     alone = [engine.generate([prompt], [1], GREEDY, seed=0)[0][0] for prompt in prompts]
     together = engine.generate(prompts, counts, GREEDY, seed=0)
     for expected, group in zip(alone, together, strict=True):
@@ -427,7 +427,7 @@ def test_draws_at_the_edges_have_weight(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_greedy_answer_comes_from_the_same_prefill(
     engine: HFEngine, policy: Policy, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_noisy(policy, 3)
+    make_noisy(policy, 5)
     alone = engine.generate(prompts, [1, 1, 1], GREEDY, 0)
     prefills = 0
     prefill = hf.Batch._prefill
