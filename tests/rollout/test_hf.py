@@ -48,8 +48,8 @@ def engine(policy: Policy) -> HFEngine:
 def make_noisy(policy: Policy, towards_end: float) -> None:
     """Random weights, so that answers differ; a bias decides how soon they end.
 
-    At 5 the greedy answers of the fixture's prompts have 12 (all), 7 and 1 tokens; at 6, sampled ones
-    have all lengths.
+    At 5 the greedy answers of the fixture's prompts have 12 (all), 7 and 1 tokens; at 6, sampled
+    ones have all lengths.
     """
     torch.manual_seed(0)
     with torch.no_grad():
