@@ -107,6 +107,17 @@ def test_on_policy_a_copy_gives_the_same_run(tmp_path: Path, digits: Path) -> No
     assert not any(name.startswith("overlap/") for name in rows(copied)[0])
 
 
+def test_adapters_are_merged_into_the_copy(tmp_path: Path, digits: Path) -> None:
+    """The gate compares what the copy samples with adapters that have moved."""
+    pytest.importorskip("peft")
+    model = {"lora": {"rank": 4, "alpha": 16}}
+    sections = {"model": model, "optimizer": {"learning_rate": 1e-2}}
+    run = start(tmp_path / "run", digits, 2, rollout={"parity_every": 1}, **sections)
+    gaps = [row["parity/image/max"] for row in rows(run)]
+    assert len(gaps) == 3 and max(gaps) < 1e-4
+    assert rows(run)[-1]["train/clip_share"] > 0, "the adapters have moved since they sampled"
+
+
 @pytest.mark.parametrize(("staleness", "algorithm"), [(1, {}), (2, DAPO)])
 def test_resumes_exactly(
     tmp_path: Path, digits: Path, staleness: int, algorithm: dict[str, Any]
