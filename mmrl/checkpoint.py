@@ -13,17 +13,18 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmrl.backend.backend import Backend
 from mmrl.backend.world import World
-from mmrl.errors import UserError
+from mmrl.errors import UserError, one_line
 from mmrl.policy.policy import Policy
 
 STATE = "state.json"
@@ -40,18 +41,37 @@ class Checkpoint:
     def restore(self, backend: Backend) -> Mapping[str, Any]:
         """Load the optimiser's state and return the trainer's."""
         state = self.state()
-        backend.load_state(Stored(self.path / "trainer", OPTIMIZER), state["backend"])
+        with self._whole():
+            backend.load_state(Stored(self.path / "trainer", OPTIMIZER), state["backend"])
         return state
 
     def state(self) -> Mapping[str, Any]:
         """The trainer's state."""
-        text = (self.path / "trainer" / STATE).read_text(encoding="utf-8")
-        state: dict[str, Any] = json.loads(text)
+        with self._whole():
+            text = (self.path / "trainer" / STATE).read_text(encoding="utf-8")
+            state: dict[str, Any] = json.loads(text)
         return state
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """What `save` was given to keep under a name."""
-        return load_file(self.path / "trainer" / f"{name}.safetensors")
+        with self._whole():
+            return load_file(self.path / "trainer" / f"{name}.safetensors")
+
+    def load_weights(self, policy: Policy) -> None:
+        """Let the policy take over the weights, bit for bit."""
+        with self._whole():
+            policy.load_weights(self.path)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Tell a file that was cut or lost from a bug."""
+        try:
+            yield
+        except (OSError, SafetensorError, json.JSONDecodeError) as error:
+            raise UserError(
+                f"the checkpoint {self.path} is damaged ({one_line(error)}): remove it, and "
+                "`--resume` goes on from the one before"
+            ) from error
 
 
 def at(run: Path, step: int) -> Checkpoint:

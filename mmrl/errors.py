@@ -18,3 +18,8 @@ class PromptTooLong(MediaError):
             "or frame budget, raise the limit, or set model.overflow: shrink"
         )
         self.tokens, self.limit = tokens, limit
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """The words of an error on one line, cut after `limit` characters."""
+    return " ".join(str(error).split())[:limit]

@@ -28,7 +28,7 @@ from torch import Tensor
 from mmrl.algorithm import Algorithm, Context
 from mmrl.batches import Asked, Asker
 from mmrl.config import RolloutConfig
-from mmrl.errors import UserError
+from mmrl.errors import UserError, one_line
 from mmrl.metrics import Clock
 from mmrl.rollout.background import BackgroundEngine
 from mmrl.rollout.rollouts import Rollouts
@@ -140,7 +140,7 @@ class Ahead:
         except UserError:
             raise
         except Exception as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            reason = f"{type(error).__name__}: {one_line(error)}"
             raise UserError(f"rolling out ahead failed: {reason}") from error
         finally:
             self._waited += time.monotonic() - begun

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from mmrl.errors import UserError
+from mmrl.errors import UserError, one_line
 from mmrl.types import MediaKind, MediaRef, Part, Record, Text
 
 
@@ -22,7 +22,7 @@ def read_records(path: Path) -> Iterator[Record]:
     """
     if not path.is_file():
         raise UserError(f"no data file at {path}: check data.path")
-    for number, fields in enumerate(_rows(path), 1):
+    for number, fields in enumerate(_decoded(path), 1):
         if not isinstance(fields, dict):
             raise UserError(f"{path}:{number}: expected an object, found {type(fields).__name__}")
         yield Record(str(fields.get("id", f"{path.stem}-{number}")), fields, path.parent)
@@ -105,6 +105,13 @@ def interleave_numbered(
     return tuple(parts)
 
 
+def _decoded(path: Path) -> Iterator[Any]:
+    try:
+        yield from _rows(path)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error})") from None
+
+
 def _rows(path: Path) -> Iterator[Any]:
     match path.suffix:
         case ".jsonl":
@@ -146,7 +153,11 @@ def _parquet_rows(path: Path) -> Iterator[Any]:
 def parquet_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]:
     """Read a .parquet file as record batches of a few rows, since rows may hold whole media."""
     try:
+        import pyarrow
         import pyarrow.parquet as parquet
     except ImportError:
         raise UserError("reading .parquet needs pyarrow: pip install 'mmrl[data]'") from None
-    yield from parquet.ParquetFile(path).iter_batches(batch_size=16, columns=columns)
+    try:
+        yield from parquet.ParquetFile(path).iter_batches(batch_size=16, columns=columns)
+    except pyarrow.ArrowInvalid as error:
+        raise UserError(f"{path}: not a whole parquet file ({one_line(error)})") from None

@@ -171,7 +171,7 @@ class Run:
             self.trainer.asker.state.update(state["algorithm"])
         if not border:
             with self._backend.gathered():
-                self._policy.load_weights(found.path)
+                found.load_weights(self._policy)
             self.trainer.asker.stream.load_state(state["stream"])
             self._load_ahead(found, state)
             if self._critic is not None:
@@ -198,10 +198,10 @@ class Run:
                 "say so with keep: [state, reference] in every phase before it and in it"
             )
         if needed and reference:
-            self._policy.load_weights(checkpoint.at(run, reference).path)
+            checkpoint.at(run, reference).load_weights(self._policy)
         copied = self._policy.frozen_copy() if needed else None
         if first != reference or (first and not needed):
-            self._policy.load_weights(checkpoint.at(run, first).path)
+            checkpoint.at(run, first).load_weights(self._policy)
         return copied
 
     def after_step(self, result: StepResult, progress: Progress, started: float) -> None:

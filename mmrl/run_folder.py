@@ -54,6 +54,8 @@ def record_folder(config: RunConfig, world: World) -> Iterator[Path]:
 
 def prepare_folder(config: RunConfig, resume: bool, overwrite: bool) -> None:
     """Make the run folder and write the resolved configuration into it."""
+    if config.run.exists() and not config.run.is_dir():
+        raise UserError(f"{config.run} is a file: choose another run=")
     if config.run.exists() and any(config.run.iterdir()) and not resume:
         if not (config.run / CONFIG).is_file():
             raise UserError(f"{config.run} is not empty and holds no run: choose another run=")
@@ -63,8 +65,11 @@ def prepare_folder(config: RunConfig, resume: bool, overwrite: bool) -> None:
                 "--overwrite to replace it, or run=ANOTHER_FOLDER"
             )
         shutil.rmtree(config.run)
-    config.run.mkdir(parents=True, exist_ok=True)
-    (config.run / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+    try:
+        config.run.mkdir(parents=True, exist_ok=True)
+        (config.run / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{config.run} cannot be written ({error}): choose another run=") from None
 
 
 def _has_results(run: Path) -> bool:

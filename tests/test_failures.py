@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from PIL import Image
 from mmrl.config import RunConfig, validate
 from mmrl.errors import UserError
 from mmrl.journal import Journal
-from mmrl.policy.policy import Policy
+from mmrl.policy.policy import Policy, model_folder
 from mmrl.run import train
+from tests.conftest import TINY
 from tests.modalities.test_image import bomb
 from tests.runs import make_digits, run_config
 
@@ -27,6 +29,11 @@ def digits(tmp_path: Path) -> Path:
 
 def start(folder: Path, digits: Path, **sections: Any) -> dict[str, Any]:
     return train(validate(RunConfig, run_config(folder, digits, **sections), "test"))
+
+
+def resume(folder: Path, digits: Path, **sections: Any) -> dict[str, Any]:
+    config = validate(RunConfig, run_config(folder, digits, **sections), "test")
+    return train(config, resume=True)
 
 
 def quarantined(run: Path) -> dict[str, str]:
@@ -126,6 +133,74 @@ def test_mistakes_name_what_is_wrong(
     with pytest.raises(UserError) as error:
         start(tmp_path / "run", digits, **change)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.jsonl", b"", "no usable record for task 'digit_count'"),
+        ("cut.jsonl", b'{"id": "1", "count": 2, "ima', "cut.jsonl:1: not JSON"),
+        ("list.jsonl", b"[1, 2]\n", "list.jsonl:1: expected an object, found list"),
+        ("binary.jsonl", b"\xff\xfe\x00\x01", "binary.jsonl: not UTF-8 text"),
+        ("cut.parquet", b"PAR1 and no more", "cut.parquet: not a whole parquet file"),
+        ("records.csv", b"id,count\n", "cannot read '.csv' files; use .jsonl, .json or .parquet"),
+    ],
+)
+def test_a_data_file_that_cannot_be_read_is_named(
+    tmp_path: Path, digits: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError) as error:
+        start(tmp_path / "run", digits, data={"path": str(tmp_path / name)})
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", b'{"model_type": "qwen2'),
+        ("config.json", b'{"model_type": "no_such_type"}'),
+        ("model.safetensors", b"\x10\x00 cut"),
+        ("model.safetensors", None),
+        ("processor_config.json", None),
+    ],
+)
+def test_a_model_folder_that_cannot_be_loaded_is_named(
+    tmp_path: Path, digits: Path, file: str, content: bytes | None
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder(TINY), folder)
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_bytes(content)
+    with pytest.raises(UserError, match=f"^transformers cannot load {folder}: ") as error:
+        start(tmp_path / "run", digits, model={"path": str(folder)})
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_folder_that_cannot_be_written_is_named(tmp_path: Path, digits: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file is a file: choose another run="):
+        start(tmp_path / "file", digits)
+    with pytest.raises(UserError, match=r"cannot be written .*: choose another run="):
+        start(tmp_path / "file" / "run", digits)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(
+    tmp_path: Path, digits: Path
+) -> None:
+    run, trainer = tmp_path / "run", {"steps": 2, "checkpoint_every": 1}
+    start(run, digits, trainer=trainer)
+    last = run / "checkpoints" / "step_2"
+    for file in ("model.safetensors", "trainer/optimizer.safetensors", "trainer/state.json"):
+        whole = (last / file).read_bytes()
+        (last / file).write_bytes(whole[:100])
+        with pytest.raises(UserError, match=r"step_2 is damaged .*: remove it, and `--resume`"):
+            resume(run, digits, trainer=trainer)
+        (last / file).write_bytes(whole)
+    shutil.rmtree(last)
+    assert resume(run, digits, trainer=trainer)["steps"] == 2
 
 
 def want_placeholders(policy: Policy) -> None:

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoProcessor
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -20,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from mmrl import plugins
 from mmrl.config import ModelConfig
-from mmrl.errors import UserError
+from mmrl.errors import UserError, one_line
 from mmrl.policy import attention, lora, plain
 from mmrl.policy.family import Declaration, Family, Limits
 from mmrl.policy.features import FeatureStore
@@ -180,18 +181,21 @@ def load_policy(config: ModelConfig, device: torch.device | None = None, seed: i
     """
     path = model_folder(config.path)
     base = _base_folder(path, config)
-    settings = AutoConfig.from_pretrained(
-        base, trust_remote_code=config.trust_remote_code, local_files_only=True
-    )
+    with _readable(base):
+        settings = AutoConfig.from_pretrained(
+            base, trust_remote_code=config.trust_remote_code, local_files_only=True
+        )
     module = plugins.load("family", family_name(settings.model_type, config.family))
     device = device or default_device()
-    model = _load_model(module.DECLARATION, base, config, device)
+    with _readable(base):
+        model = _load_model(module.DECLARATION, base, config, device)
     if base != path:
         model = lora.merge(model, path)
     adapter = lora.attach(model, module.DECLARATION, config.lora, seed) if config.lora else None
-    processor = AutoProcessor.from_pretrained(
-        path, trust_remote_code=config.trust_remote_code, local_files_only=True
-    )
+    with _readable(path):
+        processor = AutoProcessor.from_pretrained(
+            path, trust_remote_code=config.trust_remote_code, local_files_only=True
+        )
     model.to(device)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -209,6 +213,15 @@ def load_policy(config: ModelConfig, device: torch.device | None = None, seed: i
         for parameter in policy.family.tower_parameters():
             parameter.requires_grad_(False)
     return policy
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """What transformers says of a folder that it cannot load, in one line."""
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"transformers cannot load {folder}: {one_line(error)}") from error
 
 
 def _base_folder(path: Path, config: ModelConfig) -> Path:
