@@ -25,8 +25,7 @@ from mmrl.critic import Critic
 from mmrl.data import PromptStream, build_missing
 from mmrl.diagnosis import diagnose
 from mmrl.errors import UserError
-from mmrl.evaluation import Evaluation
-from mmrl.evaluator import evaluate
+from mmrl.held_out import HeldOut
 from mmrl.learner import Learner
 from mmrl.metrics import group_metrics, memory_metrics
 from mmrl.overlap import Ahead, older, refuse_stale
@@ -144,6 +143,9 @@ class Run:
             ),
             world,
         )
+        self._held_out = HeldOut(
+            config, self.sources, self._encoder, self._sampler, self._scorer, world, say
+        )
         trackers = config.trainer.trackers if world.first else ()
         self._trackers = Trackers(trackers, config.run, config.model_dump(mode="json"), say)
         self._ahead: Ahead | None = None
@@ -161,7 +163,7 @@ class Run:
 
     def start(self, found: checkpoint.Checkpoint | None) -> tuple[int, float | None]:
         """Evaluate the start, or take up a checkpoint; returns the first step and `before`."""
-        before = self._before()
+        before = self._held_out.before(first_phase=self._place.phase == 0)
         if found is None:
             self._check_parity(0)
             return 1, before
@@ -212,7 +214,7 @@ class Run:
         if self._world.first:
             self._write_down(step, result)
         if config.eval_every and step % config.eval_every == 0 and result.step < config.steps:
-            metrics |= self._held_out_metrics()
+            metrics |= self._held_out.metrics()
         if step == 1 or step % (self._config.rollout.parity_every or step + 1) == 0:
             metrics |= self._check_parity(step)
         self._records.metrics.write(step, metrics)
@@ -240,7 +242,7 @@ class Run:
 
     def finish(self, before: float | None, started: float) -> dict[str, Any]:
         """Evaluate the trained policy and write `result.json`."""
-        after = self._evaluate("eval_after.json")
+        after = self._held_out.write("eval_after.json")
         result = {
             "before": before,
             "after": after,
@@ -436,51 +438,6 @@ class Run:
         checkpoint.save(
             run, step, self._policy, self._backend, state, keep, self._world, more, pinned
         )
-
-    def _before(self) -> float | None:
-        """The start's held-out metric: from the run folder if it is there, else measured."""
-        file = self._config.run / "eval_before.json"
-        known = self._world.once(
-            lambda: json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-        )
-        if known is None:
-            return None if self._place.phase else self._evaluate(file.name)
-        return float(known["metric"])
-
-    def _evaluate(self, name: str) -> float | None:
-        """Evaluate on held-out records, write the file, return the first source's metric."""
-        results = self._evaluations()
-        if not results:
-            return None
-        first, *others = results
-        payload = {**first.to_json(), "others": [other.to_json() for other in others]}
-        if self._world.first:
-            (self._config.run / name).write_text(json.dumps(payload), encoding="utf-8")
-        for r in results:
-            self._say(
-                f"{name.removesuffix('.json').replace('_', ' ')}: {r.task} {r.metric_name} "
-                f"{r.metric:.3f} [{r.low:.3f}, {r.high:.3f}] on {r.records} records"
-            )
-        return first.metric
-
-    def _held_out_metrics(self) -> dict[str, float]:
-        return {f"eval/{r.task}": r.metric for r in self._evaluations()}
-
-    def _evaluations(self) -> list[Evaluation]:
-        limit = self._config.trainer.eval_limit
-        sampling = Sampling(self._config.rollout.max_new_tokens, temperature=0.0)
-        return [
-            evaluate(
-                source.held_out[:limit],
-                source.task,
-                self._encoder,
-                self._sampler,
-                self._scorer,
-                sampling,
-            )
-            for source in self.sources
-            if source.held_out
-        ]
 
 
 def load_algorithm(config: RunConfig) -> Algorithm:

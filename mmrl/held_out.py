@@ -1,0 +1,78 @@
+"""The held-out records of a run: evaluated before, in between and after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mmrl.backend.world import World
+from mmrl.config import RunConfig
+from mmrl.evaluation import Evaluation
+from mmrl.evaluator import evaluate
+from mmrl.policy.encoder import Encodes
+from mmrl.rollout.engine import Engine, Sampling
+from mmrl.rollout.score import Scores
+from mmrl.sources import Say, Source
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Answers the held-out records of every source, greedily, and writes what came of it."""
+
+    config: RunConfig
+    sources: Sequence[Source]
+    encoder: Encodes
+    engine: Engine
+    scorer: Scores
+    world: World
+    say: Say
+
+    def before(self, *, first_phase: bool) -> float | None:
+        """The start's metric: from the run folder if it is there, else measured.
+
+        Later phases than the first have a start of their own, which is not measured.
+        """
+        file = self.config.run / "eval_before.json"
+        known = self.world.once(
+            lambda: json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        )
+        if known is None:
+            return self.write(file.name) if first_phase else None
+        return float(known["metric"])
+
+    def write(self, name: str) -> float | None:
+        """Evaluate, write the file, return the first source's metric."""
+        results = self._evaluations()
+        if not results:
+            return None
+        first, *others = results
+        payload = {**first.to_json(), "others": [other.to_json() for other in others]}
+        if self.world.first:
+            (self.config.run / name).write_text(json.dumps(payload), encoding="utf-8")
+        for r in results:
+            self.say(
+                f"{name.removesuffix('.json').replace('_', ' ')}: {r.task} {r.metric_name} "
+                f"{r.metric:.3f} [{r.low:.3f}, {r.high:.3f}] on {r.records} records"
+            )
+        return first.metric
+
+    def metrics(self) -> dict[str, float]:
+        """The metric of every source, for a step."""
+        return {f"eval/{r.task}": r.metric for r in self._evaluations()}
+
+    def _evaluations(self) -> list[Evaluation]:
+        limit = self.config.trainer.eval_limit
+        sampling = Sampling(self.config.rollout.max_new_tokens, temperature=0.0)
+        return [
+            evaluate(
+                source.held_out[:limit],
+                source.task,
+                self.encoder,
+                self.engine,
+                self.scorer,
+                sampling,
+            )
+            for source in self.sources
+            if source.held_out
+        ]
