@@ -30,7 +30,7 @@ class Task(contract.Task):
     """Exact match of the number in the answer region; the steps before it are parts of weight 0.
 
     `key_steps` is the share of the rows that were counted right, `validity` whether every row was
-    counted and the answer is their sum. StepGRPO pays both, with weights of its own.
+    counted before the answer. StepGRPO pays both, with weights of its own.
     """
 
     name: ClassVar[str] = "digit_rows"
@@ -64,11 +64,10 @@ class Task(contract.Task):
         steps = counted(answer.text) if region.well_formed else []
         right = float(parsed.value == gold["count"])
         hits = sum(said == row for said, row in zip(steps, gold["rows"], strict=False))
-        complete = len(steps) == len(gold["rows"])
         parts = {
             "accuracy": right,
             "key_steps": hits / len(gold["rows"]) if len(steps) <= len(gold["rows"]) else 0.0,
-            "validity": float(complete and sum(steps) == parsed.value),
+            "validity": float(parsed.value is not None and len(steps) == len(gold["rows"])),
         }
         return Score(parts, metric=right, status=parsed.status, reason=parsed.reason)
 
