@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from mmrl import __version__
 from mmrl.errors import MediaError, UserError
@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_data(commands)
     _add_tasks(commands)
+    _add_score(commands)
     _add_algorithms(commands)
     _add_families(commands)
     return parser
@@ -222,20 +223,93 @@ def _data(arguments: argparse.Namespace) -> None:
 
 
 def _add_tasks(commands: Commands) -> None:
-    parser = commands.add_parser("tasks", help="list tasks, or show one")
+    parser = commands.add_parser("tasks", help="list tasks, show, check or preview one")
     parser.add_argument("name", nargs="?")
+    parser.add_argument("overrides", nargs="*", metavar="params.a=b", help="the task's parameters")
+    parser.add_argument("--json", action="store_true", help="list as JSON")
+    parser.add_argument("--check", action="store_true", help="gold pays in full, junk nothing")
+    parser.add_argument("--preview", type=Path, metavar="OUT.html", help="records as they are seen")
+    parser.add_argument("--data", type=Path, help="records; default: the task's own fixture")
+    parser.add_argument("--limit", type=int, default=50, help="records to check or preview")
     parser.set_defaults(command=_tasks)
 
 
 def _tasks(arguments: argparse.Namespace) -> None:
-    from mmrl import plugins
-    from mmrl.tasking import describe, task_class
+    from mmrl import tasking
 
-    if arguments.name:
-        print(describe(arguments.name))
-        return
-    for name in sorted(plugins.available("task")):
-        print(f"{name:24} {task_class(name).summary}")
+    if arguments.check:
+        _check_tasks(arguments)
+    elif arguments.preview:
+        from mmrl.report.preview import write_preview
+
+        if not arguments.name:
+            raise UserError("--preview needs the name of a task")
+        task = tasking.load_task(arguments.name, _params(arguments))
+        data = arguments.data or tasking.fixture_path(arguments.name)
+        print(write_preview(task, data, arguments.preview, arguments.limit))
+    elif arguments.name:
+        print(tasking.describe(arguments.name, _params(arguments), arguments.data))
+    else:
+        print(tasking.listing(as_json=arguments.json))
+
+
+def _check_tasks(arguments: argparse.Namespace) -> None:
+    from mmrl import plugins, tasking
+    from mmrl.task_check import check, lines_of
+
+    wrong = 0
+    # The task `custom` is nothing without a function.
+    names = (
+        [arguments.name] if arguments.name else sorted(set(plugins.available("task")) - {"custom"})
+    )
+    for name in names:
+        task = tasking.load_task(name, _params(arguments))
+        data = arguments.data or tasking.fixture_path(name)
+        found = check(task, data, arguments.limit)
+        wrong += len(found.problems)
+        print("\n".join(lines_of(name, found)), flush=True)
+    if wrong:
+        raise UserError(f"{wrong} problems: the lines above say where")
+
+
+def _params(arguments: argparse.Namespace) -> dict[str, Any]:
+    from mmrl.config import apply_override
+
+    values: dict[str, Any] = {"params": {}}
+    for override in arguments.overrides:
+        apply_override(values, override)
+    return dict(values["params"])
+
+
+def _add_score(commands: Commands) -> None:
+    parser = commands.add_parser("score", help="score answers from a file, without a model")
+    parser.add_argument("task")
+    parser.add_argument("overrides", nargs="*", metavar="params.a=b", help="the task's parameters")
+    parser.add_argument("--data", type=Path, help="records; default: the task's own fixture")
+    parser.add_argument("--answers", type=Path, required=True, help='lines {"id", "answer"}')
+    parser.add_argument("--out", type=Path, required=True, help="scores, a line an answer")
+    parser.add_argument(
+        "--space",
+        choices=("source_pixels", "unit", "thousand"),
+        default="source_pixels",
+        help="what coordinates in the answers mean; default: pixels of the file",
+    )
+    parser.set_defaults(command=_score)
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    from mmrl.scoring import score_file, write_scores
+    from mmrl.tasking import fixture_path
+
+    data = arguments.data or fixture_path(arguments.task)
+    params = _params(arguments)
+    found = score_file(
+        arguments.task, data, arguments.answers, params=params, space=arguments.space
+    )
+    write_scores(arguments.out, found)
+    if found.evaluation:
+        print("\n".join(found.evaluation.lines()))
+    print(f"{len(found.scores)} answers, {len(found.unanswered)} records without any")
 
 
 def _add_algorithms(commands: Commands) -> None:

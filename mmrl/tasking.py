@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
+import json
 import math
 import typing
 from collections.abc import Mapping
@@ -14,7 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from mmrl import plugins
 from mmrl.errors import UserError
-from mmrl.task import Task
+from mmrl.journal import plain
+from mmrl.task import RewardPart, Task
 from mmrl.types import Answer, Sample, Score, Status, Text
 
 _RANGE_SLACK = 1e-9
@@ -100,19 +103,63 @@ def example_answer(sample: Sample, text: str = "") -> Answer:
     return Answer(text, frames=tuple(seen))
 
 
-def describe(name: str) -> str:
-    """Show a task: parameters, reward parts, and its first fixture record asked and scored."""
-    task = load_task(name)
-    lines = [f"{name}: {task.summary}", f"metric: {task.metric}", "", "parameters:"]
-    lines += [f"  {f.name} = {getattr(task, f.name)!r}" for f in dataclasses.fields(task)]  # type: ignore[arg-type]
-    lines += ["", "reward parts:"]
+def listing(*, as_json: bool = False) -> str:
+    """All tasks: a line each, or JSON with their reward parts, metric and parameters."""
+    classes = {name: task_class(name) for name in sorted(plugins.available("task"))}
+    if not as_json:
+        return "\n".join(f"{name:24} {cls.summary}" for name, cls in classes.items())
+    rows = [
+        {
+            "name": name,
+            "summary": cls.summary,
+            "metric": cls.metric,
+            "better": cls.better,
+            "parts": {part: dataclasses.asdict(p) for part, p in _declared(cls).items()},
+            "params": [field.name for field in dataclasses.fields(cls)],  # type: ignore[arg-type]
+            "official": dict(cls.official),
+        }
+        for name, cls in classes.items()
+    ]
+    return json.dumps(plain(rows), indent=1)
+
+
+def _declared(cls: type[Task]) -> Mapping[str, RewardPart]:
+    """The reward parts; none where they hang on the parameters, as those of `custom`."""
+    return {} if isinstance(cls.parts, property) else cls.parts
+
+
+def describe(name: str, params: Mapping[str, Any] | None = None, data: Path | None = None) -> str:
+    """Show a task: parameters, reward parts, and its first record asked and scored."""
+    task = load_task(name, params)
+    lines = [f"{name}: {task.summary}", f"metric: {task.metric}, {task.better} is better", ""]
+    lines += _parameters(task)
+    lines += ["reward parts:"]
     lines += [
         f"  {part}: {p.low:g} to {p.high:g}, weight {p.weight:g}" for part, p in task.parts.items()
     ]
-    sample = task.sample(next(iter(task.records(fixture_path(name)))))
+    sample = task.sample(next(iter(task.records(data or fixture_path(name)))))
     asked = [p.text if isinstance(p, Text) else f"[{p.kind}]" for p in sample.parts]
-    lines += ["", "prompt:", *asked, "", f"gold: {sample.gold!r}", ""]
+    system = [f"system: {sample.system}"] if sample.system else []
+    lines += ["", "prompt:", *system, *asked, "", f"gold: {sample.gold!r}", ""]
     return "\n".join([*lines, *_scored_examples(task, sample)])
+
+
+def _parameters(task: Task) -> list[str]:
+    """Each with its value, its other choices, and what the task says of it as a whole."""
+    fields = dataclasses.fields(task)  # type: ignore[arg-type]
+    if not fields:
+        return []
+    hints = typing.get_type_hints(type(task))
+    lines = ["parameters:"]
+    for field in fields:
+        value, hint = getattr(task, field.name), hints[field.name]
+        choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+        others = [str(choice) for choice in choices if choice != value]
+        lines.append(
+            f"  {field.name} = {value!r}" + (f"  (or {', '.join(others)})" if others else "")
+        )
+    said = inspect.getdoc(type(task)) or ""
+    return [*lines, *(f"  {line}".rstrip() for line in said.splitlines()), ""]
 
 
 def _scored_examples(task: Task, sample: Sample) -> list[str]:

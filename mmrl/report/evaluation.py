@@ -102,7 +102,7 @@ def _cards(
     folder: Path,
     budget: int,
 ) -> list[Markup]:
-    macro = environment().get_template("verdict.html.j2").module.verdict  # type: ignore[attr-defined]
+    macro = environment().get_template("record.html.j2").module.verdict  # type: ignore[attr-defined]
     each = evaluation.samples
 
     def card(index: int) -> Markup | None:

@@ -6,8 +6,6 @@ import dataclasses
 import json
 import pickle
 import re
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 
 from mmrl import plugins
 from mmrl.task import Task
+from mmrl.task_check import check
 from mmrl.tasking import (
     example_answer,
     find_defect,
@@ -46,18 +45,6 @@ def graded(task: Task, sample: Sample, text: str, truncated: bool = False) -> Sc
     score = task.score(sample.gold, answer)
     assert find_defect(task, score) == ""
     return weigh(score, resolve_weights(task, {}))
-
-
-def junk(sample: Sample, target: str) -> Iterator[str]:
-    prompt = "".join(part.text for part in sample.parts if isinstance(part, Text))
-    yield from ("", " \n\t", "I do not know.", "null", "NaN", "[]", "{}", "None")
-    yield prompt
-    yield target + "\n" + target
-    yield target[: len(target) // 2]
-    yield from ("<think>" * 500, "<answer>" * 500, r"\boxed{" * 500, "[" * 1000, "{" * 1000)
-    yield from (f"<answer>{x}</answer>" for x in ("", "NaN", "inf", "[" * 200, "9" * 400))
-    yield from (rf"\boxed{{{x}}}" for x in ("", "NaN", r"\infty", "9^{9^{9^9}}", "\uff19"))
-    yield "\x00\ud800\u202e"
 
 
 def test_the_folder_is_complete(task: Task) -> None:
@@ -93,17 +80,13 @@ def test_the_target_earns_full_marks(task: Task, samples: list[Sample]) -> None:
         assert score.metric == pytest.approx(graded(task, sample, target).metric)
 
 
-def test_junk_earns_nothing_and_no_junk_is_slow(task: Task, samples: list[Sample]) -> None:
-    for sample in samples:
-        target = task.target(sample, example_answer(sample))
-        assert target is not None
-        for text in junk(sample, target):
-            started = time.perf_counter()
-            score = graded(task, sample, text)
-            assert time.perf_counter() - started < 2.0, text[:60]
-            for name, part in task.parts.items():
-                low = part.low if part.low != float("-inf") else 0.0
-                assert score.parts[name] == pytest.approx(low), (sample.id, name, text[:60])
+def test_the_gold_pays_in_full_and_junk_nothing_in_little_time(
+    task: Task, samples: list[Sample]
+) -> None:
+    """The same check as `mmrl tasks --check`; tests/test_task_check.py shows that it can fail."""
+    found = check(task, fixture_path(task.name))
+    assert not found.problems
+    assert found.records == len(samples) and found.answers > 30 * found.records
 
 
 def test_another_records_target_does_not_earn_full_marks(task: Task, samples: list[Sample]) -> None:
@@ -117,13 +100,6 @@ def test_another_records_target_does_not_earn_full_marks(task: Task, samples: li
         reward = graded(task, mine, target).reward
         assert reward is not None and best is not None
         assert reward < best or not any(weights.values()), (mine.id, other.id)
-
-
-def test_a_megabyte_of_anything_is_graded_in_linear_time(task: Task, samples: list[Sample]) -> None:
-    for unit in ("a", "<answer>", r"\boxed{", "</think>", "[1,", "9"):
-        started = time.perf_counter()
-        graded(task, samples[0], unit * (1_000_000 // len(unit)), truncated=True)
-        assert time.perf_counter() - started < 2.0, unit
 
 
 def test_media_stay_inside_the_folder(task: Task, samples: list[Sample]) -> None:

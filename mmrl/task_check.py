@@ -1,0 +1,120 @@
+"""Whether a task keeps its promises on its records: gold pays in full, junk pays nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmrl.errors import MediaError
+from mmrl.task import Task
+from mmrl.tasking import example_answer, find_defect
+from mmrl.types import Answer, Sample, Text
+
+MAX_SECONDS = 2.0  # of one answer; a worker is killed at rollout.scoring_timeout_seconds
+MAX_PROMPT_CHARACTERS = 16_384  # some four thousand tokens, model.max_prompt_tokens
+LARGE = 1_000_000  # characters
+
+
+@dataclass
+class Checked:
+    """What was checked, and what was found wrong."""
+
+    records: int = 0
+    answers: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def check(task: Task, path: Path, limit: int | None = None) -> Checked:
+    """Check every record of a file, or the first `limit`."""
+    found = Checked()
+    for record in task.records(path):
+        if limit is not None and found.records == limit:
+            break
+        found.records += 1
+        try:
+            sample = task.sample(record)
+            blank = example_answer(sample)
+        except (ValueError, KeyError, TypeError, MediaError) as error:
+            found.problems.append(f"{record.id}: cannot be asked: {error}")
+            continue
+        for problem in check_sample(task, sample, blank, found, large=found.records == 1):
+            found.problems.append(f"{record.id}: {problem}")
+    return found
+
+
+def check_sample(
+    task: Task, sample: Sample, blank: Answer, found: Checked, large: bool = False
+) -> Iterator[str]:
+    """What is wrong with one record: its prompt, its gold, or the pay of junk."""
+    asked = sum(len(part.text) for part in sample.parts if isinstance(part, Text))
+    if not asked or asked > MAX_PROMPT_CHARACTERS:
+        yield f"the prompt has {asked} characters, of at most {MAX_PROMPT_CHARACTERS}"
+    target = task.target(sample, blank)
+    if target is None:
+        yield "no target: what should a right answer look like?"
+        return
+    yield from _gold(task, sample, blank, target)
+    answers = [*junk(sample, target), *(megabytes() if large else ())]
+    for text in answers:
+        yield from _junk(task, sample, dataclasses.replace(blank, text=text))
+    found.answers += 1 + len(answers)
+
+
+def _gold(task: Task, sample: Sample, blank: Answer, target: str) -> Iterator[str]:
+    score = task.score(sample.gold, dataclasses.replace(blank, text=target))
+    if defect := find_defect(task, score):
+        yield f"the gold: {defect}"
+        return
+    if score.status != "ok":
+        yield f"the gold is {score.status}: {score.reason}"
+    for name, part in task.parts.items():
+        full = part.high if part.high != float("inf") else 1.0
+        if abs(score.parts[name] - full) > 1e-6:
+            yield f"the gold earns {score.parts[name]:g} of {full:g} for '{name}'"
+
+
+def _junk(task: Task, sample: Sample, answer: Answer) -> Iterator[str]:
+    shown = f"{answer.text[:40]!r} ({len(answer.text)} characters)"
+    started = time.process_time()
+    score = task.score(sample.gold, answer)
+    if (spent := time.process_time() - started) > MAX_SECONDS:
+        yield f"{shown} took {spent:.1f} s"
+    if defect := find_defect(task, score):
+        yield f"{shown}: {defect}"
+        return
+    for name, part in task.parts.items():
+        low = part.low if part.low != float("-inf") else 0.0
+        if score.parts[name] > low + 1e-6:
+            yield f"{shown} earns {score.parts[name]:g} for '{name}'"
+
+
+def junk(sample: Sample, target: str) -> Iterator[str]:
+    """Answers that no task may pay for: empty, echoed, doubled, half open, hostile."""
+    prompt = "".join(part.text for part in sample.parts if isinstance(part, Text))
+    yield from ("", " \n\t", "I do not know.", "null", "NaN", "[]", "{}", "None")
+    yield prompt
+    yield target + "\n" + target
+    yield target[: len(target) // 2]
+    yield from ("<think>" * 500, "<answer>" * 500, r"\boxed{" * 500, "[" * 1000, "{" * 1000)
+    yield from (f"<answer>{x}</answer>" for x in ("", "NaN", "inf", "[" * 200, "9" * 400))
+    yield from (f"<answer>{x}</answer>" for x in ("9**9**9**9", "\u0663", "\uff13", "A or B"))
+    yield from (rf"\boxed{{{x}}}" for x in ("", "NaN", r"\infty", "9^{9^{9^9}}", "\uff19"))
+    yield from ("<script>alert(1)</script>", "<answer><img src=x onerror=alert(1)></answer>")
+    yield f"<answer>{', '.join(f'[{i}, {i}, {i + 9}, {i + 9}]' for i in range(300))}</answer>"
+    yield "\x00\ud800\u202e"
+
+
+def megabytes() -> Iterator[str]:
+    """A megabyte of what a parser might scan again and again."""
+    for unit in ("a", "<answer>", r"\boxed{", "</think>", "[1,", "9"):
+        yield unit * (LARGE // len(unit))
+
+
+def lines_of(name: str, found: Checked) -> Iterable[str]:
+    """The outcome for a terminal: one line, and one for each of the first problems."""
+    state = f"{len(found.problems)} problems" if found.problems else "ok"
+    yield f"{name:24} {found.records:4} records, {found.answers:6} answers: {state}"
+    yield from (f"    {problem}" for problem in found.problems[:10])
