@@ -278,6 +278,9 @@ class Run:
             raise UserError("rollout.engine=vllm runs in one process: use rollout.engine=hf")
         ahead = config.rollout.max_staleness > 0
         view = view_of(self._policy) if ahead else self._policy
+        # A thread of its own needs an exchange of its own: for all that an engine says to others.
+        timeout = config.trainer.exchange_timeout_seconds
+        self._engines_world = self._world.beside(timeout) if ahead else self._world
         with self._backend.gathered():
             made = build_engine(view, config.model, config.rollout, tasks)
         if ahead:
@@ -330,16 +333,14 @@ class Run:
     def _batches(self, asker: Asker, rollouts: Rollouts) -> Batches:
         if self._background is None:
             return OnPolicy(asker, rollouts)
-        config, world = self._config, self._world
-        # The thread's own exchange, and weights that are whole as they are.
-        beside = world.beside(config.trainer.exchange_timeout_seconds)
-        engine = SplitEngine(self._background.engine, beside, nullcontext)
+        # The engine's own weights are whole as they are.
+        engine = SplitEngine(self._background.engine, self._engines_world, nullcontext)
         self._ahead = Ahead(
             asker,
             dataclasses.replace(rollouts, engine=engine),
             self._background,
             self._backend.gathered,
-            config.rollout.max_staleness,
+            self._config.rollout.max_staleness,
         )
         return self._ahead
 

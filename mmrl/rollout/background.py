@@ -23,7 +23,7 @@ from mmrl.types import Prompt, Response
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 10.0  # for a job that does not come back from a call into C
+PATIENCE_SECONDS = 3.0  # for a job that does not come back from a call into C
 
 
 class Stopped(BaseException):
@@ -113,6 +113,7 @@ class BackgroundEngine:
         """Stop the thread, then free what the engine holds."""
         self.worker.close()
         self.engine.close()
+        self.worker.close()  # a job that waited for servers comes back once they are gone
 
     def hand_over(self, *, wait: bool = True) -> None:
         """Give the engine the policy's weights for all jobs to come, unless it has them.
