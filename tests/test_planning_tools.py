@@ -121,3 +121,11 @@ def test_decoding_costs_the_weights_each_step_and_a_cache_for_each_answer(tool: 
     assert simulate._decode(load, alone, np.array([10.0, 30.0])) == pytest.approx(
         40 * (weights + cache)
     )
+
+
+@pytest.mark.slow
+def test_the_document_has_the_tables_of_today(tool: Any) -> None:
+    """`python tools/plan_table.py` prints them; a recipe that does not fit fails there."""
+    planned = tool("plan_table")
+    said = (TOOLS.parent / "docs" / "scaling.md").read_text()
+    assert [line for line in (*planned.spreads(), *planned.recipes()) if line not in said] == []

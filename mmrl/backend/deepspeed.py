@@ -185,10 +185,22 @@ class DeepSpeedBackend:
             else sharded.single_partition_of_fp32_groups
         )
         torch_own = isinstance(sharded.optimizer, torch.optim.AdamW)
-        for flat in flats:
+        for number, flat in enumerate(flats):
             step = torch.tensor(float(self.updates)) if torch_own else self.updates
-            moments = {key: torch.zeros_like(flat) for key in MOMENTS}
-            sharded.optimizer.state[flat] = {"step": step, **moments}
+            with self._off_disk(number):
+                moments = {key: torch.zeros_like(flat) for key in MOMENTS}
+                sharded.optimizer.state[flat] = {"step": step, **moments}
+
+    @contextmanager
+    def _off_disk(self, number: int) -> Iterator[None]:
+        """Hold a group's float32 weights and moments in memory, where they live on a disk."""
+        sharded = self._engine.optimizer
+        if self._stage < 3 or not sharded._swappable_optimizer_subgroup(number):
+            yield
+            return
+        sharded._optimizer_states_and_gradient_swap_in(number)
+        yield
+        sharded._optimizer_states_and_gradient_swap_out(number)
 
     def _link_moments(self) -> None:
         """Tell parameters where their moments are; DeepSpeed does so for its first group only."""

@@ -48,6 +48,10 @@ class LocalBackend:
 
     def step(self) -> float:
         self._add_up()
+        for parameter in self._named.values():
+            # No sample reached it: its gradient is zero, as it is where optimisers are sharded.
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         norm = float(nn.utils.clip_grad_norm_(self._named.values(), self._config.max_grad_norm))
         if not math.isfinite(norm):
             self._optimizer.zero_grad()
@@ -60,7 +64,7 @@ class LocalBackend:
         return norm
 
     def _add_up(self) -> None:
-        """Make every process's gradient the sum of all; a parameter that none used keeps None."""
+        """Make every process's gradient the sum of all; one that no process has stays away."""
         if self._world.size == 1:
             return
         used = torch.tensor([p.grad is not None for p in self._named.values()], dtype=torch.int32)

@@ -1,6 +1,6 @@
 """One process of a test of sharded steps; see `test_deepspeed.py`.
 
-    python -m tests.engines.steps FOLDER first|second LOADED_FROM SHARDING...
+    python -m tests.engines.steps FOLDER first|second LOADED_FROM
 
 `first` makes every model's first step from its start, under every sharding, and saves a checkpoint;
 `second` takes up a checkpoint that LOADED_FROM processes saved and makes the next step. A sharding
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,8 @@ MODELS = {
     ),
 }
 BUDGETS = {"whole": 10_000, "pieces": 60}
+SHARDED = ("local", "zero1", "zero2", "zero3")
+OFFLOADED = ("zero2_offload", "zero3_offload")
 
 
 def prompts(made: Policy, kinds: Sequence[Sequence[str]], world: World) -> list[Prompt]:
@@ -173,28 +175,37 @@ def step(folder: Path, name: str, sharding: str, budget: str, number: int, world
     return {key: value.contiguous() for key, value in tensors.items()}
 
 
-def main(folder: Path, which: str, loaded_from: str, shardings: Sequence[str]) -> None:
-    world = join(120.0)
+def cases(which: str, processes: int) -> Iterator[tuple[str, str, str]]:
+    """Model, sharding and budget of every step that so many processes make."""
+    budgets = {1: ("whole",), 2: tuple(BUDGETS), 4: ("pieces",)}[processes]
     for name in MODELS:
-        for sharding in shardings if world.size > 1 else ("local",):
-            for budget in BUDGETS if which == "first" else ("whole",):
-                label = f"{name}-{sharding}-{budget}"
-                if which == "first":
-                    place = folder / f"{world.size}-{label}"
-                    place.mkdir(exist_ok=True)
-                    dumps = [(place, step(place, name, sharding, budget, 1, world))]
-                else:
-                    # One process takes up what every kind of sharding has saved.
-                    taken = shardings if world.size == 1 else (sharding,)
-                    places = [folder / f"{loaded_from}-{name}-{s}-{budget}" for s in taken]
-                    places = [p for p in places if p.exists()]
-                    dumps = [(p, step(p, name, sharding, budget, 2, world)) for p in places]
-                for place, dump in dumps:
-                    if world.first:
-                        save_file(dump, place / f"{which}-{world.size}.safetensors")
-                world.gather(None)
+        for sharding in SHARDED if processes > 1 else ("local",):
+            yield from ((name, sharding, b) for b in (budgets if which == "first" else ("whole",)))
+    if processes > 1:
+        budget = budgets[0] if which == "first" else "whole"
+        yield from (("adapters", sharding, budget) for sharding in OFFLOADED)
+
+
+def main(folder: Path, which: str, loaded_from: str) -> None:
+    world = join(120.0)
+    for name, sharding, budget in cases(which, world.size):
+        label = f"{name}-{sharding}-{budget}"
+        if which == "first":
+            place = folder / f"{world.size}-{label}"
+            place.mkdir(exist_ok=True)
+            places = [place]
+        else:
+            # One process takes up what every kind of sharding has saved.
+            taken = (*SHARDED, *OFFLOADED) if world.size == 1 else (sharding,)
+            places = [folder / f"{loaded_from}-{name}-{s}-{budget}" for s in taken]
+        for place in filter(Path.exists, places):
+            number = 1 if which == "first" else 2
+            dump = step(place, name, sharding, budget, number, world)
+            if world.first:
+                save_file(dump, place / f"{which}-{world.size}.safetensors")
+            world.gather(None)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])

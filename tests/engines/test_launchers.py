@@ -99,23 +99,23 @@ def test_deepspeed_and_accelerate_start_the_run_that_torchrun_starts(
     assert_same_run(workspace, "accelerate", wanted)
 
 
-def node(number: int, port: str, module: Sequence[str]) -> list[str]:
-    """The command of one of two nodes with a process each."""
+def node(port: str, module: Sequence[str]) -> list[str]:
+    """The command on either of two nodes with a process each."""
     meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", port]
-    shape = ["--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(number)]
+    shape = ["--nnodes", "2", "--nproc-per-node", "1"]
     return [sys.executable, "-m", "torch.distributed.run", *shape, *meeting, "-m", *module]
 
 
 def test_two_nodes_are_two_processes(workspace: Path, wanted: dict[str, Tensor]) -> None:
     port, module = free_port(), train(workspace, "nodes")
-    finish(*[start(node(number, port, module)) for number in range(2)])
+    finish(*[start(node(port, module)) for _ in range(2)])
     assert_same_run(workspace, "nodes", wanted)
 
 
 def test_a_lost_node_ends_the_run(workspace: Path) -> None:
     """Killed with its launcher, as when a machine goes down."""
     port, module = free_port(), train(workspace, "lost", steps=1000)
-    nodes = [start(node(number, port, module)) for number in range(2)]
+    nodes = [start(node(port, module)) for _ in range(2)]
     children = Path(f"/proc/{nodes[1].pid}/task/{nodes[1].pid}/children")
     log = workspace / "lost" / "metrics.jsonl"
     while not log.is_file() and nodes[0].poll() is None:

@@ -1,0 +1,41 @@
+"""A parameter that no sample reached has a gradient of zero, as where optimisers are sharded."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mmrl.backend.local import LocalBackend
+from mmrl.config import OptimizerConfig
+
+
+def test_a_parameter_that_no_sample_reached_decays_and_keeps_its_momentum() -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"used": nn.Linear(3, 2), "sometimes": nn.Linear(3, 2)})
+    twin = nn.ModuleDict({"used": nn.Linear(3, 2), "sometimes": nn.Linear(3, 2)})
+    twin.load_state_dict(model.state_dict())
+    config = OptimizerConfig(learning_rate=0.1, weight_decay=0.1, max_grad_norm=100.0)
+    backend = LocalBackend(model, config, total_updates=3)
+    decayed = [p for p in twin.parameters() if p.ndim > 1]
+    rest = [p for p in twin.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+    reference = torch.optim.AdamW(groups, lr=0.1)
+    for step in range(3):
+        inputs = torch.randn(4, 3)
+        reached = ("used", "sometimes") if step == 1 else ("used",)
+        backend.backward(
+            torch.stack([model[name](inputs).square().sum() for name in reached]).sum()
+        )
+        backend.step()
+        reference.zero_grad()
+        # In the reference every parameter is part of the loss, some by a factor of zero.
+        weights = {"used": 1.0, "sometimes": float(step == 1)}
+        torch.stack(
+            [w * twin[name](inputs).square().sum() for name, w in weights.items()]
+        ).sum().backward()
+        reference.step()
+        for found, wanted in zip(model.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-7)
+    assert {name for name in backend.state()[0] if name.startswith("step.")} == {
+        f"step.{name}" for name, _ in model.named_parameters()
+    }
