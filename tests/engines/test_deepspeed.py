@@ -54,12 +54,14 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def assert_same_step(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """Numbers of the step within 1e-5; gradients (the first moment is one, clipped), second moments
-    and weights within 2e-5 of their size."""
+def assert_same_step(
+    found: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: float = 2e-5
+) -> None:
+    """Gradients (the first moment is one, clipped), second moments and weights within `tolerance`
+    of their size, numbers of the step within half of it."""
     _loss, kl, entropy, grad_norm, tokens = found["stats"].tolist()
     assert grad_norm > 0 and kl >= 0 and entropy > 0 and tokens == 46
-    torch.testing.assert_close(found["stats"], wanted["stats"], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(found["stats"], wanted["stats"], rtol=tolerance / 2, atol=1e-7)
     for kind in ("exp_avg.", "exp_avg_sq.", "weight."):
         keys = [key for key in wanted if key.startswith(kind)]
         largest = max(float(wanted[key].norm()) for key in keys)
@@ -69,7 +71,7 @@ def assert_same_step(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> Non
             difference = float((found[key] - wanted[key])[seen].norm())
             # A gradient that is rounding alone (a key's bias) is compared with the largest one.
             floor = 0.0 if kind == "weight." else 1e-6 * largest
-            assert difference <= max(2e-5 * size, floor), (key, difference, size)
+            assert difference <= max(tolerance * size, floor), (key, difference, size)
 
 
 def moved(wanted: dict[str, Tensor], key: str) -> Tensor:
@@ -104,7 +106,8 @@ def test_a_checkpoint_of_two_processes_goes_on_with_one_and_with_four(
 ) -> None:
     found = load_file(dump(steps, 2, model, sharding, "whole", f"second-{processes}"))
     wanted = load_file(dump(steps, 1, model, "local", "whole", "second-1"))
-    assert_same_step(found, wanted)
+    # It starts where the first step's rounding, blown up by Adam, has moved the weights.
+    assert_same_step(found, wanted, tolerance=5e-5)
 
 
 STEPS = 6
