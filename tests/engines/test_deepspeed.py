@@ -107,7 +107,7 @@ def test_a_checkpoint_of_two_processes_goes_on_with_one_and_with_four(
     found = load_file(dump(steps, 2, model, sharding, "whole", f"second-{processes}"))
     wanted = load_file(dump(steps, 1, model, "local", "whole", "second-1"))
     # It starts where the first step's rounding, blown up by Adam, has moved the weights.
-    assert_same_step(found, wanted, tolerance=5e-5)
+    assert_same_step(found, wanted, tolerance=1e-4)
 
 
 STEPS = 6
