@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
     _add_eval(commands)
+    _add_serve(commands)
     _add_doctor(commands)
     _add_export(commands)
     _add_report(commands)
@@ -122,6 +123,22 @@ def _eval(arguments: argparse.Namespace) -> None:
     print("\n".join(outcome.evaluation.lines()))
     if outcome.page:
         print(f"report: {outcome.page}")
+
+
+def _add_serve(commands: Commands) -> None:
+    parser = commands.add_parser("serve", help="be a vLLM server for runs of a configuration")
+    parser.add_argument("config", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="configuration overrides")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: reachable from elsewhere")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.set_defaults(command=_serve)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from mmrl.config import load_config
+    from mmrl.rollout.build import serve
+
+    serve(load_config(arguments.config, arguments.overrides), arguments.host, arguments.port)
 
 
 def _add_doctor(commands: Commands) -> None:

@@ -90,8 +90,31 @@ class DataConfig(Section):
     )
 
 
+class ServersConfig(Section):
+    """Of `rollout.engine=vllm_server`: servers to reach, or to start on this machine."""
+
+    urls: tuple[str, ...] = Field((), description="servers that run already; default: start some")
+    start: int = Field(1, gt=0, description="servers to start on this machine")
+    devices: tuple[str, ...] = Field(
+        (), description="CUDA devices of each started server, such as ['1', '2,3']"
+    )
+    restarts: int = Field(3, ge=0, description="how often a lost server is started or sought again")
+    start_timeout_seconds: float = Field(900.0, gt=0)
+    request_timeout_seconds: float = Field(
+        900.0, gt=0, description="for a group of answers, and for taking weights"
+    )
+    weights: Literal["file", "broadcast"] = Field(
+        "file", description="how weights get to servers; broadcast: by NCCL, on a CPU by gloo"
+    )
+    weights_folder: Path | None = Field(
+        None,
+        description="where the file is put: a folder all servers see; default: the shared memory "
+        "of this machine",
+    )
+
+
 class RolloutConfig(Section):
-    engine: Literal["hf", "hf_copy", "targets", "vllm"] = "hf"
+    engine: Literal["hf", "hf_copy", "targets", "vllm", "vllm_server"] = "hf"
     max_staleness: int = Field(
         0,
         ge=0,
@@ -109,6 +132,7 @@ class RolloutConfig(Section):
     vllm: Mapping[str, Any] = Field(
         default_factory=dict, description="engine arguments of vLLM, over those chosen for it"
     )
+    servers: ServersConfig = ServersConfig()
     parity_every: int = Field(
         50,
         ge=0,

@@ -275,14 +275,16 @@ class Run:
         config = self._config
         tasks = {source.key: source.task for source in self.sources}
         if config.rollout.engine == "vllm" and self._world.size > 1:
-            raise UserError("rollout.engine=vllm runs in one process: use rollout.engine=hf")
+            raise UserError(
+                "rollout.engine=vllm runs in one process: use rollout.engine=vllm_server"
+            )
         ahead = config.rollout.max_staleness > 0
         view = view_of(self._policy) if ahead else self._policy
         # A thread of its own needs an exchange of its own: for all that an engine says to others.
         timeout = config.trainer.exchange_timeout_seconds
         self._engines_world = self._world.beside(timeout) if ahead else self._world
         with self._backend.gathered():
-            made = build_engine(view, config.model, config.rollout, tasks)
+            made = build_engine(view, config.model, config.rollout, tasks, self._engines_world)
         if ahead:
             self._background = made = BackgroundEngine(made, view)
         engine = self._split(made)

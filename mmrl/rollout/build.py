@@ -5,23 +5,34 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 
-from mmrl.config import ModelConfig, RolloutConfig
+import torch
+from transformers import AutoConfig
+
+from mmrl.backend.world import World
+from mmrl.config import ModelConfig, RolloutConfig, RunConfig
 from mmrl.errors import UserError
-from mmrl.policy.policy import Policy
+from mmrl.policy.policy import Policy, model_folder
 from mmrl.rollout.copied import CopyEngine
 from mmrl.rollout.engine import Engine
 from mmrl.rollout.hf import HFEngine
 from mmrl.rollout.targets import Targets
 from mmrl.task import Task
 
-WITH_WEIGHTS = frozenset({"hf_copy", "vllm"})
+WITH_WEIGHTS = frozenset({"hf_copy", "vllm", "vllm_server"})
 """Engines that hold a copy of the weights, which may come to differ from the policy's."""
 
 
 def build_engine(
-    policy: Policy, model: ModelConfig, rollout: RolloutConfig, tasks: Mapping[str, Task]
+    policy: Policy,
+    model: ModelConfig,
+    rollout: RolloutConfig,
+    tasks: Mapping[str, Task],
+    world: World | None = None,
 ) -> Engine:
-    """Make the engine of `rollout.engine`; raises UserError where its package is absent."""
+    """Make the engine of `rollout.engine`; raises UserError where its package is absent.
+
+    `world` are the processes of the run, which share servers.
+    """
     match rollout.engine:
         case "hf":
             return HFEngine(policy, rollout.max_sequences)
@@ -34,6 +45,31 @@ def build_engine(
             from mmrl.rollout.vllm import VLLMEngine
 
             return VLLMEngine(policy, model, rollout)
+        case "vllm_server":
+            if not rollout.servers.urls:
+                _require("vllm", rollout)
+            from mmrl.rollout.vllm_server import VLLMServerEngine
+
+            return VLLMServerEngine(policy, model, rollout, world)
+
+
+def serve(config: RunConfig, host: str, port: int) -> None:
+    """Become a `vllm serve` for runs of `config` that name it in `rollout.servers.urls`.
+
+    Its weights are random until a run gives it some.
+    """
+    _require("vllm", config.rollout)
+    from mmrl.rollout.vllm_process import serve_in_place
+    from mmrl.rollout.vllm_server import server_arguments
+
+    settings = AutoConfig.from_pretrained(
+        model_folder(config.model.path),
+        trust_remote_code=config.model.trust_remote_code,
+        local_files_only=True,
+    )
+    on_gpu = torch.cuda.is_available()
+    arguments = server_arguments(settings, config.model, config.rollout, on_gpu)
+    serve_in_place(arguments, host, port)
 
 
 def _require(package: str, rollout: RolloutConfig) -> None:

@@ -19,6 +19,7 @@ from mmrl.policy.lora import base_of
 from mmrl.policy.policy import Policy, model_folder
 from mmrl.rollout.engine import Sampling
 from mmrl.rollout.hf import respond
+from mmrl.rollout.vllm_media import placed_media
 from mmrl.types import Floats, Prompt, Response
 
 QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
@@ -27,6 +28,11 @@ IN_PROCESS = {
     # The logits processor is written for the first model runner.
     "VLLM_USE_V2_MODEL_RUNNER": "0",
 }
+# What vLLM imports in its own processes.
+PROCESSOR = "mmrl.rollout.vllm_sampling:PolicyLogits"
+EXTENSION = "mmrl.rollout.vllm_worker.TakesWeights"
+ENDPOINT = "mmrl.rollout.vllm_endpoint.Endpoint"
+
 SHARE_OF_GPU = 0.4
 CPU_CACHE_BYTES = 1 << 30
 
@@ -47,7 +53,8 @@ class VLLMEngine:
         from mmrl.rollout.vllm_inputs import InputMaker
 
         self._policy = policy
-        arguments = engine_arguments(policy, model, rollout)
+        on_gpu = policy.device.type == "cuda"
+        arguments = engine_arguments(policy.model.config, model, rollout, on_gpu)
         if int(arguments.get("tensor_parallel_size", 1)) > 1:
             raise UserError(
                 "rollout.engine=vllm runs in one process: use rollout.engine=vllm_server with "
@@ -55,7 +62,7 @@ class VLLMEngine:
             )
         self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
         self._max_length: int = self._engine.model_config.max_model_len
-        self._inputs = InputMaker(self._engine.model_config, policy.family)
+        self._inputs = InputMaker(self._engine.model_config)
         self._may_sleep = bool(arguments.get("enable_sleep_mode"))
         self._asleep = False
         self.sync()
@@ -69,7 +76,7 @@ class VLLMEngine:
         asked = list(requests(counts, sampling, seed))
         for request in asked:
             check_length(prompts[request.prompt], sampling, self._max_length)
-        inputs = {i: self._inputs.make(prompts[i]) for i in {r.prompt for r in asked}}
+        inputs = {i: self._input(prompts[i]) for i in {r.prompt for r in asked}}
         family = self._policy.family
         self._wake()
         for number, request in enumerate(asked):
@@ -112,6 +119,10 @@ class VLLMEngine:
             self._engine.wake_up()
             self._asleep = False
 
+    def _input(self, prompt: Prompt) -> Any:
+        media = placed_media(prompt, self._policy.family)
+        return self._inputs.make(prompt.ids.tolist(), media, prompt.sample.id)
+
     def _run(self, prompts: Sequence[Prompt]) -> dict[int, Any]:
         """Step until every request has ended; what vLLM made of each, by its number."""
         finished: dict[int, Any] = {}
@@ -140,15 +151,14 @@ def reported(output: Any) -> Floats:
 
 
 def engine_arguments(
-    policy: Policy, model: ModelConfig, rollout: RolloutConfig
+    settings: Any, model: ModelConfig, rollout: RolloutConfig, on_gpu: bool
 ) -> Mapping[str, Any]:
-    """vLLM's engine arguments for a run; those of `rollout.vllm` win."""
-    from mmrl.rollout.vllm_sampling import LOGPROBS_MODE, PROCESSOR
-    from mmrl.rollout.vllm_worker import EXTENSION
+    """vLLM's engine arguments for a run; those of `rollout.vllm` win.
 
+    `settings` is the model's transformers configuration.
+    """
     folder = model_folder(model.path)
-    limit = policy.model.config.get_text_config().max_position_embeddings
-    on_gpu = policy.device.type == "cuda"
+    limit = settings.get_text_config().max_position_embeddings
     placed = (
         {"gpu_memory_utilization": SHARE_OF_GPU, "enable_sleep_mode": True}
         if on_gpu
@@ -169,7 +179,7 @@ def engine_arguments(
         "disable_log_stats": True,
         "logits_processors": [PROCESSOR],
         "worker_extension_cls": EXTENSION,
-        "logprobs_mode": LOGPROBS_MODE,
+        "logprobs_mode": "processed_logits",
         **placed,
         **rollout.vllm,
     }

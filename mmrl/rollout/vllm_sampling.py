@@ -19,8 +19,6 @@ from vllm.v1.sample.logits_processor import LogitsProcessor, process_dict_update
 from mmrl.rollout.engine import Sampling
 
 KEY = "mmrl"
-PROCESSOR = f"{__name__}:PolicyLogits"
-LOGPROBS_MODE = "processed_logits"
 
 
 def sampling_params(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from safetensors import safe_open
 from torch import Tensor
 from vllm.model_executor.layers.vocab_parallel_embedding import (
     ParallelLMHead,
     VocabParallelEmbedding,
 )
 
-EXTENSION = f"{__name__}.TakesWeights"
+from mmrl.rollout.vllm_broadcast import receive
 
 
 class TakesWeights:
@@ -24,6 +25,20 @@ class TakesWeights:
             # Where a layer computes with a packed copy (CPUs), only a layer whose weight was in the
             # checkpoint is packed anew, and a tied head's is there under the embedding's name.
             head.quant_method.process_weights_after_loading(head)
+
+    def take_pushed(self: Any, push: Mapping[str, Any]) -> None:
+        """Load the weights that a trainer has pushed: see `mmrl.rollout.vllm_push`."""
+        if "file" in push:
+            self.take_weights(stored_weights(push["file"]))
+        else:
+            self.take_weights(receive(push, push["first_rank"] + self.rank))
+
+
+def stored_weights(file: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a safetensors file by name, one read at a time."""
+    with safe_open(file, "pt") as opened:
+        for name in opened.keys():  # noqa: SIM118
+            yield name, opened.get_tensor(name)
 
 
 def tied_heads(model: Any) -> Iterator[Any]:

@@ -1,120 +1,53 @@
-"""vLLM says what the embedded engine says: same tokens, same log-probs, for every kind of media.
+"""vLLM, in this process or as a server, says what the embedded engine says, for every medium.
 
 The embedded engine's own log-probs are those of the trainer (tests/rollout/test_hf.py).
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
-from mmrl import plugins
-from mmrl.config import ModelConfig, RolloutConfig
+from mmrl.config import RolloutConfig
 from mmrl.errors import UserError
-from mmrl.policy.attention import active_layout
-from mmrl.policy.family import Limits
-from mmrl.policy.policy import Policy, wrap
-from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.rollout.engine import Sampling
-from mmrl.rollout.hf import HFEngine
-from mmrl.types import Prompt, Response
 from tests.engines.models import MODELS
-from tests.families import cases
+from tests.engines.pair import (
+    GREEDY,
+    LENGTH,
+    SAMPLED,
+    TIED,
+    TOLERANCE,
+    Pair,
+    move,
+    teacher_forced,
+)
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'mmrl[vllm]'")
 from mmrl.rollout.vllm import VLLMEngine
+from mmrl.rollout.vllm_server import VLLMServerEngine
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
-
-TOLERANCE = 1e-4  # float32
-LENGTH = 8
-TIED = ", tied"
-GREEDY = Sampling(LENGTH, temperature=0.0)
-SAMPLED = Sampling(LENGTH, temperature=1.3)
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
 
 
-class Pair:
-    """A tiny policy with both engines on it; `tied`: its LM head is its embeddings."""
-
-    def __init__(self, name: str, folder: Path) -> None:
-        name, tied = name.removesuffix(TIED), name.endswith(TIED)
-        self.policy = tie(cases.policy(name)) if tied else cases.policy(name)
-        self.policy.save(folder)
-        model = ModelConfig(path=str(folder), max_prompt_tokens=2000)
-        rollout = RolloutConfig(engine="vllm", max_new_tokens=LENGTH, max_sequences=16)
-        self.vllm = VLLMEngine(self.policy, model, rollout)
-        self.hf = HFEngine(self.policy)
-        self.prompts = {
-            label: cases.ask(self.policy, case) for label, case in cases.cases(MODELS[name]).items()
-        }
-
-    def compare(self, prompts: list[Prompt], sampling: Sampling = GREEDY) -> float:
-        """Largest gap of log-probs, where the tokens are the same."""
-        counts = [1] * len(prompts)
-        pairs = zip(
-            self.hf.generate(prompts, counts, sampling, 0),
-            self.vllm.generate(prompts, counts, sampling, 0),
-            strict=True,
-        )
-        gaps = []
-        for (wanted,), (found,) in pairs:
-            assert found.ids.tolist() == wanted.ids.tolist()
-            assert (found.finish, found.text) == (wanted.finish, wanted.text)
-            gaps.append(np.abs(found.logprobs - wanted.logprobs).max())
-        return float(max(gaps))
-
-
-def tie(made: Policy) -> Policy:
-    """The same model with the embeddings as its head."""
-    config = copy.deepcopy(made.model.config)
-    config.tie_word_embeddings = config.text_config.tie_word_embeddings = True
-    model = type(made.model)(config).eval()
-    weights = made.model.state_dict()
-    model.load_state_dict({**weights, "lm_head.weight": model_embeddings(weights)})
-    model.generation_config = made.model.generation_config
-    module = plugins.load("family", "qwen2_5_vl")
-    tied = wrap(model, made.processor, module.build(model, made.processor, Limits(2000)))
-    assert tied.model.get_output_embeddings().weight is tied.model.get_input_embeddings().weight
-    return tied
-
-
-def model_embeddings(weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    (name,) = (name for name in weights if name.endswith("embed_tokens.weight"))
-    return weights[name]
-
-
-@pytest.fixture(scope="module", params=[*MODELS, f"qwen2_5_vl{TIED}"])
+@pytest.fixture(
+    scope="module",
+    params=[(e, m) for e in ("vllm", "vllm_server") for m in (*MODELS, f"qwen2_5_vl{TIED}")],
+    ids=" ".join,
+)
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pair]:
-    made = Pair(request.param, tmp_path_factory.mktemp(request.param))
+    engine, name = request.param
+    build = VLLMEngine if engine == "vllm" else VLLMServerEngine
+    rollout = RolloutConfig(engine=engine, max_new_tokens=LENGTH, max_sequences=16)
+    made = Pair(name, tmp_path_factory.mktemp("model"), build, rollout)
     yield made
     made.vllm.close()
-
-
-def teacher_forced(
-    policy: Policy, prompt: Prompt, group: Sequence[Response], heat: float
-) -> np.ndarray:
-    """What the trainer computes for the responses to a prompt, in order."""
-    layout = lay_out([SharedRow(prompt, tuple(r.ids for r in group))], policy.device)
-    with active_layout(layout), torch.no_grad():
-        return policy.logprobs(layout, [prompt], heat)[0].numpy()
-
-
-def move(parameters: list[torch.nn.Parameter], seed: int) -> None:
-    """Change weights as an update would, only much further."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in parameters:
-            p.add_(
-                torch.randn(p.shape, generator=generator) * 0.2 * p.std(correction=0).clamp(0.01)
-            )
 
 
 def test_greedy_answers_are_the_same_before_and_after_the_weights_change(pair: Pair) -> None:
