@@ -2,30 +2,58 @@
 
     python tools/make_modality_models.py OUT [--kinds audio video ...]
 
-builds each kind's model from random weights and stops a short supervised phase on the kind's
-training split while the model still errs often.
+builds each kind's model and stops a short supervised phase on the kind's training split as soon as
+validation says that the model errs less often than a guess, but still often. Models that only see
+start from the shipped one (tools/make_tiny_model.py), those that hear from random weights.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from shutil import ignore_patterns
 from typing import Any
 
-from make_tiny_model import ROLES, SPECIAL_TOKENS, build_tokenizer
+from make_tiny_model import (
+    CHAT_TEMPLATE,
+    MARKUP_TOKENS,
+    ROLES,
+    SPECIAL_TOKENS,
+    build_config,
+    build_processor,
+    build_tokenizer,
+)
+
+from mmrl.data_recipes.modalities import MAZE_SIDE
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "modalities"
 
+SHIPPED = Path(__file__).parent.parent / "mmrl" / "assets" / "tiny_qwen2_5_vl"
+EMBEDDINGS = ("model.language_model.embed_tokens.weight", "lm_head.weight")  # tied
+
 CORPUS = (
     "You are a helpful assistant. system\n user\n assistant\n",
-    "Write the final answer between <answer> </answer> tags, once.",
-    "The answer is the letter of the right option. (A) (B) (C) (D) left right up down",
-    "The answer is one of these choices, word for word: one two three four",
-    "Which pictures show a disc? none the first the second both",
-    "Which way does the disc move, and how does the tone? rising falling",
-    "How many beeps are heard? Instruction: press the red green blue button",
-    "Where on the screen is the element to act on? The answer is one point (x, y).",
+    "Write the final answer between <answer> </answer> tags.",
+    "The answer is the letter of the right option. (A) the first (B) the second (C) both the same",
+    "The answer is one of these choices, word for word: one\ntwo\nthree\nfour",
+    "Which picture shows more digits?",
+    "When does this happen in the video: \"a digit is shown\"? Write it as 'start to end' in "
+    "seconds from the beginning of the video, such as '1.5 to 4'.",
+    "Which are more, beeps or flashes? How many beeps are heard?",
+    "Instruction: press the red green blue button\nWhat is the next action? The answer is one "
+    'action and its argument, for example {"action": "click", "point": [5.0, 5.0]}; '
+    '{"action": "scroll", "direction": "down"}; {"action": "type", "text": "..."}. Actions: '
+    "click (point), long_press (point), double_click (point), right_click (point), "
+    "move_to (point), scroll (direction), type (text), open_app (text), select (text), "
+    "hotkey (text), navigate_back, navigate_home, enter, tab, wait, close, complete, impossible. "
+    "Directions are up, down, left and right, and name where the view moves: down shows what is "
+    "below.",
+    'Detect every object of these categories in the picture: "digit". Write the boxes as a JSON '
+    'list, one object each: [{"Position": [x1, y1, x2, y2], "Confidence": 0.9}, {"Position": '
+    "If there are none, write No Objects.",
+    "MAZE: The answer is the moves from origin to target, as tokens and nothing else.",
 )
 OMNI_ROLES = {
     "image_token": "<|IMAGE|>",
@@ -36,8 +64,18 @@ OMNI_ROLES = {
     "audio_bos_token": "<|audio_bos|>",
     "audio_eos_token": "<|audio_eos|>",
 }
+WAYS = ("up", "down", "left", "right")
+WALLS = [
+    f"<|{'_'.join(way for bit, way in enumerate(WAYS) if walls >> bit & 1) or 'no'}_wall|>"
+    for walls in range(1 << len(WAYS))
+]
+MAZE_TOKENS = (
+    *(f"<|{row}-{column}|>" for row in range(MAZE_SIDE) for column in range(MAZE_SIDE)),
+    *WALLS,
+    *(f"<|{word}|>" for word in ("blank", "origin", "target", *WAYS)),
+)
 CHAT_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-VOCAB_SIZE = 512
+VOCAB_SIZE = 1024
 HIDDEN = 96
 PATCH = 14
 PIXELS = {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}
@@ -93,25 +131,32 @@ def chat(media: Mapping[str, str]) -> str:
     )
 
 
+def tokenizer(specials: Sequence[str], roles: Mapping[str, str], template: str) -> Any:
+    """Whole words for what the tasks ask, and a token for each word of a maze."""
+    markup = (*MARKUP_TOKENS, *MAZE_TOKENS)
+    return build_tokenizer(specials, roles, CORPUS, template, markup, VOCAB_SIZE)
+
+
 def qwen2_5_vl() -> Built:
-    """Sees: pictures, clips, screens."""
+    """Sees: the shipped model, which knows digits and boxes, with more words.
+
+    Tokens of both vocabularies keep their embedding, the others start at random.
+    """
+    import torch
     import transformers as tf
 
-    seen = "<|vision_start|>{}<|vision_end|>"
-    template = chat({"image": seen.format("<|image_pad|>"), "video": seen.format("<|video_pad|>")})
-    tokens = build_tokenizer(SPECIAL_TOKENS, ROLES, CORPUS, template)
-    processor = tf.Qwen2_5_VLProcessor(
-        image_processor=tf.Qwen2VLImageProcessor(size=PIXELS, patch_size=PATCH),
-        video_processor=tf.Qwen2VLVideoProcessor(size=PIXELS, patch_size=PATCH),
-        tokenizer=tokens,
-        chat_template=template,
-    )
-    config = tf.Qwen2_5_VLConfig(
-        text_config={**text(tokens), "rope_parameters": MROPE},
-        vision_config=VISION,
-        **{f"{role}_id": tokens.convert_tokens_to_ids(token) for role, token in ROLES.items()},
-    )
-    return tf.Qwen2_5_VLForConditionalGeneration(config), processor
+    seen = tf.Qwen2_5_VLForConditionalGeneration.from_pretrained(SHIPPED, dtype=torch.float32)
+    known = tf.AutoTokenizer.from_pretrained(SHIPPED).get_vocab()
+    tokens = tokenizer(SPECIAL_TOKENS, ROLES, CHAT_TEMPLATE)
+    config = build_config(tokens)
+    config.text_config.vocab_size = VOCAB_SIZE
+    model = tf.Qwen2_5_VLForConditionalGeneration(config)
+    rows = model.get_input_embeddings().weight.detach().clone()
+    for token, place in tokens.get_vocab().items():
+        if token in known:
+            rows[place] = seen.get_input_embeddings().weight[known[token]]
+    model.load_state_dict({**seen.state_dict(), **dict.fromkeys(EMBEDDINGS, rows)})
+    return model, build_processor(tokens)
 
 
 def qwen2_audio() -> Built:
@@ -120,7 +165,7 @@ def qwen2_audio() -> Built:
 
     roles = {role: token for role, token in OMNI_ROLES.items() if role.startswith("audio")}
     template = chat({"audio": "<|audio_bos|><|AUDIO|><|audio_eos|>"})
-    tokens = build_tokenizer((*CHAT_TOKENS, *roles.values()), roles, CORPUS, template)
+    tokens = tokenizer((*CHAT_TOKENS, *roles.values()), roles, template)
     processor = tf.Qwen2AudioProcessor(
         feature_extractor=ears(), tokenizer=tokens, chat_template=template
     )
@@ -144,7 +189,7 @@ def qwen2_5_omni() -> Built:
             "audio": "<|audio_bos|><|AUDIO|><|audio_eos|>",
         }
     )
-    tokens = build_tokenizer((*CHAT_TOKENS, *OMNI_ROLES.values()), OMNI_ROLES, CORPUS, template)
+    tokens = tokenizer((*CHAT_TOKENS, *OMNI_ROLES.values()), OMNI_ROLES, template)
     processor = tf.Qwen2_5OmniProcessor(
         image_processor=tf.Qwen2VLImageProcessor(size=PIXELS, patch_size=PATCH),
         video_processor=tf.Qwen2VLVideoProcessor(size=PIXELS, patch_size=PATCH),
@@ -172,14 +217,18 @@ def qwen2_5_omni() -> Built:
     return tf.Qwen2_5OmniThinkerForConditionalGeneration(config), processor
 
 
-MODELS: dict[str, tuple[Callable[[], Built], int]] = {
-    "two_images": (qwen2_5_vl, 100),
-    "video": (qwen2_5_vl, 100),
-    "audio": (qwen2_audio, 100),
-    "audio_video": (qwen2_5_omni, 100),
-    "screenshot": (qwen2_5_vl, 200),
+MODELS: dict[str, tuple[Callable[[], Built], float]] = {
+    "two_images": (qwen2_5_vl, 0.5),
+    "video": (qwen2_5_vl, 0.45),
+    "audio": (qwen2_audio, 0.6),
+    "audio_video": (qwen2_5_omni, 0.5),
+    "screenshot": (qwen2_5_vl, 0.35),
+    "boxes": (qwen2_5_vl, 0.15),
+    "maze": (qwen2_5_vl, 0.35),
 }
-"""A kind's model, and the supervised steps after which it still errs often on validation media."""
+"""A kind's model, and the validation metric at which its supervised phase stops."""
+STEPS_BETWEEN = 25  # from one validation to the next
+MOST_STEPS = 400
 
 
 def text(tokens: Any) -> dict[str, Any]:
@@ -206,7 +255,7 @@ def build(kind: str, seed: int) -> Built:
     return model, processor
 
 
-def supervised(kind: str, start: Path, run: Path) -> list[str]:
+def supervised(kind: str, start: Path, run: Path, steps: int) -> list[str]:
     """Overrides that turn a kind's configuration into its supervised phase, on validation media."""
     from mmrl.config import load_config
 
@@ -219,29 +268,42 @@ def supervised(kind: str, start: Path, run: Path) -> list[str]:
         "algorithm={name: sft}",
         "rollout.engine=targets",
         "optimizer={learning_rate: 1.5e-3, betas: [0.9, 0.95], warmup_steps: 20}",
-        f"trainer={{steps: {MODELS[kind][1]}, prompts_per_step: 32, write_rollouts_every: 50}}",
+        f"trainer={{steps: {steps}, prompts_per_step: 16, write_rollouts_every: 50, "
+        "eval_limit: 100}",
     ]
 
 
 def make(kind: str, out: Path, seed: int = 0) -> Path:
-    """Build a kind's starting checkpoint in OUT/KIND, or find the one already there."""
+    """Build a kind's starting checkpoint in OUT/KIND, or find the one already there.
+
+    A phase that was cut off goes on where it stopped.
+    """
+    folder, untrained, run = out / kind, out / "untrained" / kind, out / "sft" / kind
+    if (folder / "config.json").is_file():
+        return folder
+    if not untrained.is_dir():
+        model, processor = build(kind, seed)
+        print(f"{kind}: {sum(p.numel() for p in model.parameters()):,} parameters")
+        for part in (model, processor):
+            part.save_pretrained(untrained)
+    shutil.copytree(fine_tune(kind, untrained, run), folder, ignore=ignore_patterns("trainer"))
+    return folder
+
+
+def fine_tune(kind: str, start: Path, run: Path) -> Path:
+    """Train until the validation metric is as good as a start should be; its checkpoint."""
     from mmrl import api, checkpoint
     from mmrl.config import load_config
 
-    folder = out / kind
-    if (folder / "config.json").is_file():
-        return folder
-    untrained, run = out / "untrained" / kind, out / "sft" / kind
-    model, processor = build(kind, seed)
-    print(f"{kind}: {sum(p.numel() for p in model.parameters()):,} parameters")
-    for part in (model, processor):
-        part.save_pretrained(untrained)
-    config = load_config(CONFIGS / f"{kind}.yaml", supervised(kind, untrained, run))
-    api.train(config, overwrite=True)
-    found = checkpoint.latest(run)
-    assert found is not None, "a finished run has a checkpoint"
-    found.path.rename(folder)
-    return folder
+    metric, found = 0.0, checkpoint.latest(run)
+    while metric < MODELS[kind][1] and (found is None or found.step < MOST_STEPS):
+        steps = (found.step if found else 0) + STEPS_BETWEEN
+        config = load_config(CONFIGS / f"{kind}.yaml", supervised(kind, start, run, steps))
+        metric = api.train(config, resume=found is not None, overwrite=True)["after"]
+        found = checkpoint.latest(run)
+    assert found is not None, "a phase ends with a checkpoint"
+    print(f"{kind}: {found.step} supervised steps, {metric:.1%} on validation media")
+    return found.path
 
 
 def main() -> None:

@@ -107,8 +107,13 @@ def build_tokenizer(
     roles: Mapping[str, str] = ROLES,
     corpus: Sequence[str] = CORPUS,
     chat_template: str = CHAT_TEMPLATE,
+    markup: Sequence[str] = MARKUP_TOKENS,
+    vocab_size: int = VOCAB_SIZE,
 ) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer on a few sentences; `roles` become its attributes."""
+    """Train a byte-level BPE tokenizer on a few sentences.
+
+    `roles` become its attributes; `markup` is text that is one token each.
+    """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -121,13 +126,13 @@ def build_tokenizer(
     )
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE - len(MARKUP_TOKENS),
+        vocab_size=vocab_size - len(markup),
         special_tokens=list(specials),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     bpe.train_from_iterator(corpus, trainer)
-    bpe.add_tokens([AddedToken(token, special=False, normalized=False) for token in MARKUP_TOKENS])
+    bpe.add_tokens([AddedToken(token, special=False, normalized=False) for token in markup])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         eos_token="<|im_end|>",

@@ -16,7 +16,7 @@ from mmrl.errors import MediaError, PromptTooLong, UserError
 from mmrl.modalities import options as opts
 from mmrl.policy.family import Family
 from mmrl.policy.overflow import shrunk
-from mmrl.types import EncodedMedium, Media, MediaRef, Prompt, Sample
+from mmrl.types import EncodedMedium, Media, MediaRef, Part, Prompt, Sample, Text
 
 MAX_KEPT_MEDIA = 512
 MAX_SHRINKS = 4
@@ -53,7 +53,8 @@ class Encoder:
     """Encodes samples; keeps the most recently used media so that variants and epochs share.
 
     `defaults` are options by modality, under those of each reference; `overflow` says what becomes
-    of a prompt over the family's token limit. `prefetch` starts decoding
+    of a prompt over the family's token limit. How small a sample had to become is remembered, so
+    that it is encoded whole once only. `prefetch` starts decoding
     ahead of need in worker threads; its media count towards what is kept, so that memory stays
     bounded however far ahead is asked for.
     """
@@ -71,6 +72,7 @@ class Encoder:
         self._defaults = dict(defaults or {})
         for kind, values in self._defaults.items():
             opts.check(kind, values, plugins.load("modality", kind).Options)
+        self._fits: dict[Hashable, tuple[Part, ...]] = {}
         self._kept: OrderedDict[Hashable, Future[EncodedMedium]] = OrderedDict()
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="mmrl-media")
@@ -81,17 +83,27 @@ class Encoder:
         A prompt over the token limit shrinks, raises PromptTooLong, or ends the run, as the
         overflow policy says; media are never cut short.
         """
+        asked = self._as_it_fits(sample)
         for attempt in range(MAX_SHRINKS):
-            media = [self._encoded(part) for part in sample.parts if isinstance(part, MediaRef)]
+            media = [self._encoded(part) for part in asked.parts if isinstance(part, MediaRef)]
             try:
-                return replace(self._prompt(sample, media), shrunk=attempt > 0)
+                prompt = self._prompt(asked, media)
             except PromptTooLong as error:
                 if self._overflow == "fail":
                     raise UserError(f"sample {sample.id}: {error}") from error
                 if self._overflow == "quarantine" or attempt == MAX_SHRINKS - 1:
                     raise
-                sample = shrunk(sample, media, error)
+                asked = shrunk(asked, media, error)
+            else:
+                if asked is not sample:
+                    self._fits[_asked(sample)] = asked.parts
+                return replace(prompt, shrunk=asked is not sample)
         raise AssertionError("unreachable")
+
+    def _as_it_fits(self, sample: Sample) -> Sample:
+        """A sample that had to shrink before, as small as it then was."""
+        parts = self._fits.get(_asked(sample)) if self._fits else None
+        return sample if parts is None else replace(sample, parts=parts)
 
     def _prompt(self, sample: Sample, media: Sequence[EncodedMedium]) -> Prompt:
         """Placeholders equal features, or the sample never reaches a forward pass."""
@@ -119,7 +131,7 @@ class Encoder:
         What goes wrong is raised when the sample is encoded, not here.
         """
         for sample in samples:
-            for part in sample.parts:
+            for part in self._as_it_fits(sample).parts:
                 if isinstance(part, MediaRef):
                     self._start(part, self._pool)
 
@@ -151,7 +163,7 @@ class Encoder:
     ) -> tuple[Hashable, Future[EncodedMedium]]:
         """The medium's future, begun in the pool or, without one, here and now."""
         ref = self._with_defaults(ref)
-        key = (ref.kind, ref.source, repr(sorted(ref.options.items())))
+        key = _reference(ref)
         with self._lock:
             future = self._kept.get(key)
             begun = future is not None
@@ -176,6 +188,15 @@ class Encoder:
     def _with_defaults(self, ref: MediaRef) -> MediaRef:
         options = {**self._defaults.get(ref.kind, {}), **ref.options}
         return MediaRef(ref.kind, ref.source, options)
+
+
+def _asked(sample: Sample) -> Hashable:
+    """What tells a question from others, whatever their ids."""
+    return tuple(p.text if isinstance(p, Text) else _reference(p) for p in sample.parts)
+
+
+def _reference(ref: MediaRef) -> Hashable:
+    return ref.kind, ref.source, repr(sorted(ref.options.items()))
 
 
 def decode(ref: MediaRef) -> Media:

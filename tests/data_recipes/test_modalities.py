@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -17,8 +19,9 @@ from mmrl.data_recipes import modalities
 from mmrl.errors import UserError
 from mmrl.modalities import audio, video
 from mmrl.recipes.manifest import verify
+from mmrl.rewards.moves import MOVES, read_maze
 from mmrl.tasking import load_task
-from mmrl.types import Media, MediaRef
+from mmrl.types import Answer, Media, MediaRef
 from tests.recipes.grading import assert_full_marks, refuse
 
 pytest.importorskip("av", reason="the clips are written by PyAV: pip install 'mmrl[video]'")
@@ -47,91 +50,125 @@ def test_every_record_loads_through_the_task_of_its_configuration(built: Path, k
         samples = load_samples(task, built / kind / f"{split}.jsonl", source.task, refuse)
         assert len(samples) == size
         for sample in samples:
-            assert_full_marks(task, sample)
+            if math.isfinite(sum(part.high for part in task.parts.values())):
+                assert_full_marks(task, sample)
+            else:  # a maze's reward has no upper end
+                assert sample.target is not None
+                assert task.score(sample.gold, Answer(sample.target)).metric == 1.0
 
 
 def test_the_same_seed_gives_the_same_bytes(built: Path, tmp_path: Path) -> None:
     modalities.build(None, tmp_path, seed=3, **SPLITS)
     for kind in modalities.MAKERS:
         assert verify(built / kind) == []
-        manifest = (tmp_path / kind / "manifest.json").read_bytes()
-        assert manifest == (built / kind / "manifest.json").read_bytes()
+        for path in sorted((built / kind).rglob("*")):
+            # Encoders of sound read memory that they did not write, so a clip's bytes may differ.
+            if path.is_file() and kind != "audio_video":
+                assert path.read_bytes() == (tmp_path / path.relative_to(built)).read_bytes(), path
+        records = [(folder / kind / "test.jsonl").read_bytes() for folder in (built, tmp_path)]
+        assert records[0] == records[1]
 
 
 @pytest.mark.parametrize("kind", modalities.MAKERS)
-def test_no_medium_is_in_two_splits(built: Path, kind: str) -> None:
+def test_no_medium_or_question_is_in_two_splits(built: Path, kind: str) -> None:
     split_of: dict[str, str] = {}
     for path in sorted((built / kind / "media").iterdir()):
         digest, split = hashlib.sha256(path.read_bytes()).hexdigest(), path.name.split("-")[1]
         assert split_of.setdefault(digest, split) == split
-    assert set(split_of.values()) == set(SPLITS)
+    asked = [{**row, "id": ""} for split in SPLITS for row in rows(built / kind, split)]
+    assert len({json.dumps(row) for row in asked}) == sum(SPLITS.values())
+
+
+def test_a_question_that_was_asked_is_drawn_again(tmp_path: Path) -> None:
+    def make(rng: np.random.Generator, stem: Path, scans: object) -> dict[str, Any]:
+        return {"n": int(rng.integers(3))}
+
+    asked: set[str] = set()
+    drawn = [modalities._draw(make, [0, n], tmp_path, None, asked)["n"] for n in range(3)]  # type: ignore[arg-type]
+    assert sorted(drawn) == [0, 1, 2]
+
+
+def num_beeps(samples: npt.NDArray[np.float32]) -> int:
+    loud = np.abs(samples[: len(samples) // 160 * 160]).reshape(-1, 160).max(axis=1) > 0.1
+    return int((np.diff(loud.astype(int), prepend=0) == 1).sum())
 
 
 def test_the_count_is_the_number_of_beeps(built: Path) -> None:
     for row in rows(built / "audio"):
         heard = audio.decode(MediaRef("audio", built / "audio" / row["audio_id"]))
-        loud = np.abs(heard.array).reshape(-1, 160).max(axis=1) > 0.1
-        starts = int((np.diff(loud.astype(int)) == 1).sum())
-        assert modalities.NUMBERS[starts - 1] == row["answer"]
+        assert modalities.NUMBERS[num_beeps(heard.array) - 1] == row["answer"]
 
 
-def clip(path: Path, **options: Any) -> Media:
-    return video.decode(MediaRef("video", path, {"frames": modalities.FRAMES, **options}))
+def inked(media: Media) -> npt.NDArray[np.bool_]:
+    """Which frames show a digit."""
+    return media.array.min(axis=(1, 2, 3)) < 120
 
 
-def travel(media: Media) -> tuple[float, float]:
-    """How far the dark pixels' centre moves from the first frame to the last, (x, y)."""
-    grey = media.array.mean(axis=-1)
-    centres = [np.argwhere(frame < 150).mean(axis=0) for frame in (grey[0], grey[-1])]
-    down, right = centres[1] - centres[0]
-    return float(right), float(down)
-
-
-def answer(row: dict[str, Any]) -> str:
-    text: str = row["options"]["ABCD".index(row["answer"])].removeprefix(f"{row['answer']}. ")
-    return text
-
-
-def test_the_way_is_that_of_the_dark_pixels(built: Path) -> None:
+def test_the_interval_is_when_the_digit_is_shown(built: Path) -> None:
     for row in rows(built / "video"):
-        right, down = travel(clip(built / "video" / row["video"]))
-        way = modalities.WAYS[answer(row)]
-        assert np.sign(np.round(np.array([right, down]) / 10)).tolist() == list(way)
+        media = video.decode(MediaRef("video", built / "video" / row["video"], {"frames": 8}))
+        start, end = row["timestamp"]
+        assert media.frame.seconds == tuple(range(8)) and row["duration"] == 8
+        assert np.flatnonzero(inked(media)).tolist() == list(range(start, end))
 
 
-def test_the_sound_rises_as_the_answer_says(built: Path) -> None:
+def test_the_letter_says_what_is_more(built: Path) -> None:
     for row in rows(built / "audio_video"):
-        media = clip(built / "audio_video" / row["video"], audio=True)
+        options = {"frames": 8, "audio": True}
+        media = video.decode(MediaRef("video", built / "audio_video" / row["video"], options))
         assert media.track is not None
-        way, tone = answer(row).split(", ")
-        assert (travel(media)[0] > 0) == (way == "right")
-        quarter = len(media.track) // 4
-        pitches = [
-            np.abs(np.fft.rfft(part))[50:].argmax()
-            for part in (media.track[:quarter], media.track[-quarter:])
-        ]
-        assert (pitches[1] > pitches[0]) == (tone == "rising")
+        flashes = int((np.diff(inked(media).astype(int), prepend=0) == 1).sum())
+        beeps = num_beeps(media.track)
+        assert row["answer"] == ("C" if beeps == flashes else "A" if beeps > flashes else "B")
 
 
 def test_the_box_is_the_named_button(built: Path) -> None:
     for row in rows(built / "screenshot"):
-        pixels = np.asarray(Image.open(built / "screenshot" / row["img_filename"]))
+        pixels = np.asarray(Image.open(built / "screenshot" / row["image"]))
         colour = modalities.COLOURS[row["instruction"].split()[2]]
         down, right = np.argwhere((pixels == colour).all(axis=-1)).T
-        x, y, width, height = row["bbox"]
-        assert (right.min(), down.min()) == (x, y)
-        assert (right.max() + 1, down.max() + 1) == (x + width, y + height)
+        corners = (right.min(), down.min(), right.max() + 1, down.max() + 1)
+        assert corners == tuple(row["bbox"])
 
 
-def test_the_letter_says_which_pictures_are_discs(built: Path) -> None:
+def ink_of(path: Path) -> npt.NDArray[np.bool_]:
+    pixels = np.asarray(Image.open(path).convert("L"))
+    found: npt.NDArray[np.bool_] = pixels < pixels.max()
+    return found
+
+
+def test_the_letter_says_which_picture_shows_more_digits(built: Path) -> None:
     for row in rows(built / "two_images"):
-        discs = []
+        counts = []
         for name in row["images"]:
-            dark = np.asarray(Image.open(built / "two_images" / name)).mean(axis=-1) < 150
-            down, right = np.argwhere(dark).T
-            box = (np.ptp(down) + 1) * (np.ptp(right) + 1)
-            discs.append(int(dark.sum() < 0.9 * box))
-        assert row["solution"] == f"<answer>{'ABCD'[discs[0] + 2 * discs[1]]}</answer>"
+            cells = ink_of(built / "two_images" / name).reshape(3, 28, 3, 28)
+            counts.append(int(cells.any(axis=(1, 3)).sum()))
+        right = "C" if counts[0] == counts[1] else "A" if counts[0] > counts[1] else "B"
+        assert row["solution"] == f"<answer>{right}</answer>"
+
+
+def test_the_boxes_hold_all_ink_and_touch_it(built: Path) -> None:
+    for row in rows(built / "boxes"):
+        ink = ink_of(built / "boxes" / row["image"])
+        for note in row["annotations"]:
+            x, y, width, height = note["bbox"]
+            part = ink[y : y + height, x : x + width]
+            assert part.shape == (height, width)
+            assert all(edge.any() for edge in (part[0], part[-1], part[:, 0], part[:, -1]))
+            part[:] = False
+        assert not ink.any()
+
+
+def test_walls_of_the_maze_are_seen_from_both_sides(built: Path) -> None:
+    for row in rows(built / "maze"):
+        maze = read_maze(row["Prompt"])
+        written = {
+            (cell, way)
+            for cell in np.ndindex(3, 3)
+            for way in MOVES
+            if maze.neighbour(cell, way) is None
+        }
+        assert {(cell, way) for cell, way in maze.walls} == written
 
 
 def test_an_input_folder_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from mmrl.policy import encoder as module
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.family import Limits
 from mmrl.policy.policy import Policy
-from mmrl.types import Media, MediaRef, Sample, Text
+from mmrl.types import EncodedMedium, Media, MediaRef, Sample, Text
 from tests.conftest import noise_image
 
 Asker = Callable[..., Sample]
@@ -116,6 +116,32 @@ def test_a_long_prompt_shrinks_its_pictures_and_nothing_else(policy: Policy, ask
         assert small.to_source(*corner, "processed_pixels") == pytest.approx(small.source_size)
     fitting = limited(policy, len(whole.ids), "shrink").prompt(sample)
     assert fitting.ids.tolist() == whole.ids.tolist() and not fitting.shrunk
+
+
+def test_a_sample_that_had_to_shrink_is_not_encoded_whole_again(
+    policy: Policy, ask: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample, other = ask((140, 140, 0), "How many?"), ask((140, 140, 0), "How many are there?")
+    whole = Encoder(policy.family).prompt(sample)
+    made = limited(policy, len(whole.ids) - 8, "shrink")
+    made._max_kept = 0  # nothing of the first draw is left
+    sizes: list[tuple[int, int]] = []
+    encode = policy.family.encode_medium
+
+    def counted(media: Media) -> EncodedMedium:
+        sizes.append(media.array.shape[:2])
+        return encode(media)
+
+    monkeypatch.setattr(policy.family, "encode_medium", counted)
+    first = made.prompt(sample)
+    assert sizes[0] == (140, 140) and len(sizes) > 1
+    sizes.clear()
+    made.prefetch([sample])
+    again = made.prompt(sample)
+    assert all(size < (140, 140) for size in sizes) and sizes
+    assert again.ids.tolist() == first.ids.tolist() and again.shrunk
+    made.prompt(other)
+    assert (140, 140) in sizes, "another question has its own limit"
 
 
 def test_what_cannot_shrink_enough_is_refused(policy: Policy, ask: Asker) -> None:
