@@ -1,4 +1,4 @@
-"""Make the starting checkpoints of configs/modalities: real model classes, under 1 M parameters.
+"""Make the starting checkpoints of configs/modalities: real classes, up to 1.5 M parameters.
 
     python tools/make_modality_models.py OUT [--kinds audio video ...]
 

@@ -121,7 +121,7 @@ def test_a_long_prompt_shrinks_its_pictures_and_nothing_else(policy: Policy, ask
 def test_a_sample_that_had_to_shrink_is_not_encoded_whole_again(
     policy: Policy, ask: Asker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sample, other = ask((140, 140, 0), "How many?"), ask((140, 140, 0), "How many are there?")
+    sample, other = ask((140, 140, 0), "How many?"), ask((140, 140, 0), "How?")
     whole = Encoder(policy.family).prompt(sample)
     made = limited(policy, len(whole.ids) - 8, "shrink")
     made._max_kept = 0  # nothing of the first draw is left
