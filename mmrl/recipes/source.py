@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmrl.errors import UserError
-from mmrl.recipes import json_stream
+from mmrl.recipes import json_stream, tfrecord
 from mmrl.recipes.medium import Medium
 from mmrl.records import parquet_batches, read_records
 
@@ -67,6 +67,11 @@ class Source:
             case _:
                 for record in read_records(path):
                     yield dict(record.fields)
+
+    def examples(self, path: Path) -> Iterator[dict[str, list[Any]]]:
+        """The examples of a TFRecord file, one at a time."""
+        self.used[path] = None
+        return tfrecord.examples(path)
 
     def array(self, path: Path, key: str) -> Iterator[Any]:
         """Elements of the array under `key` of a .json file, one at a time."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import shutil
+import struct
 import wave
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 from PIL import Image
 
+from mmrl.recipes.tfrecord import masked_crc
 from mmrl.tasking import fixture_path
 
 
@@ -73,3 +76,29 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
 def hub_picture(seed: int) -> dict[str, Any]:
     """A picture as a cell of the hub's parquet files."""
     return {"bytes": picture_bytes(seed), "path": f"{seed}.png"}
+
+
+def write_tfrecord(path: Path, rows: list[dict[str, list[Any]]]) -> Path:
+    """A gzipped TFRecord file of Examples with features of bytes and small whole numbers."""
+
+    def field(number: int, content: bytes) -> bytes:
+        size, prefix = len(content), bytearray([number << 3 | 2])
+        while size > 0x7F:
+            prefix.append(size & 0x7F | 0x80)
+            size >>= 7
+        return bytes([*prefix, size]) + content
+
+    def feature(values: list[Any]) -> bytes:
+        if isinstance(values[0], int):
+            return field(3, field(1, bytes(values)))
+        return field(1, b"".join(field(1, value) for value in values))
+
+    body = b""
+    for row in rows:
+        entries = (
+            field(1, field(1, name.encode()) + field(2, feature(v))) for name, v in row.items()
+        )
+        example = field(1, b"".join(entries))
+        length = struct.pack("<Q", len(example))
+        body += length + struct.pack("<I", masked_crc(length)) + example + b"\0\0\0\0"
+    return write(path, gzip.compress(body))

@@ -5,6 +5,7 @@ Each says how many records a split must get and how many rows must be left out.
 
 from __future__ import annotations
 
+import json
 import pickle
 import sqlite3
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from tests.recipes.media import (
     write_json,
     write_lines,
     write_parquet,
+    write_tfrecord,
 )
 
 
@@ -471,6 +473,27 @@ def android_control(root: Path) -> Expected:
     return Expected({"test": 5})
 
 
+def android_control_episodes(root: Path) -> Expected:
+    actions = [{"action_type": "click", "x": 20, "y": 30},
+               {"action_type": "scroll", "direction": "down"},
+               {"action_type": "long_press", "x": 3, "y": 4},
+               {"action_type": "wait"}]  # fmt: skip
+    episodes = []
+    for number in (7, 8):
+        pictures = [picture(root / f"{number}-{n}.png", 10 * number + n) for n in range(5)]
+        episodes.append({
+            "episode_id": [number], "goal": [b"find the book"],
+            "actions": [json.dumps(action).encode() for action in actions],
+            "step_instructions": [f"do {n} of {number}".encode() for n in range(3)] + [b""],
+            "screenshots": [file.read_bytes() for file in pictures],
+        })  # fmt: skip
+        for file in pictures:
+            file.unlink()
+    write_tfrecord(root / "android_control-00000-of-00001", episodes)
+    write_json(root / "splits.json", {"train": [8], "test": [7]})
+    return Expected({"train": 3, "test": 3}, left_out=2)
+
+
 def screenspot(root: Path) -> Expected:
     row = {"img_filename": "pc_1.png", "bbox": [5, 6, 10, 8], "instruction": "close the window",
            "data_type": "icon", "data_source": "windows"}  # fmt: skip
@@ -604,6 +627,7 @@ def database(path: Path) -> None:
 
 LAYOUTS: dict[str, Callable[[Path], Expected]] = {
     "android_control": android_control,
+    "android_control@episodes": android_control_episodes,
     "avqa": avqa,
     "avqa_r1": avqa_r1,
     "bfcl": bfcl,
