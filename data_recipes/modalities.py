@@ -21,8 +21,8 @@ from PIL import Image, ImageDraw
 
 from mmrl.data_recipes.digits import Scans, enlarge, finish, ink, ink_box, split_scans, write_jsonl
 from mmrl.errors import UserError
+from mmrl.recipes.manifest import write_made
 from mmrl.recipes.recipe import About
-from mmrl.recipes.store import sha256
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Sound: TypeAlias = npt.NDArray[np.float32]
@@ -82,7 +82,7 @@ def build(
                 for n, name in enumerate(names)
             ]
             write_jsonl(folder / f"{split}.jsonl", records)
-        _write_manifest(folder, kind=kind, seed=seed)
+        write_made(folder, recipe=ABOUT.name, license=ABOUT.license, kind=kind, seed=seed)
 
 
 def _draw(make: Maker, key: list[int], stem: Path, scans: Scans, asked: set[str]) -> Fields:
@@ -339,11 +339,3 @@ def _package(name: str, extra: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         raise UserError(f"making the data needs {name}: pip install 'mmrl[{extra}]'") from None
-
-
-def _write_manifest(folder: Path, **facts: Any) -> None:
-    """Write `manifest.json`: what was made, and a hash of every file."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix != ".json" and path.is_file())
-    hashes = {path.relative_to(folder).as_posix(): sha256(path) for path in files}
-    manifest = {"recipe": ABOUT.name, "license": ABOUT.license, **facts, "sha256": hashes}
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

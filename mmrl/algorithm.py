@@ -69,7 +69,16 @@ NEEDS: Mapping[Need, str] = {
 """What an algorithm may need beyond rewards and sampled log-probs."""
 
 FROM_DATA: frozenset[Need] = frozenset(
-    {"key_steps", "variants", "pass_rates", "answers", "value_estimates", "probes"}
+    {
+        "key_steps",
+        "variants",
+        "pass_rates",
+        "answers",
+        "value_estimates",
+        "probes",
+        "turns",
+        "states",
+    }
 )
 """Needs that records, responses or earlier phases meet; a sample without raises UserError."""
 
@@ -108,19 +117,6 @@ class Edit:
 
     groups: list[Group]
     wanted: int = 0
-
-
-@dataclass(frozen=True)
-class TokenSpan:
-    """Tokens [start, end) of a response with what they earned: a turn, or a step.
-
-    `value` None: nothing of its own. `state` names what the model saw before it, if known.
-    """
-
-    start: int
-    end: int
-    value: float | None = None
-    state: str = ""
 
 
 Expand = Callable[[Sample, Context], Sequence[Sample]]
@@ -285,6 +281,19 @@ class Updates:
         return [replace(s, mask=s.mask & chosen(s)) for s in samples]
 
 
+@dataclass(frozen=True)
+class Cuts:
+    """Thinking that is cut at budgets (in tokens, ascending), with `answers` answers at every cut.
+
+    Thinking ends with `marker`; where it is cut, `closing` is put in its place.
+    """
+
+    budgets: tuple[int, ...]
+    answers: int = 4
+    marker: str = "</think>"
+    closing: str = "\n</think>\n"
+
+
 def one_variant(sample: Sample, context: Context) -> Sequence[Sample]:
     """Ask each sample as it is."""
     return (sample,)
@@ -294,8 +303,9 @@ def one_variant(sample: Sample, context: Context) -> Sequence[Sample]:
 class Algorithm:
     """The stages of one algorithm, in the order the trainer runs them.
 
-    `length` is the longest response of a step (None: the run's own setting); `prompt_factor`
-    multiplies the prompts of a step. `always_on_policy` forbids several updates on a batch.
+    `length` is the longest response of a step (None: the run's own setting); `cuts` asks for
+    answers at budgets of thinking; `prompt_factor` multiplies the prompts of a step.
+    `always_on_policy` forbids several updates on a batch.
     """
 
     name: str
@@ -308,6 +318,7 @@ class Algorithm:
     sampler: Sampler | None = None
     expand: Expand = one_variant
     length: Length | None = None
+    cuts: Cuts | None = None
     prompt_factor: float = 1.0
     shape: tuple[Shape, ...] = ()
     edit: tuple[EditStage, ...] = ()
@@ -385,7 +396,7 @@ class Algorithm:
         """Take the KL off the response's reward, or leave it per token to the credit stage."""
         coefficient = kl.at(context)
         penalties = [
-            coefficient * kl.estimate(response.logprobs, ref)
+            coefficient * np.where(response.written, kl.estimate(response.logprobs, ref), 0.0)
             for response, ref in zip(group.responses, carried(group, "reference"), strict=True)
         ]
         if kl.placement == "token-reward":

@@ -17,12 +17,24 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Context, TokenSpan
+from mmrl.algorithm import Algorithm, Context
 from mmrl.algorithms.compose import compose
 from mmrl.config import Section, validate
 from mmrl.errors import UserError
 from mmrl.losses import kl_loss, policy_loss, positive_share, reduce, token_batch, token_weights
-from mmrl.types import Floats, Group, Prompt, Response, Sample, Score, Status, TrainSample
+from mmrl.types import (
+    Episode,
+    Finish,
+    Floats,
+    Group,
+    Prompt,
+    Response,
+    Sample,
+    Score,
+    Status,
+    TokenSpan,
+    TrainSample,
+)
 
 
 class ResponseCase(Section):
@@ -266,8 +278,6 @@ def _group(
     }.items():
         if all(v is not None for v in values):
             extra[need] = [np.array(v) for v in values]
-    if any(r.turns for r in given):
-        extra["turns"] = [_turns(r) for r in given]
     if any(r.steps for r in given):
         extra["steps"] = [[TokenSpan(*step) for step in r.steps] for r in given]
     if any(r.answer is not None for r in given):
@@ -277,11 +287,14 @@ def _group(
     return Group(prompt, tuple(made), tuple(_score(r) for r in given), extra)
 
 
-def _turns(given: ResponseCase) -> list[TokenSpan]:
+def _episode(given: ResponseCase) -> Episode | None:
+    if not given.turns:
+        return None
     states = given.states or (given.state,) * len(given.turns)
     if len(states) != len(given.turns):
         raise UserError(f"case: {len(given.turns)} turns with {len(states)} states")
-    return [TokenSpan(*turn, state) for turn, state in zip(given.turns, states, strict=True)]
+    spans = (TokenSpan(*turn, state) for turn, state in zip(given.turns, states, strict=True))
+    return Episode(tuple(spans), said=("",) * len(states))
 
 
 def _response(given: ResponseCase, where: str) -> Response:
@@ -297,7 +310,8 @@ def _response(given: ResponseCase, where: str) -> Response:
     ids = np.array(given.ids if given.ids is not None else range(length), dtype=np.int64)
     sampled = given.old_logprobs or given.logprobs
     logprobs = np.array(sampled if sampled is not None else [0.0] * length)
-    return Response(ids, logprobs, given.text, "length" if given.truncated else "stop")
+    finish: Finish = "length" if given.truncated else "stop"
+    return Response(ids, logprobs, given.text, finish, episode=_episode(given))
 
 
 def _score(given: ResponseCase) -> Score:

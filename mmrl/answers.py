@@ -19,6 +19,7 @@ class Asked:
     """What became of a record: its answers and what scoring needs of its prompt, or `unreadable`.
 
     `question` is the fingerprint of what was asked. `media` describe what was seen, for the page.
+    `turns` and `outcomes` are those of episodes, empty where no answer is one.
     """
 
     id: str
@@ -26,6 +27,8 @@ class Asked:
     texts: tuple[str, ...] = ()
     truncated: tuple[bool, ...] = ()
     lengths: tuple[int, ...] = ()
+    turns: tuple[tuple[str, ...], ...] = ()
+    outcomes: tuple[float | None, ...] = ()
     frames: tuple[Frame, ...] = ()
     space: Space = "processed_pixels"
     media: tuple[Mapping[str, Any], ...] = ()
@@ -33,8 +36,14 @@ class Asked:
 
     def answers(self) -> list[Answer]:
         """What a verifier sees."""
-        pairs = zip(self.texts, self.truncated, strict=True)
-        return [Answer(text, cut, self.frames, self.space) for text, cut in pairs]
+        turns = self.turns or ((),) * len(self.texts)
+        outcomes = self.outcomes or (None,) * len(self.texts)
+        return [
+            Answer(text, cut, self.frames, self.space, outcome, said)
+            for text, cut, outcome, said in zip(
+                self.texts, self.truncated, outcomes, turns, strict=True
+            )
+        ]
 
 
 class Answers:
@@ -76,6 +85,8 @@ class Answers:
             texts=row.texts[:count],
             truncated=row.truncated[:count],
             lengths=row.lengths[:count],
+            turns=row.turns[:count],
+            outcomes=row.outcomes[:count],
         )
 
 
@@ -94,6 +105,8 @@ def _pieces(sample: Sample) -> Iterable[bytes]:
             yield part.text.encode("utf-8", "backslashreplace")
         else:
             yield from _reference(part)
+    if sample.start is not None:
+        yield f"{sample.turns} turns from {sample.start.key}".encode("utf-8", "backslashreplace")
 
 
 def _reference(part: MediaRef) -> Iterable[bytes]:

@@ -23,6 +23,7 @@ from mmrl.policy.policy import load_policy, model_folder
 from mmrl.report.evaluation import write_page
 from mmrl.rollout.build import build_engine
 from mmrl.rollout.engine import Sampling
+from mmrl.rollout.episode import Episodes
 from mmrl.rollout.score import Scorer, TaskSpec
 from mmrl.task import Task
 from mmrl.tasking import fixture_path, load_task
@@ -150,20 +151,27 @@ def _ask(
     encoder = Encoder(policy.family, defaults=config.media, overflow=config.model.overflow)
     engine = build_engine(policy, config.model, config.rollout, {config.task: task})
     pictures = Thumbnails(config.folder) if config.folder else None
+    steps = _scorer(config, {config.task: TaskSpec(config.task, config.params)})
     try:
         engine.sync()
         ask(
             samples,
             config.asking,
             encoder,
-            engine,
+            Episodes(engine, steps, policy.family, config.rollout.max_turn_tokens),
             answers,
             lambda done: on_progress(done, len(samples)),
             pictures,
         )
     finally:
+        steps.close()
         encoder.close()
         engine.close()
+
+
+def _scorer(config: EvalConfig, specs: Mapping[str, TaskSpec]) -> Scorer:
+    rollout = config.rollout
+    return Scorer(specs, rollout.scoring_workers, rollout.scoring_timeout_seconds)
 
 
 def _summary(config: EvalConfig, task: Task, samples: list[Sample], answers: Answers) -> Evaluation:
@@ -173,11 +181,7 @@ def _summary(config: EvalConfig, task: Task, samples: list[Sample], answers: Ans
     specs = {config.task: TaskSpec(config.task, config.params, config.weights)}
     if official != task:
         specs[other] = TaskSpec(config.task, {**config.params, **task.official}, config.weights)
-    with Scorer(
-        specs,
-        workers=config.rollout.scoring_workers,
-        timeout_seconds=config.rollout.scoring_timeout_seconds,
-    ) as scorer:
+    with _scorer(config, specs) as scorer:
         rows = score(samples, config.task, config.samples, answers, scorer)
         main = summarise(rows, task, config.samples, config.ks, config.pass_threshold)
         if official == task:

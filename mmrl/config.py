@@ -122,6 +122,9 @@ class RolloutConfig(Section):
         "so many steps old; 0: on-policy",
     )
     max_new_tokens: int = Field(256, gt=0)
+    max_turn_tokens: int | None = Field(
+        None, gt=0, description="longest turn of an episode; max_new_tokens is then of all turns"
+    )
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0, description="0: no limit")

@@ -18,7 +18,7 @@ from mmrl.config import CriticConfig, OptimizerConfig
 from mmrl.losses import value_loss
 from mmrl.measure import forward_rows, measured
 from mmrl.policy.policy import Policy
-from mmrl.types import Floats, TrainSample
+from mmrl.types import Bools, Floats, TrainSample
 
 
 @dataclass(frozen=True)
@@ -63,18 +63,20 @@ class Critic:
         known = [s for s in samples if s.returns is not None and len(s.response.ids)]
         if not known:
             return None
-        tokens = sum(len(s.response.ids) for s in known)
+        tokens = sum(int(s.response.written.sum()) for s in known)
         total = 0.0
         for members, layout, prompts in forward_rows(self._trunk, known, self._budget):
             with torch.set_grad_enabled(self._config.trunk == "own"):
                 hidden = self._trunk.response_hidden(layout, prompts)
             values = self._read(hidden)
-            loss = value_loss(
+            errors = value_loss(
                 values,
                 _flat([s.values for s in members], values),
                 _flat([s.returns for s in members], values),
                 self._config.clip,
-            ).sum()
+            )
+            # Nobody's value is that of a token which an environment told.
+            loss = (errors * _flat([s.response.written for s in members], values)).sum()
             self._backend.backward(loss / tokens)
             total += float(loss.detach())
         self._backend.step()
@@ -105,12 +107,14 @@ class Critic:
 
 def explained_variance(samples: Sequence[TrainSample]) -> float:
     """1 - var(returns - values) / var(returns) over tokens; 0 where the returns are constant."""
-    returns = np.concatenate([s.returns for s in samples if s.returns is not None])
-    values = np.concatenate([s.values for s in samples if s.values is not None])
+    returns = np.concatenate(
+        [s.returns[s.response.written] for s in samples if s.returns is not None]
+    )
+    values = np.concatenate([s.values[s.response.written] for s in samples if s.values is not None])
     spread = float(returns.var())
     return 1 - float((returns - values).var()) / spread if spread > 0 else 0.0
 
 
-def _flat(arrays: Sequence[Floats | None], like: Tensor) -> Tensor:
+def _flat(arrays: Sequence[Floats | Bools | None], like: Tensor) -> Tensor:
     known = [array for array in arrays if array is not None]
     return torch.from_numpy(np.concatenate(known)).to(like.device, like.dtype)

@@ -106,12 +106,15 @@ def _seen(
 def _asked(
     question: str, prompt: Prompt, responses: Sequence[Response], media: tuple[dict[str, Any], ...]
 ) -> Asked:
+    episodes = [response.episode for response in responses if response.episode is not None]
     return Asked(
         id=prompt.sample.id,
         question=question,
         texts=tuple(response.text for response in responses),
         truncated=tuple(response.truncated for response in responses),
         lengths=tuple(len(response.ids) for response in responses),
+        turns=tuple(episode.said for episode in episodes),
+        outcomes=tuple(episode.outcome for episode in episodes),
         frames=prompt.frames,
         space=prompt.space,
         media=media,

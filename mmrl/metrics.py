@@ -42,6 +42,7 @@ def group_metrics(groups: Sequence[Group]) -> Metrics:
         **(_by_name("modality", by_modality) if len(by_modality) > 1 else {}),
         **_shares(groups, scores),
         **_counts(groups),
+        **_episodes(groups),
         "media/without": float(sum(_lacks_media(group) for group in groups)),
         "media/shrunk": float(sum(group.prompt.shrunk for group in groups)),
     }
@@ -97,6 +98,20 @@ def _counts(groups: Sequence[Group]) -> Metrics:
         "tokens/prompt": float(sum(len(group.prompt.ids) for group in groups)),
         "tokens/media": float(media),
         "tokens/response": float(sum(lengths)),
+    }
+
+
+def _episodes(groups: Sequence[Group]) -> Metrics:
+    """Turns of episodes, and the tokens that environments told; nothing where there are none."""
+    played = [r for group in groups for r in group.responses if r.episode is not None]
+    if not played:
+        return {}
+    turns = [len(r.episode.turns) for r in played if r.episode is not None]
+    told = sum(len(r.ids) - int(r.written.sum()) for r in played)
+    return {
+        "turns/mean": _mean(turns),
+        "turns/max": float(max(turns)),
+        "tokens/told": float(told),
     }
 
 

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from mmrl.algorithm import Algorithm, Context
+from mmrl.algorithms.replay import episode_of
 from mmrl.batches import Asked, Asker
 from mmrl.config import RolloutConfig
 from mmrl.errors import UserError, one_line
@@ -197,7 +198,15 @@ def older(batches: int) -> UserError:
 
 
 def refuse_stale(algorithm: Algorithm, rollout: RolloutConfig) -> None:
-    """Raise UserError where an algorithm would take older weights' responses for its own."""
+    """Raise UserError where an algorithm would take older weights' responses for its own.
+
+    Also where it asks for more than responses: chains and their answers are not kept over a stop.
+    """
+    if rollout.max_staleness and algorithm.cuts is not None:
+        raise UserError(
+            f"algorithm '{algorithm.name}' cuts thinking at budgets, which is not rolled out "
+            "ahead: set rollout.max_staleness=0"
+        )
     alone = algorithm.always_on_policy or algorithm.objective.on_policy
     if rollout.max_staleness and alone and rollout.correction is None:
         raise UserError(
@@ -218,11 +227,13 @@ def _dated(group: Group, weights: int) -> Group:
 
 
 def _to_state(response: Response) -> dict[str, Any]:
-    return {"text": response.text, "finish": response.finish, "tokens": len(response.ids)}
+    row = {"text": response.text, "finish": response.finish, "tokens": len(response.ids)}
+    return row if response.episode is None else {**row, "episode": asdict(response.episode)}
 
 
 def _from_state(
     answer: Mapping[str, Any], tokens: Mapping[str, Tensor], first: int, end: int
 ) -> Response:
     ids, logprobs = (tokens[name][first:end].numpy().copy() for name in ("ids", "logprobs"))
-    return Response(ids, logprobs, answer["text"], answer["finish"])
+    episode = episode_of(answer.get("episode"))
+    return Response(ids, logprobs, answer["text"], answer["finish"], episode=episode)

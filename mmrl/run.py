@@ -15,6 +15,7 @@ from torch import Tensor
 from mmrl import checkpoint
 from mmrl.algorithm import NEEDS, Algorithm, Context, Need
 from mmrl.algorithms.compose import compose, require
+from mmrl.algorithms.turns import require_episodes
 from mmrl.backend.backend import Backend
 from mmrl.backend.local import LocalBackend
 from mmrl.backend.world import World, is_lost, join, leave, lost
@@ -37,7 +38,9 @@ from mmrl.progress import Progress
 from mmrl.report import write_report
 from mmrl.rollout.background import BackgroundEngine, view_of
 from mmrl.rollout.build import WITH_WEIGHTS, build_engine
+from mmrl.rollout.cuts import Thinking
 from mmrl.rollout.engine import Engine, Sampling
+from mmrl.rollout.episode import Episodes
 from mmrl.rollout.hf import HFEngine
 from mmrl.rollout.parity import MAX_NEW_TOKENS, Parity, parity_limit, probes
 from mmrl.rollout.rollouts import Rollouts
@@ -53,7 +56,16 @@ from mmrl.types import Group, Sample
 PARITY = 0xBA12  # keeps the seeds of parity checks apart from those of rollouts
 
 PROVIDED: frozenset[Need] = frozenset(
-    {"reference", "entropy", "self_certainty", "values", "greedy", "gradient_norms", "offsets"}
+    {
+        "reference",
+        "entropy",
+        "self_certainty",
+        "values",
+        "greedy",
+        "gradient_norms",
+        "offsets",
+        "steps",
+    }
 )
 """What a run provides to algorithms besides what their data do."""
 
@@ -123,6 +135,7 @@ class Run:
         self._algorithm = load_algorithm(config)
         world.once(lambda: [build_missing(data) for data in config.data])
         self.sources = load_sources(config, records.quarantine, say)
+        require_episodes(self._algorithm, (s for source in self.sources for s in source.train))
         self._policy = load_policy(config.model, seed=config.seed)
         self._budget = config.trainer.tokens_per_micro_batch or default_budget(self._policy.device)
         # The reference is copied before a backend may shard the policy.
@@ -134,15 +147,13 @@ class Run:
             world,
         )
         self._background: BackgroundEngine | None = None
-        self._engine, self._sampler = self._engines()
-        self._scorer = SplitScorer(
-            Scorer(
-                {source.key: source.spec for source in self.sources},
-                workers=config.rollout.scoring_workers,
-                timeout_seconds=config.rollout.scoring_timeout_seconds,
-            ),
-            world,
+        self._workers = Scorer(
+            {source.key: source.spec for source in self.sources},
+            workers=config.rollout.scoring_workers,
+            timeout_seconds=config.rollout.scoring_timeout_seconds,
         )
+        self._scorer = SplitScorer(self._workers, world)
+        self._engine, self._sampler = self._engines()
         self._held_out = HeldOut(
             config, self.sources, self._encoder, self._sampler, self._scorer, world, say
         )
@@ -293,7 +304,11 @@ class Run:
         return engine, self._split(HFEngine(self._policy, config.rollout.max_sequences))
 
     def _split(self, engine: Engine) -> Engine:
-        return SplitEngine(engine, self._world, self._backend.gathered)
+        return self._played(SplitEngine(engine, self._world, self._backend.gathered), self._scorer)
+
+    def _played(self, engine: Engine, scorer: SplitScorer) -> Episodes:
+        longest = self._config.rollout.max_turn_tokens
+        return Episodes(engine, scorer, self._policy.family, longest)
 
     def _make_parity(self) -> Parity | None:
         """The gate of an engine with weights of its own."""
@@ -336,7 +351,10 @@ class Run:
         if self._background is None:
             return OnPolicy(asker, rollouts)
         # The engine's own weights are whole as they are.
-        engine = SplitEngine(self._background.engine, self._engines_world, nullcontext)
+        engine = self._played(
+            SplitEngine(self._background.engine, self._engines_world, nullcontext),
+            SplitScorer(self._workers, self._engines_world),
+        )
         self._ahead = Ahead(
             asker,
             dataclasses.replace(rollouts, engine=engine),
@@ -353,6 +371,7 @@ class Run:
             self._scorer,
             config.rollout,
             greedy_too="greedy" in self._algorithm.needs,
+            thinking=self._thinking(),
         )
         asker = Asker(
             algorithm=self._algorithm,
@@ -384,6 +403,10 @@ class Run:
             batches=self._batches(asker, rollouts),
             config=config.trainer,
         )
+
+    def _thinking(self) -> Thinking | None:
+        cuts, policy = self._algorithm.cuts, self._policy
+        return Thinking(cuts, policy.family, policy.processor.tokenizer) if cuts else None
 
     def _change(self, sample: Sample, options: Mapping[str, Any]) -> Sample:
         """Ask a sample with changed pictures, if its task knows the gold then."""

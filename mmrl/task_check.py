@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mmrl.errors import MediaError
 from mmrl.task import Task
-from mmrl.tasking import example_answer, find_defect
+from mmrl.tasking import example_answer, find_defect, play
 from mmrl.types import Answer, Sample, Text
 
 MAX_SECONDS = 2.0  # of one answer; a worker is killed at rollout.scoring_timeout_seconds
@@ -64,7 +64,10 @@ def check_sample(
 
 
 def _gold(task: Task, sample: Sample, blank: Answer, target: str) -> Iterator[str]:
-    score = task.score(sample.gold, dataclasses.replace(blank, text=target))
+    answer = dataclasses.replace(blank, text=target)
+    if sample.start is not None:
+        answer = play(task, sample, lambda here: task.target(here, blank))
+    score = task.score(sample.gold, answer)
     if defect := find_defect(task, score):
         yield f"the gold: {defect}"
         return
@@ -79,6 +82,9 @@ def _gold(task: Task, sample: Sample, blank: Answer, target: str) -> Iterator[st
 def _junk(task: Task, sample: Sample, answer: Answer) -> Iterator[str]:
     shown = f"{answer.text[:40]!r} ({len(answer.text)} characters)"
     started = time.process_time()
+    if sample.start is not None:
+        text = answer.text
+        answer = play(task, sample, lambda here: text)
     score = task.score(sample.gold, answer)
     if (spent := time.process_time() - started) > MAX_SECONDS:
         yield f"{shown} took {spent:.1f} s"

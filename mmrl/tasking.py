@@ -8,7 +8,7 @@ import inspect
 import json
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from mmrl import plugins
 from mmrl.errors import UserError
 from mmrl.journal import plain
 from mmrl.task import RewardPart, Task
-from mmrl.types import Answer, Sample, Score, Status, Text
+from mmrl.types import Answer, Sample, Score, Situation, Status, Text
 
 _RANGE_SLACK = 1e-9
 
@@ -86,6 +86,19 @@ def find_defect(task: Task, score: Score) -> str:
     return ""
 
 
+def situation_defect(situation: Situation) -> str:
+    """Say what an environment may not give; "" if it is in order."""
+    if not isinstance(situation.text, str) or not isinstance(situation.key, str):
+        return "a text or a key that is no string: later turns are text only"
+    for name in ("reward", "outcome"):
+        value = getattr(situation, name)
+        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+            return f"the {name} {value!r:.40}"
+    if situation.outcome is not None and not 0 <= situation.outcome <= 1:
+        return f"the outcome {situation.outcome}, outside [0, 1]"
+    return ""
+
+
 def fixture_path(name: str) -> Path:
     """The records that ship with a task; a task without any raises UserError."""
     module = plugins.load("task", name)
@@ -101,6 +114,25 @@ def example_answer(sample: Sample, text: str = "") -> Answer:
     frames = [plugins.load("modality", ref.kind).decode(ref).frame for ref in media]
     seen = [dataclasses.replace(frame, processed_size=frame.source_size) for frame in frames]
     return Answer(text, frames=tuple(seen))
+
+
+def play(task: Task, sample: Sample, say: Callable[[Sample], str | None]) -> Answer:
+    """Answer a sample by what `say` writes: once, or in every situation of an episode.
+
+    `say` gets the sample as it stands, its `start` where the episode is; None says nothing.
+    """
+    answer = example_answer(sample)
+    if sample.start is None:
+        return dataclasses.replace(answer, text=say(sample) or "")
+    said: tuple[str, ...] = ()
+    here = sample
+    while here.start is not None and not here.start.done and len(said) < sample.turns:
+        said = (*said, say(here) or "")
+        turn = dataclasses.replace(answer, text=said[-1], turns=said)
+        situation = task.step(sample.gold, here.start.state, turn)
+        here = dataclasses.replace(here, start=situation)
+    outcome = here.start.outcome if here.start else None
+    return dataclasses.replace(answer, text="\n".join(said), turns=said, outcome=outcome)
 
 
 def listing(*, as_json: bool = False) -> str:
@@ -165,14 +197,20 @@ def _parameters(task: Task) -> list[str]:
 def _scored_examples(task: Task, sample: Sample) -> list[str]:
     blank = example_answer(sample)
     weights = resolve_weights(task, {})
-    examples = {"good": task.target(sample, blank), "empty": "", "junk": "I do not know."}
+    sayings: dict[str, Callable[[Sample], str | None]] = {
+        "good": lambda here: task.target(here, blank),
+        "empty": lambda here: "",
+        "junk": lambda here: "I do not know.",
+    }
     lines = []
-    for label, text in examples.items():
-        if text is None:
+    for label, say in sayings.items():
+        if say(sample) is None:
             continue
-        score = weigh(task.score(sample.gold, dataclasses.replace(blank, text=text)), weights)
+        answer = play(task, sample, say)
+        score = weigh(task.score(sample.gold, answer), weights)
         parts = ", ".join(f"{part} {value:g}" for part, value in score.parts.items())
-        lines.append(f"{label}: reward {score.reward:g} ({parts}; {score.status}) for {text!r}")
+        said = answer.text
+        lines.append(f"{label}: reward {score.reward:g} ({parts}; {score.status}) for {said!r}")
     return lines
 
 

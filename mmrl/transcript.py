@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from mmrl.journal import Journal
-from mmrl.types import EncodedMedium, Floats, Group, Media, Response, Score, TrainSample
+from mmrl.types import EncodedMedium, Episode, Floats, Group, Media, Response, Score, TrainSample
 
 THUMBNAIL_SIDE = 384  # pixels of the longer side
 SHEET_FRAMES, SHEET_COLUMNS = 8, 2  # of a video's contact sheet, row by row
@@ -149,7 +149,15 @@ def _response(
         "reason": score.reason,
         "metric": score.metric,
         "advantages": _compact(advantages),
+        **({"turns": _turns(response.episode)} if response.episode else {}),
     }
+
+
+def _turns(episode: Episode) -> list[dict[str, Any]]:
+    return [
+        {"tokens": [t.start, t.end], "said": said, "earned": t.value, "state": t.state}
+        for t, said in zip(episode.turns, episode.said, strict=True)
+    ]
 
 
 def _compact(advantages: Floats | None) -> float | list[float] | None:

@@ -86,11 +86,31 @@ Part = Text | MediaRef
 
 
 @dataclass(frozen=True, slots=True)
+class Situation:
+    """Where an episode of several turns stands; plain JSON data throughout.
+
+    `state` is what the environment goes on from; `key` names what the model sees in it (equal
+    keys: the same situation); `text` is the user turn that tells of it. `reward` is what the turn
+    that led here earned (None: nothing of its own), `outcome` the environment's verdict so far,
+    from 0 to 1. `done`: the model has no further turn.
+    """
+
+    state: Any
+    key: str
+    text: str = ""
+    reward: float | None = None
+    outcome: float | None = None
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """A question ready to be asked, with its typed gold (plain, picklable data).
 
     `key` names the base question: variants of one sample share it and differ in `variant`.
     `target` is a reference completion for supervised phases; None where the data has none.
+    `start` is where an episode begins that the parts ask for, of at most `turns` turns of the
+    model; None: one answer is all.
     """
 
     id: str
@@ -101,6 +121,8 @@ class Sample:
     target: str | None = None
     variant: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    start: Situation | None = None
+    turns: int = 1
 
     @property
     def key(self) -> str:
@@ -265,12 +287,42 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenSpan:
+    """Tokens [start, end) of a response with what they earned: a turn, or a step.
+
+    `value` None: nothing of its own. `state` names what the model saw before it, if known.
+    """
+
+    start: int
+    end: int
+    value: float | None = None
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """What a response of several turns consists of, and how its episode ended.
+
+    `turns` are the tokens that the model wrote, what each turn earned, and the key of the
+    situation it was written in; the tokens between were told by the environment. `said` are the
+    turns' texts. `outcome` is the environment's last verdict; `failure` says why there is none
+    to be had (the environment crashed or ran out of time).
+    """
+
+    turns: tuple[TokenSpan, ...]
+    said: tuple[str, ...]
+    outcome: float | None = None
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
     """A sampled completion: token ids [T] (end token included) and their log-probs [T].
 
-    Log-probs are of the policy that sampled, at its temperature, with placeholders banned.
-    `weights` counts the steps that its weights had been trained for, where that is kept track of;
-    None are those that the step began with.
+    Log-probs are of the policy that sampled, at its temperature, with placeholders banned. In an
+    episode of several turns the tokens that the environment told have log-prob 0, and `text` is
+    what the model said, a line a turn. `weights` counts the steps that its weights had been
+    trained for, where that is kept track of; None are those that the step began with.
     """
 
     ids: Ints
@@ -278,6 +330,7 @@ class Response:
     text: str
     finish: Finish
     weights: int | None = None
+    episode: Episode | None = None
 
     @property
     def truncated(self) -> bool:
@@ -287,13 +340,21 @@ class Response:
         """Steps by which its weights are older than those that step `step` begins with."""
         return 0 if self.weights is None else step - 1 - self.weights
 
+    @property
+    def written(self) -> Bools:
+        """True for the tokens [T] that the model wrote."""
+        mask = np.full(len(self.ids), self.episode is None)
+        for turn in self.episode.turns if self.episode else ():
+            mask[turn.start : turn.end] = True
+        return mask
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a verifier sees of a response: plain picklable data, no model and no tensors.
 
     `outcome` is what the environment's own evaluator says of a finished episode, from 0 to 1; None
-    where there is no environment, or where it failed.
+    where there is no environment, or where it failed. `turns` are the texts of an episode's turns.
     """
 
     text: str
@@ -301,6 +362,7 @@ class Answer:
     frames: tuple[Frame, ...] = ()
     space: Space = "processed_pixels"
     outcome: float | None = None
+    turns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

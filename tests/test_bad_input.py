@@ -15,7 +15,7 @@ from mmrl.config import RunConfig, validate
 from mmrl.errors import UserError
 from mmrl.journal import Journal
 from mmrl.run import train
-from mmrl.types import Group, Score
+from mmrl.types import Episode, Group, Score, TokenSpan
 from tests.algorithms.cases import context, group
 from tests.runs import make_digits, run_config
 
@@ -67,6 +67,12 @@ def test_an_empty_response_has_no_token_and_breaks_nothing(name: str) -> None:
     rich: Group = replace(
         made,
         prompt=replace(made.prompt, sample=sample),
+        responses=tuple(
+            replace(r, episode=Episode((TokenSpan(0, len(r.ids), 0.5, "start"),), ("",)))
+            if "turns" in algorithm.needs
+            else r
+            for r in made.responses
+        ),
         scores=tuple(Score({**parts, "accuracy": r}, None, reward=r) for r in (1.0, 0.0)),
         extra={
             "entropy": [np.zeros(0), np.ones(3)],
@@ -75,9 +81,7 @@ def test_an_empty_response_has_no_token_and_breaks_nothing(name: str) -> None:
             "reference": [np.zeros(0), np.zeros(3)],
             "greedy": 0.0,
             "gradient_norms": [0.0, 1.0],
-            "turns": [[], []],
             "steps": [[], []],
-            "states": [[], []],
             "offsets": [np.zeros(1, dtype=int), np.zeros(4, dtype=int)],
         },
     )

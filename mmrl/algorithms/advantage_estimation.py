@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
 from mmrl.algorithm import Context, Need, Stage, carried
-from mmrl.algorithms.credit import gae, outcomes, pair, scorable, token_rewards, whitened
-from mmrl.types import Floats, Group, TrainSample
+from mmrl.algorithms.credit import (
+    gae,
+    outcomes,
+    over_written,
+    pair,
+    scorable,
+    token_rewards,
+    whitened,
+)
+from mmrl.types import Floats, Group, Response, TrainSample
 
 Lambda = Callable[[int], float]
 """Lambda of a response from its length in tokens."""
@@ -79,25 +88,31 @@ class WithCritic(Stage):
         ]
 
     def estimates(self, group: Group) -> list[Floats]:
-        """Advantages [T] of every response."""
-        return [
-            gae(
-                rewards,
-                values,
-                self.gamma,
-                self.lam(len(values)),
-                float(values[-1]) if self.bootstrap and response.truncated and len(values) else 0.0,
-            )
-            for rewards, values, response in zip(
-                token_rewards(group), carried(group, "values"), group.responses, strict=True
-            )
-        ]
+        """Advantages [T] of every response; what an environment told is passed over."""
+
+        def estimate(response: Response, rewards: Floats, values: Floats) -> Floats:
+            last = self.bootstrap and response.truncated and len(values)
+            after = float(values[-1]) if last else 0.0
+            return gae(rewards, values, self.gamma, self.lam(len(values)), after)
+
+        return self._each(group, estimate)
 
     def targets(self, group: Group) -> list[Floats]:
         """What the critic learns [T] from every response."""
+
+        def target(response: Response, rewards: Floats, values: Floats) -> Floats:
+            return value_targets(rewards, values, self.gamma, self.critic_lam)
+
+        return self._each(group, target)
+
+    def _each(
+        self, group: Group, estimate: Callable[[Response, Floats, Floats], Floats]
+    ) -> list[Floats]:
         return [
-            value_targets(rewards, values, self.gamma, self.critic_lam)
-            for rewards, values in zip(token_rewards(group), carried(group, "values"), strict=True)
+            over_written(response, partial(estimate, response), rewards, values)
+            for response, rewards, values in zip(
+                group.responses, token_rewards(group), carried(group, "values"), strict=True
+            )
         ]
 
 

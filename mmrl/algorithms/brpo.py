@@ -1,8 +1,9 @@
 """BRPO: credit by thinking budget, against a response's own past and against its group.
 
-AnytimeReasoner, arXiv 2505.13438. Steps of a response are its thinking segments, each with the
-mean score of the summaries written at its cut; summaries are groups of their own, with centred
-rewards.
+AnytimeReasoner, arXiv 2505.13438. Thinking is cut at budgets, and summaries (answers) are asked
+for at every cut. Steps of a response are its thinking segments, each with the mean score of the
+summaries at its cut; summaries are groups of their own, with centred rewards, or, one a cut, set
+against the mean of their budget.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from mmrl.algorithm import Algorithm, Context, Need, Stage, TokenSpan, carried
-from mmrl.algorithms.credit import FixedGroup, GroupCredit
+from mmrl.algorithm import Algorithm, Context, Cuts, Need, Stage, carried
+from mmrl.algorithms.credit import FixedGroup, GroupCredit, centre, scorable
 from mmrl.algorithms.objectives import Clipped
 from mmrl.algorithms.turns import by_turn
 from mmrl.config import Section
 from mmrl.errors import UserError
-from mmrl.types import Floats, Group
+from mmrl.types import Floats, Group, TokenSpan
 
 SUMMARY = "budget-relative advantages of thinking segments"
 PAPER = "arXiv 2505.13438"
@@ -29,26 +30,48 @@ PAPER = "arXiv 2505.13438"
 class Params(Section):
     group_size: int = Field(8, gt=0)
     prior: Literal["uniform", "linear"] = Field("uniform", description="chances of the budgets")
+    budgets: tuple[int, ...] = Field((2000, 4000, 6000, 8000), min_length=1, description="tokens")
+    summaries: int = Field(4, gt=0, description="answers at every cut")
+    marker: str = Field("</think>", min_length=1, description="what ends thinking")
+    closing: str = Field("\n</think>\n", description="what is written where thinking is cut")
+
+    @model_validator(mode="after")
+    def _budgets_grow(self) -> Params:
+        if self.budgets[0] <= 0 or sorted(set(self.budgets)) != list(self.budgets):
+            raise ValueError("budgets are numbers of tokens that grow")
+        return self
 
 
 @dataclass(frozen=True)
 class BudgetRelative(Stage):
-    """Advantages [T]: every thinking segment gets that of its budget."""
+    """Advantages [T]: every thinking segment gets that of its budget, an answer its own [G].
+
+    Only chains of which all cuts were scored are compared.
+    """
 
     prior: Literal["uniform", "linear"]
 
     needs: ClassVar[frozenset[Need]] = frozenset({"steps"})
 
-    def __call__(self, group: Group, context: Context) -> list[Floats]:
+    def __call__(self, group: Group, context: Context) -> list[Floats] | Floats:
+        if "baseline" in group.extra:
+            return self._answers(group.rewards, float(group.extra["baseline"]))
         spans: Sequence[Sequence[TokenSpan]] = carried(group, "steps")
         if len({len(row) for row in spans}) > 1:
             raise UserError("brpo needs the same number of thinking segments in every response")
         scores = np.array([[span.value or 0.0 for span in row] for row in spans])
-        values = budget_advantages(scores, chances(scores.shape[1], self.prior))
+        known = scorable(group.rewards)
+        values = np.zeros_like(scores)
+        values[known] = budget_advantages(scores[known], chances(scores.shape[1], self.prior))
         return [
             by_turn(response, row, value.tolist())
             for response, row, value in zip(group.responses, spans, values, strict=True)
         ]
+
+    def _answers(self, rewards: Floats, baseline: float) -> Floats:
+        """Against the others at the same cut; alone there, against the mean of the budget."""
+        alone = scorable(rewards) & (scorable(rewards).sum() == 1)
+        return np.where(alone, rewards - baseline, centre(rewards))
 
 
 def chances(count: int, prior: Literal["uniform", "linear"]) -> Floats:
@@ -85,10 +108,11 @@ def _left(prior: Floats) -> Floats:
 
 
 def build(params: Params) -> Algorithm:
-    """Fill credit."""
+    """Fill cuts and credit."""
     return Algorithm(
         name="brpo",
         plan=FixedGroup(params.group_size),
+        cuts=Cuts(params.budgets, params.summaries, params.marker, params.closing),
         credit=GroupCredit(BudgetRelative(params.prior)),
         objective=Clipped(),
     )

@@ -43,6 +43,7 @@ def filled(algorithm: Algorithm) -> dict[str, object]:
         "sampler": None,
         "expand": one_variant,
         "length": None,
+        "cuts": None,
         "prompt_factor": 1.0,
         "shape": (),
         "edit": (),

@@ -14,7 +14,7 @@ import numpy as np
 
 from mmrl.algorithm import Context, Credit, Need, Reducer, Stage, carried
 from mmrl.errors import UserError
-from mmrl.types import Bools, Floats, Group, Prompt, TrainSample
+from mmrl.types import Bools, Floats, Group, Prompt, Response, TrainSample
 
 Numerics = Literal["paper", "trl", "verl"]
 Advantages = Callable[[Group, Context], Sequence[Floats] | Floats]
@@ -139,8 +139,8 @@ def gae(rewards: Floats, values: Floats, gamma: float, lam: float, last: float =
 
 
 def lengths_of(group: Group) -> Floats:
-    """Response lengths [G] in tokens."""
-    return np.array([float(len(r.ids)) for r in group.responses])
+    """Response lengths [G] in tokens that the model wrote."""
+    return np.array([float(r.written.sum()) for r in group.responses])
 
 
 def outcomes(group: Group, part: str | None = None) -> Floats:
@@ -190,8 +190,9 @@ def pair(
 ) -> list[TrainSample]:
     """Pair the group's responses with a prompt (default: their own) and spread their advantages.
 
-    Unscorable answers are masked. A response that is paired with another prompt, or whose sampled
-    log-probs are not known (NaN), has no old log-probs: the learner computes them if need be.
+    Unscorable answers are masked, and tokens that an environment told. A response that is paired
+    with another prompt, or whose sampled log-probs are not known (NaN), has no old log-probs: the
+    learner computes them if need be.
     """
     away = prompt is not None and prompt is not group.prompt
     known = scorable(group.rewards)
@@ -200,7 +201,7 @@ def pair(
             prompt=prompt or group.prompt,
             response=response,
             advantages=np.broadcast_to(advantages[i], len(response.ids)).astype(float),
-            mask=np.full(len(response.ids), known[i]),
+            mask=known[i] & response.written,
             old_logprobs=None if away or np.isnan(response.logprobs).any() else response.logprobs,
             group=index,
             sampled=not (away or np.isnan(response.logprobs).any()),
@@ -313,7 +314,17 @@ class TokenReturns(Stage):
 
     def returns(self, group: Group) -> list[Floats]:
         """Return-to-go [T] of every response, before whitening."""
-        return [returns_to_go(rewards, self.gamma) for rewards in token_rewards(group)]
+        return [
+            over_written(response, lambda r: returns_to_go(r, self.gamma), rewards)
+            for response, rewards in zip(group.responses, token_rewards(group), strict=True)
+        ]
+
+
+def over_written(response: Response, recursion: Callable[..., Floats], *arrays: Floats) -> Floats:
+    """Run a recursion over the tokens that the model wrote, as if no others stood between [T]."""
+    values = np.zeros(len(response.ids))
+    values[response.written] = recursion(*(array[response.written] for array in arrays))
+    return values
 
 
 def token_rewards(group: Group) -> list[Floats]:

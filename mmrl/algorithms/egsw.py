@@ -44,7 +44,10 @@ class EntropyGuided(Stage):
         advantages = group_relative(group.rewards, self.normalise)
         entropies: list[Floats] = carried(group, "entropy")
         if self.level == "response":
-            entropies = [np.full(len(h), h.mean() if len(h) else 0.0) for h in entropies]
+            entropies = [
+                np.full(len(h), h[r.written].mean() if len(h) else 0.0)
+                for h, r in zip(entropies, group.responses, strict=True)
+            ]
         longest = max((len(h) for h in entropies), default=0)
         scores = np.full((len(entropies), longest), -np.inf)
         for row, advantage, entropy in zip(scores, advantages, entropies, strict=True):

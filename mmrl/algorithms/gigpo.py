@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Context, Need, Stage, TokenSpan
+from mmrl.algorithm import Algorithm, Context, Need, Stage
 from mmrl.algorithms.credit import (
     PRESETS,
     FixedGroup,
@@ -23,9 +23,9 @@ from mmrl.algorithms.credit import (
     returns_to_go,
 )
 from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.turns import by_turn, in_turns, turns
+from mmrl.algorithms.turns import by_turn, turns
 from mmrl.config import Section
-from mmrl.types import Floats, Group, TrainSample
+from mmrl.types import Floats, Group, TokenSpan, TrainSample
 
 SUMMARY = "episode advantages plus advantages of steps from the same state"
 PAPER = "arXiv 2505.10978"
@@ -58,11 +58,7 @@ class EpisodesAndSteps(Stage):
         values = self.step_advantages(group.rewards, spans)
         samples = pair(group, np.zeros(len(spans)), index)
         return [
-            replace(
-                sample,
-                advantages=by_turn(sample.response, row, value),
-                mask=sample.mask & in_turns(sample.response, row),
-            )
+            replace(sample, advantages=by_turn(sample.response, row, value))
             for sample, row, value in zip(samples, spans, values, strict=True)
         ]
 

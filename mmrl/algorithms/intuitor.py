@@ -47,7 +47,10 @@ class SelfCertain(Stage):
     needs: ClassVar[frozenset[Need]] = frozenset({"self_certainty"})
 
     def __call__(self, group: Group, context: Context) -> Floats:
-        means = [float(np.mean(c)) if len(c) else 0.0 for c in carried(group, "self_certainty")]
+        means = [
+            float(c[r.written].mean()) if len(c) else 0.0
+            for c, r in zip(carried(group, "self_certainty"), group.responses, strict=True)
+        ]
         certainty = np.where(scorable(group.rewards), means, np.nan)
         own = group_relative(certainty, self.normalise)
         return own + self.task_weight * group_relative(group.rewards, self.normalise)

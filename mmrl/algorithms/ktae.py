@@ -129,7 +129,10 @@ class KeyTokens(Stage):
     def _values(self, group: Group) -> dict[int, float]:
         """Value of every token but the last of a complete response (the end token)."""
         right = outcomes(group, self.part)
-        bodies = [r.ids if r.truncated else r.ids[:-1] for r in group.responses]
+        said = [r.ids[r.written] for r in group.responses]
+        bodies = [
+            ids if r.truncated else ids[:-1] for ids, r in zip(said, group.responses, strict=True)
+        ]
         known = [(ids, flag > 0) for ids, flag in zip(bodies, right, strict=True) if scorable(flag)]
         sides = [[Counter(ids.tolist()) for ids, r in known if r == side] for side in (True, False)]
         if not all(sides):

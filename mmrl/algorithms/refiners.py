@@ -67,9 +67,13 @@ class RandomTokens(Stage):
     most: Annotated[int, Field(gt=0)] = 256
 
     def __call__(self, samples: list[TrainSample], context: Context) -> list[TrainSample]:
-        return [
-            replace(s, mask=s.mask & self.chosen(context.rng.random(len(s.mask)))) for s in samples
-        ]
+        return [replace(s, mask=self._among(s.mask, context)) for s in samples]
+
+    def _among(self, mask: Bools, context: Context) -> Bools:
+        """Choose among the tokens of a mask [T]."""
+        chosen = np.zeros_like(mask)
+        chosen[mask] = self.chosen(context.rng.random(len(mask))[mask])
+        return chosen
 
     def chosen(self, draws: Floats) -> Bools:
         """Select tokens by one uniform draw each [T]."""

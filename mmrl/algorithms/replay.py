@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from mmrl.types import Response, Score
+from mmrl.types import Episode, Response, Score, TokenSpan
 
 
 def freeze(response: Response, score: Score) -> dict[str, Any]:
@@ -21,6 +22,7 @@ def freeze(response: Response, score: Score) -> dict[str, Any]:
         "metric": score.metric,
         "status": score.status,
         "reward": score.reward,
+        "episode": None if response.episode is None else asdict(response.episode),
     }
 
 
@@ -32,6 +34,15 @@ def thaw(values: Mapping[str, Any], *, on_policy: bool = False) -> tuple[Respons
         logprobs=np.full_like(logprobs, np.nan) if on_policy else logprobs,
         text=values["text"],
         finish=values["finish"],
+        episode=episode_of(values.get("episode")),
     )
     score = Score(values["parts"], values["metric"], values["status"], reward=values["reward"])
     return response, score
+
+
+def episode_of(values: Mapping[str, Any] | None) -> Episode | None:
+    """Read an episode back from what `asdict` made of it."""
+    if values is None:
+        return None
+    turns = tuple(TokenSpan(**turn) for turn in values["turns"])
+    return Episode(turns, tuple(values["said"]), values["outcome"], values["failure"])

@@ -45,7 +45,9 @@ class DampUncertain(Stage):
     needs: ClassVar[frozenset[Need]] = frozenset({"answers"})
 
     def __call__(self, group: Group, context: Context) -> Floats:
-        means = [float(r.logprobs.mean()) if len(r.ids) else 0.0 for r in group.responses]
+        means = [
+            float(r.logprobs[r.written].mean()) if len(r.ids) else 0.0 for r in group.responses
+        ]
         entropy = semantic_entropy(clusters(group), means, self.entropy)
         factor = damping(self.alpha, entropy, len(group.responses), self.damping)
         return np.asarray(factor * centre(group.rewards))

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import KL, Algorithm, Context, Need, Stage, TokenSpan, carried, with_rewards
+from mmrl.algorithm import KL, Algorithm, Context, Need, Stage, carried, with_rewards
 from mmrl.algorithms.credit import (
     PRESETS,
     FixedGroup,
@@ -30,7 +30,7 @@ from mmrl.algorithms.key_steps import KeyStep, is_valid_path, matched_share, sco
 from mmrl.algorithms.objectives import Clipped
 from mmrl.config import Section
 from mmrl.errors import UserError
-from mmrl.types import Floats, Group, Ints, Response, Score
+from mmrl.types import Floats, Group, Ints, Response, Score, TokenSpan
 
 SUMMARY = "dense rewards for key steps and for a valid path"
 PAPER = "arXiv 2503.12937"

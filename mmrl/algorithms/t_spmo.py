@@ -34,10 +34,9 @@ class PrefixTree(Stage):
         return [s for i, group in enumerate(groups) for s in self._samples(group, i)]
 
     def _samples(self, group: Group, index: int) -> list[TrainSample]:
-        known = scorable(group.rewards)
         gains, first = prefix_gains([r.ids.tolist() for r in group.responses], group.rewards)
         return [
-            replace(sample, mask=first[i] & known[i])
+            replace(sample, mask=first[i] & sample.mask)
             for i, sample in enumerate(pair(group, gains, index))
         ]
 

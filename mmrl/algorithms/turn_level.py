@@ -23,7 +23,7 @@ from mmrl.algorithms.credit import (
     pair,
 )
 from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.turns import by_turn, in_turns, turns
+from mmrl.algorithms.turns import by_turn, turns
 from mmrl.config import Section
 from mmrl.types import Floats, Group, TrainSample
 
@@ -63,7 +63,6 @@ class OutcomeAndTurns(Stage):
                 advantages=by_turn(
                     sample.response, row, value[: len(row)] if len(row) > 1 else [single] * len(row)
                 ),
-                mask=sample.mask & in_turns(sample.response, row),
             )
             for sample, row, value, single in zip(
                 pair(group, alone, index), spans, values, alone, strict=True

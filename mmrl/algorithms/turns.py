@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from mmrl.algorithm import TokenSpan, carried
-from mmrl.types import Bools, Floats, Group, Response
+from mmrl.algorithm import NEEDS, Algorithm
+from mmrl.errors import UserError
+from mmrl.types import Floats, Group, Response, Sample, TokenSpan
 
 
-def turns(group: Group) -> Sequence[Sequence[TokenSpan]]:
-    """The turns of every episode; raises UserError where the run has none."""
-    found: Sequence[Sequence[TokenSpan]] = carried(group, "turns")
+def turns(group: Group) -> list[tuple[TokenSpan, ...]]:
+    """The turns of every episode; raises UserError where a response is none."""
+    found = [r.episode.turns for r in group.responses if r.episode is not None]
+    if len(found) < len(group.responses):
+        raise UserError(f"the algorithm needs {NEEDS['turns']}: {_ELSE}")
     return found
 
 
-def in_turns(response: Response, spans: Sequence[TokenSpan]) -> Bools:
-    """True for the tokens [T] the model wrote; tool output lies between turns."""
-    mask = np.zeros(len(response.ids), dtype=bool)
-    for span in spans:
-        mask[span.start : span.end] = True
-    return mask
+def require_episodes(algorithm: Algorithm, samples: Iterable[Sample]) -> None:
+    """Raise UserError where an algorithm and the samples of a run disagree about turns."""
+    for sample in samples:
+        if "turns" in algorithm.needs and sample.start is None:
+            raise UserError(
+                f"algorithm '{algorithm.name}' needs {NEEDS['turns']}: sample '{sample.id}' of "
+                f"task '{sample.task}' is answered in one; {_ELSE}"
+            )
+        if sample.start is not None and algorithm.needs & {"offsets", "steps"}:
+            raise UserError(
+                f"algorithm '{algorithm.name}' pays parts of one text: sample '{sample.id}' of "
+                f"task '{sample.task}' is answered in several turns"
+            )
+
+
+_ELSE = "use a task with an environment (`Task.step`), such as maze_walk"
 
 
 def by_turn(

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from mmrl.types import EncodedMedium, Media, MediaKind, Prompt, Sample, Space
+from mmrl.types import EncodedMedium, Ints, Media, MediaKind, Prompt, Sample, Space
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -86,6 +86,13 @@ class Family(Protocol):
 
     def encode(self, sample: Sample, media: Sequence[EncodedMedium]) -> Prompt:
         """Make both views of the prompt; raises MediaError if it is longer than the limit."""
+        ...
+
+    def told(self, text: str) -> Ints:
+        """Tokens between two turns of the model: a user turn of text, and what opens the next.
+
+        The end of the turn before, which the model has written itself, is not among them.
+        """
         ...
 
     def towers(self) -> Sequence[nn.Module]:

@@ -35,6 +35,13 @@ def write_manifest(
     (out / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
+def write_made(out: Path, **facts: Any) -> None:
+    """Write the manifest of data that a recipe made itself, of every file below `out`."""
+    files = (path for path in out.rglob("*") if path.suffix != ".json" and path.is_file())
+    names = [path.relative_to(out).as_posix() for path in files]
+    write_manifest(out, facts, names, {})
+
+
 def verify(out: Path) -> list[str]:
     """Say which files differ from the manifest or are gone; none is an empty list.
 

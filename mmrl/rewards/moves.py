@@ -72,6 +72,20 @@ def read_maze(text: str) -> Maze:
     return Maze(rows, columns, frozenset(walls), start, target)
 
 
+def write_maze(maze: Maze) -> str:
+    """Write a maze as `read_maze` reads it, a line a row, every wall on both of its sides."""
+    return "\n".join(
+        "".join(_cell_text(maze, (row, column)) for column in range(maze.columns))
+        for row in range(maze.rows)
+    )
+
+
+def _cell_text(maze: Maze, cell: Cell) -> str:
+    walls = [move for move in MOVES if maze.neighbour(cell, move) is None]
+    content = "origin" if cell == maze.start else "target" if cell == maze.target else "blank"
+    return f"<|{cell[0]}-{cell[1]}|><|{'_'.join(walls) or 'no'}_wall|><|{content}|>"
+
+
 def parse_moves(text: str, max_moves: int = 256) -> Parsed[tuple[Move, ...]]:
     """Read move tokens, white space between them and nothing else."""
     text = text.strip()

@@ -9,6 +9,7 @@ import numpy as np
 
 from mmrl.config import RolloutConfig
 from mmrl.errors import UserError
+from mmrl.rollout.cuts import Thinking, answers_of, settle
 from mmrl.rollout.engine import Engine, Sampling
 from mmrl.rollout.score import Scores, score_groups
 from mmrl.types import Group, Prompt
@@ -18,13 +19,15 @@ from mmrl.types import Group, Prompt
 class Rollouts:
     """Samples with an engine and scores with the tasks' own verifiers.
 
-    `greedy_too`: every group also carries the reward of a greedy answer, as `greedy`.
+    `greedy_too`: every group also carries the reward of a greedy answer, as `greedy`. `thinking`
+    asks for answers at budgets of thinking; chains are then groups too, with their `steps`.
     """
 
     engine: Engine
     scorer: Scores
     config: RolloutConfig
     greedy_too: bool = False
+    thinking: Thinking | None = None
 
     def sample(
         self, prompts: Sequence[Prompt], counts: Sequence[int], length: int | None, seed: int
@@ -37,6 +40,8 @@ class Rollouts:
             top_k=self.config.top_k,
             greedy_too=self.greedy_too,
         )
+        if self.thinking is not None:
+            return self.thinking.sample(self.engine, prompts, counts, sampling, seed)
         responses = self.engine.generate(prompts, counts, sampling, seed)
         return [
             Group(prompt, tuple(group), ())
@@ -45,8 +50,10 @@ class Rollouts:
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
         """Score every response; raises UserError where too many could not be scored."""
-        scored = score_groups(self.scorer, groups)
+        scored = score_groups(self.scorer, answers_of(groups))
         self._check(scored)
+        if self.thinking is not None:
+            return settle(groups, scored)
         return [_greedy_apart(group) for group in scored] if self.greedy_too else scored
 
     def _check(self, scored: Sequence[Group]) -> None:

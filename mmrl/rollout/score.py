@@ -27,8 +27,8 @@ from typing import Any, Protocol
 
 from mmrl.errors import UserError
 from mmrl.rollout.score_worker import Setup
-from mmrl.tasking import find_defect, load_task, resolve_weights, weigh
-from mmrl.types import Answer, Group, Score, SpanScore
+from mmrl.tasking import find_defect, load_task, resolve_weights, situation_defect, weigh
+from mmrl.types import Answer, Group, Response, Score, Situation, SpanScore
 
 STARTUP_SECONDS = 120.0
 MAX_CHUNK = 64
@@ -53,11 +53,25 @@ class ScoreJob:
     answer: Answer
 
 
+@dataclass(frozen=True, slots=True)
+class StepJob:
+    """One turn of an episode for its environment; see `Task.step`."""
+
+    task: str
+    gold: Any
+    state: Any
+    answer: Answer
+
+
 class Scores(Protocol):
-    """What scores answers, in one process or many."""
+    """What scores answers and carries turns out, in one process or many."""
 
     def score(self, jobs: Sequence[ScoreJob]) -> list[Score]:
         """Score answers in order; a verifier's failure is a Score with reward None."""
+        ...
+
+    def step(self, jobs: Sequence[StepJob]) -> list[Situation | str]:
+        """Carry turns out in order; an environment's failure is its reason."""
         ...
 
     def close(self) -> None:
@@ -96,6 +110,19 @@ class Scorer:
 
     def score(self, jobs: Sequence[ScoreJob]) -> list[Score]:
         """Score answers in order; a verifier's failure is a Score with reward None."""
+        verdicts = self._carry_out([(job.task, job.gold, job.answer) for job in jobs])
+        return [self._finish(job, verdict) for job, verdict in zip(jobs, verdicts, strict=True)]
+
+    def step(self, jobs: Sequence[StepJob]) -> list[Situation | str]:
+        """Carry turns out in order; a failure is its reason, and counted as an answer's is."""
+        asked = [(job.task, job.gold, job.answer, job.state) for job in jobs]
+        return [
+            self._situation(job, verdict)
+            for job, verdict in zip(jobs, self._carry_out(asked), strict=True)
+        ]
+
+    def _carry_out(self, jobs: Sequence[tuple[Any, ...]]) -> list[Mapping[str, Any]]:
+        """What a worker says of each job, in order."""
         with self._lock:
             if not self._workers:
                 raise ValueError("the scorer is closed")
@@ -107,7 +134,7 @@ class Scorer:
                 # Verdicts still on their way would be taken for those of the next batch.
                 self.close()
                 raise
-        return [self._finish(job, batch.verdicts[i]) for i, job in enumerate(jobs)]
+        return [batch.verdicts[i] for i in range(len(jobs))]
 
     def close(self) -> None:
         """Kill the workers and what they started; nothing is left to lose."""
@@ -172,34 +199,72 @@ class Scorer:
             return self._unscorable("defect", f"task '{job.task}' returned {defect}")
         return weigh(score, self._weights[job.task])
 
+    def _situation(self, job: StepJob, verdict: Mapping[str, Any]) -> Situation | str:
+        if "failure" in verdict:
+            return self._unscorable(verdict["failure"], verdict["reason"]).reason
+        situation = Situation(**verdict)
+        defect = situation_defect(situation)
+        if defect:
+            reason = f"the environment of task '{job.task}' gave {defect}"
+            return self._unscorable("defect", reason).reason
+        return situation
+
     def _unscorable(self, kind: str, reason: str) -> Score:
         self._counts[kind] += 1
-        return Score({}, None, "unscorable", f"{kind}: {reason}", None)
+        return unscorable(f"{kind}: {reason}")
+
+
+def unscorable(reason: str) -> Score:
+    """The score of an answer that no verdict could be reached on."""
+    return Score({}, None, "unscorable", reason, None)
 
 
 def score_groups(scorer: Scores, groups: Sequence[Group]) -> list[Group]:
-    """Score every response of every group with the task of its sample."""
+    """Score every response of every group with the task of its sample.
+
+    An episode whose environment failed is unscorable, whatever the verifier would say.
+    """
     jobs = [
-        ScoreJob(
-            group.prompt.sample.task,
-            group.prompt.sample.gold,
-            Answer(response.text, response.truncated, group.prompt.frames, group.prompt.space),
-        )
+        ScoreJob(group.prompt.sample.task, group.prompt.sample.gold, answer_of(group, response))
         for group in groups
         for response in group.responses
+        if not _failure_of(response)
     ]
     scores = iter(scorer.score(jobs))
     return [
-        dataclasses.replace(group, scores=tuple(next(scores) for _ in group.responses))
+        dataclasses.replace(
+            group,
+            scores=tuple(
+                unscorable(failure) if (failure := _failure_of(response)) else next(scores)
+                for response in group.responses
+            ),
+        )
         for group in groups
     ]
+
+
+def answer_of(group: Group, response: Response) -> Answer:
+    """What a verifier sees of a response."""
+    prompt, episode = group.prompt, response.episode
+    return Answer(
+        response.text,
+        response.truncated,
+        prompt.frames,
+        prompt.space,
+        outcome=episode.outcome if episode else None,
+        turns=episode.said if episode else (),
+    )
+
+
+def _failure_of(response: Response) -> str:
+    return response.episode.failure if response.episode else ""
 
 
 class _Batch:
     """The jobs of one call: which wait, and the verdicts so far."""
 
-    def __init__(self, jobs: Sequence[ScoreJob]) -> None:
-        self.payloads = [pickle.dumps((job.task, job.gold, job.answer)) for job in jobs]
+    def __init__(self, jobs: Sequence[tuple[Any, ...]]) -> None:
+        self.payloads = [pickle.dumps(job) for job in jobs]
         self.waiting = deque(range(len(jobs)))
         self.verdicts: dict[int, Mapping[str, Any]] = {}
 

@@ -74,10 +74,15 @@ def serve(connection: Connection) -> None:
 
 
 def judge(tasks: Mapping[str, Task], job: bytes) -> bytes:
-    """Score one pickled (task key, gold, answer); whatever goes wrong becomes a failure verdict."""
+    """Score one pickled (task key, gold, answer); with a state behind it, carry out a turn.
+
+    Whatever goes wrong becomes a failure verdict.
+    """
     try:
         # Bytes that the parent pickled itself: the model's text is a string in them.
-        key, gold, answer = pickle.loads(job)
+        key, gold, answer, *turn = pickle.loads(job)
+        if turn:
+            return _json(dataclasses.asdict(tasks[key].step(gold, turn[0], answer)))
         return _json(_plain(tasks[key].score(gold, answer)))
     except MemoryError:
         return _json({"failure": "memory", "reason": "verifier reached the memory limit"})

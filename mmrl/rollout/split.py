@@ -16,8 +16,8 @@ from mmrl.backend.world import World
 from mmrl.errors import MediaError
 from mmrl.policy.encoder import Encoded, Encoder
 from mmrl.rollout.engine import Engine, Sampling
-from mmrl.rollout.score import ScoreJob, Scorer
-from mmrl.types import EncodedMedium, Media, Prompt, Response, Sample, Score
+from mmrl.rollout.score import ScoreJob, Scorer, StepJob
+from mmrl.types import EncodedMedium, Media, Prompt, Response, Sample, Score, Situation
 
 Gathered = Callable[[], AbstractContextManager[None]]
 
@@ -120,6 +120,10 @@ class SplitScorer:
     def score(self, jobs: Sequence[ScoreJob]) -> list[Score]:
         """Score all answers in order."""
         return self._world.merge(self._scorer.score(self._world.share(jobs)))
+
+    def step(self, jobs: Sequence[StepJob]) -> list[Situation | str]:
+        """Carry out all turns in order."""
+        return self._world.merge(self._scorer.step(self._world.share(jobs)))
 
     def close(self) -> None:
         """Kill the workers."""

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmrl.algorithm import KL, TokenSpan
+from mmrl.algorithm import KL
 from mmrl.algorithms import (
     a_star_po,
     ada_grpo,
@@ -52,7 +52,7 @@ from mmrl.losses import (
     token_batch,
     value_loss,
 )
-from mmrl.types import Response, TrainSample
+from mmrl.types import Response, TokenSpan, TrainSample
 from tests.algorithms.cases import (
     NEW,
     OLD,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mmrl import plugins
-from mmrl.algorithm import FROM_DATA, KL, Group, TokenSpan, Updates
+from mmrl.algorithm import FROM_DATA, KL, Group, Updates
 from mmrl.algorithms.ar_lopti import ByProbability
 from mmrl.algorithms.arpo import ReplaySuccess
 from mmrl.algorithms.compose import compose
@@ -35,7 +35,7 @@ from mmrl.algorithms.ssb import ReplaySignal
 from mmrl.algorithms.stepgrpo import StepSpans, step_spans
 from mmrl.algorithms.variants import AcrossVariants, Rewrites
 from mmrl.errors import UserError
-from mmrl.types import Sample, Score, Text
+from mmrl.types import Sample, Score, Text, TokenSpan
 from tests.algorithms.cases import R, context, evaluate, first_tokens, group
 
 NAN = float("nan")

@@ -19,6 +19,7 @@ from mmrl.tasking import (
     find_defect,
     fixture_path,
     load_task,
+    play,
     resolve_weights,
     weigh,
 )
@@ -40,9 +41,25 @@ def samples(task: Task) -> list[Sample]:
     return [task.sample(record) for record in task.records(fixture_path(task.name))]
 
 
-def graded(task: Task, sample: Sample, text: str, truncated: bool = False) -> Score:
-    answer = dataclasses.replace(example_answer(sample, text), truncated=truncated)
-    score = task.score(sample.gold, answer)
+def gold(task: Task, sample: Sample) -> list[str]:
+    """What earns full marks: the target, or a turn in every situation of an episode."""
+    said: list[str] = []
+
+    def say(here: Sample) -> str:
+        target = task.target(here, example_answer(sample))
+        assert target is not None
+        said.append(target)
+        return target
+
+    play(task, sample, say)
+    return said
+
+
+def graded(task: Task, sample: Sample, *texts: str, truncated: bool = False) -> Score:
+    """Grade an answer, or an episode of which the last text is said for ever."""
+    left = list(texts)
+    answer = play(task, sample, lambda here: left.pop(0) if len(left) > 1 else left[0])
+    score = task.score(sample.gold, dataclasses.replace(answer, truncated=truncated))
     assert find_defect(task, score) == ""
     return weigh(score, resolve_weights(task, {}))
 
@@ -70,14 +87,13 @@ def test_samples_are_distinct_plain_data_with_readable_media(
 
 def test_the_target_earns_full_marks(task: Task, samples: list[Sample]) -> None:
     for sample in samples:
-        target = task.target(sample, example_answer(sample))
-        assert target is not None
-        score = graded(task, sample, target)
+        said = gold(task, sample)
+        score = graded(task, sample, *said)
         assert score.status == "ok", score.reason
         for name, part in task.parts.items():
             full = part.high if part.high != float("inf") else 1.0
             assert score.parts[name] == pytest.approx(full), (sample.id, name)
-        assert score.metric == pytest.approx(graded(task, sample, target).metric)
+        assert score.metric == pytest.approx(graded(task, sample, *said).metric)
 
 
 def test_the_gold_pays_in_full_and_junk_nothing_in_little_time(
@@ -94,10 +110,8 @@ def test_another_records_target_does_not_earn_full_marks(task: Task, samples: li
     for mine, other in zip(samples, [*samples[1:], samples[0]], strict=True):
         if mine.gold == other.gold:
             continue
-        target = task.target(other, example_answer(other))
-        assert target is not None
-        best = graded(task, mine, str(task.target(mine, example_answer(mine)))).reward
-        reward = graded(task, mine, target).reward
+        best = graded(task, mine, *gold(task, mine)).reward
+        reward = graded(task, mine, *gold(task, other)).reward
         assert reward is not None and best is not None
         assert reward < best or not any(weights.values()), (mine.id, other.id)
 

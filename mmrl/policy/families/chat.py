@@ -8,6 +8,7 @@ from typing import Any
 from mmrl.types import MediaKind, Sample, Text
 
 ZERO_WIDTH_SPACE = "\u200b"
+MARK = "\u241f"  # stands for what the model said; templates leave it alone
 
 CONTENT_TYPE: dict[MediaKind, str] = {
     "image": "image",
@@ -30,6 +31,20 @@ def messages(sample: Sample, special_tokens: Sequence[str]) -> list[dict[str, An
         system = escape(sample.system, special_tokens)
         turns.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
     return turns
+
+
+def turn_after(processor: Any, text: str, special_tokens: Sequence[str]) -> str:
+    """What a chat template puts from the end of a model's turn to the start of its next.
+
+    The user turn between says `text`.
+    """
+    said = [("user", "-"), ("assistant", MARK), ("user", escape(text, special_tokens))]
+    whole: str = processor.apply_chat_template(
+        [{"role": role, "content": [{"type": "text", "text": words}]} for role, words in said],
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    return whole.partition(MARK)[2]
 
 
 def escape(text: str, special_tokens: Sequence[str]) -> str:

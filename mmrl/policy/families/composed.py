@@ -166,6 +166,13 @@ class Composed:
             order=tuple(order),
         )
 
+    def told(self, text: str) -> Ints:
+        """Render the user turn with the chat template, less the end of the turn before it."""
+        processor = self._own_processor()
+        between = chat.turn_after(processor, text, list(self._escaped))
+        ids = processor.tokenizer(between, add_special_tokens=False)["input_ids"]
+        return np.array(ids[1:] if ids[0] in self.end_ids else ids, dtype=np.int64)
+
     def towers(self) -> Sequence[nn.Module]:
         return [part for part in self._named if isinstance(part, nn.Module)]
 

@@ -1,0 +1,212 @@
+"""Episodes of several turns: the model speaks, its task's environment answers, and again.
+
+    tokens   [turn 1 ... end][told ...][turn 2 ... end][told ...][turn 3 ... end]
+    written   yes             no        yes             no        yes
+
+A response is the whole sequence after the first prompt, exactly as it was sampled: each turn is
+asked with the tokens so far, nothing is written anew. So the group shares one prompt and its media,
+and what is trained is a response like any other, with the tokens that were told left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from mmrl.policy.family import Family
+from mmrl.rollout.engine import Engine, Sampling
+from mmrl.rollout.score import Scores, StepJob
+from mmrl.types import (
+    Answer,
+    Episode,
+    Finish,
+    Floats,
+    Ints,
+    Prompt,
+    Response,
+    Situation,
+    TokenSpan,
+)
+
+SEEDS_OF_A_TURN = 1 << 24
+"""Engines count on from the seed they are given; turns and calls must not meet."""
+SEEDS_OF_A_CALL = 1 << 16
+
+
+class Episodes:
+    """An engine that plays every prompt that starts an episode to its end, with another engine.
+
+    An episode ends when its environment says so, after `Sample.turns` turns, at
+    `Sampling.max_new_tokens` tokens in all, or with a turn of over `turn_tokens` tokens; after
+    either of the last two it is truncated. Other prompts are answered as they are.
+    """
+
+    def __init__(
+        self, engine: Engine, steps: Scores, family: Family, turn_tokens: int | None = None
+    ) -> None:
+        self._engine, self._steps, self._family = engine, steps, family
+        self._turn_tokens = turn_tokens
+
+    def generate(
+        self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
+    ) -> list[list[Response]]:
+        """Sample counts[i] responses or episodes of prompt i."""
+        plain = [i for i, prompt in enumerate(prompts) if prompt.sample.start is None]
+        first = [i for i, prompt in enumerate(prompts) if prompt.sample.start is not None]
+        groups: dict[int, list[Response]] = {}
+        for places, play in ((plain, self._engine.generate), (first, self._play)):
+            if places:
+                asked = [prompts[i] for i in places]
+                made = play(asked, [counts[i] for i in places], sampling, seed)
+                groups |= dict(zip(places, made, strict=True))
+        return [groups[i] for i in range(len(prompts))]
+
+    def sync(self) -> None:
+        """Let the engine take over the new weights."""
+        self._engine.sync()
+
+    def close(self) -> None:
+        """Free what the engine holds."""
+        self._engine.close()
+
+    def _play(
+        self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
+    ) -> list[list[Response]]:
+        walks = self._begin(prompts, counts, sampling, seed)
+        live = self._act([walk for group in walks for walk in group])
+        turn = 1
+        while live:
+            self._speak(live, sampling, seed + turn * SEEDS_OF_A_TURN)
+            live = self._act(live)
+            turn += 1
+        return [[walk.response() for walk in group] for group in walks]
+
+    def _begin(
+        self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
+    ) -> list[list[_Walk]]:
+        """First turns, sampled from one prefill a group."""
+        room = sampling.max_new_tokens
+        short = replace(sampling, max_new_tokens=self._limit(room))
+        answers = self._engine.generate(prompts, counts, short, seed)
+        walks = []
+        for prompt, group in zip(prompts, answers, strict=True):
+            greedy = [sampling.greedy_too and i == len(group) - 1 for i in range(len(group))]
+            walks.append([_Walk(prompt, room, g) for g in greedy])
+            for walk, answer in zip(walks[-1], group, strict=True):
+                walk.say(answer)
+        return walks
+
+    def _speak(self, walks: Sequence[_Walk], sampling: Sampling, seed: int) -> None:
+        """One more turn of every walk, those with the same room and temperature side by side."""
+        calls: dict[tuple[bool, int], list[_Walk]] = {}
+        for walk in walks:
+            calls.setdefault((walk.greedy, self._limit(walk.room)), []).append(walk)
+        for number, (greedy, limit) in enumerate(sorted(calls)):
+            how = replace(sampling, max_new_tokens=limit, greedy_too=False)
+            asked = calls[greedy, limit]
+            answers = self._engine.generate(
+                [walk.prompt for walk in asked],
+                [1] * len(asked),
+                replace(how, temperature=0.0) if greedy else how,
+                seed + number * SEEDS_OF_A_CALL,
+            )
+            for walk, (answer,) in zip(asked, answers, strict=True):
+                walk.say(answer)
+
+    def _act(self, walks: Sequence[_Walk]) -> list[_Walk]:
+        """Let the environments answer; returns the walks that go on."""
+        waiting = [walk for walk in walks if not walk.over]
+        situations = self._steps.step([walk.job() for walk in waiting]) if waiting else []
+        for walk, situation in zip(waiting, situations, strict=True):
+            walk.move(situation)
+            if not walk.over:
+                walk.hear(self._family.told(walk.situation.text))
+        return [walk for walk in waiting if not walk.over]
+
+    def _limit(self, room: int) -> int:
+        return min(room, self._turn_tokens or room)
+
+
+@dataclass
+class _Walk:
+    """One episode under way. `prompt` ends with what the model heard last; `room` is in tokens."""
+
+    prompt: Prompt
+    room: int
+    greedy: bool
+    over: bool = False
+    finish: Finish = "stop"
+    failure: str = ""
+    ids: list[Ints] = field(default_factory=list)
+    logprobs: list[Floats] = field(default_factory=list)
+    spans: list[TokenSpan] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def situation(self) -> Situation:
+        start = self.prompt.sample.start
+        assert start is not None
+        return start
+
+    def say(self, answer: Response) -> None:
+        """Take in a turn of the model; one that was cut short ends the episode."""
+        at = sum(map(len, self.ids))
+        self.spans.append(TokenSpan(at, at + len(answer.ids), None, self.situation.key))
+        self.said.append(answer.text)
+        self._append(answer.ids, answer.logprobs)
+        if answer.truncated:
+            self.over, self.finish = True, "length"
+
+    def job(self) -> StepJob:
+        """What the environment is to carry out."""
+        prompt, sample = self.prompt, self.prompt.sample
+        answer = Answer(
+            self.said[-1], frames=prompt.frames, space=prompt.space, turns=tuple(self.said)
+        )
+        return StepJob(sample.task, sample.gold, self.situation.state, answer)
+
+    def move(self, situation: Situation | str) -> None:
+        """Go where the last turn led; a reason instead of a situation ends the episode."""
+        if isinstance(situation, str):
+            self.over, self.failure = True, situation
+            return
+        self.spans[-1] = replace(self.spans[-1], value=situation.reward)
+        self.prompt = replace(self.prompt, sample=replace(self.prompt.sample, start=situation))
+        self.over = situation.done or len(self.said) >= self.prompt.sample.turns
+
+    def hear(self, told: Ints) -> None:
+        """Take in what was told; without room for it and a token more the episode is cut."""
+        if len(told) >= self.room:
+            self.over, self.finish = True, "length"
+            return
+        self._append(told, np.zeros(len(told)))
+        self.prompt = continued(self.prompt, np.concatenate(self.ids[-2:]))
+
+    def response(self) -> Response:
+        """The episode as one response."""
+        outcome = None if self.failure else self.situation.outcome
+        episode = Episode(tuple(self.spans), tuple(self.said), outcome, self.failure)
+        ids, logprobs = np.concatenate(self.ids), np.concatenate(self.logprobs)
+        return Response(ids, logprobs, "\n".join(self.said), self.finish, episode=episode)
+
+    def _append(self, ids: Ints, logprobs: Floats) -> None:
+        self.ids.append(ids)
+        self.logprobs.append(logprobs)
+        self.room -= len(ids)
+
+
+def continued(prompt: Prompt, ids: Ints) -> Prompt:
+    """The prompt with more tokens [T] at its end, placed as a response to it would be."""
+    axes = len(prompt.positions)
+    places = np.broadcast_to(prompt.next_position + np.arange(len(ids)), (axes, len(ids)))
+    blocks = prompt.blocks
+    return replace(
+        prompt,
+        compact_ids=(*prompt.compact_ids, *ids.tolist()),
+        ids=np.concatenate([prompt.ids, ids]),
+        positions=np.concatenate([prompt.positions, places], axis=1),
+        next_position=prompt.next_position + len(ids),
+        blocks=None if blocks is None else np.concatenate([blocks, np.zeros(len(ids), int)]),
+    )
