@@ -122,6 +122,9 @@ class RolloutConfig(Section):
         "so many steps old; 0: on-policy",
     )
     max_new_tokens: int = Field(256, gt=0)
+    thought_dropout: float = Field(
+        0.0, ge=0, le=1, description="of engine targets: chance that a target's thought is emptied"
+    )
     max_turn_tokens: int | None = Field(
         None, gt=0, description="longest turn of an episode; max_new_tokens is then of all turns"
     )

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from mmrl.algorithms.credit import families
 from mmrl.journal import Journal
 from mmrl.types import Floats, Group, MediaRef, Score
 
@@ -82,11 +83,22 @@ def _shares(groups: Sequence[Group], scores: Sequence[Score]) -> Metrics:
     unscorable = [score.reward is None for score in scores]
     unparsable = [s.status not in ("ok", "unscorable") for s in scores]
     return {
+        **_over_variants(groups),
         "share/zero_variance": _mean([float(np.ptp(r)) < EQUAL_REWARDS for r in comparable]),
         "share/truncated": _mean([response.truncated for response in responses]),
         "share/unparsable": _mean(unparsable),
         "share/unscorable": _mean(unscorable),
     }
+
+
+def _over_variants(groups: Sequence[Group]) -> Metrics:
+    """Share of questions whose answers all earn the same, over all variants of the question."""
+    questions = families(groups)
+    if len(questions) == len(groups):
+        return {}
+    joined = [np.concatenate([_known(group) for group in family]) for family in questions]
+    equal = [float(np.ptp(r)) < EQUAL_REWARDS for r in joined if len(r) > 1]
+    return {"share/zero_variance_over_variants": _mean(equal)}
 
 
 def _counts(groups: Sequence[Group]) -> Metrics:

@@ -421,6 +421,7 @@ class Run:
         return changed
 
     def _step_metrics(self, result: StepResult) -> dict[str, float]:
+        responses = sum(len(group.responses) for group in result.groups)
         return {
             **group_metrics(result.groups),
             **update_metrics(result.updates),
@@ -432,6 +433,7 @@ class Run:
             "train/learning_rate": self._backend.learning_rate,
             "train/kl_coefficient": result.kl_coefficient,
             "train/rows": float(len(result.samples)),
+            "train/rows_to_responses": len(result.samples) / max(responses, 1),
             "prompts/drawn": float(result.prompts_drawn),
             "prompts/kept": float(len(result.groups)),
         }

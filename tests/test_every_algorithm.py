@@ -69,6 +69,26 @@ def test_it_trains(name: str, tmp_path: Path, digits: Path) -> None:
     assert [row["step"] for row in rows] == [1, 2]
 
 
+def test_stages_of_four_papers_train_together(tmp_path: Path, digits: Path) -> None:
+    """StepGRPO's rewards, DAPO's filter, CISPO's objective and GRPO-D's schedule."""
+    made = config(tmp_path / "run", digits, "stepgrpo")
+    made["algorithm"] = {
+        "name": "stepgrpo",
+        "group_size": 6,
+        "objective": {"name": "cispo", "high": 4.0},
+        "reducer": "token-mean",
+        "edit": ["dapo_filter"],
+        "kl": {"schedule": {"name": "grpo_d", "low": 0.01, "high": 0.03}},
+    }
+    carry_out(made)
+    rows = list(Journal(tmp_path / "run" / "metrics.jsonl").rows())
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(row["train/updates"] == 1 and row["train/rows"] == 12 for row in rows)
+    assert all(row["share/zero_variance"] == 0.0 for row in rows)
+    first, second = (row["train/kl_coefficient"] for row in rows)
+    assert 0.01 <= min(first, second) < max(first, second) <= 0.03
+
+
 @pytest.mark.parametrize("name", IN_TURNS)
 def test_without_an_environment_the_error_names_one(
     name: str, tmp_path: Path, digits: Path

@@ -28,9 +28,16 @@ TESTS = (
     "tests/test_packing.py",
     "tests/algorithms",
     "tests/test_learner.py",
+    "tests/rollout/test_episode.py",
+    "tests/rollout/test_cuts.py",
 )
 COPIED = ("mmrl", "tasks", "data_recipes", "tests/algorithms", "pyproject.toml")
-FILES = ("tests/__init__.py", "tests/conftest.py", *(test for test in TESTS if "test_" in test))
+FILES = (
+    "tests/__init__.py",
+    "tests/conftest.py",
+    "tests/rollout/test_hf.py",
+    *(test for test in TESTS if "test_" in test),
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class Mutation:
 
 
 LOSSES, CREDIT = "mmrl/losses.py", "mmrl/algorithms/credit.py"
+EPISODE, CUTS = "mmrl/rollout/episode.py", "mmrl/rollout/cuts.py"
 MUTATIONS = (
     Mutation(
         "swapped clip bounds",
@@ -175,8 +183,8 @@ MUTATIONS = (
     Mutation(
         "unscorable answers trained on",
         CREDIT,
-        "mask=np.full(len(response.ids), known[i]),",
-        "mask=np.full(len(response.ids), True),",
+        "mask=known[i] & response.written,",
+        "mask=response.written,",
     ),
     Mutation(
         "leave-one-out that leaves none out",
@@ -246,10 +254,70 @@ MUTATIONS = (
         "tokens[span.start : span.end - 1] += next(values)",
     ),
     Mutation(
-        "tool output trained on",
-        "mmrl/algorithms/turns.py",
-        "mask = np.zeros(len(response.ids), dtype=bool)",
-        "mask = np.ones(len(response.ids), dtype=bool)",
+        "what an environment told trained on",
+        "mmrl/types.py",
+        "mask = np.full(len(self.ids), self.episode is None)",
+        "mask = np.full(len(self.ids), True)",
+    ),
+    Mutation(
+        "returns that count what was told as time",
+        CREDIT,
+        "over_written(response, lambda r: returns_to_go(r, self.gamma), rewards)",
+        "returns_to_go(rewards, self.gamma) * response.written",
+    ),
+    Mutation(
+        "penalties of what was told",
+        "mmrl/algorithm.py",
+        "np.where(response.written, kl.estimate(response.logprobs, ref), 0.0)",
+        "kl.estimate(response.logprobs, ref)",
+    ),
+    Mutation(
+        "turns asked without what was told",
+        EPISODE,
+        "continued(self.prompt, np.concatenate(self.ids[-2:]))",
+        "continued(self.prompt, self.ids[-2])",
+    ),
+    Mutation(
+        "turns one place late",
+        EPISODE,
+        "prompt.next_position + np.arange(len(ids)), (axes",
+        "prompt.next_position + 1 + np.arange(len(ids)), (axes",
+    ),
+    Mutation(
+        "every turn from the same random numbers",
+        EPISODE,
+        "seed + turn * SEEDS_OF_A_TURN",
+        "seed",
+    ),
+    Mutation(
+        "a turn paid for the turn before",
+        EPISODE,
+        "self.spans[-1] = replace(self.spans[-1], value=situation.reward)",
+        "self.spans[0] = replace(self.spans[0], value=situation.reward)",
+    ),
+    Mutation(
+        "a turn in the state it led to",
+        EPISODE,
+        "TokenSpan(at, at + len(answer.ids), None, self.situation.key)",
+        "TokenSpan(at, at + len(answer.ids), None, f'{self.situation.key}+')",
+    ),
+    Mutation(
+        "an episode over its tokens",
+        EPISODE,
+        "if len(told) >= self.room:",
+        "if len(told) > self.room + 8:",
+    ),
+    Mutation(
+        "thinking cut a token late",
+        CUTS,
+        "thought = chain.ids[:place]",
+        "thought = chain.ids[: place + 1]",
+    ),
+    Mutation(
+        "an unscorable cut worth 0",
+        CUTS,
+        'return float(known.mean()) if len(known) else float("nan")',
+        "return float(known.mean()) if len(known) else 0.0",
     ),
     Mutation(
         "key steps as substrings",
@@ -366,6 +434,7 @@ def copy_tree(target: Path) -> None:
         else:
             shutil.copy(source, target / name)
     for name in FILES:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, target / name)
 
 
@@ -388,10 +457,9 @@ def first_failure(copy: Path, changed: str = "") -> str:
     Those of the changed module go first. A fork of this process runs them, so that torch and
     transformers load once and the copy's modules anew.
     """
-    likely = f"tests/test_{Path(changed).stem}.py"
-    if changed.startswith("mmrl/algorithm"):
-        likely = "tests/algorithms"
-    tests = sorted(TESTS, key=lambda test: test != likely)
+    own = f"test_{Path(changed).stem}.py"
+    likely = "tests/algorithms" if changed.startswith(("mmrl/algorithm", "mmrl/types")) else own
+    tests = sorted(TESTS, key=lambda test: not test.endswith(likely))
     fork = multiprocessing.get_context("fork")
     receiver, sender = fork.Pipe(duplex=False)
     worker = fork.Process(target=run_tests, args=(copy, tests, sender))

@@ -39,7 +39,7 @@ def build_engine(
         case "hf_copy":
             return CopyEngine(policy, model, rollout.max_sequences)
         case "targets":
-            return Targets(policy, tasks)
+            return Targets(policy, tasks, rollout.thought_dropout)
         case "vllm":
             _require("vllm", rollout)
             from mmrl.rollout.vllm import VLLMEngine

@@ -36,6 +36,20 @@ def test_every_algorithm_is_listed_with_stages_and_needs(
     assert entries["remax"]["needs"] == ["greedy", "reference"]
 
 
+PUBLISHED = """
+    grpo dr_grpo dapo gspo gspo_token cispo stepgrpo share_grpo rloo remax reinforce_pp
+    reinforce_pp_baseline gpg opo cppo seed_grpo gvpo cpgd disco grpo_lead egsw ar_lopti ktae grpo_d
+    ssb mpo ptst l_grpo ada_grpo degrpo gigpo turn_level arpo srpo balanced_filtering dump sari rcs
+    s_grpo t_spmo raft raft_pp reinforce_rej nft a_star_po rebel intuitor otc brpo eis_grpo gvm_raft
+    ppo vc_ppo vapo dpo ipo simpo two_sided
+"""
+
+
+def test_every_published_method_has_a_name() -> None:
+    """RAFT's kin, PPO's and DPO's have one each; VerIPO's loop is a recipe of phases."""
+    assert set(PUBLISHED.split()) <= set(plugins.available("algorithm"))
+
+
 def test_one_algorithm_shows_its_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["algorithms", "dapo"]) == 0
     shown = capsys.readouterr().out
