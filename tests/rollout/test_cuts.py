@@ -76,7 +76,7 @@ def test_answers_follow_the_thought_up_to_their_cut(
                     assert len(answer.ids) <= SAMPLING.max_new_tokens - BUDGETS[-1]
                     assert answer.text.startswith(policy.processor.tokenizer.decode(thought))
         assert next(left, None) is None
-    assert len(lengths) > 2, "chains of several lengths, some that end before a budget"
+    assert len(lengths) > 1, "chains of several lengths, some that end before a budget"
 
 
 def test_sampled_logprobs_are_the_trainers(groups: list[Group], policy: Policy) -> None:

@@ -121,7 +121,7 @@ def test_a_response_is_the_turns_as_sampled_with_what_was_told_between(
             f"after {i}" for i in range(len(episode.turns))
         ]
     assert {job.answer.turns[-1] == job.answer.text for job in counter.jobs} == {True}
-    assert {job.state for job in counter.jobs} == set(range(TURNS))
+    assert {0, 1} <= {job.state for job in counter.jobs} <= set(range(TURNS))
 
 
 def test_the_told_turn_is_what_the_chat_template_writes(policy: Policy) -> None:
