@@ -8,8 +8,9 @@ from __future__ import annotations
 import gzip
 import struct
 from collections.abc import Iterator
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from mmrl.errors import UserError
 
@@ -37,7 +38,7 @@ def examples(path: Path) -> Iterator[dict[str, list[Any]]]:
             raise UserError(f"{path}: {error}") from None
 
 
-def _records(file: IO[bytes]) -> Iterator[bytes]:
+def _records(file: BufferedIOBase) -> Iterator[bytes]:
     while head := file.read(_LENGTH):
         if len(head) < _LENGTH:
             raise ValueError("ends in the middle of a record")
