@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from mmrl.types import Answer, Sample, Text
 MAX_SECONDS = 2.0  # of one answer; a worker is killed at rollout.scoring_timeout_seconds
 MAX_PROMPT_CHARACTERS = 16_384  # some four thousand tokens, model.max_prompt_tokens
 LARGE = 1_000_000  # characters
+MAX_JUNK_PAY = 1e-3  # smoothed measures of text pay a trace for anything
+
+_CHOICE = re.compile(r"<answer>[A-Z]</answer>|\\boxed\{[A-Z]\}")
 
 
 @dataclass
@@ -93,7 +97,7 @@ def _junk(task: Task, sample: Sample, answer: Answer) -> Iterator[str]:
         return
     for name, part in task.parts.items():
         low = part.low if part.low != float("-inf") else 0.0
-        if score.parts[name] > low + 1e-6:
+        if score.parts[name] > low + MAX_JUNK_PAY:
             yield f"{shown} earns {score.parts[name]:g} for '{name}'"
 
 
@@ -106,7 +110,9 @@ def junk(sample: Sample, target: str) -> Iterator[str]:
     yield target[: len(target) // 2]
     yield from ("<think>" * 500, "<answer>" * 500, r"\boxed{" * 500, "[" * 1000, "{" * 1000)
     yield from (f"<answer>{x}</answer>" for x in ("", "NaN", "inf", "[" * 200, "9" * 400))
-    yield from (f"<answer>{x}</answer>" for x in ("9**9**9**9", "\u0663", "\uff13", "A or B"))
+    yield from (f"<answer>{x}</answer>" for x in ("9**9**9**9", "\u0663", "\uff13"))
+    if _CHOICE.search(target):  # elsewhere these are words that a right answer may have
+        yield "<answer>A or B</answer>"
     yield from (rf"\boxed{{{x}}}" for x in ("", "NaN", r"\infty", "9^{9^{9^9}}", "\uff19"))
     yield from ("<script>alert(1)</script>", "<answer><img src=x onerror=alert(1)></answer>")
     yield f"<answer>{', '.join(f'[{i}, {i}, {i + 9}, {i + 9}]' for i in range(300))}</answer>"

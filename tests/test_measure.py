@@ -218,7 +218,7 @@ def test_explained_variance() -> None:
         size = np.zeros(len(values))
         return TrainSample(
             None,  # type: ignore[arg-type]
-            None,  # type: ignore[arg-type]
+            Response(size.astype(np.int64), size, "", "stop"),
             size,
             size.astype(bool),
             returns=np.array(returns),

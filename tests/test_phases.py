@@ -156,7 +156,7 @@ def test_borders_stand_between_steps() -> None:
 def test_what_is_kept_is_named(tmp_path: Path, digits: Path) -> None:
     kept = {**RL, "trainer": {"steps": 1}, "keep": ["state", "optimizer", "reference"]}
     run = tmp_path / "run"
-    train(config(run, digits, {**RL, "name": "a", "trainer": {"steps": 2}}, kept))
+    train(config(run, digits, SFT, kept))
     (row,) = [row for row in Journal(run / "metrics.jsonl").rows() if row["step"] == 3]
     # Against the start of the run, not of the phase.
     assert abs(row["train/kl"]) > 1e-6

@@ -16,3 +16,9 @@ ENVIRONMENT = {
     "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
 }
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+
+
+def children(launcher: int) -> list[int]:
+    """The processes of a run, by rank (they are started in that order)."""
+    tasks = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    return sorted(map(int, tasks))

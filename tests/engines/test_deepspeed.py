@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmrl.journal import Journal
-from tests.engines.launching import ENVIRONMENT, ROOT, TORCHRUN
+from tests.engines.launching import ENVIRONMENT, ROOT, TORCHRUN, children
 from tests.engines.steps import CONFIGS, cases
 from tests.runs import make_digits, run_config, write_config
 
@@ -135,12 +135,6 @@ def run_command(runs: Path, name: str, stage: int, *flags: str) -> list[str]:
     )
     file = write_config(runs / f"{name}.yaml", config)
     return [*TORCHRUN, "2", "-m", "mmrl.cli", "train", str(file), *flags]
-
-
-def children(launcher: int) -> list[int]:
-    """The processes of a run, by rank (they are started in that order)."""
-    tasks = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-    return sorted(map(int, tasks))
 
 
 @pytest.mark.parametrize("stage", [0, 2, 3])

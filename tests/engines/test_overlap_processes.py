@@ -13,9 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from mmrl.journal import Journal
-from tests.engines.launching import ENVIRONMENT, ROOT, TORCHRUN
+from tests.engines.launching import ENVIRONMENT, ROOT, TORCHRUN, children
 from tests.engines.steps import CONFIGS
-from tests.engines.test_deepspeed import children
 from tests.overlapping import ahead
 from tests.runs import make_digits
 

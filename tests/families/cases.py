@@ -248,6 +248,9 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 
 TOLERANCE = 1e-5  # relative, float32
+# Gemma 4's first convolutions add up a gradient over every bin of every sound: they were seen to
+# differ by 1.7e-5 with the order of summation.
+LONG_SUMS = {"subsample_conv_projection": 3e-5}
 
 
 def compare_gradients(found: torch.nn.Module, wanted: torch.nn.Module) -> None:
@@ -265,4 +268,5 @@ def compare_gradients(found: torch.nn.Module, wanted: torch.nn.Module) -> None:
             assert either is None or not either.any(), name
             continue
         error = float((parameter.grad - grad).norm())
-        assert error < max(TOLERANCE * float(grad.norm()), floor), name
+        relative = next((t for part, t in LONG_SUMS.items() if part in name), TOLERANCE)
+        assert error < max(relative * float(grad.norm()), floor), name
