@@ -160,7 +160,7 @@ def engine_arguments(
     folder = model_folder(model.path)
     limit = settings.get_text_config().max_position_embeddings
     placed = (
-        {"gpu_memory_utilization": SHARE_OF_GPU, "enable_sleep_mode": True}
+        {"gpu_memory_utilization": SHARE_OF_GPU, "enable_sleep_mode": not rollout.max_staleness}
         if on_gpu
         else {"kv_cache_memory_bytes": CPU_CACHE_BYTES, "enforce_eager": True, "block_size": 32}
     )

@@ -1,0 +1,21 @@
+"""What vLLM is started with follows from the run."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from mmrl.config import ModelConfig, RolloutConfig
+from mmrl.rollout.vllm import engine_arguments
+
+SETTINGS = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=4096))
+
+
+@pytest.mark.parametrize(("staleness", "sleeps"), [(0, True), (1, False)])
+def test_vllm_stays_awake_where_it_works_while_the_policy_learns(
+    staleness: int, sleeps: bool
+) -> None:
+    rollout = RolloutConfig(engine="vllm", max_staleness=staleness)
+    made = engine_arguments(SETTINGS, ModelConfig(path="asset:tiny_qwen2_5_vl"), rollout, True)
+    assert made["enable_sleep_mode"] is sleeps
