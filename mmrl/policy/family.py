@@ -115,3 +115,10 @@ class Family(Protocol):
         Gives the keyword arguments that the forward needs besides.
         """
         ...
+
+    def token_inputs(self, ids: Tensor) -> Mapping[str, Tensor]:
+        """What the model's own forward is told of each of the tokens [rows, L] besides its id.
+
+        Asked for on the path without sharing only.
+        """
+        ...

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmrl.policy.family import Family
 from mmrl.policy.logprobs import HeadTap
 from mmrl.policy.shared_prefix import SharedPrefix
 from mmrl.types import Prompt
 
 
 def hidden_rows(
-    model: Any, head: HeadTap, layout: SharedPrefix, prompts: Sequence[Prompt]
+    model: Any, family: Family, head: HeadTap, layout: SharedPrefix, prompts: Sequence[Prompt]
 ) -> Tensor:
     """Hidden states [M, H] that predict a layout's response tokens, in row order.
 
@@ -33,11 +34,13 @@ def hidden_rows(
         ids = torch.cat([given, answers[:, :width]], dim=1)
         place = torch.arange(ids.shape[1], device=ids.device)
         mask = place < start - 1 + layout.sizes[members][:, None]
+        ids = ids.masked_fill(~mask, 0)
         with head.taking():
             model(
-                input_ids=ids.masked_fill(~mask, 0),
+                input_ids=ids,
                 attention_mask=mask.long(),
                 use_cache=False,
+                **family.token_inputs(ids),
                 **media_inputs(prompt, len(members), ids.device),
             )
         pieces += [

@@ -90,7 +90,7 @@ class Policy:
         """Hidden states [M, H] that predict a layout's response tokens, in row order."""
         if self.family.declaration.shared_prefix:
             return self.hidden_states(layout.ids, layout.positions, prompts)[layout.predictors]
-        return plain.hidden_rows(self.model, self.head, layout, prompts)
+        return plain.hidden_rows(self.model, self.family, self.head, layout, prompts)
 
     def trained_copy(self) -> Policy:
         """A copy with weights of its own that learn like this one's."""

@@ -46,6 +46,7 @@ def _answers(policy: Policy, prompt: Prompt, count: int, sampling: Sampling) -> 
         suppress_tokens=list(policy.family.banned_ids),
         eos_token_id=list(policy.family.end_ids),
         **({} if greedy else drawn),
+        **policy.family.token_inputs(ids),
         **media_inputs(prompt, count, policy.device),
     )[:, ids.shape[1] :]
     ends = torch.isin(rows, torch.tensor(policy.family.end_ids, device=rows.device))

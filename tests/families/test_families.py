@@ -18,6 +18,7 @@ from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.rollout.engine import Sampling
 from mmrl.rollout.hf import HFEngine
 from mmrl.types import Media
+from tests.families import cases as family_cases
 from tests.families.cases import (
     Case,
     ask,
@@ -62,7 +63,20 @@ def test_ids_and_tensors_are_the_processors_own(name: str) -> None:
 
 @every_family
 def test_shared_rows_equal_the_plain_path(name: str) -> None:
-    made, reference = policy(name), build(name)[0]
+    compare_paths(name, torch.float32)
+
+
+def test_what_float32_rounds_away_is_equal_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where LONG_SUMS allows for rounding, it is rounding: no allowance in float64."""
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # the library's own casts
+    monkeypatch.setattr(family_cases, "LONG_SUMS", {})
+    compare_paths("gemma4", torch.float64)
+
+
+def compare_paths(name: str, dtype: torch.dtype) -> None:
+    """Log-probs row by row, and every parameter's gradient, on a ragged batch."""
+    made, reference = policy(name), build(name)[0].to(dtype)
+    made.model.to(dtype)
     rows, asked = rows_of(made, name), cases(TINY[name].kinds)
     count = sum(len(r) for row in rows.values() for r in row.responses)
     weights = torch.randn(count, generator=torch.Generator().manual_seed(0))

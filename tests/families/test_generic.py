@@ -12,7 +12,9 @@ import transformers as tf
 
 from mmrl.config import ModelConfig
 from mmrl.errors import UserError
-from mmrl.policy.policy import Policy, load_policy
+from mmrl.policy.families import generic
+from mmrl.policy.family import Limits
+from mmrl.policy.policy import Policy, load_policy, wrap
 from mmrl.policy.shared_prefix import SharedRow
 from mmrl.rollout.engine import Sampling
 from mmrl.rollout.hf import HFEngine
@@ -24,6 +26,7 @@ from tests.families.cases import (
     compare_gradients,
     picture,
     plain,
+    policy,
     processed,
     relative,
     responses,
@@ -112,6 +115,32 @@ def test_rollout(made: Policy, folder: Path) -> None:
         trained = logprobs(made, [SharedRow(prompt, tuple(r.ids for r in first[0]))])
     sampled = torch.from_numpy(np.concatenate([r.logprobs for r in first[0]])).float()
     assert relative(trained, sampled) < 1e-5
+
+
+WHOLE = {"llava_onevision": "batch_num_images", "smolvlm": "pixel_attention_mask"}
+
+
+@pytest.mark.parametrize("name", sorted(tiny.TINY.keys() - WHOLE.keys()))
+def test_a_known_model_has_the_numbers_of_its_own_family(name: str) -> None:
+    """What a processor says of each token (Qwen, GLM, Gemma) reaches the model's own forward."""
+    model, processor = tiny.build(name)
+    own = policy(name)
+    if "image" not in own.family.declaration.takes:
+        pytest.skip(f"{name} takes no pictures")
+    family = generic.build(model, processor, Limits(max_prompt_tokens=2000))
+    family.banned_ids = own.family.banned_ids  # it does not know the markers around a picture
+    made = wrap(model, processor, family)
+    for i, case in enumerate(cases(("image",)).values()):
+        answers = responses(i, (4, 1, 6))
+        found = logprobs(made, [SharedRow(ask(made, case), answers)])
+        wanted = logprobs(own, [SharedRow(ask(own, case), answers)])
+        assert relative(found, wanted) < 1e-5
+
+
+@pytest.mark.parametrize("name", sorted(WHOLE))
+def test_pictures_that_are_not_made_by_themselves_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"'{WHOLE[name]}' of two pictures"):
+        generic.build(*tiny.build(name), Limits(max_prompt_tokens=2000))
 
 
 def test_towers_cannot_be_frozen(folder: Path) -> None:

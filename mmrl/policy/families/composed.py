@@ -35,7 +35,8 @@ Encoded = Sequence[EncodedMedium]
 Tower = Callable[[Encoded], list[Tensor]]
 Positions = Callable[[Ints, Encoded], npt.NDArray[Any]]
 
-TEXT_KEYS = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"}
+TOKEN_KINDS = ("mm_token_type_ids", "token_type_ids")
+TEXT_KEYS = {"input_ids", "attention_mask", *TOKEN_KINDS}
 
 
 @dataclass(frozen=True)
@@ -143,9 +144,7 @@ class Composed:
     def encode(self, sample: Sample, media: Encoded) -> Prompt:
         """Render the chat template, expand placeholders, compute positions."""
         media = self.adapt(media)
-        text: str = self.processor.apply_chat_template(
-            chat.messages(sample, list(self._escaped)), tokenize=False, add_generation_prompt=True
-        )
+        text = self.chat_text(sample)
         tokenizer = self.processor.tokenizer
         expanded, order = self._expand(text, media)
         compact: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -165,6 +164,13 @@ class Composed:
             blocks_slide_only=self.blocks_slide_only,
             order=tuple(order),
         )
+
+    def chat_text(self, sample: Sample) -> str:
+        """Render the chat template, a placeholder in the place of each medium."""
+        text: str = self.processor.apply_chat_template(
+            chat.messages(sample, list(self._escaped)), tokenize=False, add_generation_prompt=True
+        )
+        return text
 
     def told(self, text: str) -> Ints:
         """Render the user turn with the chat template, less the end of the turn before it."""
@@ -207,6 +213,9 @@ class Composed:
         assert len(places) == len(rows), f"{len(places)} placeholders for {len(rows)} feature rows"
         with splice(self._embedding, places, rows):
             yield self.more_inputs(media, features)
+
+    def token_inputs(self, ids: Tensor) -> Mapping[str, Tensor]:
+        return {}
 
     def _expand(self, text: str, media: Encoded) -> tuple[str, list[int]]:
         """Put expansions in place; also which medium stands at each place, in the text's order."""
