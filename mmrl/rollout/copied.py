@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from mmrl.config import ModelConfig
+from mmrl.errors import UserError
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.rollout.engine import Sampling
 from mmrl.rollout.hf import HFEngine
@@ -16,10 +17,17 @@ from mmrl.types import Prompt, Response
 class CopyEngine:
     """Samples as `HFEngine` does, with weights that `sync` replaces; adapters are merged in.
 
-    The copy takes the memory of the whole model in its dtype, beside the policy's.
+    The copy takes the memory of the whole model in its dtype, beside the policy's. Families that
+    share nothing sample through the model's own `generate`, which draws from torch's global
+    generator; so would the policy's training beside it, and no run would repeat another.
     """
 
     def __init__(self, policy: Policy, model: ModelConfig, max_sequences: int = 256) -> None:
+        if not policy.family.declaration.shared_prefix:
+            raise UserError(
+                "rollout.engine=hf_copy needs a family with a shared prefix (see `mmrl families`): "
+                "set rollout.engine=hf and rollout.max_staleness=0"
+            )
         self._policy = policy
         alone = model.model_copy(update={"lora": None, "gradient_checkpointing": False})
         self._copy = load_policy(alone, policy.device)

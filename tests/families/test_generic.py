@@ -16,6 +16,7 @@ from mmrl.policy.families import generic
 from mmrl.policy.family import Limits
 from mmrl.policy.policy import Policy, load_policy, wrap
 from mmrl.policy.shared_prefix import SharedRow
+from mmrl.rollout.copied import CopyEngine
 from mmrl.rollout.engine import Sampling
 from mmrl.rollout.hf import HFEngine
 from tests.families import tiny
@@ -141,6 +142,11 @@ def test_a_known_model_has_the_numbers_of_its_own_family(name: str) -> None:
 def test_pictures_that_are_not_made_by_themselves_are_refused(name: str) -> None:
     with pytest.raises(UserError, match=f"'{WHOLE[name]}' of two pictures"):
         generic.build(*tiny.build(name), Limits(max_prompt_tokens=2000))
+
+
+def test_the_engine_that_rolls_out_ahead_is_refused(made: Policy, folder: Path) -> None:
+    with pytest.raises(UserError, match="hf_copy needs a family with a shared prefix"):
+        CopyEngine(made, ModelConfig(path=str(folder)))
 
 
 def test_towers_cannot_be_frozen(folder: Path) -> None:
