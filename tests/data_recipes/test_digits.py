@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,9 @@ def test_the_manifest_hashes_every_file(built: Path) -> None:
 def test_an_input_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--in"):
         digits.build(tmp_path, tmp_path)
+
+
+def test_without_scikit_learn_one_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(UserError, match=r"pip install 'mmrl\[data\]'"):
+        digits.split_scans(0)
