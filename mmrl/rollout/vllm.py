@@ -35,6 +35,14 @@ ENDPOINT = "mmrl.rollout.vllm_endpoint.Endpoint"
 
 SHARE_OF_GPU = 0.4
 CPU_CACHE_BYTES = 1 << 30
+# A prompt prefilled in parts has samples thrown away, for which vLLM sets its request's generator
+# back: a generator on a CPU cannot be.
+CPU_ARGUMENTS: Mapping[str, Any] = {
+    "kv_cache_memory_bytes": CPU_CACHE_BYTES,
+    "enforce_eager": True,
+    "block_size": 32,
+    "enable_chunked_prefill": False,
+}
 
 
 class VLLMEngine:
@@ -162,7 +170,7 @@ def engine_arguments(
     placed = (
         {"gpu_memory_utilization": SHARE_OF_GPU, "enable_sleep_mode": not rollout.max_staleness}
         if on_gpu
-        else {"kv_cache_memory_bytes": CPU_CACHE_BYTES, "enforce_eager": True, "block_size": 32}
+        else CPU_ARGUMENTS
     )
     return {
         "model": base_of(folder) or str(folder),

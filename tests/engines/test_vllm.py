@@ -26,12 +26,15 @@ from tests.engines.pair import (
     move,
     teacher_forced,
 )
+from tests.families.cases import Case, ask
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'mmrl[vllm]'")
 from mmrl.rollout.vllm import VLLMEngine
 from mmrl.rollout.vllm_server import VLLMServerEngine
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
+
+PASS_TOKENS = 2048  # what a pass of vLLM on CPUs holds, if the model's length is not more
 
 
 @pytest.fixture(
@@ -44,7 +47,7 @@ def pair(
 ) -> Iterator[Pair]:
     engine, name = request.param
     build = VLLMEngine if engine == "vllm" else VLLMServerEngine
-    rollout = RolloutConfig(engine=engine, max_new_tokens=LENGTH, max_sequences=16)
+    rollout = RolloutConfig(engine=engine, max_new_tokens=LENGTH, max_sequences=64)
     made = Pair(name, tmp_path_factory.mktemp("model"), build, rollout)
     yield made
     made.vllm.close()
@@ -113,6 +116,16 @@ def test_the_seed_decides_and_responses_differ(pair: Pair) -> None:
     assert all(len({tuple(r) for r in group}) > 1 for group in first)
     again = pair.vllm.generate([prompts[0]] * 2, [2, 2], SAMPLED, 3)
     assert again[0][0].ids.tolist() != again[1][0].ids.tolist()
+
+
+def test_prompts_that_do_not_fit_one_pass_are_sampled_from_all_the_same(pair: Pair) -> None:
+    asked = [Case((f"{i} and {i} make? " * 5,)) for i in range(64)]
+    prompts = [ask(pair.policy, case) for case in asked]
+    assert sum(len(prompt.ids) for prompt in prompts) > 2 * PASS_TOKENS
+    groups = pair.vllm.generate(prompts, [1] * len(prompts), SAMPLED, 9)
+    for prompt, group in zip(prompts, groups, strict=True):
+        wanted = teacher_forced(pair.policy, prompt, group, SAMPLED.temperature)
+        assert np.abs(group[0].logprobs - wanted).max() < TOLERANCE
 
 
 def test_greedy_groups_repeat_one_answer(pair: Pair) -> None:
