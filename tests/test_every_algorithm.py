@@ -89,6 +89,24 @@ def test_stages_of_four_papers_train_together(tmp_path: Path, digits: Path) -> N
     assert 0.01 <= min(first, second) < max(first, second) <= 0.03
 
 
+@pytest.mark.parametrize(
+    ("name", "params", "rows_to_responses"),
+    [
+        ("grpo", {"group_size": 4}, 1.0),
+        ("cppo", {"group_size": 4, "pruned": 0.75}, 0.25),
+        ("share_grpo", OPTIONS["share_grpo"], 2.0),  # two variants of each question
+    ],
+)
+def test_the_metrics_say_how_many_rows_an_answer_is_trained_as(
+    name: str, params: dict[str, Any], rows_to_responses: float, tmp_path: Path, digits: Path
+) -> None:
+    made = config(tmp_path / "run", digits, name)
+    made["algorithm"] = {"name": name, **params}
+    carry_out(made)
+    rows = list(Journal(tmp_path / "run" / "metrics.jsonl").rows())
+    assert [row["train/rows_to_responses"] for row in rows] == [rows_to_responses] * 2
+
+
 @pytest.mark.parametrize("name", IN_TURNS)
 def test_without_an_environment_the_error_names_one(
     name: str, tmp_path: Path, digits: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -90,6 +91,27 @@ def test_group_metrics_match_hand_arithmetic() -> None:
     assert found["tokens/media"] == 10
     assert found["tokens/response"] == 18
     assert found["media/without"] == 0
+
+
+def test_variants_of_a_question_have_signal_together() -> None:
+    """Share-GRPO's claim: groups of equal rewards, and a question whose answers differ."""
+    groups = [make_group(rewards) for rewards in ([1.0, 1.0], [0.0, 0.0], [1.0, 1.0], [1.0, 1.0])]
+    named = [
+        dataclasses.replace(
+            group,
+            prompt=dataclasses.replace(
+                group.prompt,
+                sample=dataclasses.replace(group.prompt.sample, id=question, variant=variant),
+            ),
+        )
+        for group, question, variant in zip(
+            groups, "aabb", ("", "turned", "", "turned"), strict=True
+        )
+    ]
+    found = group_metrics(named)
+    assert found["share/zero_variance"] == 1.0
+    assert found["share/zero_variance_over_variants"] == 0.5
+    assert "share/zero_variance_over_variants" not in group_metrics(groups[:1])
 
 
 def test_tasks_and_modalities_are_split_only_when_there_are_several() -> None:

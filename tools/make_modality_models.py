@@ -227,7 +227,7 @@ MODELS: dict[str, tuple[Callable[[], Built], float]] = {
     "maze": (qwen2_5_vl, 0.35),
 }
 """A kind's model, and the validation metric at which its supervised phase stops."""
-STEPS_BETWEEN = 25  # from one validation to the next
+STEPS_BETWEEN = 10  # from one validation to the next
 MOST_STEPS = 400
 
 

@@ -23,7 +23,8 @@ from make_modality_models import CONFIGS, MODELS, make
 from mmrl import api, checkpoint
 from mmrl.config import RunConfig, load_config
 from mmrl.data import load_samples
-from mmrl.evaluator import Evaluation, evaluate
+from mmrl.evaluation import Evaluation
+from mmrl.evaluator import evaluate
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import load_policy
 from mmrl.rollout.engine import Sampling
@@ -142,8 +143,10 @@ def answer(config: RunConfig, model: Path, control: Control) -> Evaluation:
     samples = load_samples(task, data.eval_path, data.task, lambda record, reason: None)
     policy = load_policy(config.model.model_copy(update={"path": str(model)}))
     encoder = Encoder(Changed(policy.family, control.change), defaults=config.media)  # type: ignore[arg-type]
-    with Scorer({data.task: TaskSpec(data.task, data.params, {})}) as scorer:
-        sampling = Sampling(config.rollout.max_new_tokens, temperature=0.0)
+    specs = {data.task: TaskSpec(data.task, data.params, {})}
+    rollout = config.rollout
+    with Scorer(specs, rollout.scoring_workers, rollout.scoring_timeout_seconds) as scorer:
+        sampling = Sampling(rollout.max_new_tokens, temperature=0.0)
         swapped = exchanged(samples, control.places)
         return evaluate(swapped, task, encoder, HFEngine(policy), scorer, sampling)
 
