@@ -157,22 +157,22 @@ def audio_video(rng: np.random.Generator, stem: Path, scans: Scans) -> Fields:
 
 
 def screenshot(rng: np.random.Generator, stem: Path, _: Scans) -> Fields:
-    """A window with a button of each colour; the named one is to be clicked."""
+    """A window with lines of text and one button, which is to be clicked."""
     screen = Image.new("RGB", SCREEN, tuple(int(v) for v in rng.integers(225, 250, 3)))
     draw = ImageDraw.Draw(screen)
     draw.rectangle((0, 0, SCREEN[0], 9), fill=(90, 94, 102))
-    boxes = {}
-    for row, name in enumerate(rng.permutation(list(COLOURS))):
-        size = (int(rng.integers(30, 41)), int(rng.integers(17, 22)))
-        x = int(rng.integers(2, SCREEN[0] - size[0] - 2))
-        y = 12 + 24 * row + int(rng.integers(0, 24 - size[1] + 1))
-        boxes[str(name)] = [x, y, x + size[0], y + size[1]]
-        draw.rectangle((x, y, x + size[0] - 1, y + size[1] - 1), fill=COLOURS[name])
-    wanted = str(rng.choice(list(COLOURS)))
+    for y in range(16, SCREEN[1] - 6, 9):
+        draw.rectangle((4, y, int(rng.integers(20, SCREEN[0] - 4)), y + 1), fill=(176, 180, 188))
+    width, height = int(rng.integers(30, 41)), int(rng.integers(17, 22))
+    x = int(rng.integers(2, SCREEN[0] - width - 2))
+    y = int(rng.integers(12, SCREEN[1] - height - 2))
+    name = str(rng.choice(list(COLOURS)))
+    draw.rectangle((x, y, x + width - 1, y + height - 1), fill=COLOURS[name])
     path = stem.with_suffix(".png")
     screen.save(path)
-    instruction = f"press the {wanted} button"
-    return {"image": _relative(path), "instruction": instruction, "bbox": boxes[wanted]}
+    instruction = f"press the {name} button"
+    box = [x, y, x + width, y + height]
+    return {"image": _relative(path), "instruction": instruction, "bbox": box}
 
 
 def boxes(rng: np.random.Generator, stem: Path, scans: Scans) -> Fields:
