@@ -219,7 +219,7 @@ def qwen2_5_omni() -> Built:
 
 MODELS: dict[str, tuple[Callable[[], Built], float]] = {
     "two_images": (qwen2_5_vl, 0.5),
-    "video": (qwen2_5_vl, 0.45),
+    "video": (qwen2_5_vl, 0.6),
     "audio": (qwen2_audio, 0.6),
     "audio_video": (qwen2_5_omni, 0.5),
     "screenshot": (qwen2_5_vl, 0.35),
