@@ -19,7 +19,7 @@ from mmrl.algorithms.objectives import CISPO, Clipped
 from mmrl.types import TrainSample
 from tests.test_losses import current, loss_and_gradient, samples
 
-trl = pytest.importorskip("trl", reason="compares with TRL, which the extra `bench` installs")
+trl = pytest.importorskip("trl", reason="compares with TRL, which the extra `test` installs")
 
 
 class _Accelerator:
