@@ -61,7 +61,7 @@ def build(
     """Write `out/KIND/{train,validation,test}.jsonl`, their media and a manifest for every kind.
 
     Validation media show training scans, for choices that must not see the test split. The same
-    options give the same bytes, clips as far as their encoder does. `source` is unused.
+    options give the same bytes. `source` is unused.
     """
     if source is not None:
         raise UserError("the modalities recipe reads no input folder: leave out --in")
@@ -313,13 +313,12 @@ def _near(a: Cell, b: Cell) -> bool:
 
 
 def _write_clip(path: Path, frames: list[Pixels], rate: int, sound: Sound | None = None) -> None:
-    """Write an H.264 clip, with AAC sound where given.
-
-    One thread, so that the bytes of a silent clip repeat; those of one with sound may not.
-    """
+    """Write an H.264 clip, with AAC sound where given; the same frames give the same bytes."""
     av = _package("av", "video")
     with av.open(str(path), "w") as container:
-        pictures = container.add_stream("libx264", rate=rate, options={"crf": "18"})
+        # x264's macroblock tree reads memory that it did not write: clips would differ by process.
+        settings = {"crf": "18", "x264-params": "mbtree=0"}
+        pictures = container.add_stream("libx264", rate=rate, options=settings)
         pictures.width = pictures.height = CLIP_SIDE
         pictures.pix_fmt = "yuv420p"
         pictures.thread_count = 1
