@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from mmrl.errors import MediaError
+from mmrl.modalities import worker
 from mmrl.modalities.options import Options
 from mmrl.types import MediaRef
 
 REMOTE = ("http://", "https://")
-CHUNK_BYTES = 1 << 16
 
 
 def resolve(ref: MediaRef, options: Options) -> Path | bytes:
@@ -38,31 +42,43 @@ def resolve(ref: MediaRef, options: Options) -> Path | bytes:
 
 
 def fetch(url: str, options: Options) -> bytes:
-    """Download within the size and time limits; only http and https, redirects included."""
+    """Download within the size and time limits; only http and https, redirects included.
+
+    It happens in a child process, so that the deadline holds for name lookup and headers too.
+    """
     if not url.startswith(REMOTE):
         raise MediaError(f"not a path or an http(s) URL: {url[:60]}")
     if not options.allow_remote:
         raise MediaError(f"remote media are refused: set allow_remote for {url[:60]}")
-    deadline = time.monotonic() + options.timeout_seconds
+    arguments = {"max_bytes": options.max_bytes, "timeout_seconds": options.timeout_seconds}
+    job = f"{__name__}:download"
     try:
-        with _OPENER.open(url, timeout=options.timeout_seconds) as response:
-            return _read(response, deadline, options)
-    except (urllib.error.URLError, OSError, ValueError) as error:
+        _, (body,) = worker.run(job, url.encode(), arguments, options.timeout_seconds)
+    except MediaError as error:
         raise MediaError(f"cannot fetch {url[:60]}: {error}") from None
+    return body.tobytes()
 
 
-def _read(response: object, deadline: float, options: Options) -> bytes:
-    pieces: list[bytes] = []
-    size = 0
-    # read1 returns what has arrived, so that a server that trickles cannot outlast the deadline.
-    while piece := response.read1(CHUNK_BYTES):  # type: ignore[attr-defined]
-        size += len(piece)
-        if size > options.max_bytes:
-            raise MediaError(f"download is over max_bytes={options.max_bytes}")
-        if time.monotonic() > deadline:
-            raise MediaError(f"download took over {options.timeout_seconds:g} s")
-        pieces.append(piece)
-    return b"".join(pieces)
+def download(url: Path | bytes, arguments: Mapping[str, Any]) -> worker.Decoded:
+    """The whole body of a page as one array of bytes; runs in a decoding child."""
+    assert isinstance(url, bytes)
+    try:
+        with _OPENER.open(url.decode(), timeout=arguments["timeout_seconds"]) as response:
+            return {}, [np.frombuffer(_read(response, arguments["max_bytes"]), dtype=np.uint8)]
+    except (urllib.error.URLError, HTTPException, OSError, ValueError) as error:
+        raise MediaError(" ".join(str(error).split())[:200] or type(error).__name__) from None
+
+
+def _read(response: HTTPResponse, max_bytes: int) -> bytes:
+    body = response.read(max_bytes + 1)
+    if len(body) > max_bytes:
+        raise MediaError(f"it is over max_bytes={max_bytes}")
+    # A connection that closes early is no error to `read` with a size.
+    if response.length:
+        raise MediaError(f"it ended {response.length} bytes early")
+    if not body:
+        raise MediaError("it is empty")
+    return body
 
 
 class _WebOnly(urllib.request.HTTPRedirectHandler):

@@ -52,7 +52,7 @@ def run(
         header, arrays = child.ask(job, source, arguments, allowed)
     except TimeoutError:
         child.kill()
-        raise MediaError(f"decoding took over {timeout_seconds:g} s and was stopped") from None
+        raise MediaError(f"reading took over {timeout_seconds:g} s and was stopped") from None
     except (EOFError, OSError) as error:
         child.kill()
         raise MediaError(f"the decoder crashed ({type(error).__name__})") from None

@@ -104,6 +104,21 @@ def test_damaged_floats_are_refused() -> None:
         read(buffer.getvalue())
 
 
+def test_a_real_recording_of_32_khz_keeps_its_length_and_its_low_half() -> None:
+    import soundfile
+
+    path = real("3fe64f3d-*.wav")
+    samples, rate = soundfile.read(path, dtype="float32")
+    media = read(path)
+    assert (rate, media.rate, len(media.array)) == (32_000, 16_000, len(samples) // 2)
+    assert media.frame.seconds == pytest.approx((0.0, len(samples) / rate))
+    own = np.abs(np.fft.rfft(samples))[: len(media.array) // 2] / 2
+    kept = np.abs(np.fft.rfft(media.array))[: len(own)]
+    low = slice(0, int(0.9 * len(own)))  # the filter's edge is at 8 kHz
+    assert np.corrcoef(own[low], kept[low])[0, 1] > 0.999
+    assert kept[low].sum() == pytest.approx(own[low].sum(), rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("name", "seconds"),
     [("sample.wav", 2.205), ("sample.mp3", 2.205), ("nasa_13013.mp4.audio.mp3", 13.056)],

@@ -14,6 +14,7 @@ from PIL import Image
 from mmrl.errors import MediaError
 from mmrl.modalities.image import decode
 from mmrl.types import MediaRef
+from tests.modalities.test_video import real
 
 
 def png(image: Image.Image, **options: object) -> bytes:
@@ -106,3 +107,25 @@ def test_bad_images_are_refused_with_the_reason(source: bytes | Path | str, reas
 def test_a_folder_is_not_an_image(tmp_path: Path) -> None:
     with pytest.raises(MediaError):
         read(tmp_path)
+
+
+# Real files, where MMRL_TEST_DATA names the folder that holds them.
+
+
+@pytest.mark.parametrize("name", ["cmyk.jpg", "gradient.jpg"])
+def test_real_jpegs_of_one_picture_look_the_same(name: str) -> None:
+    """Inks in CMYK, inverted as Adobe writes them, are the colours of the lossless file."""
+    found, wanted = read(real(name)).astype(int), read(real("gradient.png")).astype(int)
+    assert found.shape == wanted.shape == (720, 1280, 3)
+    assert np.abs(found - wanted).mean() < 2
+    assert found[0, 0].max() < 10 and found[-1, -1].min() > 245
+
+
+def test_a_real_grey_picture_has_three_equal_channels() -> None:
+    found = read(real("grayscale.png"))
+    assert (found == found[..., :1]).all() and found.std() > 10
+
+
+def test_a_real_jpeg_that_is_corrupt_is_refused() -> None:
+    with pytest.raises(MediaError, match="damaged image"):
+        read(real("corrupt.jpg"))

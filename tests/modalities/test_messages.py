@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mmrl.errors import MediaError
-from mmrl.modalities import messages
+from mmrl.modalities import messages, worker
 from mmrl.modalities.options import Options
 from mmrl.modalities.source import resolve
 from mmrl.types import MediaRef, Text
@@ -73,35 +75,118 @@ def test_what_a_sample_cannot_hold(conversation: list[dict[str, object]], reason
 
 
 class Pages(http.server.BaseHTTPRequestHandler):
-    """A page of 1000 bytes; /moved leads to a file."""
+    """A page of 1000 bytes, and servers that misbehave, by the page's name."""
 
     def do_GET(self) -> None:
-        moved = self.path == "/moved"
-        self.send_response(302 if moved else 200)
-        if moved:
-            self.send_header("Location", "file:///etc/passwd")
+        getattr(self, f"{self.path[1:]}_page")()
+
+    def whole_page(self) -> None:
+        self.send_response(200)
         self.end_headers()
         self.wfile.write(b"x" * 1000)
+
+    def moved_page(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", "file:///etc/passwd")
+        self.end_headers()
+
+    def endless_page(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):  # until the other side has had enough
+            while True:
+                self.wfile.write(b"x" * 1000)
+
+    def early_page(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b"x" * 400)
+
+    def empty_page(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def silent_page(self) -> None:
+        CLOSING.wait(60)
+
+    def stalled_page(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b"x")
+        self.wfile.flush()
+        CLOSING.wait(60)
+
+    def trickle_page(self) -> None:
+        """A header that grows by a byte before every pause is over."""
+        with contextlib.suppress(OSError):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+            while not CLOSING.wait(0.2):
+                self.wfile.write(b"x")
+                self.wfile.flush()
+
+    def garbage_page(self) -> None:
+        self.wfile.write(b"\0\1\2 no status\r\n\r\n")
+
+    def missing_page(self) -> None:
+        self.send_error(404)
 
     def log_message(self, *args: object) -> None:
         """Keep quiet."""
 
 
+CLOSING = threading.Event()
+
+
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("no_proxy", "*")
+    worker.close()  # children keep the environment that they were born into
+    CLOSING.clear()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
+    CLOSING.set()
     server.shutdown()
 
 
 def test_remote_media_where_allowed(site: str) -> None:
-    allowed = Options(allow_remote=True)
-    assert resolve(MediaRef("image", f"{site}/a"), allowed) == b"x" * 1000
-    with pytest.raises(MediaError, match="over max_bytes=999"):
-        resolve(MediaRef("image", f"{site}/a"), Options(allow_remote=True, max_bytes=999))
-    with pytest.raises(MediaError, match="cannot fetch"):
-        resolve(MediaRef("image", f"{site}/moved"), allowed)
+    ref = MediaRef("image", f"{site}/whole")
+    assert resolve(ref, Options(allow_remote=True, max_bytes=1000)) == b"x" * 1000
     with pytest.raises(MediaError, match="refused"):
-        resolve(MediaRef("image", f"{site}/a"), Options())
+        resolve(ref, Options())
+
+
+@pytest.mark.parametrize(
+    ("page", "reason"),
+    [
+        ("whole", "over max_bytes=999"),
+        ("endless", "over max_bytes=999"),
+        ("early", "ended 600 bytes early"),
+        ("empty", "empty"),
+        ("moved", "'file:///etc/passwd' is not allowed"),
+        ("missing", "404"),
+        ("garbage", "no status"),
+    ],
+)
+def test_pages_that_are_refused(site: str, page: str, reason: str) -> None:
+    allowed = Options(allow_remote=True, max_bytes=999)
+    with pytest.raises(MediaError, match=f"cannot fetch .*{page}: .*({reason})"):
+        resolve(MediaRef("image", f"{site}/{page}"), allowed)
+
+
+@pytest.mark.parametrize("page", ["silent", "stalled", "trickle"])
+def test_a_server_that_stalls_is_left_at_the_deadline(site: str, page: str) -> None:
+    resolve(MediaRef("image", f"{site}/whole"), Options(allow_remote=True))  # a child is up
+    started = time.monotonic()
+    with pytest.raises(MediaError, match=r"cannot fetch .*(timed out|took over 1 s)"):
+        slow = Options(allow_remote=True, timeout_seconds=1.0)
+        resolve(MediaRef("image", f"{site}/{page}"), slow)
+    assert time.monotonic() - started < 30
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    for url in ("http://", "http://[::1", "http://a b/c", "http://host:port/"):
+        with pytest.raises(MediaError, match="cannot fetch"):
+            resolve(MediaRef("image", url), Options(allow_remote=True, timeout_seconds=5.0))
