@@ -129,6 +129,16 @@ def union_iou(a: Sequence[Interval], b: Sequence[Interval]) -> float:
     return shared / total if total > 0 else 0.0
 
 
+def summed_iou(a: Sequence[Interval], b: Sequence[Interval]) -> float:
+    """EchoInk's overlap of lists of intervals: every pair counts, so a repeat is paid for again.
+
+    Where pairs share more than the lists are long, its denominator is no longer above 0: 0 then.
+    """
+    shared = sum(max(0.0, min(x.end, y.end) - max(x.start, y.start)) for x in a for y in b)
+    total = sum(x.seconds for x in a) + sum(y.seconds for y in b) - shared
+    return shared / total if total > 0 else 0.0
+
+
 def iou(a: Interval, b: Interval) -> float:
     """Temporal intersection over union; 0 where they do not overlap."""
     return union_iou([a], [b])

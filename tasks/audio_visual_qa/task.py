@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -10,7 +11,7 @@ from mmrl import task as contract
 from mmrl.records import media_source
 from mmrl.rewards.graded import ACCURACY_AND_FORMAT, grade, tagged_solution
 from mmrl.rewards.grammar import TagAnswer, Think
-from mmrl.rewards.intervals import Interval, parse_intervals, union_iou
+from mmrl.rewards.intervals import Interval, parse_intervals, summed_iou, union_iou
 from mmrl.rewards.intervals import to_source as to_source_seconds
 from mmrl.rewards.parsed import Parsed
 from mmrl.rewards.typed import HINTS, TypedGold, grade_typed, typed_gold, typed_metric
@@ -27,7 +28,7 @@ Spans = tuple[Interval, ...]
 class Task(contract.Task):
     """Rules by problem type as in `video_mix`, and the overlap of spans of the sound.
 
-    `code` compares decimal points as published; spans are always merged first.
+    `code` compares decimal points and adds up the overlap of each span, as published.
     """
 
     think: Think = "required"
@@ -35,8 +36,13 @@ class Task(contract.Task):
 
     name: ClassVar[str] = "audio_visual_qa"
     summary: ClassVar[str] = "questions about a picture and a sound, by problem type"
-    parts: ClassVar[Mapping[str, RewardPart]] = ACCURACY_AND_FORMAT
     metric: ClassVar[str] = "accuracy"
+
+    @property
+    def parts(self) -> Mapping[str, RewardPart]:  # type: ignore[override]
+        """As published, each repetition of a span is paid for again."""
+        high = 1.0 if self.variant == "strict" else math.inf
+        return {**ACCURACY_AND_FORMAT, "accuracy": RewardPart(0.0, high)}
 
     def sample(self, record: Record) -> Sample:
         """Ask a record: `problem`, `problem_type`, `options`, `solution`, `path` {image, audio}."""
@@ -75,7 +81,8 @@ class Task(contract.Task):
         elif text is not None:
             parsed = parse_intervals(text)
             found = [to_source_seconds(span, answer.frames[1]) for span in parsed.value or ()]
-            value = metric = union_iou(found, gold)
+            metric = union_iou(found, gold)
+            value = metric if self.variant == "strict" else summed_iou(found, gold)
         return grade(region, parsed, value, metric)
 
     def breakdown(

@@ -129,6 +129,25 @@ def test_spans_of_a_sound_are_merged_and_count_from_its_start(text: str, value: 
     assert graded("audio_visual_qa", gold, said(text)).parts["accuracy"] == pytest.approx(value)
 
 
+@pytest.mark.parametrize(
+    ("text", "coded", "metric"),
+    [
+        ("[0, 5]", 1.0, 1.0),
+        # twice 5 s shared, 10 + 5 - 10 s in all
+        ("[0, 5]; [0, 5]", 2.0, 1.0),
+        ("[0, 5]; [0, 5]; [0, 5]", 3.0, 1.0),
+        ("[0, 2]; [1, 3]", 4 / (4 + 5 - 4), 0.6),
+        ("[6, 9]", 0.0, 0.0),
+    ],
+)
+def test_as_published_every_repetition_of_a_span_is_paid(
+    text: str, coded: float, metric: float
+) -> None:
+    score = graded("audio_visual_qa", (Interval(10, 15),), said(text), variant="code")
+    assert score.parts["accuracy"] == pytest.approx(coded)
+    assert score.metric == pytest.approx(metric)
+
+
 def test_audio_visual_records(tmp_path: Path) -> None:
     fields = {"problem": "?", "problem_type": "temporal retrieval", "options": [],
               "solution": "<answer>[0, 5]; [7, 9]</answer>",
