@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import keyword
+import re
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+MAX_TITLE = 50  # it stands in lines of at most 100 characters
 
 INIT = '''"""{title}."""
 
@@ -50,9 +53,7 @@ class Task(contract.Task):
         question = Text(f"{{record.fields['question']}} {{GRAMMAR.instruction()}}")
         image = record.fields.get("image")
         media = (MediaRef("image", media_source(record, image)),) if image else ()
-        return Sample(
-            record.id, self.name, (*media, question), gold, target=GRAMMAR.write(gold)
-        )
+        return Sample(record.id, self.name, (*media, question), gold, target=GRAMMAR.write(gold))
 
     def score(self, gold: Any, answer: Answer) -> Score:
         """1 for the right answer, else 0."""
@@ -72,16 +73,27 @@ README = """# {name}
 """
 
 
+def mistake_in(name: str, title: str, folder: Path) -> str:
+    """What is wrong with a name or title, in one line; empty if nothing is."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        return f"{name}: a task's name is lower-case letters, digits and _, such as colour_naming"
+    if folder.exists():
+        return f"{name}: there is such a task already: {folder}"
+    if not title.isprintable() or not 0 < len(title) <= MAX_TITLE or set(title) & set('"\\{}'):
+        return f"--title: one line of at most {MAX_TITLE} characters, without quotes or braces"
+    return ""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
     parser.add_argument("--title", default=None, help="one line for the list of tasks")
     args = parser.parse_args()
     folder = ROOT / "tasks" / args.name
-    if not args.name.isidentifier() or folder.exists():
-        print(f"{args.name}: not a new, valid module name", file=sys.stderr)
-        return 2
     title = args.title or args.name.replace("_", " ")
+    if mistake := mistake_in(args.name, title, folder):
+        print(mistake, file=sys.stderr)
+        return 2
     folder.mkdir()
     for file, text in (("__init__.py", INIT), ("task.py", TASK), ("README.md", README)):
         (folder / file).write_text(text.format(name=args.name, title=title), encoding="utf-8")
