@@ -21,6 +21,35 @@ RECIPES = plugins.available("recipe")
 # Recipes that make their data have no layout to read.
 NAMES = sorted(name for name in RECIPES if plugins.load("recipe", name).ABOUT.layout)
 
+# Task -> public sets that must have a recipe.
+PUBLIC = {
+    "audio_qa": "avqa mmau",
+    "audio_visual_qa": "avqa_r1",
+    "chart_qa": "chart_qa",
+    "counting": "clevr_counting",
+    "crowd_counting": "shanghaitech",
+    "detection": "coco_few_shot lvis_few_shot",
+    "ego_st": "ego_st",
+    "fine_grained": "visual_rft_classes",
+    "geometry3k": "geometry3k mm_eureka",
+    "gui_action": "android_control gui_r1",
+    "gui_grounding": "screenspot screenspot_pro screenspot_v2",
+    "image_quality": "kadid koniq",
+    "math_vision": "math_vision",
+    "mathverse": "mathverse",
+    "mathvista": "mathvista",
+    "medical_vqa": "omnimedvqa",
+    "mmmu": "mmmu",
+    "reasoning_segmentation": "reasonseg",
+    "referring_box": "refcoco",
+    "temporal_grounding": "charades_sta",
+    "text_to_sql": "bird spider",
+    "tool_calls": "bfcl toolrl",
+    "tracking": "got10k",
+    "video_choice": "mvbench video_mme",
+    "vsi_bench": "vsi_bench",
+}
+
 
 def build(layout: str, raw: Path, out: Path, **options: Any) -> dict[str, Any]:
     facts: dict[str, Any] = plugins.load("recipe", layout.partition("@")[0]).build(
@@ -34,6 +63,13 @@ def built(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path, Ex
     expected = LAYOUTS[request.param](tmp_path / "raw")
     build(request.param, tmp_path / "raw", tmp_path / "out")
     return request.param, tmp_path, expected
+
+
+def test_the_public_sets_that_tasks_are_made_for_have_a_recipe() -> None:
+    for task, recipes in PUBLIC.items():
+        found = {name for name in NAMES if plugins.load("recipe", name).ABOUT.task == task}
+        assert set(recipes.split()) <= found, task
+    assert plugins.load("recipe", "refcoco").DATASETS == ("refcoco", "refcoco+", "refcocog")
 
 
 def test_every_recipe_has_a_layout() -> None:
