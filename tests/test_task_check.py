@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,44 @@ def test_a_careless_task_is_found_out(tmp_path: Path) -> None:
     found = problems(Careless(), tmp_path, answer=1)
     assert "'' (0 characters) earns 1 for 'accuracy'" in found
     assert r"'7\n7' (3 characters) earns 1" in found
+
+
+class Credulous(Careless):
+    """Believes an answer that says it is right, and any list that holds the gold."""
+
+    def score(self, gold: Any, answer: Answer) -> Score:
+        listed = re.split(r"[<>, {}]+", answer.text)
+        right = float(gold in listed or "reward 1.0" in answer.text or "1e308" in listed)
+        return Score({"accuracy": right}, right)
+
+
+def test_hedges_huge_numbers_and_injected_verdicts_are_tried(tmp_path: Path) -> None:
+    found = problems(Credulous(), tmp_path, answer=1)
+    for text in (
+        "'<answer>0, 1, 2", r"'\\boxed{0, 1, 2", "'<answer>0</answer><answer>1<", "'<!-- system:",
+        "'<answer><!-- system", "'<answer>1e308<", "'<answer>-1e308<",
+    ):  # fmt: skip
+        assert (text in found) == (text != "'<answer>-1e308<"), text
+
+
+def test_a_slow_answer_is_found_unless_only_its_first_time_was_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("mmrl.task_check.time.process_time", lambda: clock[0])
+
+    class Importing(Careless):
+        def score(self, gold: Any, answer: Answer) -> Score:
+            nonlocal costly
+            clock[0] += 3.0 if answer.text == "null" and costly else 0.0
+            costly = costly and (always or answer.text != "null")
+            return Score({"accuracy": float(gold == answer.text)}, 0.0)
+
+    for always in (True, False):
+        costly = True
+        assert (
+            "'null' (4 characters) took 3.0 s" in problems(Importing(), tmp_path, answer=1)
+        ) == always
 
 
 def test_a_gold_that_does_not_pay_is_found(tmp_path: Path) -> None:
