@@ -28,6 +28,9 @@ from mmrl.types import MediaRef, Sample, Score, Text
 PARAMS: dict[str, dict[str, Any]] = {
     "custom": {"function": "mmrl.tasks.custom.example:exact_match"},
 }
+# What a task's README speaks of, under a heading or a bold word, in at least so many words.
+TOPICS = {"Records": 5, "Traps": 8}
+SECTION = re.MULTILINE | re.DOTALL
 NAMES = sorted(plugins.available("task"))
 
 
@@ -68,8 +71,11 @@ def test_the_folder_is_complete(task: Task) -> None:
     folder = fixture_path(task.name).parent
     assert task.name == folder.name
     readme = (folder / "README.md").read_text(encoding="utf-8")
-    for topic in ("records", "licence|CC BY|MIT|Apache", "traps"):
-        assert re.search(topic, readme, re.IGNORECASE), topic
+    assert readme.startswith(f"# {task.name}\n")
+    for topic, least in TOPICS.items():
+        said = re.search(rf"(?:^## |^- \*\*){topic}(.*?)(?=^## |^- \*\*|\Z)", readme, SECTION)
+        assert said and len(said[1].split()) >= least, topic
+    assert re.search("licence|CC BY|MIT|Apache", readme)
     assert len(list(task.records(fixture_path(task.name)))) >= 5
 
 
