@@ -6,7 +6,9 @@ import io
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -18,6 +20,7 @@ from mmrl.types import EncodedMedium, MediaRef
 from tests.families.tiny import TINY, build
 
 SEES = [name for name, made in TINY.items() if "image" in made.kinds]
+Light = npt.NDArray[np.float32]
 MARK = 12  # pixels of the bright square's side
 
 
@@ -29,14 +32,44 @@ def family(name: str, max_pixels: int) -> Family:
     return made
 
 
-def brightest(encoded: EncodedMedium, merge: int, patch: int) -> tuple[float, float]:
-    """The middle of the brightest patch of a grid, in processed pixels."""
-    _, rows, columns = (int(n) for n in encoded.tensors["image_grid_thw"][0])
-    light = encoded.tensors["pixel_values"].float().mean(dim=-1).numpy()
-    # Patches come in blocks of merge x merge.
-    grid = light.reshape(rows // merge, columns // merge, merge, merge).swapaxes(1, 2)
-    row, column = np.unravel_index(grid.reshape(rows, columns).argmax(), (rows, columns))
-    return (column + 0.5) * patch, (row + 0.5) * patch
+def seen(encoded: EncodedMedium, made: Family) -> Light:
+    """What the tower gets of a picture as a whole [H, W]: light from 0 to 1.
+
+    Read from each kind of processor output by itself, without the Frame under test.
+    """
+    tensors, processor = encoded.tensors, made.processor.image_processor  # type: ignore[attr-defined]
+    pixels = tensors["pixel_values"].float()
+    if "image_grid_thw" in tensors:  # patches, in blocks of merge x merge
+        _, rows, columns = (int(n) for n in tensors["image_grid_thw"][0])
+        merge = processor.merge_size
+        light = pixels.mean(-1).reshape(rows // merge, columns // merge, merge, merge)
+        image = light.swapaxes(1, 2).reshape(rows, columns)
+    elif "image_position_ids" in tensors:  # patches with their column and row
+        places = tensors["image_position_ids"][0]
+        there = places[:, 0] >= 0
+        x, y = places[there].unbind(-1)
+        image = torch.full((int(y.max()) + 1, int(x.max()) + 1), float("nan"))
+        image[y, x] = pixels[0, there].mean(-1)
+        assert not image.isnan().any()
+    else:  # tiles: the whole picture is the first of LLaVA-OneVision's, elsewhere the last
+        tiles = pixels.flatten(0, -4)
+        image = tiles[0 if "image_sizes" in tensors else -1].mean(0)
+    low, high = float(image.min()), float(image.max())
+    return ((image - low) / (high - low)).numpy()
+
+
+def brightest(light: Light) -> tuple[float, float]:
+    """The middle of what is bright, as shares of the width and height that the model sees."""
+    bright = np.where(light > 0.5, light, 0.0)
+    height, width = light.shape
+    x = (bright.sum(0) * (np.arange(width) + 0.5)).sum() / bright.sum()
+    y = (bright.sum(1) * (np.arange(height) + 0.5)).sum() / bright.sum()
+    return x / width, y / height
+
+
+def test_every_convention_is_that_of_a_family() -> None:
+    spaces = {family(name, 112 * 112).space for name in SEES}
+    assert spaces == {"processed_pixels", "unit", "thousand"}
 
 
 @pytest.mark.parametrize("name", SEES)
@@ -74,9 +107,17 @@ def test_a_click_on_what_is_seen_hits_the_source(
     assert encoded.frame.to_source(*said, made.space) == pytest.approx(middle)
     clicked = encoded.frame.to_screen(*said, made.space)
     assert clicked == pytest.approx((middle[0] / ratio, middle[1] / ratio))
-    if "image_grid_thw" in encoded.tensors:
-        patch = made.processor.image_processor.patch_size  # type: ignore[attr-defined]
-        merge = made.processor.image_processor.merge_size  # type: ignore[attr-defined]
-        seen = brightest(encoded, merge, patch)
-        expected = encoded.frame.from_source(*middle, "processed_pixels")
-        assert np.abs(np.subtract(seen, expected)).max() <= patch
+
+    # The model points at what it sees; where that is comes from its input alone.
+    light = seen(encoded, made)
+    u, v = brightest(light)
+    across, down = {
+        "unit": (1.0, 1.0),
+        "thousand": (1000.0, 1000.0),
+        "processed_pixels": encoded.frame.processed_size,
+    }[made.space]
+    hit = encoded.frame.to_source(u * across, v * down, made.space)
+    for found, wanted, side, cells in zip(
+        hit, middle, (crop[2] - crop[0], crop[3] - crop[1]), light.shape[::-1], strict=True
+    ):
+        assert abs(found - wanted) <= side / cells, (name, light.shape)

@@ -473,7 +473,7 @@ def gemma4() -> tuple[Any, Any]:
             "global_head_dim": 32,
             "patch_size": 14,
             "pooling_kernel_size": 2,
-            "position_embedding_size": 64,
+            "position_embedding_size": 320,  # of a picture one patch high
         },
         audio_config={
             "hidden_size": 64,

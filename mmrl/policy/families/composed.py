@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import re
 import threading
 from collections import deque
@@ -114,9 +115,13 @@ class Composed:
                 add_special_tokens=False,
                 **intake.arguments(media),
             )
-        except ValueError as error:  # such as aspect ratios that a processor refuses
-            raise MediaError(f"{media.kind}: {error}") from None
+        except (ValueError, RuntimeError) as error:  # aspect ratios, sounds under a window's length
+            reason = " ".join(str(error).split())[:200]
+            raise MediaError(f"{media.kind}: {reason}") from None
         ids = out["input_ids"][0]
+        num_tokens = int(np.isin(ids.numpy(), self.placeholder_ids).sum())
+        if not num_tokens:
+            raise MediaError(f"{media.kind} is too short: the model has no token for it")
         text: str = self.processor.tokenizer.decode(ids, skip_special_tokens=False)
         tensors = {
             key: value
@@ -128,7 +133,7 @@ class Composed:
             kind=media.kind,
             hash=media.hash,
             tensors={**tensors, **intake.more(media)},
-            num_tokens=int(np.isin(ids.numpy(), self.placeholder_ids).sum()),
+            num_tokens=num_tokens,
             frame=dataclasses.replace(media.frame, processed_size=size),
             expansion=text.removeprefix(before).removesuffix(after),
         )
@@ -283,9 +288,18 @@ def videos(media: Media, settings: Mapping[str, Any] | None = None) -> dict[str,
     }
 
 
-def audio(media: Media, rate: int) -> dict[str, Any]:
-    """Processor arguments for a sound, or a clip's own, at its feature extractor's rate."""
+def audio(media: Media, rate: int, max_seconds: float = math.inf) -> dict[str, Any]:
+    """Processor arguments for a sound, or a clip's own, at its feature extractor's rate.
+
+    Raises MediaError above `max_seconds`, where the extractor would cut the sound and not say so.
+    """
     samples = media.array if media.track is None else media.track
+    seconds = len(samples) / media.rate
+    if seconds > max_seconds:
+        hint = "" if media.kind == "video" else ", or set max_seconds and too_long: cut"
+        raise MediaError(
+            f"audio of {seconds:g} s: this family hears {max_seconds:g} s, give a segment{hint}"
+        )
     return {"audio": [sound.resample(samples, media.rate, rate)], "sampling_rate": rate}
 
 

@@ -23,8 +23,9 @@ DECLARATION = Declaration(
         "model.embed_audio",
     ),
     language="model.language_model.layers",
-    notes="boxes are y before x; vLLM on the CPU has no two-way image attention",
+    notes="vLLM on the CPU has no two-way image attention",
 )
+MAX_SECONDS = 30.0  # its feature extractor takes 480,000 samples of 16 kHz
 
 
 def build(model: Any, processor: Any, limits: Limits) -> Family:
@@ -36,7 +37,7 @@ def build(model: Any, processor: Any, limits: Limits) -> Family:
     both_ways = model.config.get_text_config().use_bidirectional_attention == "vision"
 
     def audio(media: Media) -> dict[str, Any]:
-        return composed.audio(media, processor.feature_extractor.sampling_rate)
+        return composed.audio(media, processor.feature_extractor.sampling_rate, MAX_SECONDS)
 
     picture = Intake(processor.image_token, composed.images, tower.images)
     intakes: dict[MediaKind, Intake] = {

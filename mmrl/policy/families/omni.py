@@ -6,6 +6,7 @@ positions from the library's own function.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,8 +24,15 @@ from mmrl.policy.family import Declaration, Limits
 from mmrl.types import EncodedMedium, Ints, Media
 
 
-def build(model: Any, processor: Any, limits: Limits, declaration: Declaration) -> Composed:
-    """Bind a thinker; the talker is never trained."""
+def build(
+    model: Any,
+    processor: Any,
+    limits: Limits,
+    declaration: Declaration,
+    *,
+    max_seconds: float = math.inf,
+) -> Composed:
+    """Bind a thinker; the talker is never trained. Its processor cuts sound at `max_seconds`."""
     visual = composed.token_ids(processor, processor.image_token, processor.video_token)
     sound = composed.token_ids(processor, processor.audio_token)
     markers = composed.token_ids(
@@ -40,7 +48,7 @@ def build(model: Any, processor: Any, limits: Limits, declaration: Declaration) 
         processor,
         limits,
         declaration,
-        intakes=_intakes(processor, limits, tower),
+        intakes=_intakes(processor, limits, tower, max_seconds),
         placeholder_ids=(*visual, *sound),
         banned_ids=(*visual, *sound, *markers),
         positions=lambda ids, media: positions(model, ids, media),
@@ -48,7 +56,9 @@ def build(model: Any, processor: Any, limits: Limits, declaration: Declaration) 
     )
 
 
-def _intakes(processor: Any, limits: Limits, tower: OmniTower) -> dict[Any, Intake]:
+def _intakes(
+    processor: Any, limits: Limits, tower: OmniTower, max_seconds: float
+) -> dict[Any, Intake]:
     around = (processor.vision_bos_token, processor.vision_eos_token)
     rate = processor.feature_extractor.sampling_rate
     seen = grid.intakes(processor, limits, tower)
@@ -64,14 +74,14 @@ def _intakes(processor: Any, limits: Limits, tower: OmniTower) -> dict[Any, Inta
         settings = {"size": budget, "fps": sampled, "use_audio_in_video": heard}
         arguments = composed.videos(media, settings)
         if media.track is not None:
-            arguments |= composed.audio(media, rate)
+            arguments |= composed.audio(media, rate, max_seconds)
         return arguments
 
     return {
         **seen,
         "audio": Intake(
             processor.audio_token,
-            lambda media: composed.audio(media, rate),
+            lambda media: composed.audio(media, rate, max_seconds),
             tower.sounds,
             around=(processor.audio_bos_token, processor.audio_eos_token),
         ),

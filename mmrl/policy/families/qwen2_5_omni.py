@@ -21,4 +21,5 @@ DECLARATION = Declaration(
 
 def build(model: Any, processor: Any, limits: Limits) -> Family:
     """Bind the family to a loaded model and its processor."""
-    return omni.build(model, processor, limits, DECLARATION)
+    hears = processor.feature_extractor.chunk_length
+    return omni.build(model, processor, limits, DECLARATION, max_seconds=hears)

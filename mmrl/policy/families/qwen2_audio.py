@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from transformers.masking_utils import create_bidirectional_mask
 
-from mmrl.errors import MediaError
 from mmrl.policy.families import composed
 from mmrl.policy.families.composed import Composed, Encoded, Intake
 from mmrl.policy.family import Declaration, Family, Limits
@@ -33,13 +32,7 @@ def build(model: Any, processor: Any, limits: Limits) -> Family:
     markers = composed.token_ids(processor, processor.audio_bos_token, processor.audio_eos_token)
 
     def arguments(media: Media) -> dict[str, Any]:
-        seconds = len(media.array) / media.rate
-        if seconds > extractor.chunk_length:
-            raise MediaError(
-                f"audio of {seconds:g} s: this family hears {extractor.chunk_length} s, "
-                "give a segment, or set max_seconds and too_long: cut"
-            )
-        return composed.audio(media, extractor.sampling_rate)
+        return composed.audio(media, extractor.sampling_rate, extractor.chunk_length)
 
     return Composed(
         model,
