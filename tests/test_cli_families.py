@@ -29,3 +29,10 @@ def test_families_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert all(name in text for name in plugins.available("family"))
     assert "no shared prefix" in text
+
+
+def test_what_smolvlm_notes_of_its_processor_is_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "num2words" in plugins.load("family", "smolvlm").DECLARATION.notes
+    monkeypatch.setattr("transformers.models.smolvlm.processing_smolvlm.num2words", None)
+    with pytest.raises(ImportError, match="num2words"):
+        TINY["smolvlm"].build()

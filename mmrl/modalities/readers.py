@@ -171,7 +171,10 @@ def _upright(frame: Any) -> Pixels:
 
 
 class Decord:
-    """Indexes the file when it is opened."""
+    """Indexes the file when it is opened.
+
+    It fails at a clip turned by a quarter whose rows it pads: such a clip is refused, not sideways.
+    """
 
     def __init__(self, source: Source, module: Any) -> None:
         opened = io.BytesIO(source) if isinstance(source, bytes) else str(source)

@@ -278,6 +278,7 @@ def test_saved_and_loaded_again(name: str, tmp_path: Path) -> None:
     made.save(tmp_path)
     again = load_policy(ModelConfig(path=str(tmp_path)), torch.device("cpu"))
     again.model.eval()
+    assert again.family.declaration == made.family.declaration
     asked = cases(TINY[name].kinds)
     label = max(asked, key=lambda key: len(asked[key].media))
     answers = responses(0, (4, 2))

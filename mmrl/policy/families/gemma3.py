@@ -16,7 +16,6 @@ DECLARATION = Declaration(
     space="unit",
     towers=("model.vision_tower", "model.multi_modal_projector"),
     language="model.language_model.layers",
-    notes="vLLM on the CPU has no two-way image attention: roll out with transformers there",
 )
 
 

@@ -23,7 +23,7 @@ DECLARATION = Declaration(
         "model.embed_audio",
     ),
     language="model.language_model.layers",
-    notes="vLLM on the CPU has no two-way image attention",
+    notes="a sound is at most 30 s long",
 )
 MAX_SECONDS = 30.0  # its feature extractor takes 480,000 samples of 16 kHz
 

@@ -14,7 +14,6 @@ DECLARATION = Declaration(
     towers=("model.visual",),
     language="model.language_model.layers",
     lora_targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj"),
-    notes="reloading weights into vLLM gives other log-probs: roll out with transformers",
 )
 MARKERS = (
     "<|begin_of_image|>",

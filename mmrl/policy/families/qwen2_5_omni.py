@@ -15,7 +15,7 @@ DECLARATION = Declaration(
     language="model.layers",
     loader="Qwen2_5OmniThinkerForConditionalGeneration",
     video_sound=True,
-    notes="the thinker; vLLM takes it inside a full configuration",
+    notes="the thinker; a sound is at most as long as the feature extractor's chunk",
 )
 
 

@@ -16,7 +16,7 @@ DECLARATION = Declaration(
     lora_parameters=("mlp.experts.gate_up_proj", "mlp.experts.down_proj"),
     loader="Qwen3OmniMoeThinkerForConditionalGeneration",
     video_sound=True,
-    notes="the thinker; roll out with transformers",
+    notes="the thinker",
 )
 
 
