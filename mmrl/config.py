@@ -139,6 +139,11 @@ class RolloutConfig(Section):
         default_factory=dict, description="engine arguments of vLLM, over those chosen for it"
     )
     servers: ServersConfig = ServersConfig()
+    adapter_sync: Literal["auto", "adapter", "merged"] = Field(
+        "auto",
+        description="what vLLM gets of a model with model.lora; adapter: the base once, then "
+        "adapters alone; merged: all weights, adapters added; auto: adapter where vLLM can",
+    )
     parity_every: int = Field(
         50,
         ge=0,
@@ -155,6 +160,12 @@ class RolloutConfig(Section):
         Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] | None
     ) = Field(None, description="importance weights for what the engine sampled")
     correction_limit: float = Field(3.0, gt=0, description="largest weight that is left as it is")
+
+    @model_validator(mode="after")
+    def _adapters_go_to_vllm(self) -> RolloutConfig:
+        if self.adapter_sync == "adapter" and self.engine not in ("vllm", "vllm_server"):
+            raise ValueError(f"engine={self.engine} takes no adapters: set adapter_sync to auto")
+        return self
 
     @model_validator(mode="after")
     def _ahead_with_weights_of_its_own(self) -> RolloutConfig:

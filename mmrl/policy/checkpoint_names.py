@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
+from mmrl.policy import lora
 from mmrl.policy.policy import Policy
 
 
@@ -16,10 +18,29 @@ def checkpoint_weights(policy: Policy) -> dict[str, Tensor]:
 
     Tensors that only have another name are not copied; weights that are tied occur once.
     """
-    model: Any = policy.model
+    return _as_saved(policy.model, policy.weights())
+
+
+def checkpoint_base(policy: Policy) -> dict[str, Tensor]:
+    """The weights beside the adapters, which training leaves alone, as `checkpoint_weights`."""
+    return _as_saved(policy.model, lora.base_weights(policy.model))
+
+
+def checkpoint_adapter(policy: Policy) -> dict[str, Tensor]:
+    """The adapter's tensors as `MODULE.lora_A.weight` and `MODULE.lora_B.weight`.
+
+    MODULE is the linear's name in a checkpoint; alpha / rank is in the second tensor.
+    """
+    return _renamed(policy.model, dict(policy.adapter_weights()))
+
+
+def _as_saved(model: Any, weights: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     ignored = set(model._keys_to_ignore_on_save or ())
-    state = {name: value for name, value in policy.weights() if name not in ignored}
-    state = remove_tied_weights_from_state_dict(state, model)
+    state = {name: value for name, value in weights if name not in ignored}
+    return _renamed(model, remove_tied_weights_from_state_dict(state, model))
+
+
+def _renamed(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
     converted: dict[str, Tensor] = revert_weight_conversion(model, state)
     # Two of transformers' rules for Qwen2-Audio both put the prefix on.
     return {name.replace(".model.model.", ".model."): w for name, w in converted.items()}

@@ -163,19 +163,42 @@ def merge(model: Any, folder: Path) -> Any:
 
 
 def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights under the base model's own names, adapters added, one at a time.
+    """Yield the weights under the base model's own names, adapters added, one at a time."""
+    from peft.tuners.lora import LoraLayer
+
+    adapted: dict[str, Any] = {
+        _base_name(f"{name}.{getattr(module, 'parameter_name', 'weight')}"): module
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+    for name, value in base_weights(model):
+        if name in adapted:
+            value = value + adapted[name].get_delta_weight("default").to(value.dtype)
+        yield name, value
+
+
+def adapter_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield `LINEAR.lora_A.weight` [r, in] and `LINEAR.lora_B.weight` [out, r] of every linear.
+
+    The factor alpha / rank is in the second one: the delta is their plain product.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            yield f"{name}.lora_A.weight", module.lora_A["default"].weight.detach()
+            scaled = module.lora_B["default"].weight.detach() * module.scaling["default"]
+            yield f"{name}.lora_B.weight", scaled
+
+
+def base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights under the base model's own names without the adapters, one at a time.
 
     A quantised base is unpacked on the way.
     """
-    from peft.tuners.lora import LoraLayer
     from peft.utils.integrations import dequantize_module_weight
 
     modules = dict(model.named_modules())
-    adapted: dict[str, Any] = {
-        _base_name(f"{name}.{getattr(module, 'parameter_name', 'weight')}"): module
-        for name, module in modules.items()
-        if isinstance(module, LoraLayer)
-    }
     for full, value in model.state_dict().items():
         owner, _, own = full.rpartition(".")
         module = modules.get(owner)
@@ -186,10 +209,7 @@ def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             continue
         if isinstance(module, nn.Linear) and not value.is_floating_point():
             value = dequantize_module_weight(module)
-        name = _base_name(full)
-        if name in adapted:
-            value = value + adapted[name].get_delta_weight("default").to(value.dtype)
-        yield name, value
+        yield _base_name(full), value
 
 
 def _base_name(name: str) -> str:

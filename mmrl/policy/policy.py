@@ -42,7 +42,7 @@ class Policy:
     `adapter` is what is trained where there is one; `bare` runs the model without it. A backend
     that shards the weights sets `run`, which carries a pass out, and `lockstep` while passes must
     be alike on all processes. `held` are weights of an earlier moment, handed out in place of the
-    model's own.
+    model's own; with `adapter_only` they are the adapter's, since that is all the engine takes.
     """
 
     model: Any
@@ -55,6 +55,7 @@ class Policy:
     run: Callable[[Callable[[], Any]], Any] = field(default=lambda call: call())
     lockstep: Lockstep | None = None
     held: Mapping[str, Tensor] | None = None
+    adapter_only: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -164,6 +165,13 @@ class Policy:
             yield from self.model.state_dict().items()
         else:
             yield from lora.merged_weights(self.model)
+
+    def adapter_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the adapter's tensors, alpha / rank in the second of each pair."""
+        if self.held is not None:
+            yield from self.held.items()
+        else:
+            yield from lora.adapter_weights(self.model)
 
     def save(self, folder: Path) -> None:
         """Write safetensors, config and processor; loads with `from_pretrained`.

@@ -149,14 +149,16 @@ class BackgroundEngine:
 
 def view_of(policy: Policy) -> Policy:
     """The same policy for another thread: tokenizers must not be used by two at once."""
-    return dataclasses.replace(policy, processor=copy.deepcopy(policy.processor))
+    return dataclasses.replace(
+        policy, processor=copy.deepcopy(policy.processor), adapter_only=False
+    )
 
 
 def copied_weights(policy: Policy) -> dict[str, Tensor]:
-    """The policy's weights in memory of the host; what is tied stays so."""
+    """What the engine will take of the policy, in memory of the host; what is tied stays so."""
     copies: dict[tuple[Any, ...], Tensor] = {}
     found: dict[str, Tensor] = {}
-    for name, value in policy.weights():
+    for name, value in policy.adapter_weights() if policy.adapter_only else policy.weights():
         key = (value.data_ptr(), value.shape, value.stride(), value.dtype)
         if key not in copies:
             copies[key] = value.detach().to("cpu", copy=True)

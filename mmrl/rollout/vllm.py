@@ -11,14 +11,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from mmrl.config import ModelConfig, RolloutConfig
 from mmrl.errors import UserError
-from mmrl.policy.checkpoint_names import checkpoint_weights
+from mmrl.policy.checkpoint_names import (
+    checkpoint_adapter,
+    checkpoint_base,
+    checkpoint_weights,
+)
 from mmrl.policy.lora import base_of
 from mmrl.policy.policy import Policy, model_folder
 from mmrl.rollout.engine import Sampling
 from mmrl.rollout.hf import respond
+from mmrl.rollout.vllm_adapter import adapter_arguments, takes_adapter
 from mmrl.rollout.vllm_media import placed_media
 from mmrl.types import Floats, Prompt, Response
 
@@ -46,7 +52,7 @@ CPU_ARGUMENTS: Mapping[str, Any] = {
 
 
 class VLLMEngine:
-    """Samples with vLLM's own copy of the weights, which `sync` replaces.
+    """Samples with vLLM's own copy of the weights, which `sync` replaces, or with an adapter on it.
 
     Responses mean what those of `HFEngine` mean. `rollout.vllm` holds engine arguments of vLLM's
     own, which win over those chosen here.
@@ -72,15 +78,21 @@ class VLLMEngine:
         self._max_length: int = self._engine.model_config.max_model_len
         self._inputs = InputMaker(self._engine.model_config)
         self._may_sleep = bool(arguments.get("enable_sleep_mode"))
-        self._asleep = False
+        self._asleep = self._has_base = False
+        adapters = self._engine.vllm_config.lora_config
+        most = adapters.max_lora_rank if adapters else 0
+        settings = policy.model.config
+        policy.adapter_only = takes_adapter(settings, model, rollout, on_gpu, most)
         self.sync()
 
     def generate(
         self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
     ) -> list[list[Response]]:
         """Sample counts[i] responses to prompt i; the prompt is computed once for all of them."""
+        from mmrl.rollout.vllm_inputs import adapter_request
         from mmrl.rollout.vllm_sampling import sampling_params
 
+        adapter = adapter_request() if self._policy.adapter_only else None
         asked = list(requests(counts, sampling, seed))
         for request in asked:
             check_length(prompts[request.prompt], sampling, self._max_length)
@@ -91,7 +103,8 @@ class VLLMEngine:
             how = sampling_params(
                 request.sampling, request.count, request.seed, family.banned_ids, family.end_ids
             )
-            self._engine.add_request(str(number), inputs[request.prompt], how)
+            place = inputs[request.prompt]
+            self._engine.add_request(str(number), place, how, lora_request=adapter)
         finished = self._run(prompts)
         self._sleep()
         groups: list[list[Response]] = [[] for _ in prompts]
@@ -100,13 +113,24 @@ class VLLMEngine:
         return groups
 
     def sync(self) -> None:
-        """Load the policy's weights; drop cached prefixes and features of the old ones."""
+        """Load the policy's weights; drop cached prefixes and features of the old ones.
+
+        Where vLLM takes adapters, the base is loaded once, and then the adapter alone.
+        """
         self._wake()
-        weights = iter(checkpoint_weights(self._policy).items())
-        self._engine.collective_rpc("take_weights", args=(weights,))
+        if self._policy.adapter_only:
+            if not self._has_base:
+                self._load(checkpoint_base(self._policy))
+            self._has_base = True
+            self._engine.collective_rpc("take_adapter", args=(checkpoint_adapter(self._policy),))
+        else:
+            self._load(checkpoint_weights(self._policy))
         self._engine.reset_prefix_cache()
         self._engine.reset_mm_cache()
         self._engine.reset_encoder_cache()
+
+    def _load(self, weights: Mapping[str, Tensor]) -> None:
+        self._engine.collective_rpc("take_weights", args=(iter(weights.items()),))
 
     def close(self) -> None:
         """Shut vLLM down, with the process group it opened."""
@@ -189,6 +213,7 @@ def engine_arguments(
         "worker_extension_cls": EXTENSION,
         "logprobs_mode": "processed_logits",
         **placed,
+        **adapter_arguments(settings, model, rollout, on_gpu),
         **rollout.vllm,
     }
 

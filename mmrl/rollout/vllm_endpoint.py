@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse
 from mmrl.errors import UserError
 from mmrl.rollout import vllm_wire as wire
 from mmrl.rollout.vllm import reported
-from mmrl.rollout.vllm_inputs import InputMaker
+from mmrl.rollout.vllm_inputs import InputMaker, adapter_request
 from mmrl.rollout.vllm_sampling import sampling_params
 
 LONGEST_REASON = 400  # characters
@@ -37,6 +37,7 @@ class Endpoint:
         self._inputs: InputMaker | None = None
         self._numbers = itertools.count()
         self._loading = asyncio.Lock()
+        self._base = ""  # the version that brought the weights, an adapter's aside
         self._routes: dict[str, Callable[[Request, Any], Awaitable[JSONResponse]]] = {
             wire.GENERATE: self._generate,
             wire.WEIGHTS: self._weights,
@@ -55,10 +56,13 @@ class Endpoint:
         await (await route(request, scope["app"].state.engine_client))(scope, receive, send)
 
     async def _state(self, _: Request, engine: Any) -> JSONResponse:
+        adapters = engine.vllm_config.lora_config
         return JSONResponse(
             {
                 "version": await engine.get_weight_version(),
                 "max_length": engine.model_config.max_model_len,
+                "base": self._base,
+                "max_lora_rank": adapters.max_lora_rank if adapters else 0,
                 "workers": engine.vllm_config.parallel_config.world_size,
                 "model": engine.model_config.model,
                 "fingerprint": wire.fingerprint(engine.model_config.hf_config),
@@ -92,7 +96,9 @@ class Endpoint:
         self._inputs = self._inputs or InputMaker(engine.model_config)
         made = self._inputs.make(ask.ids, ask.media, ask.sample)
         how = sampling_params(ask.sampling, ask.count, ask.seed, ask.banned, ask.end_ids)
-        async for output in engine.generate(made, how, f"mmrl-{next(self._numbers)}"):
+        adapter = adapter_request() if ask.adapter else None
+        name = f"mmrl-{next(self._numbers)}"
+        async for output in engine.generate(made, how, name, lora_request=adapter):
             last = output
         return sorted(last.outputs, key=lambda one: one.index)
 
@@ -106,7 +112,7 @@ class Endpoint:
             await engine.update_weight_version(NO_VERSION)
             await engine.pause_generation(mode="wait")
             try:
-                await engine.collective_rpc("take_pushed", args=(asked["push"],))
+                await self._take(asked["push"], engine)
             # A worker's error arrives as the engine's own, whatever it was.
             except Exception as error:
                 return _error(wire.REFUSED, f"{type(error).__name__}: {error}")
@@ -117,6 +123,18 @@ class Endpoint:
                 await engine.resume_generation()
             await engine.update_weight_version(version)
         return JSONResponse({"version": version})
+
+    async def _take(self, push: dict[str, Any], engine: Any) -> None:
+        """Let the workers take a push, less the weights that they have."""
+        loads = push["weights"] if "host" in push else push["base"] != self._base
+        if loads:
+            self._base = ""  # until it is done
+        elif push["base"] != self._base:
+            raise ValueError("an adapter came without the weights that it stands on")
+        else:
+            push = {**push, "file": None}
+        await engine.collective_rpc("take_pushed", args=(push,))
+        self._base = push["base"]
 
 
 async def _left(request: Request) -> None:

@@ -12,11 +12,19 @@ from typing import Any
 import torch
 from transformers import BatchFeature
 from vllm.inputs import EngineInput, mm_input, tokens_input
+from vllm.lora.request import LoRARequest
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.inputs import MultiModalKwargsItem, MultiModalKwargsItems, PlaceholderRange
 
 from mmrl.errors import UserError
 from mmrl.rollout.vllm_media import PlacedMedium
+
+ADAPTER_ID = 1
+
+
+def adapter_request() -> LoRARequest:
+    """Ask for the run's adapter, of which there is one, in memory; the path is never read."""
+    return LoRARequest("mmrl", ADAPTER_ID, "in memory")
 
 
 class InputMaker:

@@ -1,4 +1,8 @@
-"""The policy's weights on their way to servers: as a file that all of them see, or by broadcast."""
+"""What servers are given of the policy: as files that all of them see, or by broadcast.
+
+It is told to a server as a mapping. `base` is the version whose push brought the weights beneath
+the adapter; a server that has them already passes them over.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -43,26 +47,29 @@ class Push(Protocol):
 
 @dataclass(frozen=True)
 class ByFile:
-    """Weights in a file."""
+    """Weights in a file, and an adapter in another where there is one."""
 
     file: Path
+    base: str
+    adapter: Path | None = None
 
     @property
     def later(self) -> Mapping[str, Any]:
-        """The same file."""
-        return {"file": str(self.file)}
+        """The same files."""
+        adapter = None if self.adapter is None else str(self.adapter)
+        return {"file": str(self.file), "base": self.base, "adapter": adapter}
 
     def told(self, number: int) -> Mapping[str, Any]:
-        """The same file for all."""
+        """The same files for all."""
         return self.later
 
     def send(self) -> None:
-        """Nothing: the file is there."""
+        """Nothing: the files are there."""
 
 
 @dataclass(frozen=True)
 class ByBroadcast:
-    """Weights that all workers of all servers receive at once; `said` has a value a server."""
+    """Tensors that all workers of all servers receive at once; `said` has a value a server."""
 
     weights: Mapping[str, Tensor]
     said: Sequence[Mapping[str, Any]]
@@ -84,21 +91,32 @@ class ByBroadcast:
             ) from error
 
 
-def broadcast(weights: Mapping[str, Tensor], clients: Sequence[Client], seconds: float) -> Push:
-    """A push of weights to these servers, from an address that all of them reach."""
+def broadcast(
+    weights: Mapping[str, Tensor],
+    adapter: Mapping[str, Tensor],
+    base: str,
+    clients: Sequence[Client],
+    seconds: float,
+) -> Push:
+    """A push to these servers, from an address that all of them reach.
+
+    `base` is the version that brought these weights, or where there are none an earlier one.
+    """
     workers = [int(client.state()["workers"]) for client in clients]
     hosts = {str(urlsplit(client.url).hostname) for client in clients}
     addresses = {own_address(host) for host in hosts}
     host = next(iter(addresses - {"127.0.0.1"}), "127.0.0.1")
     port, size = free_port(), 1 + sum(workers)
-    firsts = [1 + sum(workers[:i]) for i in range(len(workers))]
-    return ByBroadcast(
-        weights, [announcement(weights, host, port, first, size, seconds) for first in firsts]
-    )
+    tensors = {**weights, **adapter}
+    said = []
+    for i in range(len(workers)):
+        where = announcement(tensors, host, port, 1 + sum(workers[:i]), size, seconds)
+        said.append({**where, "weights": len(weights), "base": base})
+    return ByBroadcast(tensors, said)
 
 
 class WeightFiles:
-    """Keeps the newest weights as a file, for servers of now and for those that come later.
+    """Keeps the newest weights as files, for servers of now and for those that come later.
 
     In `folder`, or in this machine's shared memory. What killed runs left there is removed.
     """
@@ -109,20 +127,31 @@ class WeightFiles:
         _sweep(place)
         stem = f"{PREFIX}-{socket.gethostname()}-{os.getpid()}-"
         self._folder = Path(tempfile.mkdtemp(prefix=stem, dir=place))
-        self._newest: Path | None = None
+        self._newest: ByFile | None = None
 
     def write(self, weights: Mapping[str, Tensor], version: str) -> Push:
         """Write the weights of a version."""
-        self._newest = self._folder / f"{version}.safetensors"
-        tensors = {name: w.detach().cpu().contiguous() for name, w in weights.items()}
-        save_file(tensors, self._newest)
-        return ByFile(self._newest)
+        self._newest = ByFile(self._save(weights, version), version)
+        return self._newest
+
+    def write_adapter(self, adapter: Mapping[str, Tensor], version: str) -> Push:
+        """Write the adapter of a version; it stands on the weights written last."""
+        assert self._newest is not None
+        written = self._save(adapter, f"{version}-adapter")
+        self._newest = replace(self._newest, adapter=written)
+        return self._newest
 
     def drop_old(self) -> None:
-        """Remove all versions but the newest: nobody will ask for them."""
+        """Remove all files but the newest: nobody will ask for them."""
+        kept = self._newest and {self._newest.file, self._newest.adapter}
         for file in self._folder.iterdir():
-            if file != self._newest:
+            if kept and file not in kept:
                 file.unlink()
+
+    def _save(self, tensors: Mapping[str, Tensor], name: str) -> Path:
+        file = self._folder / f"{name}.safetensors"
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, file)
+        return file
 
     def close(self) -> None:
         """Remove everything."""

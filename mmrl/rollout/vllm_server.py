@@ -16,21 +16,27 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import torch
+from torch import Tensor
 
 from mmrl.backend.world import World
 from mmrl.config import ModelConfig, RolloutConfig
 from mmrl.errors import UserError
-from mmrl.policy.checkpoint_names import checkpoint_weights
+from mmrl.policy.checkpoint_names import (
+    checkpoint_adapter,
+    checkpoint_base,
+    checkpoint_weights,
+)
 from mmrl.policy.policy import Policy
 from mmrl.rollout import vllm_wire as wire
 from mmrl.rollout.engine import Sampling
 from mmrl.rollout.hf import respond
 from mmrl.rollout.vllm import ENDPOINT, Request, check_length, engine_arguments, requests
+from mmrl.rollout.vllm_adapter import RANKS, takes_adapter
 from mmrl.rollout.vllm_client import Client
 from mmrl.rollout.vllm_media import placed_media
 from mmrl.rollout.vllm_pool import Pool
 from mmrl.rollout.vllm_process import ServerProcess, devices_of_servers, free_port
-from mmrl.rollout.vllm_push import WeightFiles, broadcast
+from mmrl.rollout.vllm_push import Push, WeightFiles, broadcast
 from mmrl.types import Prompt, Response
 
 HERE = ("localhost", "127.0.0.1", "::1")
@@ -54,6 +60,7 @@ class VLLMServerEngine:
         self._world = world or World()
         self._lock = threading.Lock()
         self._syncs, self._version, self._max_length = 0, "", 0
+        self._base, self._most_rank = "", RANKS[-1]
         self._logs = Path(tempfile.mkdtemp(prefix="mmrl-vllm-"))
         self._servers = rollout.servers
         by_file = self._servers.weights == "file" and self._world.first
@@ -67,6 +74,8 @@ class VLLMServerEngine:
             self._world.once(self.pool.open)
             if not self._world.first:
                 self.pool.open()
+            settings, on_gpu = policy.model.config, torch.cuda.is_available()
+            policy.adapter_only = takes_adapter(settings, model, rollout, on_gpu, self._most_rank)
             self.sync()
         except BaseException:
             self.close()
@@ -110,13 +119,36 @@ class VLLMServerEngine:
 
     def _hand_out(self) -> Mapping[str, Any] | None:
         """Push the weights; returns what servers are told that come later."""
-        weights, seconds = checkpoint_weights(self._policy), self._servers.request_timeout_seconds
         if self._files is None:
-            self.pool.push(lambda clients: broadcast(weights, clients, seconds), self._version)
+            self.pool.push(self._broadcast, self._version)
             return None
-        push = self._files.write(weights, self._version)
+        push = self._write(self._files)
         self.pool.push(lambda _: push, self._version)
         return push.later
+
+    def _write(self, files: WeightFiles) -> Push:
+        """Write the weights, or the adapter; the base only the first time."""
+        if not self._policy.adapter_only:
+            return files.write(checkpoint_weights(self._policy), self._version)
+        if not self._base:
+            self._base = self._version
+            files.write(checkpoint_base(self._policy), self._base)
+        return files.write_adapter(checkpoint_adapter(self._policy), self._version)
+
+    def _broadcast(self, clients: Sequence[Client]) -> Push:
+        """Send the weights, or the adapter; the base too where one of the servers lacks it."""
+        adapter: Mapping[str, Tensor] = {}
+        weights: Mapping[str, Tensor] = {}
+        if self._policy.adapter_only:
+            adapter = checkpoint_adapter(self._policy)
+            if not self._base or any(c.state()["base"] != self._base for c in clients):
+                self._base, weights = self._version, checkpoint_base(self._policy)
+                # One group sends both: an adapter that waited in the host's memory joins the base.
+                adapter = {name: t.to(self._policy.device) for name, t in adapter.items()}
+        else:
+            self._base, weights = self._version, checkpoint_weights(self._policy)
+        seconds = self._servers.request_timeout_seconds
+        return broadcast(weights, adapter, self._base, clients, seconds)
 
     def close(self) -> None:
         """End the servers that were started here."""
@@ -138,6 +170,7 @@ class VLLMServerEngine:
             banned=tuple(int(i) for i in family.banned_ids),
             end_ids=tuple(int(i) for i in family.end_ids),
             version=self._version,
+            adapter=self._policy.adapter_only,
         )
 
     def _start(self, number: int) -> ServerProcess:
@@ -167,6 +200,7 @@ class VLLMServerEngine:
             )
         lengths = [self._max_length] if self._max_length else []
         self._max_length = min([*lengths, int(state["max_length"])])
+        self._most_rank = min(self._most_rank, int(state["max_lora_rank"]))
 
 
 def server_arguments(

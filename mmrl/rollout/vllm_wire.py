@@ -34,7 +34,7 @@ STALE = 409  # this one has other weights
 class Ask:
     """`count` responses to a prompt, by the weights of that version and no other.
 
-    Versions are labels that no other run uses.
+    Versions are labels that no other run uses. `adapter`: the weights are a base and an adapter.
     """
 
     sample: str
@@ -46,6 +46,7 @@ class Ask:
     banned: tuple[int, ...]
     end_ids: tuple[int, ...]
     version: str
+    adapter: bool = False
 
 
 @dataclass(frozen=True)
