@@ -11,6 +11,7 @@ from transformers import AutoConfig
 from mmrl.backend.world import World
 from mmrl.config import ModelConfig, RolloutConfig, RunConfig
 from mmrl.errors import UserError
+from mmrl.policy.lora import base_of
 from mmrl.policy.policy import Policy, model_folder
 from mmrl.rollout.copied import CopyEngine
 from mmrl.rollout.engine import Engine
@@ -62,8 +63,9 @@ def serve(config: RunConfig, host: str, port: int) -> None:
     from mmrl.rollout.vllm_process import serve_in_place
     from mmrl.rollout.vllm_server import server_arguments
 
+    folder = model_folder(config.model.path)
     settings = AutoConfig.from_pretrained(
-        model_folder(config.model.path),
+        base_of(folder) or folder,
         trust_remote_code=config.model.trust_remote_code,
         local_files_only=True,
     )

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from mmrl import plugins
-from mmrl.config import ModelConfig, RolloutConfig
+from mmrl.config import LoraConfig, ModelConfig, RolloutConfig
 from mmrl.policy.attention import active_layout
 from mmrl.policy.family import Limits
-from mmrl.policy.policy import Policy, wrap
+from mmrl.policy.policy import Policy, load_policy, wrap
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.rollout.engine import Engine, Sampling
 from mmrl.rollout.hf import HFEngine
@@ -33,15 +33,25 @@ Build = Callable[[Policy, ModelConfig, RolloutConfig], Engine]
 class Pair:
     """A tiny policy with the embedded engine and one of vLLM's on it.
 
-    Of a model whose name ends in TIED, the LM head is the embeddings.
+    Of a model whose name ends in TIED, the LM head is the embeddings. With `lora` the policy has
+    adapters, whose second half is zero.
     """
 
-    def __init__(self, name: str, folder: Path, build: Build, rollout: RolloutConfig) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        build: Build,
+        rollout: RolloutConfig,
+        lora: LoraConfig | None = None,
+    ) -> None:
         name, tied = name.removesuffix(TIED), name.endswith(TIED)
         self.policy = tie(cases.policy(name)) if tied else cases.policy(name)
         self.policy.save(folder)
         self.folder = folder
-        model = ModelConfig(path=str(folder), max_prompt_tokens=2000)
+        model = ModelConfig(path=str(folder), max_prompt_tokens=2000, lora=lora)
+        if lora is not None:
+            self.policy = load_policy(model, torch.device("cpu"), seed=3)
         self.vllm = build(self.policy, model, rollout)
         self.hf = HFEngine(self.policy)
         self.prompts = {

@@ -14,6 +14,11 @@ from torch import Tensor
 
 from mmrl.config import LoraConfig, ModelConfig
 from mmrl.errors import UserError
+from mmrl.policy.checkpoint_names import (
+    checkpoint_adapter,
+    checkpoint_base,
+    checkpoint_weights,
+)
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.shared_prefix import SharedRow
 from mmrl.rollout.engine import Sampling
@@ -123,6 +128,23 @@ def test_merged_weights_equal_the_adapters(name: str, tmp_path: Path) -> None:
     merged.save(tmp_path / "merged")
     again = load_policy(ModelConfig(path=str(tmp_path / "merged")), torch.device("cpu"))
     assert torch.equal(shared(again, asked), shared(merged, asked))
+
+
+@every_family
+@torch.no_grad()
+def test_the_adapters_tensors_stand_on_the_checkpoints_names(name: str, tmp_path: Path) -> None:
+    """Base plus plain product is the merged weight, whatever alpha and rank are."""
+    made = adapted(base(name, tmp_path), "trained")
+    if any(".experts." in name for name in adapters(made)):
+        pytest.skip("fused experts: engines get them merged")
+    tensors, beneath = checkpoint_adapter(made), checkpoint_base(made)
+    merged = checkpoint_weights(made)
+    assert len(tensors) == len(adapters(made))
+    changed = {key for key in merged if not torch.equal(merged[key], beneath[key])}
+    assert {key.replace("lora_A.weight", "weight") for key in tensors if "lora_A" in key} == changed
+    for key in changed:
+        first, second = (tensors[key.replace("weight", f"lora_{x}.weight")] for x in "AB")
+        torch.testing.assert_close(beneath[key] + second @ first, merged[key])
 
 
 @every_family

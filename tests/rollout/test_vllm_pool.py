@@ -126,7 +126,7 @@ def open_pool(speakers: list[Speaker], **config: Any) -> Pool:
     clients = [Client(f"http://127.0.0.1:{speaker.port}", "") for speaker in speakers]
     made = Pool(servers, clients, start=None, check=lambda _: None)
     made.open()
-    made.push(lambda _: ByFile(Path("weights")), "0")
+    made.push(lambda _: ByFile(Path("weights"), "0"), "0")
     return made
 
 
@@ -168,13 +168,13 @@ def test_a_server_that_comes_back_gets_the_weights_before_it_is_asked(
     first, second = speakers
     first.close()
     expect(pool, 4)
-    pool.push(lambda _: ByFile(Path("newer")), "1")
+    pool.push(lambda _: ByFile(Path("newer"), "1"), "1")
     first.version, first.seen = "default", []
     first.open()
     deadline = time.monotonic() + 60
     while pool.restarts == 0 and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert first.pushes[-1] == {"file": "newer"}
+    assert first.pushes[-1] == {"file": "newer", "base": "1", "adapter": None}
     second.close()
     expect(pool, 4, version="1")
     assert sorted(first.seen) == [0, 1, 2, 3]
@@ -213,7 +213,7 @@ def test_servers_that_are_all_late_end_with_the_setting_to_change(
 def test_no_response_of_other_weights_is_taken(pool: Pool, speakers: list[Speaker]) -> None:
     """Not of a server that says so, and not of one that does not notice."""
     first = speakers[0]
-    pool.push(lambda _: ByFile(Path("newer")), "1")
+    pool.push(lambda _: ByFile(Path("newer"), "1"), "1")
     first.version = "0"  # it was started again behind our back
     expect(pool, 8, version="1")
     first.fault = lambda ask: (200, wire.pack_answer("0", [wire.Drawn(np.ones(1), np.ones(1))] * 2))
