@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mmrl.config import ModelConfig, RolloutConfig
+from mmrl.config import ModelConfig, RolloutConfig, RunConfig
 from mmrl.errors import UserError
-from mmrl.policy.policy import Policy
-from mmrl.rollout.build import build_engine
+from mmrl.policy.policy import Policy, model_folder
+from mmrl.rollout import build, vllm_process
+from mmrl.rollout.build import build_engine, serve
 from mmrl.rollout.hf import HFEngine
 from mmrl.rollout.targets import Targets
 from tests.conftest import TINY
@@ -25,3 +30,26 @@ def test_engines_that_need_nothing(name: str, kind: type, policy: Policy) -> Non
 def test_absent_package_names_its_extra(policy: Policy) -> None:
     with pytest.raises(UserError, match=r"needs vllm: pip install 'mmrl\[vllm\]'"):
         build_engine(policy, ModelConfig(path=TINY), RolloutConfig(engine="vllm"), {})
+
+
+def test_an_adapter_is_served_by_its_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs give the server their weights; the adapter's folder has no configuration of a model."""
+    base = str(model_folder(TINY))
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+    config = RunConfig.model_validate(
+        {
+            "run": tmp_path / "run",
+            "model": {"path": str(tmp_path)},
+            "data": {"task": "digits", "path": tmp_path},
+            "trainer": {"steps": 1},
+        }
+    )
+    served: list[Any] = []
+
+    def take(arguments: Mapping[str, Any], host: str, port: int) -> None:
+        served.extend((arguments["model"], host, port))
+
+    monkeypatch.setattr(build, "_require", lambda package, rollout: None)
+    monkeypatch.setattr(vllm_process, "serve_in_place", take)
+    serve(config, "127.0.0.1", 1)
+    assert served == [base, "127.0.0.1", 1]
