@@ -119,7 +119,7 @@ def video(rng: np.random.Generator, stem: Path, scans: Scans) -> Fields:
     end = start + int(rng.integers(2, min(4, FRAMES - start) + 1))
     shown = [start <= second < end for second in range(FRAMES)]
     path = stem.with_suffix(".mp4")
-    _write_clip(path, _flashes(rng, scans, shown), 1)
+    _write_clip(path, _appearances(rng, scans, shown), 1)
     return {
         "video": _relative(path),
         "duration": FRAMES,
@@ -141,13 +141,13 @@ def audio(rng: np.random.Generator, stem: Path, _: Scans) -> Fields:
     }
 
 
-def audio_video(rng: np.random.Generator, stem: Path, scans: Scans) -> Fields:
-    """A digit that flashes one to four times in a second of as many or other beeps."""
+def audio_video(rng: np.random.Generator, stem: Path, _: Scans) -> Fields:
+    """A screen that flashes one to four times in a second of as many or other beeps."""
     beeps, flashes = (int(n) for n in rng.integers(1, len(NUMBERS) + 1, 2))
     shown = np.zeros(FRAMES, dtype=bool)
     shown[2 * rng.choice(FRAMES // 2, flashes, replace=False) + rng.integers(2)] = True
     path = stem.with_suffix(".mp4")
-    _write_clip(path, _flashes(rng, scans, shown.tolist()), FRAMES, _beeps(rng, beeps))
+    _write_clip(path, _flashes(rng, shown.tolist()), FRAMES, _beeps(rng, beeps))
     return {
         "video": _relative(path),
         "question": "Which are more, beeps or flashes?",
@@ -253,7 +253,16 @@ def _digits(
     return canvas, found
 
 
-def _flashes(rng: np.random.Generator, scans: Scans, shown: list[bool]) -> list[Pixels]:
+def _flashes(rng: np.random.Generator, lit: list[bool]) -> list[Pixels]:
+    """Dark frames of noise, some of them lit."""
+    dark, bright = rng.uniform(10, 60), rng.uniform(190, 245)
+    shape = (CLIP_SIDE, CLIP_SIDE, 3)
+    return [
+        np.clip(rng.normal(bright if on else dark, 6, shape), 0, 255).astype(np.uint8) for on in lit
+    ]
+
+
+def _appearances(rng: np.random.Generator, scans: Scans, shown: list[bool]) -> list[Pixels]:
     """Frames of a digit in one place, seen in some of them; noise differs from frame to frame."""
     digit = _digit(rng, scans, 0.55 * CLIP_SIDE, 0.9 * CLIP_SIDE)
     height, width = digit.shape

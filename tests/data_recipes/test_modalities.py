@@ -141,7 +141,8 @@ def test_the_letter_says_what_is_more(built: Path) -> None:
         options = {"frames": 8, "audio": True}
         media = video.decode(MediaRef("video", built / "audio_video" / row["video"], options))
         assert media.track is not None
-        flashes = int((np.diff(inked(media).astype(int), prepend=0) == 1).sum())
+        lit = media.array.mean(axis=(1, 2, 3)) > 128
+        flashes = int((np.diff(lit.astype(int), prepend=0) == 1).sum())
         beeps = num_beeps(media.track)
         assert row["answer"] == ("C" if beeps == flashes else "A" if beeps > flashes else "B")
 

@@ -92,6 +92,7 @@ def members(group: int) -> list[int]:
 def disturbed(pair: Pair, number: int, how: int) -> tuple[list[list[Response]], int]:
     """Signal the processes of a server while it is answering."""
     server = pair.vllm.pool.servers[number]
+    soon(lambda: server.up)
     process = server.process
     assert process is not None
 
