@@ -221,7 +221,7 @@ MODELS: dict[str, tuple[Callable[[], Built], float]] = {
     "two_images": (qwen2_5_vl, 0.5),
     "video": (qwen2_5_vl, 0.6),
     "audio": (qwen2_audio, 0.6),
-    "audio_video": (qwen2_5_omni, 0.6),
+    "audio_video": (qwen2_5_omni, 0.72),
     "screenshot": (qwen2_5_vl, 0.35),
     "boxes": (qwen2_5_vl, 0.15),
     "maze": (qwen2_5_vl, 0.35),
