@@ -347,7 +347,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, digits: Path) 
     while process.poll() is None and not (tmp_path / "on").exists():
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=180)
     assert process.returncode == 130, error
     assert "interrupted" in error.splitlines()[-1] and "Traceback" not in error
     time.sleep(0.2)
