@@ -198,8 +198,12 @@ def task_target(name: str, task: Task, samples: Sequence[Sample], strict: bool) 
     position = [0]
 
     def graded(index: int, text: str, cut: bool) -> Score:
+        sample = samples[index]
         answer = dataclasses.replace(blanks[index], text=text, truncated=cut)
-        return weigh(task.score(samples[index].gold, answer), weights)
+        if sample.start is not None:  # an episode of one turn
+            verdict = task.step(sample.gold, sample.start.state, answer).outcome
+            answer = dataclasses.replace(answer, outcome=verdict, turns=(text,))
+        return weigh(task.score(sample.gold, answer), weights)
 
     # A rule that pays without bound, as some published ones do, may pay more than the gold.
     bounded = all(part.high < math.inf for part in task.parts.values())
@@ -214,7 +218,9 @@ def task_target(name: str, task: Task, samples: Sequence[Sample], strict: bool) 
         assert score.reward is not None
         if bounded and score.reward > most[index] + 1e-9:
             return f"earns {score.reward:g}, the gold {most[index]:g} ({samples[index].id})"
-        if strict and task.name not in SEVERAL_REGIONS and score.status not in ("ok", "refusal"):
+        # What an episode has reached it keeps, even where it ended too long.
+        whole = strict and task.name not in SEVERAL_REGIONS and samples[index].start is None
+        if whole and score.status not in ("ok", "refusal"):
             for part, value in score.parts.items():
                 low = max(task.parts[part].low, -1e9)
                 if part not in UNPAID_ANYWAY and value > max(low, 0.0) + 1e-9:
