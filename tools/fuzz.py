@@ -66,7 +66,8 @@ MAX_FINDINGS = 5  # kept of one kind for one target
 PARAMS = {"custom": {"function": "mmrl.tasks.custom.example:exact_match"}}
 PARSER = "parse "  # how the names of targets that are parsers begin
 UNPAID_ANYWAY = ("format", "validity")  # parts that pay for form alone
-SEVERAL_REGIONS = ("digit_rows", "faithful_qa", "grounded_video_qa")  # whose parts are paid for apart
+# Tasks whose parts are paid for apart.
+SEVERAL_REGIONS = ("digit_rows", "faithful_qa", "grounded_video_qa")
 
 TAGS = (
     "<think>", "</think>", "<answer>", "</answer>", "<answer", "answer>", "<glue>", "</glue>",
