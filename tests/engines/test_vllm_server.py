@@ -34,7 +34,7 @@ from mmrl.rollout.vllm_server import VLLMServerEngine, server_arguments
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
 
-LONG = 64
+LONG = 256
 SERVERS = {"start": 2, "request_timeout_seconds": 120}
 MODEL = f"qwen2_5_vl{TIED}"
 
@@ -98,6 +98,7 @@ def disturbed(pair: Pair, number: int, how: int) -> tuple[list[list[Response]], 
 
     def strike() -> None:
         soon(lambda: server.busy, 60)
+        time.sleep(0.2)  # by now it has the requests
         for pid in members(process.pid):
             os.kill(pid, how)
 
