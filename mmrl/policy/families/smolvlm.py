@@ -43,7 +43,7 @@ def build(model: Any, processor: Any, limits: Limits) -> Family:
             return torch.cat(grown)[None].to(model.device)
 
         out = model.model.get_image_features(padded(tiles), padded(masks), return_dict=True)
-        return composed.split(torch.cat(out.pooler_output), media)
+        return composed.split(out.pooler_output, media)
 
     picture = Intake(processor.image_token, composed.images, tower)
     clip = Intake(processor.video_token, nested, tower)
