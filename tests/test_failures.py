@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -237,3 +238,36 @@ def test_a_folder_that_holds_no_run_is_never_replaced(tmp_path: Path, digits: Pa
     with pytest.raises(UserError, match="holds no run"):
         train(config, overwrite=True)
     assert (digits / "digit_count" / "train.jsonl").is_file()
+
+
+SHARDED = {"backend": "deepspeed", "deepspeed": "configs/deepspeed/zero2.json"}
+QUANTISED = {"lora": {"rank": 2, "quantize": "nf4"}}
+
+
+@pytest.mark.parametrize(
+    ("sections", "package", "extra"),
+    [
+        ({"rollout": {"engine": "vllm"}}, "vllm", "vllm"),
+        ({"rollout": {"engine": "vllm_server"}}, "vllm", "vllm"),
+        ({"trainer": SHARDED}, "deepspeed", "deepspeed"),
+        ({"model": {"lora": {"rank": 2}}}, "peft", "lora"),
+        ({"model": QUANTISED}, "bitsandbytes", "qlora"),
+    ],
+    ids=["vllm", "servers", "deepspeed", "adapters", "quantised"],
+)
+def test_an_absent_package_is_one_line_that_names_its_extra(
+    sections: dict[str, Any],
+    package: str,
+    extra: str,
+    tmp_path: Path,
+    digits: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    present = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == package else present(name)
+    )
+    said = rf"needs {package}: pip install 'mmrl\[{extra}\]'"
+    with pytest.raises(UserError, match=said) as error:
+        start(tmp_path / "run", digits, **sections)
+    assert "\n" not in str(error.value)
