@@ -6,6 +6,7 @@ import json
 import os.path
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def read_records(path: Path) -> Iterator[Record]:
     """
     if not path.is_file():
         raise UserError(f"no data file at {path}: check data.path")
-    for number, fields in enumerate(_decoded(path), 1):
+    for number, fields in _rows(path):
         if not isinstance(fields, dict):
             raise UserError(f"{path}:{number}: expected an object, found {type(fields).__name__}")
         yield Record(str(fields.get("id", f"{path.stem}-{number}")), fields, path.parent)
@@ -105,43 +106,50 @@ def interleave_numbered(
     return tuple(parts)
 
 
-def _decoded(path: Path) -> Iterator[Any]:
-    try:
-        yield from _rows(path)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error})") from None
+def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Each value of a JSON Lines file with its line's number, from 1; blank lines are passed over.
+
+    A line that is not JSON raises UserError.
+    """
+    with _utf8(path), path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield number, _parse(line, f"{path}:{number}")
 
 
-def _rows(path: Path) -> Iterator[Any]:
+def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     match path.suffix:
         case ".jsonl":
-            yield from _json_lines(path)
+            yield from json_lines(path)
         case ".json":
-            yield from _json_list(path)
+            yield from enumerate(_json_list(path), 1)
         case ".parquet":
-            yield from _parquet_rows(path)
+            yield from enumerate(_parquet_rows(path), 1)
         case other:
             raise UserError(f"{path}: cannot read '{other}' files; use .jsonl, .json or .parquet")
 
 
-def _json_lines(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield _parse(line, f"{path}:{number}")
-
-
-def _json_list(path: Path) -> Iterator[Any]:
-    rows = _parse(path.read_text(encoding="utf-8"), str(path))
+def _json_list(path: Path) -> list[Any]:
+    with _utf8(path):
+        text = path.read_text(encoding="utf-8")
+    rows = _parse(text, str(path))
     if not isinstance(rows, list):
         raise UserError(f"{path}: expected a list of objects, found {type(rows).__name__}")
-    yield from rows
+    return rows
+
+
+@contextmanager
+def _utf8(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error})") from None
 
 
 def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of too many digits
         raise UserError(f"{where}: not JSON ({error})") from None
 
 

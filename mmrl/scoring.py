@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from mmrl.data import load_samples
 from mmrl.errors import MediaError, UserError
 from mmrl.evaluation import Evaluation, Scored, summarise
 from mmrl.journal import to_json
+from mmrl.records import json_lines
 from mmrl.rollout.score import ScoreJob, Scorer, TaskSpec
 from mmrl.tasking import example_answer, load_task
 from mmrl.types import Answer, Sample, Score, Space
@@ -99,19 +99,13 @@ def _blank(sample: Sample, space: Space) -> Answer:
 def _answers(path: Path, samples: Mapping[str, Sample]) -> Iterator[tuple[str, str]]:
     if not path.is_file():
         raise UserError(f"no file of answers at {path}")
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                name, text = str(row["id"]), row["answer"]
-            except (ValueError, KeyError, TypeError, RecursionError):
-                raise UserError(
-                    f'{path}:{number}: a line is {{"id": ..., "answer": ...}}'
-                ) from None
-            if not isinstance(text, str):
-                raise UserError(f"{path}:{number}: the answer is no text: {text!r:.40}")
-            if name not in samples:
-                raise UserError(f"{path}:{number}: no record has the id '{name}'")
-            yield name, text
+    for number, row in json_lines(path):
+        try:
+            name, text = str(row["id"]), row["answer"]
+        except (KeyError, TypeError):
+            raise UserError(f'{path}:{number}: a line is {{"id": ..., "answer": ...}}') from None
+        if not isinstance(text, str):
+            raise UserError(f"{path}:{number}: the answer is no text: {text!r:.40}")
+        if name not in samples:
+            raise UserError(f"{path}:{number}: no record has the id '{name}'")
+        yield name, text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrl.errors import UserError
+from mmrl.records import json_lines
 
 _BANDS = 10
 
@@ -63,14 +63,7 @@ def read_pass_rates(path: Path) -> PassRates:
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if not path.is_file():
         raise UserError(f"no file of scores at {path}: check --difficulty")
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}:{number}: not JSON ({error})") from None
-            if not isinstance(row, dict) or "id" not in row:
-                raise UserError(f"{path}:{number}: a line needs an 'id'")
-            yield number, row
+    for number, row in json_lines(path):
+        if not isinstance(row, dict) or "id" not in row:
+            raise UserError(f"{path}:{number}: a line needs an 'id'")
+        yield number, row
