@@ -259,22 +259,17 @@ def run_mmrl(workload: Workload, turns: Turns) -> None:
         turns.say(measured)
 
 
-def run_trl(workload: Workload, turns: Turns) -> None:
-    """Train with TRL's GRPOTrainer, transformers generation, set up for this machine."""
+def trl_arguments(workload: Workload, processor: Any) -> Any:
+    """GRPOConfig for the same work: constant lengths, and no placeholder sampled."""
     import torch
-    import transformers
-    import trl
-    from datasets import Dataset, Image
-    from transformers import AutoProcessor, TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
+    from trl import GRPOConfig
 
-    transformers.utils.logging.disable_progress_bar()
-    processor = AutoProcessor.from_pretrained(workload.model)
     token_id = processor.tokenizer.convert_tokens_to_ids
     unwanted = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
     sequences = workload.prompts * workload.group
     micro_batch = workload.peer_micro_batch or sequences
-    args = GRPOConfig(
+    on_gpu = torch.cuda.is_available()
+    return GRPOConfig(
         output_dir=str(Path(workload.folder) / "trl"),
         per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=sequences // micro_batch,
@@ -293,21 +288,39 @@ def run_trl(workload: Workload, turns: Turns) -> None:
         max_steps=10**6,
         seed=workload.seed,
         shuffle_dataset=False,
-        bf16=workload.dtype == "bfloat16" and torch.cuda.is_available(),
+        bf16=workload.dtype == "bfloat16" and on_gpu,
         gradient_checkpointing=False,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
         logging_strategy="no",
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
         model_init_kwargs={"dtype": workload.dtype},
     )
+
+
+def trl_data(workload: Workload) -> Any:
+    """The images and the question as TRL's trainer takes them."""
+    from datasets import Dataset, Image
+
     rows = {
         "prompt": [[{"role": "user", "content": QUESTION}]] * workload.images,
         "image": [str(workload.image(i)) for i in range(workload.images)],
     }
-    data = Dataset.from_dict(rows).cast_column("image", Image())
+    return Dataset.from_dict(rows).cast_column("image", Image())
+
+
+def run_trl(workload: Workload, turns: Turns) -> None:
+    """Train with TRL's GRPOTrainer, transformers generation, set up for this machine."""
+    import torch
+    import transformers
+    import trl
+    from transformers import AutoProcessor, TrainerCallback
+    from trl import GRPOTrainer
+
+    transformers.utils.logging.disable_progress_bar()
+    processor = AutoProcessor.from_pretrained(workload.model)
     seen: dict[str, Any] = {}
     rollout_seconds: list[float] = []
     meter = Meter(Counter())
@@ -341,8 +354,8 @@ def run_trl(workload: Workload, turns: Turns) -> None:
     trainer = Timed(
         model=workload.model,
         reward_funcs=rewards,
-        args=args,
-        train_dataset=data,
+        args=trl_arguments(workload, processor),
+        train_dataset=trl_data(workload),
         processing_class=processor,
         callbacks=[Stepwise()],
     )

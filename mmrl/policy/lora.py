@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -55,9 +56,7 @@ def attach(model: Any, declaration: Declaration, config: LoraConfig, seed: int) 
     Their first half is drawn from `seed`, their second is zero. Raises UserError where PEFT is
     absent or nothing matches the targets.
     """
-    _require("peft", "lora")
-    import peft
-
+    peft = _import_peft()
     parameters = fused_targets(model, declaration, config)
     if parameters and config.dropout:
         raise UserError(
@@ -156,10 +155,7 @@ def base_of(folder: Path) -> str | None:
 
 def merge(model: Any, folder: Path) -> Any:
     """Add the adapters saved in `folder` to the weights of their base and return it."""
-    _require("peft", "lora")
-    import peft
-
-    return peft.PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    return _import_peft().PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
 
 
 def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -214,6 +210,15 @@ def base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _base_name(name: str) -> str:
     return name.replace(".base_layer", "")
+
+
+def _import_peft() -> Any:
+    _require("peft", "lora")
+    # PEFT imports bitsandbytes where it is installed, which warns of kernels for quantised CPUs.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    import peft
+
+    return peft
 
 
 def _require(package: str, extra: str) -> None:
