@@ -4,7 +4,7 @@
 
 `first` makes every model's first step from its start, under every sharding, and saves a checkpoint;
 `second` takes up a checkpoint that LOADED_FROM processes saved and makes the next step. A sharding
-is `local` or the name of a file in configs/deepspeed.
+is `local`, `double` (the same in float64) or the name of a file in configs/deepspeed.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ MODELS = {
     ),
 }
 BUDGETS = {"whole": 10_000, "pieces": 60}
+LOCAL = ("local", "double")
 SHARDED = ("local", "zero1", "zero2", "zero3")
 OFFLOADED = ("zero2_offload", "zero3_offload")
 
@@ -113,9 +114,11 @@ def start(model: Model) -> Policy:
 
 def build(folder: Path, name: str, sharding: str, world: World) -> tuple[Policy, Policy, Backend]:
     made = start(MODELS[name])
+    if sharding == "double":
+        made.model.double()
     reference = made.frozen_copy()
     optimizer = OptimizerConfig(learning_rate=1e-3, weight_decay=0.1, max_grad_norm=0.5)
-    if sharding == "local":
+    if sharding in LOCAL:
         return made, reference, LocalBackend(made.model, optimizer, 10, world)
     config = RunConfig.model_validate(
         {
@@ -178,8 +181,9 @@ def step(folder: Path, name: str, sharding: str, budget: str, number: int, world
 def cases(which: str, processes: int) -> Iterator[tuple[str, str, str]]:
     """Model, sharding and budget of every step that so many processes make."""
     budgets = {1: ("whole",), 2: tuple(BUDGETS), 4: ("pieces",)}[processes]
+    shardings = (*(SHARDED if processes > 1 else ("local",)), "double")
     for name in MODELS:
-        for sharding in SHARDED if processes > 1 else ("local",):
+        for sharding in shardings if which == "first" else shardings[:-1]:
             yield from ((name, sharding, b) for b in (budgets if which == "first" else ("whole",)))
     if processes > 1:
         budget = budgets[0] if which == "first" else "whole"

@@ -54,16 +54,21 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def assert_same_step(
-    found: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: float = 2e-5
-) -> None:
-    """Gradients (the first moment is one, clipped) and weights within `tolerance` of their size.
+FLOAT32 = {"stats": 1e-5, "weight.": 1e-5, "exp_avg.": 2e-5, "exp_avg_sq.": 4e-5}
+FLOAT64 = dict.fromkeys(FLOAT32, 1e-6)
 
-    Second moments are squares, so within twice that; numbers of the step within half of it.
+
+def assert_same_step(
+    found: dict[str, Tensor], wanted: dict[str, Tensor], limits: dict[str, float]
+) -> None:
+    """Numbers of the step, weights and both moments are within `limits` of their size.
+
+    The first moment is the gradient, clipped, and the second its square. In float32 the gradient of
+    one process that packs the step otherwise differs by 1.2e-5 from its own: that is its rounding.
     """
     _loss, kl, entropy, grad_norm, tokens = found["stats"].tolist()
     assert grad_norm > 0 and kl >= 0 and entropy > 0 and tokens == 46
-    torch.testing.assert_close(found["stats"], wanted["stats"], rtol=tolerance / 2, atol=1e-7)
+    torch.testing.assert_close(found["stats"], wanted["stats"], rtol=limits["stats"], atol=1e-7)
     for kind in ("exp_avg.", "exp_avg_sq.", "weight."):
         keys = [key for key in wanted if key.startswith(kind)]
         largest = max(float(wanted[key].norm()) for key in keys)
@@ -73,8 +78,7 @@ def assert_same_step(
             difference = float((found[key] - wanted[key])[seen].norm())
             # A gradient that is rounding alone (a key's bias) is compared with the largest one.
             floor = 0.0 if kind == "weight." else 1e-6 * largest
-            allowed = (2 if kind == "exp_avg_sq." else 1) * tolerance
-            assert difference <= max(allowed * size, floor), (key, difference, size)
+            assert difference <= max(limits[kind] * size, floor), (key, difference, size)
 
 
 def moved(wanted: dict[str, Tensor], key: str) -> Tensor:
@@ -98,9 +102,10 @@ def test_a_step_of_many_processes_is_that_of_one(
     steps: Path, processes: int, model: str, sharding: str, budget: str
 ) -> None:
     found = load_file(dump(steps, processes, model, sharding, budget, f"first-{processes}"))
-    wanted = load_file(dump(steps, 1, model, "local", "whole", "first-1"))
+    alone = "double" if sharding == "double" else "local"
+    wanted = load_file(dump(steps, 1, model, alone, "whole", "first-1"))
     assert {k for k in wanted if not k.startswith("step.")} <= found.keys()
-    assert_same_step(found, wanted)
+    assert_same_step(found, wanted, FLOAT64 if sharding == "double" else FLOAT32)
 
 
 @every_second
@@ -110,7 +115,7 @@ def test_a_checkpoint_of_two_processes_goes_on_with_one_and_with_four(
     found = load_file(dump(steps, 2, model, sharding, "whole", f"second-{processes}"))
     wanted = load_file(dump(steps, 1, model, "local", "whole", "second-1"))
     # It starts where the first step's rounding, blown up by Adam, has moved the weights.
-    assert_same_step(found, wanted, tolerance=1e-4)
+    assert_same_step(found, wanted, dict.fromkeys(FLOAT32, 1e-4))
 
 
 STEPS = 6

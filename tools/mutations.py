@@ -1,0 +1,365 @@
+"""The deliberate mistakes that mutate.py makes, one at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One deliberate mistake: `old` becomes `new` in `file`, which must hold it once."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+LOSSES, CREDIT = "mmrl/losses.py", "mmrl/algorithms/credit.py"
+EPISODE, CUTS = "mmrl/rollout/episode.py", "mmrl/rollout/cuts.py"
+MUTATIONS = (
+    Mutation(
+        "swapped clip bounds",
+        LOSSES,
+        "ratio.clamp(1 - options.low, 1 + options.high)",
+        "ratio.clamp(1 - options.high, 1 + options.low)",
+    ),
+    Mutation(
+        "maximum instead of minimum of the surrogates",
+        LOSSES,
+        "torch.minimum(unbounded * advantages",
+        "torch.maximum(unbounded * advantages",
+    ),
+    Mutation(
+        "dual clip on positive advantages",
+        LOSSES,
+        "torch.where(advantages < 0, floor, surrogate)",
+        "torch.where(advantages > 0, floor, surrogate)",
+    ),
+    Mutation(
+        "two-sided cap on the clipped ratio",
+        LOSSES,
+        "torch.minimum(unbounded * advantages, bounded * advantages)",
+        "torch.minimum(ratio * advantages, bounded * advantages)",
+    ),
+    Mutation(
+        "mask lost in the reduction",
+        LOSSES,
+        "return torch.where(batch.mask, token_losses * batch.weights, 0.0).sum()",
+        "return (token_losses * batch.weights.clamp(min=1e-3)).sum()",
+    ),
+    Mutation(
+        "mask lost within sequences",
+        LOSSES,
+        "kept = torch.where(self.mask, values, 0.0)",
+        "kept = values",
+    ),
+    Mutation(
+        "masked tokens reach the loss",
+        LOSSES,
+        "    logprobs = torch.where(mask, logprobs, 0.0)\n",
+        "",
+    ),
+    Mutation(
+        "denominator counted in the micro-batch",
+        "mmrl/learner.py",
+        "[m.sample for m in members], [m.weights for m in members], logprobs, share",
+        "[m.sample for m in members], "
+        "token_weights([m.sample for m in members], self._algorithm.reducer), logprobs, share",
+    ),
+    Mutation(
+        "empty responses left out of the mean",
+        LOSSES,
+        "    count = max(len(lengths), 1)\n",
+        "    count = max(int((lengths > 0).sum()), 1)\n",
+    ),
+    Mutation(
+        "token mean over sequences",
+        LOSSES,
+        "1.0 / max(float(lengths.sum()), 1.0)",
+        "1.0 / max(float(lengths.max(initial=0)) * count, 1.0)",
+    ),
+    Mutation(
+        "constant reducer without the batch size",
+        LOSSES,
+        "1.0 / (count * reducer.length)",
+        "1.0 / reducer.length",
+    ),
+    Mutation(
+        "CISPO with a gradient through its weight",
+        LOSSES,
+        "weight = batch.log_ratio.detach().exp()",
+        "weight = batch.log_ratio.exp()",
+    ),
+    Mutation(
+        "GSPO-token with a gradient through its level",
+        LOSSES,
+        "level = batch.sequence_mean(log_ratio).detach()[batch.sequence]",
+        "level = batch.sequence_mean(log_ratio)[batch.sequence]",
+    ),
+    Mutation(
+        "GSPO by the sum of log-ratios",
+        LOSSES,
+        "return batch.sequence_mean(log_ratio).exp()[batch.sequence]",
+        "return batch.sequence_sum(log_ratio).exp()[batch.sequence]",
+    ),
+    Mutation(
+        "k3 with the sign of d turned",
+        LOSSES,
+        "return torch.expm1(-difference) + difference",
+        "return torch.expm1(difference) - difference",
+    ),
+    Mutation(
+        "straight-through with the wrong slope",
+        LOSSES,
+        "return slope + (value - slope).detach()",
+        "return value",
+    ),
+    Mutation(
+        "GVPO over G instead of G - 1",
+        LOSSES,
+        "(2 * (len(members) - 1))",
+        "(2 * len(members))",
+    ),
+    Mutation(
+        "NFT without its clamped value",
+        LOSSES,
+        "bounded = implied + (implied.clamp(min=options.epsilon) - implied).detach()",
+        "bounded = implied",
+    ),
+    Mutation(
+        "preference of the rejected answer",
+        LOSSES,
+        "loss(values[chosen][:, None] - values[rejected][None])",
+        "loss(values[rejected][None] - values[chosen][:, None])",
+    ),
+    Mutation(
+        "biased standard deviation",
+        CREDIT,
+        "rewards[valid].std(ddof=normalise.ddof)",
+        "rewards[valid].std()",
+    ),
+    Mutation(
+        "unscorable answers in the baseline as 0",
+        CREDIT,
+        "return np.where(valid, rewards - rewards[valid].mean(), 0.0)",
+        "return np.where(valid, rewards - np.nan_to_num(rewards).mean(), 0.0)",
+    ),
+    Mutation(
+        "unscorable answers trained on",
+        CREDIT,
+        "mask=known[i] & response.written,",
+        "mask=response.written,",
+    ),
+    Mutation(
+        "leave-one-out that leaves none out",
+        CREDIT,
+        "centre(rewards) * count / (count - 1)",
+        "centre(rewards)",
+    ),
+    Mutation(
+        "plain mean for the length-weighted one",
+        CREDIT,
+        "(weights * known).sum() / weights.sum()",
+        "known[valid].mean()",
+    ),
+    Mutation(
+        "reward at the first token",
+        CREDIT,
+        "tokens[-1:] += reward",
+        "tokens[:1] += reward",
+    ),
+    Mutation(
+        "returns that forget the token itself",
+        CREDIT,
+        "        running = float(rewards[t]) + gamma * running\n        returns[t] = running\n",
+        "        returns[t] = running\n        running = float(rewards[t]) + gamma * running\n",
+    ),
+    Mutation(
+        "whitening over masked tokens",
+        CREDIT,
+        "kept = whiten([s.advantages[s.mask] for s in samples], ddof, epsilon)",
+        "every = whiten([s.advantages for s in samples], ddof, epsilon)\n"
+        "    kept = [w[s.mask] for w, s in zip(every, samples)]",
+    ),
+    Mutation(
+        "variants of a question apart",
+        CREDIT,
+        "if any(p.key != sample.key or p.variant == sample.variant for p in previous):",
+        "if previous:",
+    ),
+    Mutation(
+        "local advantage everywhere",
+        "mmrl/algorithms/variants.py",
+        "samples += pair(group, across, index, other.prompt)",
+        "samples += pair(group, own, index, other.prompt)",
+    ),
+    Mutation(
+        "responses under their own prompt only",
+        "mmrl/algorithms/variants.py",
+        "samples += pair(group, across, index, other.prompt)",
+        "samples += pair(group, across, index)",
+    ),
+    Mutation(
+        "borrowed old log-probs of another prompt",
+        CREDIT,
+        "old_logprobs=None if away or np.isnan",
+        "old_logprobs=None if np.isnan",
+    ),
+    Mutation(
+        "span one token late",
+        "mmrl/algorithms/turns.py",
+        "tokens[span.start : span.end] = value",
+        "tokens[span.start + 1 : span.end + 1] = value",
+    ),
+    Mutation(
+        "step span one token short",
+        "mmrl/algorithms/stepgrpo.py",
+        "tokens[span.start : span.end] += next(values)",
+        "tokens[span.start : span.end - 1] += next(values)",
+    ),
+    Mutation(
+        "what an environment told trained on",
+        "mmrl/types.py",
+        "mask = np.full(len(self.ids), self.episode is None)",
+        "mask = np.full(len(self.ids), True)",
+    ),
+    Mutation(
+        "returns that count what was told as time",
+        CREDIT,
+        "over_written(response, lambda r: returns_to_go(r, self.gamma), rewards)",
+        "returns_to_go(rewards, self.gamma) * response.written",
+    ),
+    Mutation(
+        "penalties of what was told",
+        "mmrl/algorithm.py",
+        "np.where(response.written, kl.estimate(response.logprobs, ref), 0.0)",
+        "kl.estimate(response.logprobs, ref)",
+    ),
+    Mutation(
+        "turns asked without what was told",
+        EPISODE,
+        "continued(self.prompt, np.concatenate(self.ids[-2:]))",
+        "continued(self.prompt, self.ids[-2])",
+    ),
+    Mutation(
+        "turns one place late",
+        EPISODE,
+        "prompt.next_position + np.arange(len(ids)), (axes",
+        "prompt.next_position + 1 + np.arange(len(ids)), (axes",
+    ),
+    Mutation(
+        "every turn from the same random numbers",
+        EPISODE,
+        "seed + turn * SEEDS_OF_A_TURN",
+        "seed",
+    ),
+    Mutation(
+        "a turn paid for the turn before",
+        EPISODE,
+        "self.spans[-1] = replace(self.spans[-1], value=situation.reward)",
+        "self.spans[0] = replace(self.spans[0], value=situation.reward)",
+    ),
+    Mutation(
+        "a turn in the state it led to",
+        EPISODE,
+        "TokenSpan(at, at + len(answer.ids), None, self.situation.key)",
+        "TokenSpan(at, at + len(answer.ids), None, f'{self.situation.key}+')",
+    ),
+    Mutation(
+        "an episode over its tokens",
+        EPISODE,
+        "if len(told) >= self.room:",
+        "if len(told) > self.room + 8:",
+    ),
+    Mutation(
+        "thinking cut a token late",
+        CUTS,
+        "thought = chain.ids[:place]",
+        "thought = chain.ids[: place + 1]",
+    ),
+    Mutation(
+        "an unscorable cut worth 0",
+        CUTS,
+        'return float(known.mean()) if len(known) else float("nan")',
+        "return float(known.mean()) if len(known) else 0.0",
+    ),
+    Mutation(
+        "key steps as substrings",
+        "mmrl/algorithms/key_steps.py",
+        "any(_contains(spoken, tokens(a)) for a in _alternatives(step))",
+        'any(a in " ".join(spoken) for a in _alternatives(step))',
+    ),
+    Mutation(
+        "steps in any order",
+        "mmrl/algorithms/key_steps.py",
+        "numbers != list(range(1, len(numbers) + 1))",
+        "sorted(numbers) != numbers",
+    ),
+    Mutation(
+        "key steps paid without an answer",
+        "mmrl/algorithms/stepgrpo.py",
+        'if answered or self.variant == "code" else 0.0',
+        "if True else 0.0",
+    ),
+    Mutation(
+        "filter that keeps solved groups",
+        "mmrl/algorithms/editors.py",
+        "return self.low < accuracy < self.high",
+        "return self.low < accuracy <= self.high",
+    ),
+    Mutation(
+        "filter that asks for nothing",
+        "mmrl/algorithms/editors.py",
+        "missing = context.prompts_per_step - len(kept)",
+        "missing = 0",
+    ),
+    Mutation(
+        "pruning of the largest advantages",
+        "mmrl/algorithms/refiners.py",
+        'np.argsort(-sizes, kind="stable")',
+        'np.argsort(sizes, kind="stable")',
+    ),
+    Mutation(
+        "truncated responses in the loss",
+        "mmrl/algorithms/refiners.py",
+        "if s.response.truncated else s",
+        "if False else s",
+    ),
+    Mutation(
+        "replayed log-probs dropped",
+        "mmrl/algorithm.py",
+        'for i in g.extra.get("replayed", ())',
+        "for i in ()",
+    ),
+    Mutation(
+        "KL added to the reward",
+        "mmrl/algorithm.py",
+        "group.rewards - np.array([p.sum() for p in penalties])",
+        "group.rewards + np.array([p.sum() for p in penalties])",
+    ),
+    Mutation(
+        "second pass on the tokens of the first",
+        "mmrl/algorithm.py",
+        "self.filters[index % len(self.filters)]",
+        "self.filters[0]",
+    ),
+    Mutation(
+        "old log-probs of cross pairs not computed",
+        "mmrl/learner.py",
+        "if self._algorithm.updates.on_policy or not missing:",
+        "if True:",
+    ),
+    Mutation(
+        "a pass without a token steps all the same",
+        "mmrl/learner.py",
+        "if any(sample.mask.any() for sample in part):",
+        "if True:",
+    ),
+    Mutation(
+        "groups split between micro-batches",
+        "mmrl/packing.py",
+        "units = _by_group(rows) if whole_groups else [[row] for row in rows]",
+        "units = [[row] for row in rows]",
+    ),
+)
