@@ -23,11 +23,11 @@ MEMORY_SLOPE = 2.0  # MiB a step
 def diagnose(rows: Sequence[Row], *, max_new_tokens: int | None = None) -> list[str]:
     """Say what is wrong and what to do, one line each, worst first; no line: nothing was found.
 
-    `rows` are in step order; a missing, null or NaN value says nothing.
+    `rows` are in step order; a missing, null or NaN value says nothing. Rewards, answers and memory
+    are compared within the last phase only: another one may ask and pay otherwise.
     """
+    present = [row for row in rows if row.get("phase") == rows[-1].get("phase")]
     checks: tuple[Callable[[Sequence[Row]], str | None], ...] = (
-        _media,
-        _not_a_number,
         _unscorable,
         lambda rows: _truncated(rows, max_new_tokens),
         _unparsable,
@@ -36,7 +36,8 @@ def diagnose(rows: Sequence[Row], *, max_new_tokens: int | None = None) -> list[
         _flat,
         _memory,
     )
-    return [line for check in checks if (line := check(rows)) is not None]
+    found = [_media(rows), _not_a_number(rows), *(check(present) for check in checks)]
+    return [line for line in found if line is not None]
 
 
 def series(rows: Sequence[Row], name: str) -> list[tuple[int, float]]:

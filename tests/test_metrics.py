@@ -237,6 +237,19 @@ def test_answers_that_were_cut_off_are_not_called_unparsable_too() -> None:
     assert "length limit" in lines[0]
 
 
+def test_a_phase_is_not_compared_with_the_one_before() -> None:
+    rows = steps(
+        45,
+        phase=lambda i: 1.0 if i <= 40 else 2.0,
+        reward__mean=lambda i: 1.1 if i <= 40 else 0.2,
+        share__unparsable=lambda i: 1.0 if i <= 40 else 0.1,
+        memory__peak=lambda i: 3.5 * i,
+        media__without=lambda i: float(i == 1),
+    )
+    (line,) = diagnose(rows)
+    assert "without their media" in line
+
+
 def test_one_jump_of_memory_is_no_leak() -> None:
     assert memory_slope([(i, 1000.0 if i < 15 else 3000.0) for i in range(21)]) == 0
     assert memory_slope([(i, 1000.0 + 2 * i) for i in range(20)]) == 0  # too few steps
