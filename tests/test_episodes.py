@@ -112,12 +112,20 @@ def test_targets_are_written_turn_by_turn(tmp_path: Path, mazes: Path) -> None:
     assert row["share/truncated"] == 0.0
 
 
+@pytest.mark.parametrize("staleness", [0, 1])
 def test_a_resumed_run_ends_as_if_it_had_not_stopped(
-    tmp_path: Path, mazes: Path, started: str
+    staleness: int, tmp_path: Path, mazes: Path, started: str
 ) -> None:
+    """Also where whole episodes are played ahead of the update, by the weights of a step before."""
     values = config(tmp_path / "whole", mazes, "gigpo", model={"path": started})
     values["trainer"] |= {"steps": 4, "checkpoint_every": 2}
+    if staleness:
+        values["rollout"] |= {"engine": "hf_copy", "max_staleness": staleness}
     whole = carry_out(values)
+    for group in rows(whole, "rollouts.jsonl"):
+        expected = max(0, group["step"] - 1 - staleness) if staleness else None
+        assert {response.get("weights") for response in group["responses"]} == {expected}
+        assert any(len(response["turns"]) > 1 for response in group["responses"])
     again = tmp_path / "again"
     shutil.copytree(whole, again)
     shutil.rmtree(again / "checkpoints" / "step_4")

@@ -81,13 +81,14 @@ def by_modality(groups: Sequence[Group], score: Scoring) -> dict[str, Gaps]:
     samples = [(group, s) for group in groups for s in _samples(group)]
     trained = score([sample for _, sample in samples])
     for (group, sample), values in zip(samples, trained, strict=True):
-        found[modality_of(group)].append(np.abs(sample.response.logprobs - values))
+        gaps = np.abs(sample.response.logprobs - values)
+        found[modality_of(group)].append(gaps[sample.mask])
     return {modality: _gaps(np.concatenate(rows)) for modality, rows in sorted(found.items())}
 
 
 def _samples(group: Group) -> list[TrainSample]:
     return [
-        TrainSample(group.prompt, r, np.zeros(len(r.ids)), np.ones(len(r.ids), dtype=bool))
+        TrainSample(group.prompt, r, np.zeros(len(r.ids)), r.written)
         for r in group.responses
     ]
 
