@@ -131,6 +131,7 @@ class Run:
     ) -> None:
         self._phase, self._place, self._last = phases[place.phase], place, place.before
         self._config, self._records, self._say = self._phase.config, records, say
+        self._is_last_phase = place.phase + 1 == len(phases)
         self._world, config = world, self._config
         self._algorithm = load_algorithm(config)
         world.once(lambda: [build_missing(data) for data in config.data])
@@ -224,7 +225,8 @@ class Run:
         self._last = step
         if self._world.first:
             self._write_down(step, result)
-        if config.eval_every and step % config.eval_every == 0 and result.step < config.steps:
+        over = self._is_last_phase and result.step == config.steps  # `finish` evaluates then
+        if config.eval_every and step % config.eval_every == 0 and not over:
             metrics |= self._held_out.metrics()
         if step == 1 or step % (self._config.rollout.parity_every or step + 1) == 0:
             metrics |= self._check_parity(step)

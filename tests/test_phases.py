@@ -42,6 +42,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(folder: Path, digits: Path, *phases: dict[str, Any], **sections: Any) -> RunConfig:
     trainer = {"steps": 9, "prompts_per_step": 2, "checkpoint_every": 1, "keep_checkpoints": 2}
+    trainer["eval_every"] = 1
     values = run_config(folder, digits, trainer=trainer, **sections)
     return validate(RunConfig, {**values, "phases": list(phases)}, "test")
 
@@ -116,6 +117,8 @@ def test_a_run_of_two_phases(whole: Path) -> None:
     rows = list(Journal(whole / "metrics.jsonl").rows())
     assert [(row["step"], row["phase"]) for row in rows] == [(1, 1), (2, 1), (3, 2), (4, 2), (5, 2)]
     assert [row["train/learning_rate"] for row in rows] == [1e-4] * 2 + [5e-4] * 3
+    # A phase's end too, but for the last one's, which stands in the result.
+    assert [row["step"] for row in rows if "eval/digit_count" in row] == [1, 2, 3, 4]
     # At the border the reference is the policy: their KL is 0; from then on it is not.
     assert rows[2]["train/kl"] == pytest.approx(0.0, abs=1e-6)
     assert abs(rows[4]["train/kl"]) > 1e-6
