@@ -13,6 +13,7 @@ import importlib.util
 import json
 import logging
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,8 @@ class DeepSpeedBackend:
         import deepspeed
 
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        # Its own calls; a run cannot change them.
+        warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
         assert config.trainer.deepspeed is not None
         if not policy.family.declaration.shared_prefix:
             raise UserError("the generic family does not train with trainer.backend=deepspeed")
@@ -166,6 +169,7 @@ class DeepSpeedBackend:
         self.updates = int(data["updates"])
         self._start_moments()
         self._link_moments()
+        self._recount_steps()
         for name, parameter in self._named.items():
             whole = self._whole(parameter)
             self._put(parameter, tensors.get(f"{MASTER}.{name}", whole), None)
@@ -190,6 +194,20 @@ class DeepSpeedBackend:
             with self._off_disk(number):
                 moments = {key: torch.zeros_like(flat) for key in MOMENTS}
                 sharded.optimizer.state[flat] = {"step": step, **moments}
+
+    def _recount_steps(self) -> None:
+        """Bring AdamW for the CPU to the steps made: it multiplies up its bias correction.
+
+        A power in its place, which it takes where steps were skipped, rounds otherwise.
+        """
+        inner = self._engine.optimizer.optimizer
+        if not hasattr(inner, "ds_opt_adam"):
+            return
+        group = inner.param_groups[0]
+        factors = (0.0, *group["betas"], group["eps"], 0.0, True)
+        for step in range(1, self.updates + 1):
+            nothing = torch.zeros(4, 1).unbind()
+            inner.ds_opt_adam.adam_update(inner.opt_id, step, *factors, *nothing)
 
     @contextmanager
     def _off_disk(self, number: int) -> Iterator[None]:

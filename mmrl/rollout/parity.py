@@ -87,10 +87,7 @@ def by_modality(groups: Sequence[Group], score: Scoring) -> dict[str, Gaps]:
 
 
 def _samples(group: Group) -> list[TrainSample]:
-    return [
-        TrainSample(group.prompt, r, np.zeros(len(r.ids)), r.written)
-        for r in group.responses
-    ]
+    return [TrainSample(group.prompt, r, np.zeros(len(r.ids)), r.written) for r in group.responses]
 
 
 def _gaps(gaps: Floats) -> Gaps:

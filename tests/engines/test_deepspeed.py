@@ -151,7 +151,7 @@ def swapped(runs: Path) -> set[str]:
     return {path.parent.name for path in (runs / "nvme").glob("*/optimizer/*/*.swp")}
 
 
-@pytest.mark.parametrize("sharding", ["local", "zero2", "zero3", "zero3_nvme"])
+@pytest.mark.parametrize("sharding", ["local", "zero2", "zero3", "zero2_offload", "zero3_nvme"])
 def test_a_killed_process_ends_the_run_and_resume_is_exact(runs: Path, sharding: str) -> None:
     if sharding == "zero3_nvme" and not Path("/usr/include/libaio.h").is_file():
         pytest.skip("DeepSpeed builds its file access with libaio's headers")
