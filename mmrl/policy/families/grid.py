@@ -65,8 +65,12 @@ def intakes(processor: Any, limits: Limits, tower: GridTower) -> dict[Any, Intak
     def image(media: Media) -> dict[str, Any]:
         return {**composed.images(media), "images_kwargs": {"size": image_budget}}
 
+    video_options: dict[str, Any] = {"size": video_budget}
+    if hasattr(processor.video_processor, "cap_pixels_per_frame"):
+        video_options["cap_pixels_per_frame"] = False  # frames were sized when they were decoded
+
     def video(media: Media) -> dict[str, Any]:
-        return composed.videos(media, {"size": video_budget})
+        return composed.videos(media, video_options)
 
     def size(patch: int, key: str) -> Any:
         return lambda tensors: tuple(int(side) * patch for side in tensors[key][0, [2, 1]])
