@@ -209,6 +209,21 @@ def test_rolling_out_ahead_needs_both_sides_at_once() -> None:
     assert not planned(config(rollout={"engine": "vllm", "max_staleness": 1})).sleeps
 
 
+@pytest.mark.parametrize(
+    ("adapter_sync", "alone"), [("auto", True), ("merged", False)], ids=["auto", "merged"]
+)
+def test_an_adapter_waits_for_the_engine_by_itself(adapter_sync: str, alone: bool) -> None:
+    adapters = {"lora": {"rank": 4, "alpha": 8}}
+    engine = {"engine": "vllm", "adapter_sync": adapter_sync}
+    on_policy, ahead = (
+        planned(config(model=adapters, rollout={**engine, "max_staleness": staleness}))
+        for staleness in (0, 2)
+    )
+    made = shape.measure(config(model=adapters))
+    waits = made.adapter_parameters if alone else made.parameters
+    assert ahead.host - on_policy.host == 2 * 4 * waits
+
+
 def test_a_critic_of_its_own_is_counted() -> None:
     found = planned(config(algorithm={"name": "ppo"}))
     assert found.critic == 4 * found.weights

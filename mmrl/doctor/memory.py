@@ -120,8 +120,9 @@ def plan(
     held = base // (processes if stage == 3 else 1)
     copied = "reference" in compose(config.algorithm).needs and adapters is None
     engine, sleeps = _engine(config, shape, width, capacity)
-    # Weights that wait for the engine; with one step ahead the trainer waits in their place.
+    # What waits for the engine; with one step ahead the trainer waits in its place.
     copies = config.rollout.max_staleness if config.rollout.max_staleness > 1 else 0
+    handed = shape.adapter_parameters * own if shape.adapter_alone else shape.parameters * width
     on_device = sharding.parameters == "device"
     away: Counter[Place] = Counter({sharding.optimizer: state})
     away[sharding.parameters] += held
@@ -141,7 +142,7 @@ def plan(
         host=away["host"]
         + (trained * 4 // processes if sharding.optimizer != "device" else 0)
         + (shape.parameters * width if sleeps else 0)
-        + copies * shape.parameters * width,
+        + copies * handed,
         disk=away["disk"],
         sleeps=sleeps,
         ahead=config.rollout.max_staleness > 0,

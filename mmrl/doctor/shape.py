@@ -18,6 +18,7 @@ from mmrl.errors import UserError
 from mmrl.policy import lora
 from mmrl.policy.family import Declaration
 from mmrl.policy.policy import family_name, model_folder
+from mmrl.rollout.vllm_adapter import objection
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,15 @@ class Tower:
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a model: parameters by role, and what a token costs in a language layer."""
+    """Sizes of a model: parameters by role, and what a token costs in a language layer.
+
+    `adapter_alone` says that the engine gets nothing but the adapter after a step.
+    """
 
     parameters: int
     tower_parameters: int
     adapter_parameters: int
+    adapter_alone: bool
     layers: int
     hidden: int
     inner: int
@@ -88,6 +93,7 @@ def shape_of(model: Any, declaration: Declaration, config: RunConfig) -> Shape:
         parameters=sum(p.numel() for p in named.values()),
         tower_parameters=sum(p.numel() for n, p in named.items() if f"{n}.".startswith(towers)),
         adapter_parameters=_adapter_parameters(model, declaration, config),
+        adapter_alone=_adapter_alone(model.config, config),
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         inner=inner * experts,
@@ -96,6 +102,15 @@ def shape_of(model: Any, declaration: Declaration, config: RunConfig) -> Shape:
         vocabulary=text.vocab_size,
         towers=tuple(_towers(model, declaration)),
     )
+
+
+def _adapter_alone(settings: Any, config: RunConfig) -> bool:
+    """As far as can be said without vLLM, which knows its own classes of models."""
+    if config.model.lora is None or not config.rollout.engine.startswith("vllm"):
+        return False
+    if config.rollout.adapter_sync == "merged":
+        return False
+    return objection(settings, config.model, torch.cuda.is_available()) is None
 
 
 def _towers(model: Any, declaration: Declaration) -> Iterator[Tower]:
