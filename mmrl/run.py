@@ -132,6 +132,7 @@ class Run:
         self._phase, self._place, self._last = phases[place.phase], place, place.before
         self._config, self._records, self._say = self._phase.config, records, say
         self._is_last_phase = place.phase + 1 == len(phases)
+        self._seed = phases[0].config.seed  # the run's own: later phases draw with others
         self._world, config = world, self._config
         self._algorithm = load_algorithm(config)
         world.once(lambda: [build_missing(data) for data in config.data])
@@ -260,7 +261,7 @@ class Run:
             "before": before,
             "after": after,
             "seconds": round(time.monotonic() - started, 1),
-            "seed": self._config.seed,
+            "seed": self._seed,
             "steps": self._last,
         }
         text = json.dumps(result, indent=1)

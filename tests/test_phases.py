@@ -122,10 +122,11 @@ def test_a_run_of_two_phases(whole: Path) -> None:
     # At the border the reference is the policy: their KL is 0; from then on it is not.
     assert rows[2]["train/kl"] == pytest.approx(0.0, abs=1e-6)
     assert abs(rows[4]["train/kl"]) > 1e-6
-    assert json.loads((whole / "result.json").read_text())["steps"] == 5
+    result = json.loads((whole / "result.json").read_text())
+    assert (result["steps"], result["seed"]) == (5, 0)
     page = (whole / "report.html").read_text()
     assert 'class="border"' in page and "warm-up (sft), rl (grpo)" in page
-    assert "5 of 5" in page
+    assert "5 of 5" in page and "Algorithm" not in page
 
 
 def test_the_start_of_a_phase_is_not_thrown_away(whole: Path) -> None:

@@ -86,10 +86,11 @@ def _headline(folder: RunFolder) -> dict[str, Any]:
     if spent is None:
         spent = sum(finite(row.get("time/step")) or 0.0 for row in folder.metrics) or None
     seed = result.get("seed", config.get("seed"))
+    phases = _phases(config)
     facts = {
         "Task": ", ".join(_tasks(config)),
-        "Algorithm": _text(_section(config, "algorithm").get("name")),
-        "Phases": ", ".join(_phases(config)),
+        "Algorithm": "" if phases else _text(_section(config, "algorithm").get("name")),
+        "Phases": ", ".join(phases),
         "Model": _text(_section(config, "model").get("path")),
         "Steps": _progress(folder),
         "Duration": duration(spent) if spent else "",
