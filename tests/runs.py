@@ -10,6 +10,15 @@ import yaml
 
 from tests.conftest import TINY
 
+WARM_UP = {
+    "name": "warm-up",
+    "algorithm": {"name": "sft"},
+    "rollout": {"engine": "targets"},
+    "optimizer": {"learning_rate": 2e-3},
+    "trainer": {"steps": 10, "prompts_per_step": 6},
+}
+"""A phase after which turns end, so that episodes have some."""
+
 
 def make_digits(out: Path, *, train: int = 40, test: int = 8) -> Path:
     """Build small digit data sets under `out`."""

@@ -17,7 +17,7 @@ from mmrl.config import RunConfig, validate
 from mmrl.errors import UserError
 from mmrl.journal import Journal
 from mmrl.run import train
-from tests.runs import run_config
+from tests.runs import WARM_UP, run_config
 
 IN_TURNS = ("gigpo", "turn_level", "ppo")
 
@@ -54,23 +54,13 @@ def rows(run: Path, name: str) -> list[dict[str, Any]]:
     return list(Journal(run / name).rows())
 
 
-WARM = {
-    "name": "warm-up",
-    "algorithm": {"name": "sft"},
-    "rollout": {"engine": "targets"},
-    "optimizer": {"learning_rate": 2e-3},
-    "trainer": {"steps": 10, "prompts_per_step": 6},
-}
-"""So that turns end, and episodes have some."""
-
-
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory, mazes: Path) -> str:
     """A model that has seen the form of a turn."""
     run = tmp_path_factory.mktemp("started") / "run"
     values = config(run, mazes, "sft")
     values["algorithm"] = {"name": "sft"}
-    values |= {"phases": [WARM]}
+    values |= {"phases": [WARM_UP]}
     return str(carry_out(values) / "checkpoints" / "step_10")
 
 
@@ -101,7 +91,7 @@ def test_targets_are_written_turn_by_turn(tmp_path: Path, mazes: Path) -> None:
     values["algorithm"] = {"name": "sft"}
     values["data"]["params"] = {"turns": 8}
     values["rollout"]["max_new_tokens"] = 320
-    run = carry_out({**values, "phases": [{**WARM, "trainer": {"steps": 1}}]})
+    run = carry_out({**values, "phases": [{**WARM_UP, "trainer": {"steps": 1}}]})
     (first, *_) = rows(run, "rollouts.jsonl")
     (response,) = first["responses"]
     assert response["metric"] == 1.0 and response["reward"] == pytest.approx(1.1)

@@ -10,20 +10,10 @@ import pytest
 from mmrl.config import RunConfig, validate
 from mmrl.journal import Journal
 from mmrl.run import train
-from tests.runs import run_config
+from tests.runs import WARM_UP, run_config
 
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(1800)]
-
-
-WARM_UP = {
-    "name": "warm-up",
-    "algorithm": {"name": "sft"},
-    "rollout": {"engine": "targets"},
-    "optimizer": {"learning_rate": 2e-3},
-    "trainer": {"steps": 10, "prompts_per_step": 6},
-}
-"""So that turns end, and episodes have some."""
 
 
 @pytest.mark.parametrize("engine", ["vllm", "vllm_server"])
