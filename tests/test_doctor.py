@@ -355,13 +355,13 @@ def test_a_run_needs_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_packages_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert packages.conflicts() == []
     here = {"torch": "2.13.0+cpu", "torchvision": "0.29.0", "transformers": "4.50.0"}
-    asked = {"torchvision": ["torch==2.14.0+cu130"], "mmrl": ["transformers<5.21,>=5.17"]}
+    asked = {"torchvision": ["torch==2.14.0+cu130"], "mmrl": ["transformers<5.21,>=5.19"]}
     monkeypatch.setattr(
         packages, "_installed", lambda name: (name, here[name]) if name in here else None
     )
     monkeypatch.setattr(packages.importlib.metadata, "requires", lambda name: asked.get(name))
     assert packages.conflicts() == [
-        "mmrl wants transformers<5.21,>=5.17, here is 4.50.0",
+        "mmrl wants transformers<5.21,>=5.19, here is 4.50.0",
         "torchvision 0.29.0 wants torch==2.14.0, here is 2.13.0+cpu",
         "torch 2.13.0+cpu needs torchvision 0.28, here is 0.29.0",
     ]
