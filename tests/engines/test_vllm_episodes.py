@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,8 +17,16 @@ pytest.importorskip("vllm")
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(1800)]
 
 
-@pytest.mark.parametrize("engine", ["vllm", "vllm_server"])
-def test_episodes_are_sampled_by_what_is_trained(engine: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "engine",
+    [
+        {"engine": "vllm"},
+        {"engine": "vllm_server"},
+        {"engine": "vllm_server", "servers": {"weights": "broadcast"}},
+    ],
+    ids=["vllm", "server", "broadcast"],
+)
+def test_episodes_are_sampled_by_what_is_trained(engine: dict[str, Any], tmp_path: Path) -> None:
     """The gate compares what the model wrote in every turn, before and after its weights change."""
     mazes = tmp_path / "mazes"
     importlib.import_module("mmrl.data_recipes.mazes").build(
@@ -30,7 +39,7 @@ def test_episodes_are_sampled_by_what_is_trained(engine: str, tmp_path: Path) ->
         mazes,
         model={"max_prompt_tokens": 300},
         data={**walk, "eval_path": None},
-        rollout={"engine": engine, "parity_every": 1, **lengths},
+        rollout={**engine, "parity_every": 1, **lengths},
         optimizer={"learning_rate": 1e-3},
         trainer={"steps": 2, "prompts_per_step": 2},
     )
