@@ -91,10 +91,10 @@ class Speaker:
         return 200, wire.pack_answer(self.version, [drawn] * count)
 
     def close(self) -> None:
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server = None
+        server, self._server = self._server, None  # two threads may close it
+        if server is not None:
+            server.shutdown()
+            server.server_close()
 
 
 def asks(count: int, version: str = "0") -> list[wire.Ask]:
