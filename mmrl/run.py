@@ -116,7 +116,8 @@ def _train(config: RunConfig, world: World, resume: bool, overwrite: bool) -> di
                 place = place.next(found.step)
                 progress.say(f"phase '{phases[place.phase].name}' begins after step {found.step}")
             recent = records.metrics.recent
-            for line in diagnose(recent, max_new_tokens=config.rollout.max_new_tokens):
+            longest = phases[place.phase].config.rollout.max_new_tokens
+            for line in diagnose(recent, max_new_tokens=longest):
                 progress.say(line)
     if world.first:
         write_report(config.run)

@@ -75,7 +75,10 @@ def _cards(folder: RunFolder, budget: int) -> tuple[list[tuple[int, str, Markup]
 
 
 def _max_new_tokens(config: Mapping[str, Any]) -> int | None:
-    found = finite(_section(config, "rollout").get("max_new_tokens"))
+    """That of the last phase, which the diagnosis is about."""
+    last = _listed(config)[-1:]
+    rollout = {k: v for part in (config, *last) for k, v in _section(part, "rollout").items()}
+    found = finite(rollout.get("max_new_tokens"))
     return None if found is None else int(found)
 
 

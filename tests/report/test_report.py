@@ -107,6 +107,12 @@ def test_the_diagnosis_is_on_the_page(make_run: MakeRun) -> None:
     assert "82 % of completions hit the length limit of 64 tokens" in page
 
 
+def test_the_diagnosis_names_the_last_phase_s_limit(make_run: MakeRun) -> None:
+    config = "rollout: {max_new_tokens: 64}\nphases: [{name: a}, {rollout: {max_new_tokens: 32}}]\n"
+    page = render(make_run(metrics=[{"step": 1, "share/truncated": 0.82}], config=config))
+    assert "the length limit of 32 tokens" in page
+
+
 def test_several_tasks_have_a_result_each(make_run: MakeRun) -> None:
     def side(first: float, second: float) -> dict[str, object]:
         answers = [{"id": str(i), "metric": float(i < 10 * first)} for i in range(10)]
