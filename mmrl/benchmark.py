@@ -153,7 +153,6 @@ def _ask(
     pictures = Thumbnails(config.folder) if config.folder else None
     steps = _scorer(config, {config.task: TaskSpec(config.task, config.params)})
     try:
-        engine.sync()
         ask(
             samples,
             config.asking,

@@ -76,9 +76,8 @@ class Ahead:
                 asked = self._asker.ask(context, wanted, refill)
             if not asked.prompts:
                 return []
-            return self._wait(self._begin(asked, context.step - 1), clock)
+            return self._wait(self._begin(asked, context.step - 1, clock), clock)
         self._ready = sum(batch.made.done() for batch in self._queue)
-        self._hand_over(clock)
         editors = len(self._asker.algorithm.edit) > 0
         self._ask(context.step + self._staleness - editors, context.step - 1, clock)
         batch = self._queue.popleft()
@@ -103,11 +102,13 @@ class Ahead:
         return found
 
     def _hand_over(self, clock: Clock) -> None:
-        """Give the engine the newest weights, for what is asked from now on.
+        """Give the engine the newest weights, for what is about to be asked.
 
         With a staleness of 1 the step needs all that is under way, so it costs nothing to wait,
         and the weights need not be copied; with more, the trainer may run on.
         """
+        if not self._engine.outdated:
+            return
         wait = self._staleness == 1
         if wait and self._queue:
             self._wait(self._queue[-1].made, clock)
@@ -122,15 +123,18 @@ class Ahead:
             context = self._asker.context(self._asked)
             with clock.stage("encode"):
                 asked = self._asker.ask(context, context.prompts_per_step)
-            made = self._begin(asked, weights) if asked.prompts else _done([])
+            made = self._begin(asked, weights, clock) if asked.prompts else _done([])
             self._queue.append(_Batch(self._asked, weights, asked.drawn, made))
 
-    def _begin(self, asked: Asked, weights: int) -> Future[list[Group]]:
+    def _begin(self, asked: Asked, weights: int, clock: Clock) -> Future[list[Group]]:
+        """Let what was asked be sampled by the newest weights, which are those of so many steps."""
+        self._hand_over(clock)
+
         def sample() -> list[Group]:
             groups = self._rollouts.sample(asked.prompts, asked.counts, asked.length, asked.seed)
             return [_dated(group, weights) for group in groups]
 
-        return self._engine.submit(sample)
+        return self._engine.submit(sample, weights)
 
     def _wait(self, made: Future[T], clock: Clock) -> T:
         """The result; what went wrong in the background is raised here, in one line."""

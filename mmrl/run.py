@@ -34,10 +34,11 @@ from mmrl.packing import default_budget
 from mmrl.phases import Phase, Place, phases_of, place_of
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy, load_policy
+from mmrl.policy.weights import Weights, weights_of
 from mmrl.progress import Progress
 from mmrl.report import write_report
 from mmrl.rollout.background import BackgroundEngine, view_of
-from mmrl.rollout.build import WITH_WEIGHTS, build_engine
+from mmrl.rollout.build import WITH_WEIGHTS, build_engine, holding
 from mmrl.rollout.cuts import Thinking
 from mmrl.rollout.engine import Engine, Sampling
 from mmrl.rollout.episode import Episodes
@@ -197,9 +198,10 @@ class Run:
             found.restore(self._backend)
         if border:
             self._backend.updates = 0  # the schedule is the phase's own
-        self._engine.sync()
+        done = found.step - self._place.before
+        self._engine.sync(self._weights(done))
         self._check_parity(found.step)
-        return found.step - self._place.before + 1, before
+        return done + 1, before
 
     def _load_start(self, reference: int) -> Policy | None:
         """Take over the weights the phase begins with; the frozen reference, if it is needed.
@@ -301,7 +303,7 @@ class Run:
         with self._backend.gathered():
             made = build_engine(view, config.model, config.rollout, tasks, self._engines_world)
         if ahead:
-            self._background = made = BackgroundEngine(made, view)
+            self._background = made = BackgroundEngine(holding(made))
         engine = self._split(made)
         if config.rollout.engine != "targets":
             return engine, engine
@@ -406,7 +408,12 @@ class Run:
             asker=asker,
             batches=self._batches(asker, rollouts),
             config=config.trainer,
+            weights=self._weights,
         )
+
+    def _weights(self, step: int) -> Weights:
+        """What the policy is, after so many steps of the phase."""
+        return weights_of(self._policy, step)
 
     def _thinking(self) -> Thinking | None:
         cuts, policy = self._algorithm.cuts, self._policy

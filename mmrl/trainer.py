@@ -13,6 +13,7 @@ from mmrl.batches import Asker, Batches
 from mmrl.config import TrainerConfig
 from mmrl.learner import Learner, UpdateStats
 from mmrl.metrics import Clock
+from mmrl.policy.weights import Weights
 from mmrl.rollout.rollouts import Rollouts
 from mmrl.types import Group, TrainSample
 
@@ -33,7 +34,10 @@ class StepResult:
 
 @dataclass
 class Trainer:
-    """Carries an algorithm's stages out, step by step; everything it uses is given to it."""
+    """Carries an algorithm's stages out, step by step; everything it uses is given to it.
+
+    `weights` are what the policy is after so many steps, asked for when it is.
+    """
 
     algorithm: Algorithm
     learner: Learner
@@ -41,6 +45,7 @@ class Trainer:
     asker: Asker
     batches: Batches
     config: TrainerConfig
+    weights: Callable[[int], Weights]
 
     def train(self, first_step: int, after_step: Callable[[StepResult], None]) -> None:
         """Run the steps from `first_step` (counted from 1) to the last, or while there is data."""
@@ -67,7 +72,7 @@ class Trainer:
                 kl.observe(updates.kl, len(samples), context)
         self.algorithm.observe(seen, samples, context)
         with clock.stage("sync"):
-            self.rollouts.engine.sync()
+            self.rollouts.engine.sync(self.weights(step))
         overlap = self.batches.metrics(step, seen)
         return StepResult(step, groups, samples, updates, clock.lap(), coefficient, drawn, overlap)
 

@@ -12,6 +12,7 @@ import torch
 
 from mmrl import run as run_module
 from mmrl.config import RunConfig, validate
+from mmrl.policy.weights import Weights
 from mmrl.rollout.copied import CopyEngine
 from mmrl.rollout.engine import Engine, Sampling
 from mmrl.run import train
@@ -41,12 +42,23 @@ def fingerprint(weights: dict[str, torch.Tensor]) -> tuple[float, ...]:
 
 
 class Watched:
-    """The engine it is given, with its calls noted; `before` is called at the start of each."""
+    """The engine it is given, with its calls noted.
 
-    def __init__(self, engine: CopyEngine, before: Callable[[], None] = lambda: None) -> None:
-        self.engine, self.before = engine, before
+    `before` is called at the start of each, `loading` at the start of each `sync`.
+    """
+
+    takes_adapter = False
+
+    def __init__(
+        self,
+        engine: CopyEngine,
+        before: Callable[[], None] = lambda: None,
+        loading: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.engine, self.before, self.loading = engine, before, loading
         self.used: list[tuple[float, ...]] = []
         self.seconds: list[float] = []
+        self.made: list[tuple[Sequence[Prompt], list[list[Response]]]] = []
 
     def generate(
         self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
@@ -56,17 +68,25 @@ class Watched:
         self.before()
         made = self.engine.generate(prompts, counts, sampling, seed)
         self.seconds.append(time.monotonic() - begun)
+        self.made.append((prompts, made))
         return made
 
-    def sync(self) -> None:
-        self.engine.sync()
+    @property
+    def version(self) -> int | None:
+        return self.engine.version
+
+    def sync(self, weights: Weights) -> None:
+        self.loading()
+        self.engine.sync(weights)
 
     def close(self) -> None:
         self.engine.close()
 
 
 def watch(
-    monkeypatch: pytest.MonkeyPatch, before: Callable[[], None] = lambda: None
+    monkeypatch: pytest.MonkeyPatch,
+    before: Callable[[], None] = lambda: None,
+    loading: Callable[[], None] = lambda: None,
 ) -> list[Watched]:
     """Put the engines of the runs to come into a `Watched`; they are appended to the list."""
     build = run_module.build_engine
@@ -75,7 +95,7 @@ def watch(
     def watched(*args: Any) -> Engine:
         engine = build(*args)
         assert isinstance(engine, CopyEngine)
-        made.append(Watched(engine, before))
+        made.append(Watched(engine, before, loading))
         return made[-1]
 
     monkeypatch.setattr(run_module, "build_engine", watched)

@@ -16,6 +16,7 @@ from mmrl.benchmark import EvalConfig, run_benchmark, settings_of
 from mmrl.cli import main
 from mmrl.config import validate
 from mmrl.errors import UserError
+from mmrl.policy.weights import Weights
 from mmrl.rollout.engine import Engine, Sampling
 from mmrl.tasking import fixture_path, load_task
 from mmrl.types import MediaRef, Prompt, Response, Text
@@ -43,8 +44,8 @@ class Watched:
         self._asked += [prompt.sample.id for prompt in prompts]
         return self._engine.generate(prompts, counts, sampling, seed)
 
-    def sync(self) -> None:
-        self._engine.sync()
+    def sync(self, weights: Weights) -> None:
+        self._engine.sync(weights)
 
     def close(self) -> None:
         self._engine.close()

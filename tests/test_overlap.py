@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,17 @@ from safetensors.torch import load_file
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
 from mmrl.algorithms.objectives import Clipped
+from mmrl.config import ModelConfig
 from mmrl.correction import Correction, correct
 from mmrl.errors import UserError
 from mmrl.journal import Journal
 from mmrl.learner import Learner
 from mmrl.policy.attention import active_layout, attention
+from mmrl.policy.policy import load_policy
+from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.rollout.background import Stopped, Worker
 from mmrl.run import train
-from mmrl.types import Group, Response, Score
+from mmrl.types import Group, Prompt, Response, Score
 from tests.overlapping import ahead, fingerprint, start, watch
 from tests.runs import make_digits
 
@@ -63,12 +67,28 @@ def said(run: Path) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("staleness", [1, 2])
+def gap(run: Path, step: int, prompts: Sequence[Prompt], made: list[list[Response]]) -> float:
+    """How far what sampled these reported from what the checkpoint of a step says of them."""
+    saved = load_policy(ModelConfig(path=str(run / "checkpoints" / f"step_{step}")))
+    layout = lay_out(
+        [SharedRow(p, tuple(r.ids for r in g)) for p, g in zip(prompts, made, strict=True)],
+        saved.device,
+    )
+    with active_layout(layout), torch.no_grad():
+        wanted, _ = saved.logprobs(layout, prompts, 1.0)
+    found = np.concatenate([r.logprobs for group in made for r in group])
+    return float(np.abs(found - wanted.numpy()).max())
+
+
+@pytest.mark.parametrize("staleness", [1, 2, 3, 4])
 def test_a_step_is_sampled_by_the_weights_of_so_many_steps_before(
     tmp_path: Path, digits: Path, staleness: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the engine is the slower side, so that weights are handed over while it works."""
-    engines = watch(monkeypatch, lambda: time.sleep(0.3))
+    """Also where the engine is the slower side, so that weights are handed over while it works.
+
+    Or while it loads those of an earlier step, which takes the longest here.
+    """
+    engines = watch(monkeypatch, lambda: time.sleep(0.1), loading=lambda: time.sleep(0.4))
     trainer = {"steps": STEPS, **EVERY}
     run = start(tmp_path / "run", digits, staleness, rollout=NO_PARITY, trainer=trainer)
     (engine,) = engines
@@ -79,6 +99,9 @@ def test_a_step_is_sampled_by_the_weights_of_so_many_steps_before(
     assert used[: staleness + 1] == [used[0]] * (staleness + 1)
     assert used[0] not in after
     assert used[staleness + 1 :] == after[1 : STEPS - staleness]
+    last = STEPS - 1 - staleness
+    promised, others = (gap(run, step, *engine.made[-1]) for step in (last, last + 1))
+    assert promised < 1e-5 < 1e-3 < others
     for row in rows(run, "rollouts"):
         expected = max(0, row["step"] - 1 - staleness)
         assert {r["weights"] for r in row["responses"]} == {expected}
@@ -87,13 +110,19 @@ def test_a_step_is_sampled_by_the_weights_of_so_many_steps_before(
     assert [row["overlap/staleness_mean"] for row in rows(run)] == ages
 
 
+@pytest.mark.parametrize(("staleness", "algorithm"), [(2, DAPO), (4, {})])
 def test_timing_changes_nothing(
-    tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    digits: Path,
+    staleness: int,
+    algorithm: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fast = start(tmp_path / "fast", digits, 2, algorithm=DAPO, trainer={"steps": STEPS})
+    sections: dict[str, Any] = {"algorithm": algorithm, "trainer": {"steps": STEPS}}
+    fast = start(tmp_path / "fast", digits, staleness, **sections)
     rng = np.random.default_rng()
-    watch(monkeypatch, lambda: time.sleep(rng.uniform(0, 0.4)))
-    slow = start(tmp_path / "slow", digits, 2, algorithm=DAPO, trainer={"steps": STEPS})
+    watch(monkeypatch, *[lambda: time.sleep(rng.uniform(0, 0.4))] * 2)
+    slow = start(tmp_path / "slow", digits, staleness, **sections)
     assert said(fast) == said(slow)
     assert same(fast, slow, STEPS)
 
@@ -107,16 +136,26 @@ def test_on_policy_a_copy_gives_the_same_run(tmp_path: Path, digits: Path) -> No
     assert not any(name.startswith("overlap/") for name in rows(copied)[0])
 
 
-def test_adapters_are_merged_into_the_copy(tmp_path: Path, digits: Path) -> None:
-    """The gate compares what the copy samples with adapters that have moved."""
+def test_adapters_are_merged_into_the_copy(
+    tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate compares what the copy samples with adapters that have moved.
+
+    What was sampled in between, by adapters that waited, is theirs as the checkpoint has them.
+    """
     pytest.importorskip("peft")
+    engines = watch(monkeypatch)
     model = {"lora": {"rank": 4, "alpha": 16}}
     sections = {"model": model, "optimizer": {"learning_rate": 1e-2}}
-    run = start(tmp_path / "run", digits, 2, rollout={"parity_every": 1}, **sections)
-    gaps = [row["parity/image/max"] for row in rows(run)]
-    assert len(gaps) == 3 and max(gaps) < 1e-4
+    trainer = {"steps": 5, **EVERY}
+    rollout = {"parity_every": 4}
+    run = start(tmp_path / "run", digits, 2, rollout=rollout, trainer=trainer, **sections)
+    gaps = [row["parity/image/max"] for row in rows(run) if "parity/image/max" in row]
+    assert len(gaps) == 2 and max(gaps) < 1e-4
     first, *later = [abs(row["train/loss"]) for row in rows(run)]
     assert first < 1e-6 < 1e-4 < max(later), "the adapters have moved since they sampled"
+    last = next(made for made in reversed(engines[0].made) if len(made[0]) == 3)
+    assert gap(run, 2, *last) < 1e-4 < 1e-2 < gap(run, 3, *last)
 
 
 @pytest.mark.parametrize(("staleness", "algorithm"), [(1, {}), (2, DAPO)])

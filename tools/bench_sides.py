@@ -188,6 +188,7 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
     from mmrl.packing import default_budget
     from mmrl.policy.encoder import Encoder
     from mmrl.policy.policy import load_policy
+    from mmrl.policy.weights import weights_of
     from mmrl.quarantine import Quarantine
     from mmrl.rollout.hf import HFEngine
     from mmrl.rollout.rollouts import Rollouts
@@ -230,7 +231,15 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
         state={},
         change=lambda sample, options: sample,
     )
-    trainer = Trainer(algorithm, learner, rollouts, asker, OnPolicy(asker, rollouts), config)
+    trainer = Trainer(
+        algorithm,
+        learner,
+        rollouts,
+        asker,
+        OnPolicy(asker, rollouts),
+        config,
+        weights=lambda step: weights_of(policy, step),
+    )
     return trainer, policy
 
 

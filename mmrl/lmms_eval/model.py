@@ -58,7 +58,6 @@ class Checkpoint(lmms):  # type: ignore[misc]
         policy = load_policy(config, torch.device(device) if device else None)
         self._encoder = Encoder(policy.family, overflow=config.overflow)
         self._engine = build_engine(policy, config, rollout, {})
-        self._engine.sync()
         self._batch_size, self._seed = int(batch_size), int(seed)
         self.device = policy.device
         self.unreadable = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
@@ -10,31 +9,31 @@ from transformers.core_model_loading import revert_weight_conversion
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
 from mmrl.policy import lora
-from mmrl.policy.policy import Policy
+from mmrl.policy.weights import Named
 
 
-def checkpoint_weights(policy: Policy) -> dict[str, Tensor]:
-    """The policy's weights, adapters added, as `save_pretrained` would write them.
+def checkpoint_weights(model: Any, weights: Named) -> dict[str, Tensor]:
+    """A model's weights, adapters added, as `save_pretrained` would write them.
 
     Tensors that only have another name are not copied; weights that are tied occur once.
     """
-    return _as_saved(policy.model, policy.weights())
+    return _as_saved(model, weights)
 
 
-def checkpoint_base(policy: Policy) -> dict[str, Tensor]:
+def checkpoint_base(model: Any) -> dict[str, Tensor]:
     """The weights beside the adapters, which training leaves alone, as `checkpoint_weights`."""
-    return _as_saved(policy.model, lora.base_weights(policy.model))
+    return _as_saved(model, lora.base_weights(model))
 
 
-def checkpoint_adapter(policy: Policy) -> dict[str, Tensor]:
-    """The adapter's tensors as `MODULE.lora_A.weight` and `MODULE.lora_B.weight`.
+def checkpoint_adapter(model: Any, adapter: Named) -> dict[str, Tensor]:
+    """An adapter's tensors as `MODULE.lora_A.weight` and `MODULE.lora_B.weight`.
 
     MODULE is the linear's name in a checkpoint; alpha / rank is in the second tensor.
     """
-    return _renamed(policy.model, dict(policy.adapter_weights()))
+    return _renamed(model, dict(adapter))
 
 
-def _as_saved(model: Any, weights: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+def _as_saved(model: Any, weights: Named) -> dict[str, Tensor]:
     ignored = set(model._keys_to_ignore_on_save or ())
     state = {name: value for name, value in weights if name not in ignored}
     return _renamed(model, remove_tied_weights_from_state_dict(state, model))

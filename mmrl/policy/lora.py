@@ -169,7 +169,8 @@ def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     }
     for name, value in base_weights(model):
         if name in adapted:
-            value = value + adapted[name].get_delta_weight("default").to(value.dtype)
+            with torch.no_grad():
+                value = value + adapted[name].get_delta_weight("default").to(value.dtype)
         yield name, value
 
 

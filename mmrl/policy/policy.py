@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,8 +41,7 @@ class Policy:
 
     `adapter` is what is trained where there is one; `bare` runs the model without it. A backend
     that shards the weights sets `run`, which carries a pass out, and `lockstep` while passes must
-    be alike on all processes. `held` are weights of an earlier moment, handed out in place of the
-    model's own; with `adapter_only` they are the adapter's, since that is all the engine takes.
+    be alike on all processes.
     """
 
     model: Any
@@ -54,8 +53,6 @@ class Policy:
     bare: bool = False
     run: Callable[[Callable[[], Any]], Any] = field(default=lambda call: call())
     lockstep: Lockstep | None = None
-    held: Mapping[str, Tensor] | None = None
-    adapter_only: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -159,19 +156,14 @@ class Policy:
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the weights under the names of the model without adapters, adapters added."""
-        if self.held is not None:
-            yield from self.held.items()
-        elif self.adapter is None:
+        if self.adapter is None:
             yield from self.model.state_dict().items()
         else:
             yield from lora.merged_weights(self.model)
 
     def adapter_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the adapter's tensors, alpha / rank in the second of each pair."""
-        if self.held is not None:
-            yield from self.held.items()
-        else:
-            yield from lora.adapter_weights(self.model)
+        yield from lora.adapter_weights(self.model)
 
     def save(self, folder: Path) -> None:
         """Write safetensors, config and processor; loads with `from_pretrained`.

@@ -14,11 +14,11 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
 from mmrl.policy.attention import stand_apart
 from mmrl.policy.policy import Policy
-from mmrl.rollout.engine import Engine, Sampling
+from mmrl.policy.weights import Weights
+from mmrl.rollout.engine import Sampling, WeightHolder
 from mmrl.types import Prompt, Response
 
 T = TypeVar("T")
@@ -89,14 +89,14 @@ class Worker:
 class BackgroundEngine:
     """Lets an engine with weights of its own work in a `Worker`, one job after the other.
 
-    `view` is the policy as the engine sees it (see `view_of`). As an engine it answers in its
-    turn, with the policy's weights of that moment; the caller waits.
+    As an engine it answers in its turn, with the newest weights; the caller waits.
     """
 
-    def __init__(self, engine: Engine, view: Policy) -> None:
+    def __init__(self, engine: WeightHolder) -> None:
         self.engine, self.worker = engine, Worker()
-        self._view = view
-        self._loaded: Future[None] | None = None
+        self._newest: Weights | None = None  # as long as the engine was not given them
+        self._version = engine.version
+        self._loaded: Future[None] = self.worker.submit(lambda: None)
 
     def generate(
         self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
@@ -105,9 +105,9 @@ class BackgroundEngine:
         self.hand_over()
         return self.submit(lambda: self.engine.generate(prompts, counts, sampling, seed)).result()
 
-    def sync(self) -> None:
+    def sync(self, weights: Weights) -> None:
         """Take note that the weights have changed; they are handed over when next needed."""
-        self._loaded = None
+        self._newest = weights
 
     def close(self) -> None:
         """Stop the thread, then free what the engine holds."""
@@ -115,52 +115,55 @@ class BackgroundEngine:
         self.engine.close()
         self.worker.close()  # a job that waited for servers comes back once they are gone
 
-    def hand_over(self, *, wait: bool = True) -> None:
-        """Give the engine the policy's weights for all jobs to come, unless it has them.
+    @property
+    def outdated(self) -> bool:
+        """True if weights are to be handed over."""
+        return self._newest is not None
 
-        The policy must be whole meanwhile. Without `wait` they are copied to memory, and loaded
-        when the engine is done with the jobs before.
+    def hand_over(self, *, wait: bool = True) -> None:
+        """Give the engine the newest weights for all jobs to come, unless it has them.
+
+        The policy must be whole meanwhile. Without `wait` a copy of this moment stays in the host's
+        memory until the engine is done with the jobs before and has loaded it. Every one is loaded,
+        in its turn, so as many wait as were handed over since.
         """
-        if self._loaded is not None:
+        if self._newest is None:
             return
-        held = None if wait else copied_weights(self._view)
-        self._loaded = self.worker.submit(lambda: self._load(held))
+        newest, only = self._newest, self.engine.takes_adapter
+        given = newest if wait else newest.copied(adapter_only=only)
+        settle()  # the worker reads the policy on a stream of its own
+        self._loaded = self.worker.submit(lambda: self._load(given))
+        self._version, self._newest = newest.version, None
         if wait:
             self._loaded.result()
 
-    def submit(self, job: Callable[[], T]) -> Future[T]:
-        """Do a job with the weights last handed over."""
-        loaded = self._loaded
-        assert loaded is not None, "weights must be handed over first"
+    def submit(self, job: Callable[[], T], version: int | None = None) -> Future[T]:
+        """Do a job with the weights last handed over, which must be those of `version` if given."""
+        loaded, promised = self._loaded, self._version
+        assert version in (None, promised), f"weights {version} are wanted, {promised} are there"
 
         def with_weights() -> T:
             loaded.result()  # raises what went wrong; it is done, since jobs keep their order
+            held = self.engine.version
+            assert held == promised, f"the engine has weights {held}, promised were {promised}"
             return job()
 
         return self.worker.submit(with_weights)
 
-    def _load(self, held: dict[str, Tensor] | None) -> None:
-        self._view.held = held
-        try:
-            self.engine.sync()
-        finally:
-            self._view.held = None
+    def _load(self, weights: Weights) -> None:
+        self.engine.sync(weights)
+        settle()  # the policy may move on
+
+
+def settle() -> None:
+    """Wait for a GPU to do what this thread has asked of it.
+
+    vLLM gives every thread a stream of its own, and one stream does not wait for another.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.current_stream().synchronize()
 
 
 def view_of(policy: Policy) -> Policy:
     """The same policy for another thread: tokenizers must not be used by two at once."""
-    return dataclasses.replace(
-        policy, processor=copy.deepcopy(policy.processor), adapter_only=False
-    )
-
-
-def copied_weights(policy: Policy) -> dict[str, Tensor]:
-    """What the engine will take of the policy, in memory of the host; what is tied stays so."""
-    copies: dict[tuple[Any, ...], Tensor] = {}
-    found: dict[str, Tensor] = {}
-    for name, value in policy.adapter_weights() if policy.adapter_only else policy.weights():
-        key = (value.data_ptr(), value.shape, value.stride(), value.dtype)
-        if key not in copies:
-            copies[key] = value.detach().to("cpu", copy=True)
-        found[name] = copies[key]
-    return found
+    return dataclasses.replace(policy, processor=copy.deepcopy(policy.processor))

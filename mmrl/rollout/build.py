@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from transformers import AutoConfig
@@ -14,7 +15,7 @@ from mmrl.errors import UserError
 from mmrl.policy.lora import base_of
 from mmrl.policy.policy import Policy, model_folder
 from mmrl.rollout.copied import CopyEngine
-from mmrl.rollout.engine import Engine
+from mmrl.rollout.engine import Engine, WeightHolder
 from mmrl.rollout.hf import HFEngine
 from mmrl.rollout.targets import Targets
 from mmrl.task import Task
@@ -52,6 +53,12 @@ def build_engine(
             from mmrl.rollout.vllm_server import VLLMServerEngine
 
             return VLLMServerEngine(policy, model, rollout, world)
+
+
+def holding(engine: Engine) -> WeightHolder:
+    """The same engine, which is one of `WITH_WEIGHTS`."""
+    assert hasattr(engine, "version"), "the engine samples with the policy's own weights"
+    return cast(WeightHolder, engine)
 
 
 def serve(config: RunConfig, host: str, port: int) -> None:

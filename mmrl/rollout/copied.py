@@ -9,6 +9,7 @@ import torch
 from mmrl.config import ModelConfig
 from mmrl.errors import UserError
 from mmrl.policy.policy import Policy, load_policy
+from mmrl.policy.weights import Weights, weights_of
 from mmrl.rollout.engine import Sampling
 from mmrl.rollout.hf import HFEngine
 from mmrl.types import Prompt, Response
@@ -28,11 +29,11 @@ class CopyEngine:
                 "rollout.engine=hf_copy needs a family with a shared prefix (see `mmrl families`): "
                 "set rollout.engine=hf and rollout.max_staleness=0"
             )
-        self._policy = policy
+        self.takes_adapter = False
         alone = model.model_copy(update={"lora": None, "gradient_checkpointing": False})
         self._copy = load_policy(alone, policy.device)
         self._engine = HFEngine(self._copy, max_sequences)
-        self.sync()
+        self.sync(weights_of(policy, 0))
 
     def generate(
         self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
@@ -41,9 +42,14 @@ class CopyEngine:
         return self._engine.generate(prompts, counts, sampling, seed)
 
     @torch.no_grad()
-    def sync(self) -> None:
-        """Take over the policy's weights; features of the towers are not kept between calls."""
-        self._copy.model.load_state_dict(dict(self._policy.weights()))
+    def sync(self, weights: Weights) -> None:
+        """Take over the weights, one at a time; features of the towers are not kept."""
+        self.version: int | None = None
+        own = self._copy.model.state_dict()
+        for name, value in weights.whole():
+            own.pop(name).copy_(value)
+        assert not own, f"no weights came for {next(iter(own))}"
+        self.version = weights.version
 
     def close(self) -> None:
         """Let the copy go."""

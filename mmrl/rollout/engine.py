@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from mmrl.policy.weights import Weights
 from mmrl.types import Prompt, Response
 
 
@@ -36,10 +37,25 @@ class Engine(Protocol):
         """Sample counts[i] responses to prompt i; the same seed gives the same responses."""
         ...
 
-    def sync(self) -> None:
-        """Take over the policy's new weights and drop every cache that depends on old ones."""
+    def sync(self, weights: Weights) -> None:
+        """Take over the policy's weights and drop every cache that depends on older ones.
+
+        They are read before it returns.
+        """
         ...
 
     def close(self) -> None:
         """Free what the engine holds."""
         ...
+
+
+class WeightHolder(Engine, Protocol):
+    """An engine with a copy of the weights, which may come to differ from the policy's.
+
+    It is made with those of the start, which are version 0.
+    """
+
+    version: int | None
+    """That of the weights it samples with; None while they are replaced, or where that failed."""
+    takes_adapter: bool
+    """True if it has the base and a sync gives it the adapter alone."""

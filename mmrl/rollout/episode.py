@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mmrl.policy.family import Family
+from mmrl.policy.weights import Weights
 from mmrl.rollout.engine import Engine, Sampling
 from mmrl.rollout.score import Scores, StepJob
 from mmrl.types import (
@@ -63,9 +64,9 @@ class Episodes:
                 groups |= dict(zip(places, made, strict=True))
         return [groups[i] for i in range(len(prompts))]
 
-    def sync(self) -> None:
-        """Let the engine take over the new weights."""
-        self._engine.sync()
+    def sync(self, weights: Weights) -> None:
+        """Let the engine take over the weights."""
+        self._engine.sync(weights)
 
     def close(self) -> None:
         """Free what the engine holds."""

@@ -17,6 +17,7 @@ from mmrl.policy.attention import active_layout
 from mmrl.policy.logprobs import policy_log_softmax
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedPrefix, SharedRow, lay_out
+from mmrl.policy.weights import Weights
 from mmrl.rollout import plain
 from mmrl.rollout.engine import Sampling
 from mmrl.rollout.threads import decoding_threads
@@ -63,7 +64,7 @@ class HFEngine:
             drawn = [[*group, *one] for group, one in zip(drawn, last, strict=True)]
         return [[respond(self._policy, *answer) for answer in group] for group in drawn]
 
-    def sync(self) -> None:
+    def sync(self, weights: Weights) -> None:
         """Nothing to do: the weights are the policy's own and no cache outlives a call."""
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from mmrl.backend.world import World
 from mmrl.errors import MediaError
 from mmrl.policy.encoder import Encoded, Encoder
+from mmrl.policy.weights import Weights
 from mmrl.rollout.engine import Engine, Sampling
 from mmrl.rollout.score import ScoreJob, Scorer, StepJob
 from mmrl.types import EncodedMedium, Media, Prompt, Response, Sample, Score, Situation
@@ -101,10 +102,10 @@ class SplitEngine:
         merged = {i: group for part in parts for i, group in part.items()}
         return [merged[i] for i in range(len(prompts))]
 
-    def sync(self) -> None:
-        """Let the engine take over the new weights, whole."""
+    def sync(self, weights: Weights) -> None:
+        """Let the engine take over the weights, whole."""
         with self._gathered():
-            self._engine.sync()
+            self._engine.sync(weights)
 
     def close(self) -> None:
         """Free what the engine holds."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from mmrl.errors import UserError
 from mmrl.policy.policy import Policy
+from mmrl.policy.weights import Weights
 from mmrl.rollout.engine import Sampling
 from mmrl.task import Task
 from mmrl.types import Answer, Prompt, Response
@@ -42,7 +43,7 @@ class Targets:
             )
         ]
 
-    def sync(self) -> None:
+    def sync(self, weights: Weights) -> None:
         """Nothing depends on the weights."""
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from mmrl.policy.checkpoint_names import (
 )
 from mmrl.policy.lora import base_of
 from mmrl.policy.policy import Policy, model_folder
+from mmrl.policy.weights import Weights, weights_of
 from mmrl.rollout.engine import Sampling
 from mmrl.rollout.hf import respond
 from mmrl.rollout.vllm_adapter import adapter_arguments, takes_adapter
@@ -82,8 +83,8 @@ class VLLMEngine:
         adapters = self._engine.vllm_config.lora_config
         most = adapters.max_lora_rank if adapters else 0
         settings = policy.model.config
-        policy.adapter_only = takes_adapter(settings, model, rollout, on_gpu, most)
-        self.sync()
+        self.takes_adapter = takes_adapter(settings, model, rollout, on_gpu, most)
+        self.sync(weights_of(policy, 0))
 
     def generate(
         self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
@@ -92,7 +93,7 @@ class VLLMEngine:
         from mmrl.rollout.vllm_inputs import adapter_request
         from mmrl.rollout.vllm_sampling import sampling_params
 
-        adapter = adapter_request() if self._policy.adapter_only else None
+        adapter = adapter_request() if self.takes_adapter else None
         asked = list(requests(counts, sampling, seed))
         for request in asked:
             check_length(prompts[request.prompt], sampling, self._max_length)
@@ -112,22 +113,26 @@ class VLLMEngine:
             groups[request.prompt] += self._responses(finished[number], request.count)
         return groups
 
-    def sync(self) -> None:
-        """Load the policy's weights; drop cached prefixes and features of the old ones.
+    def sync(self, weights: Weights) -> None:
+        """Load the weights; drop cached prefixes and features of the old ones.
 
         Where vLLM takes adapters, the base is loaded once, and then the adapter alone.
         """
+        self.version: int | None = None
         self._wake()
-        if self._policy.adapter_only:
+        model = self._policy.model
+        if self.takes_adapter:
             if not self._has_base:
-                self._load(checkpoint_base(self._policy))
+                self._load(checkpoint_base(model))
             self._has_base = True
-            self._engine.collective_rpc("take_adapter", args=(checkpoint_adapter(self._policy),))
+            adapter = checkpoint_adapter(model, weights.adapter())
+            self._engine.collective_rpc("take_adapter", args=(adapter,))
         else:
-            self._load(checkpoint_weights(self._policy))
+            self._load(checkpoint_weights(model, weights.whole()))
         self._engine.reset_prefix_cache()
         self._engine.reset_mm_cache()
         self._engine.reset_encoder_cache()
+        self.version = weights.version
 
     def _load(self, weights: Mapping[str, Tensor]) -> None:
         self._engine.collective_rpc("take_weights", args=(iter(weights.items()),))

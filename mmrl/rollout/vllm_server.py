@@ -27,6 +27,7 @@ from mmrl.policy.checkpoint_names import (
     checkpoint_weights,
 )
 from mmrl.policy.policy import Policy
+from mmrl.policy.weights import Weights, weights_of
 from mmrl.rollout import vllm_wire as wire
 from mmrl.rollout.engine import Sampling
 from mmrl.rollout.hf import respond
@@ -59,7 +60,7 @@ class VLLMServerEngine:
         self._policy, self._model, self._rollout = policy, model, rollout
         self._world = world or World()
         self._lock = threading.Lock()
-        self._syncs, self._version, self._max_length = 0, "", 0
+        self._syncs, self._label, self._max_length = 0, "", 0
         self._base, self._most_rank = "", RANKS[-1]
         self._logs = Path(tempfile.mkdtemp(prefix="mmrl-vllm-"))
         self._servers = rollout.servers
@@ -75,8 +76,8 @@ class VLLMServerEngine:
             if not self._world.first:
                 self.pool.open()
             settings, on_gpu = policy.model.config, torch.cuda.is_available()
-            policy.adapter_only = takes_adapter(settings, model, rollout, on_gpu, self._most_rank)
-            self.sync()
+            self.takes_adapter = takes_adapter(settings, model, rollout, on_gpu, self._most_rank)
+            self.sync(weights_of(policy, 0))
         except BaseException:
             self.close()
             raise
@@ -102,53 +103,64 @@ class VLLMServerEngine:
             groups[request.prompt] += [respond(self._policy, d.ids, d.logprobs) for d in answers]
         return groups
 
-    def sync(self) -> None:
-        """Give the policy's weights to every server; each drops its caches of the old ones.
+    def sync(self, weights: Weights) -> None:
+        """Give the weights to every server; each drops its caches of the old ones.
 
-        One process gives them; after it, all ask for answers of the new version only.
+        One process gives them, under a label; after it, all ask for answers by that label only.
         """
         with self._lock:
+            self.version: int | None = None
             self._syncs += 1
-            self._version = f"{self._run}-{self._syncs}"
-            later = self._world.once(self._hand_out)
+            self._label = f"{self._run}-{self._syncs}"
+            later = self._world.once(lambda: self._hand_out(weights))
             if not self._world.first:
-                self.pool.expect(later, self._version)
+                self.pool.expect(later, self._label)
             self._world.gather(None)  # nobody needs the old ones any more
             if self._files is not None:
                 self._files.drop_old()
+            self.version = weights.version
 
-    def _hand_out(self) -> Mapping[str, Any] | None:
+    def _hand_out(self, weights: Weights) -> Mapping[str, Any] | None:
         """Push the weights; returns what servers are told that come later."""
         if self._files is None:
-            self.pool.push(self._broadcast, self._version)
+            self.pool.push(lambda clients: self._broadcast(weights, clients), self._label)
             return None
-        push = self._write(self._files)
-        self.pool.push(lambda _: push, self._version)
+        push = self._write(weights, self._files)
+        self.pool.push(lambda _: push, self._label)
         return push.later
 
-    def _write(self, files: WeightFiles) -> Push:
+    def _write(self, weights: Weights, files: WeightFiles) -> Push:
         """Write the weights, or the adapter; the base only the first time."""
-        if not self._policy.adapter_only:
-            return files.write(checkpoint_weights(self._policy), self._version)
+        model = self._policy.model
+        if not self.takes_adapter:
+            return files.write(checkpoint_weights(model, weights.whole()), self._label)
         if not self._base:
-            self._base = self._version
-            files.write(checkpoint_base(self._policy), self._base)
-        return files.write_adapter(checkpoint_adapter(self._policy), self._version)
+            files.write(checkpoint_base(model), self._label)
+            self._base = self._label
+        return files.write_adapter(checkpoint_adapter(model, weights.adapter()), self._label)
 
-    def _broadcast(self, clients: Sequence[Client]) -> Push:
+    def _broadcast(self, weights: Weights, clients: Sequence[Client]) -> Push:
         """Send the weights, or the adapter; the base too where one of the servers lacks it."""
-        adapter: Mapping[str, Tensor] = {}
-        weights: Mapping[str, Tensor] = {}
-        if self._policy.adapter_only:
-            adapter = checkpoint_adapter(self._policy)
-            if not self._base or any(c.state()["base"] != self._base for c in clients):
-                self._base, weights = self._version, checkpoint_base(self._policy)
-                # One group sends both: an adapter that waited in the host's memory joins the base.
-                adapter = {name: t.to(self._policy.device) for name, t in adapter.items()}
-        else:
-            self._base, weights = self._version, checkpoint_weights(self._policy)
-        seconds = self._servers.request_timeout_seconds
-        return broadcast(weights, adapter, self._base, clients, seconds)
+        model, seconds = self._policy.model, self._servers.request_timeout_seconds
+        if not self.takes_adapter:
+            self._base, whole = self._label, checkpoint_weights(model, weights.whole())
+            return broadcast(whole, {}, self._base, clients, seconds)
+        adapter, base = checkpoint_adapter(model, weights.adapter()), dict[str, Tensor]()
+        if not self._base or any(c.state()["base"] != self._base for c in clients):
+            self._base, base = self._label, self._whole_base()
+            # One group sends both: an adapter that waited in the host's memory joins the base.
+            adapter = {name: t.to(self._policy.device) for name, t in adapter.items()}
+        return broadcast(base, adapter, self._base, clients, seconds)
+
+    def _whole_base(self) -> dict[str, Tensor]:
+        """The weights beneath the adapter; raises UserError where they are sharded by now."""
+        base = checkpoint_base(self._policy.model)
+        if not all(tensor.numel() for tensor in base.values()):
+            raise UserError(
+                "a vLLM server came back without the weights beneath the adapter, which are "
+                "sharded while the run trains: resume it, or set rollout.servers.weights=file"
+            )
+        return base
 
     def close(self) -> None:
         """End the servers that were started here."""
@@ -169,8 +181,8 @@ class VLLMServerEngine:
             seed=request.seed,
             banned=tuple(int(i) for i in family.banned_ids),
             end_ids=tuple(int(i) for i in family.end_ids),
-            version=self._version,
-            adapter=self._policy.adapter_only,
+            version=self._label,
+            adapter=self.takes_adapter,
         )
 
     def _start(self, number: int) -> ServerProcess:

@@ -15,6 +15,7 @@ from mmrl.policy.attention import active_layout
 from mmrl.policy.family import Limits
 from mmrl.policy.policy import Policy, load_policy, wrap
 from mmrl.policy.shared_prefix import SharedRow, lay_out
+from mmrl.policy.weights import weights_of
 from mmrl.rollout.engine import Engine, Sampling
 from mmrl.rollout.hf import HFEngine
 from mmrl.types import Prompt, Response
@@ -57,6 +58,10 @@ class Pair:
         self.prompts = {
             label: cases.ask(self.policy, case) for label, case in cases.cases(MODELS[name]).items()
         }
+
+    def sync(self, version: int = 1) -> None:
+        """Give vLLM what the policy is now."""
+        self.vllm.sync(weights_of(self.policy, version))
 
     def compare(self, prompts: list[Prompt], sampling: Sampling = GREEDY) -> float:
         """Largest gap of log-probs, where the tokens are the same."""

@@ -58,7 +58,7 @@ def test_greedy_answers_are_the_same_before_and_after_the_weights_change(pair: P
     assert pair.compare(prompts) < TOLERANCE
     before = [r.ids.tolist() for (r,) in pair.hf.generate(prompts, [1] * len(prompts), GREEDY, 0)]
     move(list(pair.policy.model.parameters()), seed=1)
-    pair.vllm.sync()
+    pair.sync()
     assert pair.compare(prompts) < TOLERANCE
     after = [r.ids.tolist() for (r,) in pair.hf.generate(prompts, [1] * len(prompts), GREEDY, 0)]
     assert before != after
@@ -72,7 +72,7 @@ def test_no_cache_outlives_a_change_of_the_towers_alone(pair: Pair) -> None:
     stale = pair.vllm.generate(with_media, [1] * len(with_media), GREEDY, 0)
     for (a,), (b,) in zip(old, stale, strict=True):
         assert np.array_equal(a.logprobs, b.logprobs)  # nothing moves without a sync
-    pair.vllm.sync()
+    pair.sync()
     assert pair.compare(with_media) < TOLERANCE
     new = pair.vllm.generate(with_media, [1] * len(with_media), GREEDY, 0)
     for (a,), (b,) in zip(old, new, strict=True):
@@ -143,7 +143,7 @@ def test_what_is_banned_is_never_sampled(pair: Pair) -> None:
     prompts = list(pair.prompts.values())
     with torch.no_grad():
         head[banned] = 50 * head[5]
-    pair.vllm.sync()
+    pair.sync()
     try:
         for sampling in (GREEDY, Sampling(LENGTH, temperature=8.0)):
             groups = pair.vllm.generate(prompts, [4] * len(prompts), sampling, 5)
@@ -156,7 +156,7 @@ def test_what_is_banned_is_never_sampled(pair: Pair) -> None:
     finally:
         with torch.no_grad():
             head.copy_(kept)
-        pair.vllm.sync()
+        pair.sync()
 
 
 def test_responses_end_as_the_embedded_engines_do(pair: Pair) -> None:
@@ -167,7 +167,7 @@ def test_responses_end_as_the_embedded_engines_do(pair: Pair) -> None:
     first = pair.hf.generate(prompts[:1], [1], GREEDY, 0)[0][0].ids[0]
     with torch.no_grad():
         head[end] = 2 * head[first]
-    pair.vllm.sync()
+    pair.sync()
     try:
         assert pair.compare(prompts) < TOLERANCE
         (response,) = pair.vllm.generate(prompts[:1], [1], GREEDY, 0)[0]
@@ -176,7 +176,7 @@ def test_responses_end_as_the_embedded_engines_do(pair: Pair) -> None:
     finally:
         with torch.no_grad():
             head.copy_(kept)
-        pair.vllm.sync()
+        pair.sync()
 
 
 def test_a_response_that_cannot_fit_is_refused(pair: Pair) -> None:

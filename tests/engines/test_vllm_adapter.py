@@ -91,7 +91,7 @@ def merged(name: str, tmp_path_factory: pytest.TempPathFactory) -> list[list[Res
     found = [answers(pair)]
     for seed in range(CHANGES):
         redraw(pair, seed)
-        pair.vllm.sync()
+        pair.sync()
         found.append(answers(pair))
     pair.vllm.close()
     assert min(gap(a, b) for a, b in itertools.pairwise(found)) > 1e-2
@@ -117,14 +117,14 @@ def test_adapter_sync_equals_merged_sync(pair: Pair, merged: list[list[Response]
     for seed, wanted in enumerate(merged[1:]):
         redraw(pair, seed)
         assert gap(answers(pair), merged[seed]) < TOLERANCE  # nothing moves without a sync
-        pair.vllm.sync()
+        pair.sync()
         assert gap(answers(pair), wanted) < TOLERANCE
         assert pair.compare(prompts) < TOLERANCE
 
 
 def test_sampled_logprobs_are_the_trainers(pair: Pair) -> None:
     redraw(pair, 7)
-    pair.vllm.sync()
+    pair.sync()
     prompts = list(pair.prompts.values())
     groups = pair.vllm.generate(prompts, [3] * len(prompts), SAMPLED, 5)
     for prompt, group in zip(prompts, groups, strict=True):
@@ -156,7 +156,7 @@ def test_a_sync_sends_the_adapter_and_nothing_else(
             return save(tensors, name)
 
         monkeypatch.setattr(files, "_save", spy_on_files)
-    pair.vllm.sync()
+    pair.sync()
     assert sum(sent) == sum(p.numel() for p in adapters(pair))
     assert len(sent) == len(adapters(pair))
     assert sum(sent) < sum(p.numel() for p in pair.policy.model.parameters()) / 5
@@ -167,8 +167,8 @@ def test_chosen_linears_and_a_class_without_adapters(tmp_path: Path) -> None:
     some = LoraConfig(rank=9, alpha=3, targets=("q_proj", "v_proj", "down_proj"))
     pair = make(tmp_path / "some", "adapter", lora=some)
     redraw(pair, 1)
-    pair.vllm.sync()
-    assert pair.policy.adapter_only
+    pair.sync()
+    assert pair.vllm.takes_adapter
     assert pair.compare(list(pair.prompts.values())) < TOLERANCE
     pair.vllm.close()
 
@@ -176,8 +176,8 @@ def test_chosen_linears_and_a_class_without_adapters(tmp_path: Path) -> None:
         make(tmp_path / "asked", "adapter", name="qwen2_audio_30s")
     pair = make(tmp_path / "auto", "auto", name="qwen2_audio_30s")
     redraw(pair, 1)
-    pair.vllm.sync()
-    assert not pair.policy.adapter_only
+    pair.sync()
+    assert not pair.vllm.takes_adapter
     assert pair.compare(list(pair.prompts.values())) < TOLERANCE
     pair.vllm.close()
 

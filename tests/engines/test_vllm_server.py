@@ -111,7 +111,7 @@ def disturbed(pair: Pair, number: int, how: int) -> tuple[list[list[Response]], 
 
 def test_a_server_killed_while_it_answers_loses_nothing(pair: Pair) -> None:
     move(list(pair.policy.model.parameters()), seed=5)  # what it was started with is not enough
-    pair.vllm.sync()
+    pair.sync()
     wanted, _ = everything(pair)
     server = pair.vllm.pool.servers[0]
     first = server.process
@@ -131,7 +131,7 @@ def test_a_server_killed_while_it_answers_loses_nothing(pair: Pair) -> None:
         assert drawn.ids.tolist() == wanted_one.ids.tolist()
         assert np.abs(drawn.logprobs - wanted_one.logprobs).max() < TOLERANCE
     move(list(pair.policy.model.parameters()), seed=6)
-    pair.vllm.sync()
+    pair.sync()
     assert pair.compare(prompts) < TOLERANCE
 
 
@@ -170,7 +170,7 @@ def test_answers_of_two_threads_do_not_mix(pair: Pair) -> None:
     for thread in threads:
         thread.start()
     for _ in range(2):
-        pair.vllm.sync()
+        pair.sync()
     for thread in threads:
         thread.join()
     assert len(found) == 6

@@ -137,8 +137,9 @@ def test_the_adapters_tensors_stand_on_the_checkpoints_names(name: str, tmp_path
     made = adapted(base(name, tmp_path), "trained")
     if any(".experts." in name for name in adapters(made)):
         pytest.skip("fused experts: engines get them merged")
-    tensors, beneath = checkpoint_adapter(made), checkpoint_base(made)
-    merged = checkpoint_weights(made)
+    tensors = checkpoint_adapter(made.model, made.adapter_weights())
+    beneath = checkpoint_base(made.model)
+    merged = checkpoint_weights(made.model, made.weights())
     assert len(tensors) == len(adapters(made))
     changed = {key for key in merged if not torch.equal(merged[key], beneath[key])}
     assert {key.replace("lora_A.weight", "weight") for key in tensors if "lora_A" in key} == changed

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from mmrl.config import LoraConfig, ModelConfig, RolloutConfig, RunConfig, validate
+from mmrl.config import ModelConfig, RolloutConfig, RunConfig, validate
 from mmrl.errors import UserError
 from mmrl.rollout import vllm_adapter
-from mmrl.rollout.background import copied_weights, view_of
 from mmrl.rollout.vllm import engine_arguments
 from mmrl.rollout.vllm_adapter import adapter_arguments, room_for, takes_adapter
 from mmrl.rollout.vllm_push import WeightFiles
@@ -154,27 +153,3 @@ def test_servers_that_come_later_find_the_base_and_the_newest_adapter(tmp_path: 
     assert merged.told(0)["adapter"] is None
     assert not Path(second.told(0)["file"]).exists()
     files.close()
-
-
-def test_only_the_adapter_waits_for_an_engine_that_takes_it_alone(tmp_path: Path) -> None:
-    """It is that of the moment it was copied at."""
-    pytest.importorskip("peft")
-    from mmrl.policy.policy import load_policy
-
-    made = load_policy(ModelConfig(path=TINY, lora=LoraConfig(rank=2, alpha=6)))
-    made.adapter_only = True  # by an engine of an earlier phase
-    view = view_of(made)
-    assert copied_weights(view).keys() == dict(made.weights()).keys()
-    view.adapter_only = True
-    kept = copied_weights(view)
-    adapters = [p for n, p in made.model.named_parameters() if "lora_" in n]
-    assert sum(t.numel() for t in kept.values()) == sum(p.numel() for p in adapters)
-    with torch.no_grad():
-        for parameter in adapters:
-            parameter.add_(1)
-    view.held = kept
-    for name, tensor in view.adapter_weights():
-        assert torch.equal(tensor, kept[name])
-        if name.endswith("lora_B.weight"):
-            assert not tensor.any()
-    assert all(t.any() for _, t in made.adapter_weights())
