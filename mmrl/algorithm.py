@@ -269,9 +269,14 @@ class Updates:
     filters: tuple[TokenFilter, ...] = ()
 
     @property
+    def planned(self) -> int:
+        """Optimiser steps of a batch with at least one group for every mini-batch."""
+        return self.passes * self.mini_batches
+
+    @property
     def on_policy(self) -> bool:
         """True if the policy never moves between sampling and the (only) update."""
-        return self.passes == 1 and self.mini_batches == 1
+        return self.planned == 1
 
     def select(self, samples: Sequence[TrainSample], index: int) -> list[TrainSample]:
         """Mask what pass `index` does not train on."""
@@ -377,20 +382,16 @@ class Algorithm:
         return Edit(groups, wanted)
 
     def train_samples(self, groups: list[Group], context: Context) -> list[TrainSample]:
-        """Give every token its advantage, then refine.
+        """Give every token its advantage, then refine; say which responses are of older weights.
 
-        With a single update the policy that trains is the one that sampled: the ratio is exactly
-        1, whatever the engine's rounding, so sampled log-probs are dropped, except those of
-        replayed responses and of weights older than the step's.
+        Old log-probs are those of whatever sampled: `mmrl.old_logprobs` says which ones count.
         """
         samples = self.credit(groups, context)
         for stage in self.refine:
             samples = stage(samples, context)
-        if not self.updates.on_policy:
-            return samples
-        old = {id(g.responses[i]) for g in groups for i in g.extra.get("replayed", ())}
-        old |= {id(s.response) for s in samples if s.response.staleness(context.step)}
-        return [s if id(s.response) in old else replace(s, old_logprobs=None) for s in samples]
+        return [
+            replace(s, older=s.older or s.response.staleness(context.step) > 0) for s in samples
+        ]
 
     def _penalised(self, group: Group, kl: KL, context: Context) -> Group:
         """Take the KL off the response's reward, or leave it per token to the credit stage."""

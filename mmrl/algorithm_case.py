@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +81,16 @@ class Case(Section):
     seed: int = 0
 
 
-@dataclass
-class _Built:
-    """Groups made of a case, and the way back from a response to its place in it."""
+@dataclass(frozen=True, slots=True)
+class _CaseResponse(Response):
+    """A response that says where it stands in the case: its group, and its place there."""
 
-    groups: list[Group] = field(default_factory=list)
-    places: dict[int, tuple[int, int]] = field(default_factory=dict)
+    place: tuple[int, int] = (0, 0)
+
+
+def _place(response: Response) -> tuple[int, int] | None:
+    """None: replayed from the algorithm's state, and so in no group of the case."""
+    return response.place if isinstance(response, _CaseResponse) else None
 
 
 def evaluate_file(name: str, path: Path, *, as_json: bool) -> str:
@@ -132,20 +136,19 @@ def evaluate_case(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
         rng=np.random.default_rng(case.seed),
         state=dict(case.state),
     )
-    built = _build(case)
-    shaped = algorithm.shape_rewards(built.groups, context)
+    shaped = algorithm.shape_rewards(_groups(case), context)
     edited = algorithm.edit_groups(shaped, context)
     samples = algorithm.train_samples(edited.groups, context)
-    samples = [_with_case(s, case, built, algorithm) for s in samples]
+    samples = [_with_case(s, case, algorithm) for s in samples]
     if algorithm.sampler is not None:
         algorithm.sampler.observe(shaped, samples, context)
     return {
         "algorithm": algorithm.name,
-        "rewards": _by_place(case, _rewards(shaped, built)),
-        "kept": _kept(edited.groups, built),
+        "rewards": _by_place(case, _rewards(shaped)),
+        "kept": _kept(edited.groups),
         "edited_rewards": [[score.reward for score in group.scores] for group in edited.groups],
         "wanted": edited.wanted,
-        **_losses(samples, case, built, algorithm, context),
+        **_losses(samples, case, algorithm, context),
         "state": context.state,
     }
 
@@ -153,17 +156,16 @@ def evaluate_case(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def _losses(
     samples: Sequence[TrainSample],
     case: Case,
-    built: _Built,
     algorithm: Algorithm,
     context: Context,
 ) -> dict[str, Any]:
     """The loss of one update, its parts, and its gradient at every log-prob."""
     samples = algorithm.updates.select(samples, case.update)
-    current = [_current(s, case, built) for s in samples]
+    current = [_current(s, case) for s in samples]
     policy, kl, gradients = _differentiate(samples, current, algorithm)
     coefficient = algorithm.kl.at(context) if algorithm.kl else 0.0
     rows = [
-        _row(sample, of_policy + coefficient * of_kl, built)
+        _row(sample, of_policy + coefficient * of_kl, case)
         for sample, (of_policy, of_kl) in zip(samples, gradients, strict=True)
     ]
     return {
@@ -202,13 +204,13 @@ def _differentiate(
     return float(policy.detach()), float(kl.detach()), gradients
 
 
-def _row(sample: TrainSample, gradient: Floats, built: _Built) -> dict[str, Any]:
-    group, response = built.places[id(sample.response)]
+def _row(sample: TrainSample, gradient: Floats, case: Case) -> dict[str, Any]:
+    group, response = _place(sample.response) or (sample.group, -1)
     return {
         "group": group,
         "response": response,
         "prompt": sample.prompt.sample.variant,
-        "own_prompt": _is_own(sample, built),
+        "own_prompt": _is_own(sample, case),
         "advantages": sample.advantages.tolist(),
         "mask": sample.mask.tolist(),
         "gradient": gradient.tolist(),
@@ -220,27 +222,27 @@ def _home(rows: Sequence[Mapping[str, Any]], key: str) -> dict[tuple[int, int], 
     return {(r["group"], r["response"]): r[key] for r in rows if r["own_prompt"]}
 
 
-def _is_own(sample: TrainSample, built: _Built) -> bool:
+def _is_own(sample: TrainSample, case: Case) -> bool:
     """True unless the sample stands under the prompt of another variant."""
-    return all(
-        group.prompt is sample.prompt
-        for group in built.groups
-        if any(response is sample.response for response in group.responses)
-    )
+    place = _place(sample.response)
+    if place is None:
+        return True
+    return case.groups[place[0]][place[1]].variant == sample.prompt.sample.variant
 
 
-def _rewards(groups: Sequence[Group], built: _Built) -> dict[tuple[int, int], Any]:
+def _rewards(groups: Sequence[Group]) -> dict[tuple[int, int], Any]:
     return {
-        built.places[id(response)]: score.reward
+        place: score.reward
         for group in groups
         for response, score in zip(group.responses, group.scores, strict=True)
+        if (place := _place(response)) is not None
     }
 
 
-def _kept(groups: Sequence[Group], built: _Built) -> list[int]:
+def _kept(groups: Sequence[Group]) -> list[int]:
     """Which groups of the case are left after editing; replayed responses come from none."""
-    responses = [response for group in groups for response in group.responses]
-    return sorted({built.places[id(r)][0] for r in responses if id(r) in built.places})
+    places = [_place(response) for group in groups for response in group.responses]
+    return sorted({place[0] for place in places if place is not None})
 
 
 def _by_place(case: Case, found: Mapping[tuple[int, int], Any]) -> list[list[Any]]:
@@ -251,15 +253,14 @@ def _by_place(case: Case, found: Mapping[tuple[int, int], Any]) -> list[list[Any
     ]
 
 
-def _build(case: Case) -> _Built:
-    built = _Built()
+def _groups(case: Case) -> list[Group]:
+    groups = []
     for index, responses in enumerate(case.groups):
         for variant in dict.fromkeys(r.variant for r in responses):
             chosen = [(i, r) for i, r in enumerate(responses) if r.variant == variant]
-            made = [_response(r, f"groups.{index}.{i}") for i, r in chosen]
-            built.places |= {id(m): (index, i) for m, (i, _) in zip(made, chosen, strict=True)}
-            built.groups.append(_group(case, index, variant, [r for _, r in chosen], made))
-    return built
+            made = [_response(r, (index, i)) for i, r in chosen]
+            groups.append(_group(case, index, variant, [r for _, r in chosen], made))
+    return groups
 
 
 def _group(
@@ -297,7 +298,7 @@ def _episode(given: ResponseCase) -> Episode | None:
     return Episode(tuple(spans), said=("",) * len(states))
 
 
-def _response(given: ResponseCase, where: str) -> Response:
+def _response(given: ResponseCase, place: tuple[int, int]) -> _CaseResponse:
     arrays = {
         name: getattr(given, name)
         for name in ("logprobs", "old_logprobs", "ref_logprobs", "entropy", "values", "ids")
@@ -305,13 +306,15 @@ def _response(given: ResponseCase, where: str) -> Response:
     }
     lengths = {name: len(values) for name, values in arrays.items()}
     if len(set(lengths.values())) > 1:
+        where = f"groups.{place[0]}.{place[1]}"
         raise UserError(f"case: {where} has arrays of different lengths: {lengths}")
     length = next(iter(lengths.values()), 1 if given.length is None else given.length)
     ids = np.array(given.ids if given.ids is not None else range(length), dtype=np.int64)
     sampled = given.old_logprobs or given.logprobs
     logprobs = np.array(sampled if sampled is not None else [0.0] * length)
     finish: Finish = "length" if given.truncated else "stop"
-    return Response(ids, logprobs, given.text, finish, episode=_episode(given))
+    episode = _episode(given)
+    return _CaseResponse(ids, logprobs, given.text, finish, episode=episode, place=place)
 
 
 def _score(given: ResponseCase) -> Score:
@@ -321,14 +324,13 @@ def _score(given: ResponseCase) -> Score:
     return Score(parts, metric=None, status=status, reward=reward)
 
 
-def _with_case(sample: TrainSample, case: Case, built: _Built, algorithm: Algorithm) -> TrainSample:
+def _with_case(sample: TrainSample, case: Case, algorithm: Algorithm) -> TrainSample:
     """Take old and reference log-probs from the case; without old ones the ratio is 1."""
-    place = built.places.get(id(sample.response))
-    if place is None:  # replayed from the algorithm's state
-        built.places[id(sample.response)] = (sample.group, -1)
+    place = _place(sample.response)
+    if place is None:
         return sample
     given = case.groups[place[0]][place[1]]
-    sampled_here = given.old_logprobs is not None and _is_own(sample, built)
+    sampled_here = given.old_logprobs is not None and _is_own(sample, case)
     old = np.array(given.old_logprobs) if sampled_here else None
     sample = replace(sample, old_logprobs=old)
     if not algorithm.loss_needs_reference:
@@ -338,11 +340,11 @@ def _with_case(sample: TrainSample, case: Case, built: _Built, algorithm: Algori
     return replace(sample, ref_logprobs=np.array(given.ref_logprobs))
 
 
-def _current(sample: TrainSample, case: Case, built: _Built) -> Floats:
+def _current(sample: TrainSample, case: Case) -> Floats:
     """The log-probs of the policy that trains, under the sample's prompt."""
-    group, response = built.places[id(sample.response)]
-    if response < 0:
+    place = _place(sample.response)
+    if place is None:
         return sample.response.logprobs
-    given = case.groups[group][response]
+    given = case.groups[place[0]][place[1]]
     values = given.logprobs_under.get(sample.prompt.sample.variant, given.logprobs)
     return sample.response.logprobs if values is None else np.array(values)

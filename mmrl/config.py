@@ -195,7 +195,12 @@ class OptimizerConfig(Section):
     learning_rate: float = Field(1e-6, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(
+        0,
+        ge=0,
+        description="updates until the full rate; they and a decay are counted by the plan (steps "
+        "x passes x mini-batches), of which a step with few groups may make fewer",
+    )
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     max_grad_norm: float = Field(1.0, gt=0)
 

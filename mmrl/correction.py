@@ -57,8 +57,7 @@ def correct(
 ) -> tuple[list[TrainSample], Activity]:
     """Weigh every sample's tokens by the trainer's log-probs [T] against the engine's.
 
-    What no engine sampled from its prompt has weight 1. Where sampled log-probs would be the old
-    ones of the ratio, the trainer's take their place.
+    What no engine sampled from its prompt has weight 1.
     """
     made: list[TrainSample] = []
     every = [np.zeros((3, 0))]
@@ -68,8 +67,7 @@ def correct(
             continue
         sampled = sample.response.logprobs
         weights, ratio = correction.weights(sampled, own, sample.mask)
-        old = None if sample.old_logprobs is None else own
-        made.append(replace(sample, correction=weights, old_logprobs=old))
+        made.append(replace(sample, correction=weights))
         gap = np.stack([weights, weights != ratio, sampled - own])
         every.append(gap[:, sample.mask])
     table = np.concatenate(every, axis=1)

@@ -102,6 +102,20 @@ class TokenBatch:
         return torch.stack(list(losses))[self.group]
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """What the bounds of an objective did to its tokens [M]; None where it has no such bound.
+
+    `low`, `high`: a ratio beyond the lower or the upper bound took the policy gradient from the
+    token's loss. `weight`: a factor of the token's gradient was bounded, and the gradient stayed.
+    Tokens of advantage 0 have nothing to lose and are in none.
+    """
+
+    low: Tensor | None = None
+    high: Tensor | None = None
+    weight: Tensor | None = None
+
+
 def token_batch(
     samples: Sequence[TrainSample],
     weights: Sequence[Floats],
@@ -163,6 +177,21 @@ def clipped(batch: TokenBatch, options: Clipped) -> Tensor:
     return _imitation(batch, options.imitation) - surrogate
 
 
+def bounds_of_clipped(batch: TokenBatch, options: Clipped) -> Bounds:
+    """What the clip takes away: by the advantage's sign, of whichever ratio `options` compares.
+
+    An imitation term's gradient stays.
+    """
+    ratio, advantages = _ratio(batch, options).detach(), batch.advantages
+    # The better of both surrogates is bounded by the nearer bound above, the worse by the farther.
+    near = 1 + options.high if options.cap is None else min(1 + options.high, options.cap)
+    far = math.inf if options.cap is None else max(1 + options.high, options.cap)
+    if options.dual is not None:
+        far = min(far, options.dual)
+    above = ((advantages > 0) & (ratio > near)) | ((advantages < 0) & (ratio > far))
+    return Bounds(low=(advantages < 0) & (ratio < 1 - options.low), high=above)
+
+
 def _ratio(batch: TokenBatch, options: Clipped) -> Tensor:
     log_ratio = batch.log_ratio
     match options.ratio:
@@ -195,6 +224,13 @@ def cispo(batch: TokenBatch, options: CISPO) -> Tensor:
     return -weight * batch.advantages * batch.logprobs
 
 
+def bounds_of_cispo(batch: TokenBatch, options: CISPO) -> Bounds:
+    """Weights that were bounded; no token loses its gradient."""
+    ratio = batch.log_ratio.detach().exp()
+    outside = (ratio < options.low) | (ratio > options.high)
+    return Bounds(weight=(batch.advantages != 0) & outside)
+
+
 def cpgd(batch: TokenBatch, options: CPGD) -> Tensor:
     """Clipped log-likelihood and policy drift [M]; see `CPGD`.
 
@@ -205,6 +241,15 @@ def cpgd(batch: TokenBatch, options: CPGD) -> Tensor:
     clipped_logprobs = torch.where(batch.advantages > 0, above, below)
     drift = torch.expm1(batch.log_ratio.detach()).clamp(max=2.0) * batch.logprobs
     return options.drift * drift - batch.advantages * clipped_logprobs
+
+
+def bounds_of_cpgd(batch: TokenBatch, options: CPGD) -> Bounds:
+    """Tokens whose advantage no longer acts; the drift, which pulls them back, does."""
+    log_ratio, advantages = batch.log_ratio.detach(), batch.advantages
+    return Bounds(
+        low=(advantages < 0) & (log_ratio < math.log1p(-options.low)),
+        high=(advantages > 0) & (log_ratio > math.log1p(options.high)),
+    )
 
 
 def gvpo(batch: TokenBatch, options: GVPO) -> Tensor:
@@ -253,10 +298,7 @@ def _soft_max(scores: Tensor, tau: float | None) -> Tensor:
 
 def nft(batch: TokenBatch, options: NFT) -> Tensor:
     """Negative log of the right, and of the implied wrong policy's, ratio [M]; see `NFT`."""
-    right = batch.advantages > 0
-    accuracy = torch.where(right, 1 - batch.advantages, -batch.advantages).clamp(0.02, 0.98)
-    ratio = batch.log_ratio.clamp(max=options.max_log_ratio).exp()
-    implied = (1 - accuracy * ratio) / (1 - accuracy)
+    right, ratio, implied, accuracy = _implied(batch, options)
     # The value is clamped, the slope is kept.
     bounded = implied + (implied.clamp(min=options.epsilon) - implied).detach()
     loss = torch.where(right, -ratio.log(), -options.negative * bounded.log())
@@ -268,6 +310,23 @@ def nft(batch: TokenBatch, options: NFT) -> Tensor:
         case "none":
             pass
     return torch.where(batch.advantages == 0, 0.0, loss)
+
+
+def bounds_of_nft(batch: TokenBatch, options: NFT) -> Bounds:
+    """Ratios beyond the largest, which lose their gradient, and implied ratios at their floor."""
+    right, _, implied, _ = _implied(batch, options)
+    taught = batch.advantages != 0
+    above = taught & (batch.log_ratio.detach() > options.max_log_ratio)
+    floored = taught & ~right & (implied.detach() < options.epsilon)
+    return Bounds(high=above, weight=floored & ~above)
+
+
+def _implied(batch: TokenBatch, options: NFT) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Right tokens, their ratio, that of the implied wrong policy, the group's accuracy [M]."""
+    right = batch.advantages > 0
+    accuracy = torch.where(right, 1 - batch.advantages, -batch.advantages).clamp(0.02, 0.98)
+    ratio = batch.log_ratio.clamp(max=options.max_log_ratio).exp()
+    return right, ratio, (1 - accuracy * ratio) / (1 - accuracy), accuracy
 
 
 def a_star_po(batch: TokenBatch, options: AStarPO) -> Tensor:
@@ -362,6 +421,20 @@ OBJECTIVES: dict[type[Objective], Callable[[TokenBatch, Any], Tensor]] = {
     MPO: mpo,
 }
 """The function that computes each objective; another package may add its own type here."""
+
+BOUNDS: dict[type[Objective], Callable[[TokenBatch, Any], Bounds]] = {
+    Clipped: bounds_of_clipped,
+    CISPO: bounds_of_cispo,
+    CPGD: bounds_of_cpgd,
+    NFT: bounds_of_nft,
+}
+"""What the bounds of each objective did; one that is not here has none."""
+
+
+def bounds(batch: TokenBatch, objective: Objective) -> Bounds:
+    """What the objective's bounds did to each token; nothing where it has none."""
+    found = BOUNDS.get(type(objective))
+    return Bounds() if found is None else found(batch, objective)
 
 
 def policy_loss(batch: TokenBatch, objective: Objective) -> Tensor:

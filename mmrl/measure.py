@@ -30,15 +30,14 @@ def measured(
     policy: Policy, samples: Sequence[TrainSample], budget: int, measures: Mapping[str, Measure]
 ) -> dict[str, list[Floats]]:
     """Every measure [T] of every sample's response under its prompt, in one pass of the trunk."""
-    index = {id(sample): i for i, sample in enumerate(samples)}
     found = {name: [np.zeros(len(s.response.ids)) for s in samples] for name in measures}
-    for members, layout, prompts in forward_rows(policy, samples, budget):
+    for places, layout, prompts in _placed_rows(policy, samples, budget):
         hidden = policy.response_hidden(layout, prompts)
-        lengths = [len(member.response.ids) for member in members]
+        lengths = [len(samples[place].response.ids) for place in places]
         for name, measure in measures.items():
             pieces = measure(hidden, layout.targets).split(lengths)
-            for member, piece in zip(members, pieces, strict=True):
-                found[name][index[id(member)]] = piece.double().cpu().numpy()
+            for place, piece in zip(places, pieces, strict=True):
+                found[name][place] = piece.double().cpu().numpy()
     return found
 
 
@@ -46,11 +45,23 @@ def forward_rows(
     policy: Policy, samples: Sequence[TrainSample], budget: int
 ) -> Iterator[tuple[list[TrainSample], SharedPrefix, list[Prompt]]]:
     """Yield the samples of each micro-batch, its layout, which is active meanwhile, its prompts."""
-    for rows in pack([Weighted(s, np.zeros(0)) for s in samples], budget):
+    for places, layout, prompts in _placed_rows(policy, samples, budget):
+        yield [samples[place] for place in places], layout, prompts
+
+
+def _placed_rows(
+    policy: Policy, samples: Sequence[TrainSample], budget: int
+) -> Iterator[tuple[list[int], SharedPrefix, list[Prompt]]]:
+    for rows in pack(unweighted(samples), budget):
         layout = lay_out([row.shared() for row in rows], policy.device)
         prompts = [row.members[0].sample.prompt for row in rows]
         with active_layout(layout):
-            yield [member.sample for row in rows for member in row.members], layout, prompts
+            yield [member.place for row in rows for member in row.members], layout, prompts
+
+
+def unweighted(samples: Sequence[TrainSample]) -> list[Weighted]:
+    """The samples as packing takes them, each with its place, where nothing is learnt."""
+    return [Weighted(sample, np.zeros(0), place) for place, sample in enumerate(samples)]
 
 
 def entropy(policy: Policy, temperature: float) -> Measure:
@@ -93,15 +104,14 @@ def head_gradient_norms(
     The gradient of a token is (one-hot - probabilities) outer hidden state; the norm of their sum
     follows from the inner products of both, chunk by chunk, without the gradient itself.
     """
-    index = {id(sample): i for i, sample in enumerate(samples)}
     norms = [0.0] * len(samples)
-    for members, layout, prompts in forward_rows(policy, samples, budget):
+    for places, layout, prompts in _placed_rows(policy, samples, budget):
         hidden = policy.response_hidden(layout, prompts)
-        lengths = [len(member.response.ids) for member in members]
+        lengths = [len(samples[place].response.ids) for place in places]
         parts = zip(hidden.split(lengths), layout.targets.split(lengths), strict=True)
-        for member, (h, targets) in zip(members, parts, strict=True):
+        for place, (h, targets) in zip(places, parts, strict=True):
             squared = _squared_norm(policy, h, targets, temperature)
-            norms[index[id(member)]] = max(squared, 0.0) ** 0.5
+            norms[place] = max(squared, 0.0) ** 0.5
     return norms
 
 

@@ -19,10 +19,14 @@ from mmrl.types import Floats, TrainSample
 
 @dataclass(frozen=True)
 class Weighted:
-    """A train sample with the reducer's weight for each of its tokens [T]."""
+    """A train sample with the reducer's weight for each of its tokens [T].
+
+    `place` is the sample's own among those that are packed, for whoever needs it back.
+    """
 
     sample: TrainSample
     weights: Floats
+    place: int = 0
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from mmrl.policy.weights import Weights, weights_of
 from mmrl.progress import Progress
 from mmrl.report import write_report
 from mmrl.rollout.background import BackgroundEngine, view_of
-from mmrl.rollout.build import WITH_WEIGHTS, build_engine, holding
+from mmrl.rollout.build import OTHER_CODE, WITH_WEIGHTS, build_engine, holding
 from mmrl.rollout.cuts import Thinking
 from mmrl.rollout.engine import Engine, Sampling
 from mmrl.rollout.episode import Episodes
@@ -52,7 +52,7 @@ from mmrl.sources import Say, load_sources
 from mmrl.trackers import Trackers
 from mmrl.trainer import StepResult, Trainer, update_metrics
 from mmrl.transcript import Entry, advantages_of
-from mmrl.types import Group, Sample
+from mmrl.types import Floats, Group, Sample
 
 PARITY = 0xBA12  # keeps the seeds of parity checks apart from those of rollouts
 
@@ -196,8 +196,6 @@ class Run:
             self._say(f"resumed after step {found.step}")
         if not border or "optimizer" in self._phase.keep:
             found.restore(self._backend)
-        if border:
-            self._backend.updates = 0  # the schedule is the phase's own
         done = found.step - self._place.before
         self._engine.sync(self._weights(done))
         self._check_parity(found.step)
@@ -255,7 +253,9 @@ class Run:
             [{"step": step, "ids": [g.prompt.sample.id for g in result.groups]}]
         )
         if step % config.write_rollouts_every == 0:
-            self._records.transcript.write(step, [self._entry(g, result) for g in result.groups])
+            shown = advantages_of(result.groups, result.samples)
+            pairs = zip(result.groups, shown, strict=True)
+            self._records.transcript.write(step, [self._entry(*pair) for pair in pairs])
 
     def finish(self, before: float | None, started: float) -> dict[str, Any]:
         """Evaluate the trained policy and write `result.json`."""
@@ -403,6 +403,7 @@ class Run:
                 world=self._world,
                 critic=self._critic,
                 correction=make_correction(config.rollout),
+                other_engine=config.rollout.engine in OTHER_CODE,
             ),
             rollouts=rollouts,
             asker=asker,
@@ -441,7 +442,6 @@ class Run:
             **memory_metrics(),
             **self._records.quarantine.metrics(),
             **({"phase": self._place.phase + 1.0} if self._phase.name else {}),
-            "train/learning_rate": self._backend.learning_rate,
             "train/kl_coefficient": result.kl_coefficient,
             "train/rows": float(len(result.samples)),
             "train/rows_to_responses": len(result.samples) / max(responses, 1),
@@ -449,13 +449,13 @@ class Run:
             "prompts/kept": float(len(result.groups)),
         }
 
-    def _entry(self, group: Group, result: StepResult) -> Entry:
+    def _entry(self, group: Group, advantages: Sequence[Floats | None]) -> Entry:
         tokenizer = self._policy.processor.tokenizer
         return Entry(
             group=group,
             prompt=tokenizer.decode(list(group.prompt.compact_ids)),
             media=self._encoder.decoded(group.prompt, self._records.transcript.lacks),
-            advantages=advantages_of(group, result.samples),
+            advantages=advantages,
             tokens=[[tokenizer.decode([i]) for i in r.ids.tolist()] for r in group.responses],
         )
 

@@ -67,8 +67,8 @@ class Trainer:
         with clock.stage("update"):
             kl = self.algorithm.kl
             coefficient = kl.at(context) if kl else 0.0
-            updates = self.learner.update(samples, coefficient)
-            if kl:
+            updates = self.learner.update(samples, coefficient, step)
+            if kl and updates.kl is not None:
                 kl.observe(updates.kl, len(samples), context)
         self.algorithm.observe(seen, samples, context)
         with clock.stage("sync"):

@@ -117,21 +117,24 @@ class Thumbnails:
         return described
 
 
-def advantages_of(group: Group, samples: Sequence[TrainSample]) -> tuple[Floats | None, ...]:
-    """Find each response's advantages [T] under its own prompt; None where it is not trained.
+def advantages_of(
+    groups: Sequence[Group], samples: Sequence[TrainSample]
+) -> list[tuple[Floats | None, ...]]:
+    """Find the advantages [T] of a step's responses under their own prompts, group by group.
 
-    Tokens outside the loss mask are NaN. A response that is trained only under another prompt
-    (Share-GRPO) shows the advantages it has there.
+    None where a response is not trained; tokens outside the loss mask are NaN. A response that is
+    trained only under another prompt (Share-GRPO) shows the advantages it has there.
     """
-
-    def find(response: Response) -> Floats | None:
-        pairs = [sample for sample in samples if sample.response is response]
-        if not pairs:
-            return None
-        home = next((s for s in pairs if s.prompt is group.prompt), pairs[0])
-        return np.where(home.mask, home.advantages, np.nan)
-
-    return tuple(find(response) for response in group.responses)
+    homes: dict[tuple[int, int], TrainSample] = {}
+    for own in (True, False):
+        for sample in samples:
+            if (sample.prompt is groups[sample.origin[0]].prompt) == own:
+                homes.setdefault(sample.origin, sample)
+    shown = {o: np.where(s.mask, s.advantages, np.nan) for o, s in homes.items()}
+    return [
+        tuple(shown.get((place, i)) for i in range(len(group.responses)))
+        for place, group in enumerate(groups)
+    ]
 
 
 def _response(

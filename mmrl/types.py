@@ -417,10 +417,12 @@ class TrainSample:
 
     `mask` says which tokens enter the loss. `old_logprobs` None means those of the policy before
     this step's first update; in a single update the ratio is 1 and no second forward is needed.
-    `group` ties the samples of one rollout group. `positive` marks a right answer, for objectives
-    that also imitate those. `returns` are what a critic learns, `values` what it said.
-    `sampled` False: the response does not come from this prompt, or from no policy. `correction`
-    are weights of the tokens' losses; None is 1.
+    `group` ties the samples of one rollout group; `origin` says where the response stands: its
+    group's place in the step, and its own in the group. `positive` marks a right answer, for
+    objectives that also imitate those. `returns` are what a critic learns, `values` what it said.
+    `sampled` False: the response does not come from this prompt, or from no policy. `older`: it
+    was sampled by older weights than those that the step begins with. `correction` are weights of
+    the tokens' losses; None is 1.
     """
 
     prompt: Prompt
@@ -435,3 +437,5 @@ class TrainSample:
     values: Floats | None = None
     sampled: bool = True
     correction: Floats | None = None
+    origin: tuple[int, int] = (0, 0)
+    older: bool = False

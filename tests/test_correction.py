@@ -78,15 +78,6 @@ def test_what_was_not_sampled_here_keeps_weight_one() -> None:
     assert activity.weight == pytest.approx(other.correction.mean())
 
 
-def test_the_trainers_logprobs_become_the_old_ones() -> None:
-    with_old = sample(ENGINE, old_logprobs=LOG(np.array(ENGINE)))
-    (made, without), _ = correct(
-        [with_old, sample(ENGINE)], [TRAINER, TRAINER], Correction("token_truncate", 3.0)
-    )
-    assert made.old_logprobs is TRAINER
-    assert without.old_logprobs is None
-
-
 def test_the_loss_of_every_token_is_weighed() -> None:
     """On-policy the gradient of a token's log-prob is -advantage * weight / tokens."""
     (made,), _ = correct([sample(ENGINE)], [TRAINER], Correction("token_truncate", 1.75))

@@ -27,9 +27,10 @@ LENGTHS = ((4, 2, 7), (1, 5, 3))
 class Gradients:
     """A backend that keeps the gradient of every step and moves the weights along it, if asked."""
 
-    def __init__(self, policy: Policy, rate: float = 0.0) -> None:
-        self.model, self.rate = policy.model, rate
+    def __init__(self, policy: Policy, speed: float = 0.0) -> None:
+        self.model, self.speed = policy.model, speed
         self.steps: list[Tensor] = []
+        self.places: list[int | None] = []
 
     @property
     def in_step(self) -> bool:
@@ -41,13 +42,14 @@ class Gradients:
     def backward(self, loss: Tensor, *, last: bool = True) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def step(self) -> float:
+    def step(self, place: int | None = None) -> float:
+        self.places.append(place)
         parts = [p.grad.flatten() for p in self.model.parameters() if p.grad is not None]
         self.steps.append(torch.cat(parts))
         with torch.no_grad():
             for parameter in self.model.parameters():
                 if parameter.grad is not None:
-                    parameter -= self.rate * parameter.grad
+                    parameter -= self.speed * parameter.grad
         self.model.zero_grad()
         return float(self.steps[-1].norm())
 
@@ -55,9 +57,8 @@ class Gradients:
     def updates(self) -> int:
         return len(self.steps)
 
-    @property
-    def learning_rate(self) -> float:
-        return 0.0
+    def rate(self, place: int) -> float:
+        return float(place)
 
     def state(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         return {}, {}

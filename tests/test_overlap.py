@@ -25,6 +25,7 @@ from mmrl.correction import Correction, correct
 from mmrl.errors import UserError
 from mmrl.journal import Journal
 from mmrl.learner import Learner
+from mmrl.old_logprobs import compared_with
 from mmrl.policy.attention import active_layout, attention
 from mmrl.policy.policy import load_policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
@@ -274,20 +275,23 @@ def at_step(step: int) -> Any:
 
 def test_older_weights_stay_in_the_ratio_of_a_single_update() -> None:
     """Of the step's own weights the ratio is 1; of older ones it is policy over sampler."""
-    fresh = grpo().train_samples([answered(0)], at_step(5))
-    stale = grpo().train_samples([answered(1)], at_step(5))
+    alone = {"several": False, "exact": False, "corrected": False}
+    fresh = compared_with(grpo().train_samples([answered(0)], at_step(5)), **alone)
+    stale = compared_with(grpo().train_samples([answered(1)], at_step(5)), **alone)
     assert [s.old_logprobs for s in fresh] == [None, None]
     assert all(np.array_equal(s.old_logprobs, np.full(3, -1.0)) for s in stale)
 
 
 def test_a_correction_takes_older_weights_out_of_the_ratio() -> None:
     """Weight: trainer over sampler; ratio: policy over trainer, which one update leaves at 1."""
-    stale = grpo().train_samples([answered(1)], at_step(5))
+    stale = compared_with(
+        grpo().train_samples([answered(1)], at_step(5)), several=False, exact=True, corrected=True
+    )
     trained = [np.full(3, -0.5)] * 2
     made, _ = correct(stale, trained, Correction("token_truncate", 1.5))
     for sample in made:
         assert sample.correction == pytest.approx(min(np.exp(0.5), 1.5))
-        assert sample.old_logprobs is trained[0]
+        assert sample.old_logprobs is None
 
 
 class Noted:

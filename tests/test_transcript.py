@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import wave
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,11 +168,29 @@ def test_advantages_are_those_under_the_responses_own_prompt() -> None:
         TrainSample(other.prompt, group.responses[0], np.full(3, 9.0), mask),
         TrainSample(group.prompt, group.responses[0], np.array([1.0, 2.0, 3.0]), mask),
     ]
-    first, second = advantages_of(group, samples)
+    ((first, second),) = advantages_of([group], samples)
     assert second is None
     np.testing.assert_array_equal(first, [1.0, 2.0, np.nan])
-    (borrowed, _) = advantages_of(group, samples[:1])
+    ((borrowed, _),) = advantages_of([group], samples[:1])
     np.testing.assert_array_equal(borrowed, [9.0, 9.0, np.nan])
+
+
+def test_a_response_that_stands_in_two_places_has_its_own_advantages_in_each() -> None:
+    group = make_group()
+    twice = replace(group, responses=(group.responses[0],) * 2)
+    samples = [
+        TrainSample(
+            group.prompt,
+            group.responses[0],
+            np.full(3, float(value)),
+            np.ones(3, dtype=bool),
+            origin=origin,
+        )
+        for value, origin in enumerate([(0, 0), (0, 1), (1, 1)])
+    ]
+    (one, other), (dropped, last) = advantages_of([twice, twice], samples)
+    assert one is not None and other is not None and last is not None and dropped is None
+    assert [one[0], other[0], last[0]] == [0.0, 1.0, 2.0]
 
 
 def test_a_resumed_run_drops_later_steps_and_a_half_written_line(tmp_path: Path) -> None:

@@ -186,16 +186,24 @@ class FixedGroup(Stage):
 
 
 def pair(
-    group: Group, advantages: Sequence[Floats] | Floats, index: int, prompt: Prompt | None = None
+    group: Group,
+    advantages: Sequence[Floats] | Floats,
+    index: int,
+    prompt: Prompt | None = None,
+    tie: int | None = None,
 ) -> list[TrainSample]:
     """Pair the group's responses with a prompt (default: their own) and spread their advantages.
 
-    Unscorable answers are masked, and tokens that an environment told. A response that is paired
-    with another prompt, or whose sampled log-probs are not known (NaN), has no old log-probs: the
-    learner computes them if need be.
+    `index` is the group's place in the step, `tie` ties its samples to those of others (default:
+    to no others). Unscorable answers are masked, and tokens that an environment told. A response
+    that is paired with another prompt, or whose sampled log-probs are not known (NaN), has no old
+    log-probs: the learner computes them if need be. Reference log-probs are those that were
+    measured for the rewards, if any were.
     """
     away = prompt is not None and prompt is not group.prompt
     known = scorable(group.rewards)
+    reference = None if away else group.extra.get("reference")
+    replayed = group.extra.get("replayed", ())
     return [
         TrainSample(
             prompt=prompt or group.prompt,
@@ -203,8 +211,11 @@ def pair(
             advantages=np.broadcast_to(advantages[i], len(response.ids)).astype(float),
             mask=known[i] & response.written,
             old_logprobs=None if away or np.isnan(response.logprobs).any() else response.logprobs,
-            group=index,
+            ref_logprobs=None if reference is None else reference[i],
+            group=index if tie is None else tie,
             sampled=not (away or np.isnan(response.logprobs).any()),
+            origin=(index, i),
+            older=i in replayed,
         )
         for i, response in enumerate(group.responses)
     ]

@@ -72,9 +72,10 @@ class ReplaySignal(Stage):
         return Group(context.recall(entry["id"]), responses, scores, extra)
 
     def _store(self, buffer: list[dict[str, Any]], groups: list[Group], step: int) -> None:
+        again = {group.prompt.sample.id for group in groups}
+        buffer[:] = [entry for entry in buffer if entry["id"] not in again]
         for group in groups:
             responses = [freeze(r, s) for r, s in zip(group.responses, group.scores, strict=True)]
-            buffer[:] = [e for e in buffer if e["id"] != group.prompt.sample.id]
             buffer.append(
                 {
                     "id": group.prompt.sample.id,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import count
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -130,21 +131,22 @@ class AcrossVariants(Stage):
     repeated: bool = False
 
     def __call__(self, groups: list[Group], context: Context) -> list[TrainSample]:
+        places = count()
         return [
             sample
-            for index, family in enumerate(families(groups))
-            for sample in self._samples(family, index)
+            for tie, family in enumerate(families(groups))
+            for sample in self._samples(family, tie, places)
         ]
 
-    def _samples(self, family: list[Group], index: int) -> list[TrainSample]:
+    def _samples(self, family: list[Group], tie: int, places: Iterator[int]) -> list[TrainSample]:
         shared = self.globally([group.rewards for group in family])
         samples = []
-        for group, across in zip(family, shared, strict=True):
-            own = across + group_relative(group.rewards, self.normalise)
-            samples += pair(group, own, index)
-            for other in family if self.cross else ():
-                if other is not group:
-                    samples += pair(group, across, index, other.prompt)
+        for i, (group, across) in enumerate(zip(family, shared, strict=True)):
+            own, place = across + group_relative(group.rewards, self.normalise), next(places)
+            samples += pair(group, own, place, tie=tie)
+            for j, other in enumerate(family if self.cross else ()):
+                if j != i:
+                    samples += pair(group, across, place, other.prompt, tie)
         return samples
 
     def globally(self, rewards: Sequence[Floats]) -> list[Floats]:

@@ -34,19 +34,20 @@ class Backend(Protocol):
         """
         ...
 
-    def step(self) -> float:
+    def step(self, place: int | None = None) -> float:
         """Clip, move the weights, clear gradients; returns the gradient norm before clipping.
 
-        Raises UserError when the gradient is not finite; the weights are then unchanged.
+        `place` is the update's in the plan that the schedule goes by, counted from 0; the default
+        is after those that were made. Raises UserError when the gradient is not finite; the
+        weights are then unchanged.
         """
         ...
 
     updates: int
     """How many steps were made, those before a resume included."""
 
-    @property
-    def learning_rate(self) -> float:
-        """The rate the next step will use."""
+    def rate(self, place: int) -> float:
+        """The learning rate of the update at a place of the plan."""
         ...
 
     def state(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:

@@ -132,9 +132,9 @@ class DeepSpeedBackend:
         self._engine.set_gradient_accumulation_boundary(last)
         self._engine.backward(loss * self._world.size, scale_wrt_gas=False)
 
-    def step(self) -> float:
+    def step(self, place: int | None = None) -> float:
         for group in self._engine.optimizer.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = self.rate(self.updates if place is None else place)
         self._engine.step()
         norm = float(self._engine.get_global_grad_norm())
         if self._engine.optimizer.overflow or not math.isfinite(norm):
@@ -142,10 +142,8 @@ class DeepSpeedBackend:
         self.updates += 1
         return norm
 
-    @property
-    def learning_rate(self) -> float:
-        factor = schedule_factor(self.updates, self._total, self._config)
-        return self._config.learning_rate * factor
+    def rate(self, place: int) -> float:
+        return self._config.learning_rate * schedule_factor(place, self._total, self._config)
 
     def state(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state

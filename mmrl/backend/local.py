@@ -46,7 +46,7 @@ class LocalBackend:
     def backward(self, loss: Tensor, *, last: bool = True) -> None:
         loss.backward()
 
-    def step(self) -> float:
+    def step(self, place: int | None = None) -> float:
         self._add_up()
         for parameter in self._named.values():
             # No sample reached it: its gradient is zero, as it is where optimisers are sharded.
@@ -57,7 +57,7 @@ class LocalBackend:
             self._optimizer.zero_grad()
             raise not_finite()
         for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = self.rate(self.updates if place is None else place)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self.updates += 1
@@ -76,9 +76,8 @@ class LocalBackend:
                 parameter.grad = torch.zeros_like(parameter)
         self._world.add_up([p.grad for p in shared if p.grad is not None])
 
-    @property
-    def learning_rate(self) -> float:
-        return self._config.learning_rate * schedule_factor(self.updates, self._total, self._config)
+    def rate(self, place: int) -> float:
+        return self._config.learning_rate * schedule_factor(place, self._total, self._config)
 
     def state(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         tensors = {
@@ -136,7 +135,7 @@ def not_finite() -> UserError:
 
 
 def schedule_factor(update: int, total: int, config: OptimizerConfig) -> float:
-    """Factor on the learning rate of an update (counted from 0)."""
+    """Factor on the learning rate of the update at a place (from 0) of `total` planned ones."""
     if update < config.warmup_steps:
         return (update + 1) / config.warmup_steps
     progress = (update - config.warmup_steps) / max(total - config.warmup_steps, 1)

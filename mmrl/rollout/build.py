@@ -23,6 +23,9 @@ from mmrl.task import Task
 WITH_WEIGHTS = frozenset({"hf_copy", "vllm", "vllm_server"})
 """Engines that hold a copy of the weights, which may come to differ from the policy's."""
 
+OTHER_CODE = frozenset({"vllm", "vllm_server"})
+"""Engines that compute log-probs otherwise than the policy does, in float32 too."""
+
 
 def build_engine(
     policy: Policy,

@@ -95,7 +95,7 @@ def stored_weights(file: str) -> Iterator[tuple[str, Tensor]]:
 def tied_heads(model: Any) -> Iterator[Any]:
     """The LM heads whose weight is an embedding's."""
     tables = [m for m in model.modules() if isinstance(m, VocabParallelEmbedding)]
-    embeddings = {id(m.weight) for m in tables if not isinstance(m, ParallelLMHead)}
+    embeddings = [m.weight for m in tables if not isinstance(m, ParallelLMHead)]
     for module in tables:
-        if isinstance(module, ParallelLMHead) and id(module.weight) in embeddings:
+        if isinstance(module, ParallelLMHead) and any(module.weight is w for w in embeddings):
             yield module

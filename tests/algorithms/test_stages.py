@@ -197,15 +197,23 @@ def test_passes_train_on_their_own_tokens() -> None:
     assert (first ^ second).all()
 
 
-def test_old_logprobs_are_dropped_only_on_policy() -> None:
-    made = [group([1.0, 0.0], [2, 2])]
-    once = compose({"name": "grpo"})
-    twice = compose({"name": "grpo", "updates": {"passes": 2}})
-    assert all(s.old_logprobs is None for s in once.train_samples(made, context()))
-    assert all(s.old_logprobs is not None for s in twice.train_samples(made, context()))
-    replayed = [replace(made[0], extra={"replayed": (1,)})]
-    kept = [s.old_logprobs is not None for s in once.train_samples(replayed, context())]
-    assert kept == [False, True]
+def test_replayed_responses_are_told_apart_by_their_place() -> None:
+    """One response object stands in three places of the step, replayed in one of them."""
+    (response, _), scores = (made := group([1.0, 0.0], [2, 2])).responses, made.scores
+    twice = replace(made, responses=(response, response), scores=scores)
+    replayed = replace(twice, extra={"replayed": (1,)})
+    samples = compose({"name": "grpo"}).train_samples([twice, replayed], context())
+    assert [s.older for s in samples] == [False, False, False, True]
+    assert [s.origin for s in samples] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_a_buffer_keeps_both_groups_of_a_sample_that_was_asked_twice() -> None:
+    made, here = [group([1.0, 0.0], [2, 3]), group([0.0, 1.0], [4, 5])], context()
+    ReplaySignal()(made, here)
+    kept = [[len(r["ids"]) for r in e["responses"]] for e in here.state["replay"]]
+    assert kept == [[2, 3], [4, 5]]
+    ReplaySignal()(made[:1], replace(here, step=2))
+    assert [len(e["responses"][0]["ids"]) for e in here.state["replay"]] == [2]
 
 
 # --- editors -------------------------------------------------------------------------------------

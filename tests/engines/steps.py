@@ -165,7 +165,7 @@ def step(folder: Path, name: str, sharding: str, budget: str, number: int, world
         reference=reference,
         world=world,
     )
-    stats = learner.update(samples(made, name, algorithm, number, world), 0.05)
+    stats = learner.update(samples(made, name, algorithm, number, world), 0.05, number)
     tensors: dict[str, Tensor] = {}
     for part in world.gather(backend.state()[0]):
         tensors |= part
