@@ -11,7 +11,8 @@
 
 A stage with options is a frozen dataclass, so an algorithm prints as the numbers it is made of. A
 module in `mmrl.algorithms` exposes `SUMMARY`, `PAPER`, `Params` (a config section) and
-`build(params) -> Algorithm`; `mmrl.algorithms.compose` replaces single stages from a config.
+`build(params) -> Algorithm`; `mmrl.algorithms.compose` replaces single stages from a config. It may
+say with `unused(params)` which common options it has no use for, and why.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from mmrl.errors import UserError
 from mmrl.types import Bools, Floats, Group, Prompt, Sample, TrainSample
 
 KLEstimator = Literal["k1", "k2", "k3"]
+KLPlacement = Literal["loss", "reward", "token-reward"]
 Aggregation = Literal[
     "seq-mean-token-mean", "token-mean", "seq-mean-token-sum", "constant", "group-mean"
 ]
@@ -81,6 +83,9 @@ FROM_DATA: frozenset[Need] = frozenset(
     }
 )
 """Needs that records, responses or earlier phases meet; a sample without raises UserError."""
+
+ESTIMATED_BY: Mapping[Need, str] = {"value_estimates": "value_estimates", "probes": "gvm_probe"}
+"""Which algorithm, as an earlier phase, estimates what another one needs."""
 
 
 def _unknown_prompt(sample_id: str) -> Prompt:
@@ -229,7 +234,7 @@ class KL:
 
     coefficient: float = 0.0
     estimator: KLEstimator = "k3"
-    placement: Literal["loss", "reward", "token-reward"] = "loss"
+    placement: KLPlacement = "loss"
     straight_through: bool = False
     clamp: float | None = None
     schedule: Schedule | None = None
@@ -310,7 +315,8 @@ class Algorithm:
 
     `length` is the longest response of a step (None: the run's own setting); `cuts` asks for
     answers at budgets of thinking; `prompt_factor` multiplies the prompts of a step.
-    `always_on_policy` forbids several updates on a batch.
+    `always_on_policy` forbids several updates on a batch. `notes` is what a run says of how it was
+    composed, a line each.
     """
 
     name: str
@@ -330,6 +336,7 @@ class Algorithm:
     refine: tuple[Refine, ...] = ()
     always_on_policy: bool = False
     extra_needs: frozenset[Need] = field(default_factory=frozenset)
+    notes: tuple[str, ...] = ()
 
     @property
     def needs(self) -> frozenset[Need]:

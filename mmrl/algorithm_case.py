@@ -76,6 +76,9 @@ class Case(Section):
     step: int = Field(1, gt=0)
     total_steps: int = Field(1, gt=0)
     prompts_per_step: int | None = Field(None, gt=0, description="default: the groups given")
+    max_new_tokens: int | None = Field(
+        None, gt=0, description="what lengths follow; default: they are the papers' own"
+    )
     update: int = Field(0, ge=0, description="which pass over the batch is evaluated")
     state: Mapping[str, Any] = Field(default_factory=dict, description="the algorithm's own")
     seed: int = 0
@@ -128,7 +131,7 @@ def evaluate_case(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     Raises UserError for a case that does not fit its format or the algorithm's needs.
     """
     case: Case = validate(Case, dict(values), "case")
-    algorithm = compose({**case.params, "name": name})
+    algorithm = compose({**case.params, "name": name}, case.max_new_tokens)
     context = Context(
         step=case.step,
         total_steps=case.total_steps,

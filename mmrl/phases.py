@@ -13,14 +13,18 @@ A phase is the run's configuration with its own sections over it. Weights are al
 through the checkpoint at the border, so that a run that resumes there is the same run. What else
 is kept is named: `state` (what algorithms remember), `optimizer` (its moments), `reference` (the
 frozen policy of the phase before, instead of this phase's start).
+
+An algorithm that needs estimates from an earlier phase gets one where the run names no phases.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from mmrl.algorithm import ESTIMATED_BY
+from mmrl.algorithms.compose import compose
 from mmrl.config import PhaseConfig, RunConfig, validate
 from mmrl.errors import UserError
 
@@ -35,15 +39,16 @@ class Phase:
     name: str
     config: RunConfig
     keep: frozenset[str] = frozenset()
+    note: str = ""
 
 
 def phases_of(config: RunConfig) -> list[Phase]:
-    """The phases of a run; one that names none is a single phase.
+    """The phases of a run; one that names none is a single phase, after its estimates if any.
 
     Raises UserError for a phase whose configuration is not valid.
     """
     if not config.phases:
-        return [Phase(0, "", config)]
+        return _with_estimates(config)
     found = []
     for index, given in enumerate(config.phases):
         name = given.name or str(index + 1)
@@ -55,6 +60,32 @@ def phases_of(config: RunConfig) -> list[Phase]:
     if len(set(names)) < len(names):
         raise UserError(f"two phases have the same name: {', '.join(names)}")
     return found
+
+
+UNTIL_ASKED = 100_000
+"""Steps of an estimate phase, which ends when every sample was asked once."""
+
+
+def _with_estimates(config: RunConfig) -> list[Phase]:
+    """A run without phases: its algorithm, behind the estimates that it needs."""
+    needs = compose(config.algorithm).needs
+    estimators = [ESTIMATED_BY[need] for need in sorted(needs & ESTIMATED_BY.keys())]
+    if not estimators:
+        return [Phase(0, "", config)]
+    (estimator,) = estimators
+    estimates = {
+        "name": "estimates",
+        "algorithm": {"name": estimator},
+        "trainer": {"steps": UNTIL_ASKED, "eval_every": 0},
+    }
+    named = {"name": config.algorithm_name, "algorithm": dict(config.algorithm)}
+    values = {**config.model_dump(), "phases": [estimates, named]}
+    first, second = phases_of(validate(RunConfig, values, "the run"))
+    note = (
+        f"algorithm '{config.algorithm_name}' reads estimates: {estimator} asks every sample once, "
+        "as a phase of its own, before the first of its steps"
+    )
+    return [replace(first, note=note), second]
 
 
 def _merged(config: RunConfig, given: PhaseConfig, index: int) -> dict[str, Any]:

@@ -137,6 +137,8 @@ class Run:
         self._seed = phases[0].config.seed  # the run's own: later phases draw with others
         self._world, config = world, self._config
         self._algorithm = load_algorithm(config)
+        for note in filter(None, (self._phase.note, *self._algorithm.notes)):
+            say(note)
         world.once(lambda: [build_missing(data) for data in config.data])
         self.sources = load_sources(config, records.quarantine, say)
         require_episodes(self._algorithm, (s for source in self.sources for s in source.train))
@@ -481,7 +483,7 @@ class Run:
 
 def load_algorithm(config: RunConfig) -> Algorithm:
     """Build the configured algorithm; the shuffle control adds one stage to it."""
-    algorithm = compose(config.algorithm)
+    algorithm = compose(config.algorithm, config.rollout.max_new_tokens)
     require(algorithm, PROVIDED)
     if config.trainer.reward_control == "shuffle":
         algorithm = dataclasses.replace(algorithm, shape=(*algorithm.shape, shuffle_rewards))

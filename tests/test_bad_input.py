@@ -134,8 +134,10 @@ def test_a_run_without_any_verdict_goes_on_where_it_may(tmp_path: Path, digits: 
     [
         ({"name": "share_grpo"}, "add `rewrites` to the records, or `templates` or `changes`"),
         ({"name": "sari"}, "has no `pass_rate` in its meta"),
-        ({"name": "ptst"}, "has no reward part 'format'; known: accuracy"),
-        ({"name": "a_star_po"}, "run a phase with value_estimates first"),
+        (
+            {"name": "ptst", "format_part": "format"},
+            "has no reward part 'format'; known: accuracy",
+        ),
     ],
 )
 def test_what_the_data_lack_is_said(

@@ -1,17 +1,21 @@
-"""Every algorithm trains: two steps on the quickstart model, and the same after a resume."""
+"""Every algorithm trains by its name alone, and the same after a resume."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from mmrl import plugins
+from mmrl.algorithms.compose import compose
 from mmrl.config import RunConfig, validate
 from mmrl.errors import UserError
 from mmrl.journal import Journal
@@ -51,22 +55,53 @@ def carry_out(config: dict[str, Any], **flags: bool) -> dict[str, Any]:
 OPTIONS: dict[str, dict[str, Any]] = {
     "stepgrpo": {"pay": "span", "group_size": 2},
     "share_grpo": {"changes": ["rotate_90_cw", "noise_10"], "change_share": 1.0, "group_size": 2},
-    "brpo": {"budgets": [2, 4], "summaries": 2, "group_size": 2},
-    "ptst": {"lengths": [4, 8], "group_sizes": [4, 2], "format_part": "accuracy"},
 }
-ELSEWHERE = {"a_star_po", "gvm_raft"}
-"""These need two phases: see `test_phases.py`."""
 IN_TURNS = ("gigpo", "turn_level")
-"""These need episodes of several turns."""
+"""These need episodes of several turns, and get a maze to walk through."""
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+SECTION = yaml.safe_load(README[README.index("# my.yaml") :].split("```")[0])["algorithm"]
 
 
-@pytest.mark.parametrize(
-    "name", sorted(plugins.available("algorithm").keys() - ELSEWHERE - {*IN_TURNS})
-)
-def test_it_trains(name: str, tmp_path: Path, digits: Path) -> None:
-    carry_out(config(tmp_path / "run", digits, name))
-    rows = list(Journal(tmp_path / "run" / "metrics.jsonl").rows())
-    assert [row["step"] for row in rows] == [1, 2]
+def maze(digits: Path) -> dict[str, Any]:
+    folder = digits / "mazes"
+    if not folder.exists():
+        build = importlib.import_module("mmrl.data_recipes.mazes").build
+        build(None, folder, train=4, validation=1, test=1)
+    return {"task": "maze_walk", "path": str(folder / "train.jsonl"), "params": {"turns": 2}}
+
+
+@pytest.mark.parametrize("name", sorted(plugins.available("algorithm")))
+def test_the_readmes_section_trains_with_its_name_changed(
+    name: str, tmp_path: Path, digits: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    made = config(tmp_path / "run", digits, name)
+    made["algorithm"] = {**SECTION, "name": name}
+    if name in IN_TURNS:
+        made |= {"data": maze(digits), "rollout": {**made["rollout"], "max_turn_tokens": 4}}
+    made["trainer"] |= {"steps": 1, "max_refills": 1}
+    carry_out(made)
+    *estimates, row = Journal(tmp_path / "run" / "metrics.jsonl").rows()
+    assert np.isfinite(row["train/loss"])
+    # Where a phase of estimates comes first, it asks each of the six samples once.
+    assert len(estimates) == (3 if name in ("a_star_po", "gvm_raft") else 0)
+    said = " ".join(capfd.readouterr().err.split())
+    for note in compose(made["algorithm"], made["rollout"]["max_new_tokens"]).notes:
+        assert " ".join(note.split()) in said
+    # Twice as many in PTST's first of three stages; two variants of each question.
+    groups = list(Journal(tmp_path / "run" / "rollouts.jsonl").rows())[-row_groups(row) :]
+    sizes = {"ptst": 16, "sft": 1}
+    if name not in ("gvm_raft", "brpo", "ssb", "arpo"):  # they share them out, add or replay
+        assert {len(group["responses"]) for group in groups} == {sizes.get(name, 8)}
+
+
+def row_groups(row: dict[str, float]) -> int:
+    return int(row["prompts/kept"])
+
+
+def test_the_names_are_the_readmes() -> None:
+    """What is changed in the test above is what a reader would start from."""
+    assert SECTION == {"name": "grpo", "group_size": 8, "kl_coefficient": 0.01}
 
 
 def test_stages_of_four_papers_train_together(tmp_path: Path, digits: Path) -> None:
@@ -105,6 +140,25 @@ def test_the_metrics_say_how_many_rows_an_answer_is_trained_as(
     carry_out(made)
     rows = list(Journal(tmp_path / "run" / "metrics.jsonl").rows())
     assert [row["train/rows_to_responses"] for row in rows] == [rows_to_responses] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("stepgrpo", OPTIONS["stepgrpo"]),
+        ("share_grpo", OPTIONS["share_grpo"]),
+        ("brpo", {"budgets": [2, 4], "summaries": 2, "group_size": 2}),
+        ("ptst", {"lengths": [4, 8], "group_sizes": [4, 2], "format_part": "accuracy"}),
+    ],
+)
+def test_it_trains_with_options_of_its_own(
+    name: str, options: dict[str, Any], tmp_path: Path, digits: Path
+) -> None:
+    made = config(tmp_path / "run", digits, name)
+    made["algorithm"] = {"name": name, **options}
+    carry_out(made)
+    rows = list(Journal(tmp_path / "run" / "metrics.jsonl").rows())
+    assert [row["step"] for row in rows] == [1, 2]
 
 
 @pytest.mark.parametrize("name", IN_TURNS)

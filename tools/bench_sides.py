@@ -179,7 +179,7 @@ def adding_seconds(to: list[float]) -> Iterator[None]:
 
 def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
     """The whole trainer; only scoring is replaced, by the reward in-process."""
-    from mmrl.algorithms import grpo
+    from mmrl.algorithms.compose import compose
     from mmrl.backend.local import LocalBackend
     from mmrl.batches import Asker, OnPolicy
     from mmrl.config import ModelConfig, OptimizerConfig, RolloutConfig, TrainerConfig
@@ -207,8 +207,8 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
     policy = load_policy(ModelConfig(path=workload.model, dtype=workload.dtype))
     # The end is never sampled, so that every answer has exactly `new_tokens` tokens.
     policy.family.banned_ids = (*policy.family.banned_ids, *policy.family.end_ids)
-    algorithm = grpo.build(
-        grpo.Params(group_size=workload.group, kl_coefficient=workload.kl, numerics="trl")
+    algorithm = compose(
+        {"group_size": workload.group, "kl_coefficient": workload.kl, "numerics": "trl"}
     )
     optimizer = OptimizerConfig(learning_rate=workload.learning_rate)
     rollout = RolloutConfig(max_new_tokens=workload.new_tokens, temperature=TEMPERATURE)

@@ -29,7 +29,6 @@ MARKERS = {"direct": "<ANSWER>", "short": "<COT>", "code": "<CODE>", "long": "<L
 class Params(Section):
     group_size: int = Field(8, gt=1)
     markers: Mapping[str, str] = Field(MARKERS, description="format -> the text that opens it")
-    kl_coefficient: float = Field(0.001, ge=0, description="0: no reference model is loaded")
 
 
 @dataclass(frozen=True)
@@ -63,5 +62,5 @@ def build(params: Params) -> Algorithm:
         shape=(RareFormats(params.markers),),
         credit=GroupCredit(GroupRelative()),
         objective=Clipped(),
-        kl=KL(params.kl_coefficient) if params.kl_coefficient else None,
+        kl=KL(0.001),
     )

@@ -29,7 +29,6 @@ class Params(Section):
     alpha: float = Field(0.3, ge=0, le=1, description="AR: 0 leaves advantages as they are")
     threshold: float | None = Field(0.5, gt=0, lt=1, description="Lopti; null: a single update")
     order: Literal["unlikely-first", "likely-first"] = "unlikely-first"
-    kl_coefficient: float = Field(0.001, ge=0, description="0: no reference model is loaded")
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,6 @@ def build(params: Params) -> Algorithm:
         credit=GroupCredit(GroupRelative()),
         refine=(DampUnlikely(params.alpha),) if params.alpha else (),
         objective=Clipped(low=0.2, high=0.24, dual=10.0),
-        kl=KL(params.kl_coefficient) if params.kl_coefficient else None,
+        kl=KL(0.001),
         updates=updates,
     )

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from mmrl.algorithm import Algorithm, Context, Cuts, Need, Stage, carried
 from mmrl.algorithms.credit import FixedGroup, GroupCredit, centre, scorable
+from mmrl.algorithms.lengths import OfLongest
 from mmrl.algorithms.objectives import Clipped
 from mmrl.algorithms.turns import by_turn
 from mmrl.config import Section
@@ -30,7 +31,9 @@ PAPER = "arXiv 2505.13438"
 class Params(Section):
     group_size: int = Field(8, gt=0)
     prior: Literal["uniform", "linear"] = Field("uniform", description="chances of the budgets")
-    budgets: tuple[int, ...] = Field((2000, 4000, 6000, 8000), min_length=1, description="tokens")
+    budgets: Annotated[tuple[int, ...], OfLongest(10_000)] = Field(
+        (2000, 4000, 6000, 8000), min_length=1, description="tokens, of thinking alone"
+    )
     summaries: int = Field(4, gt=0, description="answers at every cut")
     marker: str = Field("</think>", min_length=1, description="what ends thinking")
     closing: str = Field("\n</think>\n", description="what is written where thinking is cut")
@@ -109,10 +112,12 @@ def _left(prior: Floats) -> Floats:
 
 def build(params: Params) -> Algorithm:
     """Fill cuts and credit."""
+    # Budgets that follow a short limit may fall together.
+    budgets = tuple(dict.fromkeys(params.budgets))
     return Algorithm(
         name="brpo",
         plan=FixedGroup(params.group_size),
-        cuts=Cuts(params.budgets, params.summaries, params.marker, params.closing),
+        cuts=Cuts(budgets, params.summaries, params.marker, params.closing),
         credit=GroupCredit(BudgetRelative(params.prior)),
         objective=Clipped(),
     )

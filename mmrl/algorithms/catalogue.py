@@ -9,8 +9,10 @@ from typing import Any
 
 from mmrl import plugins
 from mmrl.algorithm import NEEDS, Algorithm, Reducer, Updates, one_variant
+from mmrl.algorithms import common
 from mmrl.algorithms.compose import compose
 from mmrl.algorithms.credit import FixedGroup
+from mmrl.algorithms.lengths import lengths_of
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,39 @@ def sorted_needs(name: str) -> list[Any]:
 
 
 def _params(name: str) -> dict[str, Any]:
-    params: dict[str, Any] = plugins.load("algorithm", name).Params().model_dump()
-    return params
+    """The algorithm's parameters, and the common options it uses, with its own values."""
+    module = plugins.load("algorithm", name)
+    params = module.Params()
+    unused = module.unused(params) if hasattr(module, "unused") else {}
+    return {**params.model_dump(), **common.defaults(module.build(params), unused)}
+
+
+def common_table() -> list[str]:
+    """A Markdown table of the common options that every algorithm uses, with its own values."""
+    head = ("algorithm", "`group_size`", "KL", "clip", "`numerics`", "`part`", "lengths")
+    rows = [_common_row(name) for name in sorted(plugins.available("algorithm"))]
+    return [f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows)]
+
+
+def _common_row(name: str) -> tuple[str, ...]:
+    params, module = _params(name), plugins.load("algorithm", name)
+    kl = [
+        f"{value:g}" if isinstance(value := params[key], float) else value
+        for key in common.IN_STAGES[:3]
+        if key in params
+    ]
+    clip = [f"{params[key]:.4g}" for key in common.IN_STAGES[3:] if key in params]
+    readings = common.choices(module.Params, "numerics")
+    lengths = [f"`{key}` {length}" for key, length in lengths_of(module.Params).items()]
+    return (
+        f"`{name}`",
+        f"{params.get('group_size', '-')}",
+        ", ".join(kl) or "-",
+        ", ".join(clip) or "-",
+        ", ".join(readings) or "-",
+        "yes" if "part" in params else "-",
+        ", ".join(lengths) or "-",
+    )
 
 
 def _line(found: Entry) -> str:

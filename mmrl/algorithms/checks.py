@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mmrl.algorithm import Algorithm, Stage
+from mmrl.algorithm import KL, Algorithm, Stage
 from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative, LeaveOneOut
 from mmrl.algorithms.editors import AccuracyBand, DropUniform
 from mmrl.algorithms.objectives import Clipped
@@ -23,7 +23,8 @@ def refuse(algorithm: Algorithm) -> None:
 def reasons(algorithm: Algorithm) -> Iterator[str]:
     """Every reason why the stages do not go together."""
     yield from _objective(algorithm)
-    yield from _kl(algorithm)
+    if algorithm.kl is not None:
+        yield from kl_reasons(algorithm, algorithm.kl)
     yield from _groups(algorithm)
     if algorithm.always_on_policy and not algorithm.updates.on_policy:
         yield "it is exact only with one update per batch: leave updates as they are"
@@ -49,10 +50,8 @@ def _objective(algorithm: Algorithm) -> Iterator[str]:
         yield f"the objective {name} reads accuracies off centred rewards: set credit 'centred'"
 
 
-def _kl(algorithm: Algorithm) -> Iterator[str]:
-    kl = algorithm.kl
-    if kl is None:
-        return
+def kl_reasons(algorithm: Algorithm, kl: KL) -> Iterator[str]:
+    """Every reason why a KL does not go with an algorithm's other stages."""
     if kl.placement == "loss" and kl.estimator == "k1" and not kl.straight_through:
         yield "k1 in the loss has an expected gradient of 0: use k2 or k3, or placement 'reward'"
     if kl.placement != "loss" and isinstance(kl.schedule, Adaptive):
@@ -61,6 +60,9 @@ def _kl(algorithm: Algorithm) -> Iterator[str]:
     spends = isinstance(credit, Stage) and credit.spends_penalties
     if kl.placement == "token-reward" and not spends:
         yield "only credit of returns over tokens can spend a KL placed in token rewards"
+    if kl.placement != "loss" and algorithm.objective.centred:
+        name = type(algorithm.objective).__name__
+        yield f"the objective {name} reads accuracies off rewards: use placement 'loss'"
 
 
 def _groups(algorithm: Algorithm) -> Iterator[str]:

@@ -22,7 +22,6 @@ class Params(Section):
     pruned: float = Field(0.75, ge=0, lt=1, description="share of each group left out")
     fill: bool = Field(False, description="ask 1 / (1 - pruned) times as many questions")
     numerics: Numerics = "trl"
-    kl_coefficient: float = Field(0.04, ge=0, description="0: no reference model is loaded")
 
 
 def build(params: Params) -> Algorithm:
@@ -34,7 +33,7 @@ def build(params: Params) -> Algorithm:
         credit=GroupCredit(GroupRelative(PRESETS[params.numerics].normalise)),
         refine=(KeepLargest(params.pruned),),
         objective=Clipped(),
-        kl=KL(params.kl_coefficient) if params.kl_coefficient else None,
+        kl=KL(0.04),
         updates=Updates(passes=2),
     )
 

@@ -5,13 +5,14 @@ arXiv 2503.14476. verl does not cap the punishment (`numerics: verl`).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Reducer
 from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
 from mmrl.algorithms.editors import AccuracyBand
+from mmrl.algorithms.lengths import OfLongest
 from mmrl.algorithms.objectives import Clipped
 from mmrl.algorithms.refiners import MaskTruncated
 from mmrl.algorithms.shapers import SoftOverlong
@@ -23,8 +24,12 @@ PAPER = "arXiv 2503.14476"
 
 class Params(Section):
     group_size: int = Field(16, gt=1)
-    longest: float = Field(20_480, gt=0, description="response tokens that cost the full point")
-    cache: float = Field(4_096, gt=0, description="tokens before that over which the cost rises")
+    longest: Annotated[float, OfLongest(20_480)] = Field(
+        20_480, gt=0, description="response tokens that cost the full point"
+    )
+    cache: Annotated[float, OfLongest(20_480, "longest")] = Field(
+        4_096, gt=0, description="tokens before that over which the cost rises"
+    )
     part: str | None = Field(None, description="reward part that says right or wrong")
     numerics: Literal["paper", "verl"] = "paper"
 

@@ -31,7 +31,6 @@ class Params(Section):
     long_reward: float = Field(0.5, description="of a right answer after long thinking")
     part: str | None = Field(None, description="reward part that says right or wrong")
     numerics: Literal["paper", "code"] = "paper"
-    kl_coefficient: float = Field(0.001, ge=0, description="0: no reference model is loaded")
 
 
 @dataclass(frozen=True)
@@ -63,5 +62,5 @@ def build(params: Params) -> Algorithm:
         credit=GroupCredit(GroupRelative(None)),
         objective=Clipped(),
         reducer=Reducer(mean, lead_tokens=1, lead_weight=params.control_weight),
-        kl=KL(params.kl_coefficient) if params.kl_coefficient else None,
+        kl=KL(0.001),
     )

@@ -6,10 +6,13 @@ than a short one. TRL divides by the longest completion a run allows.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Reducer
 from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.lengths import OfLongest
 from mmrl.algorithms.objectives import Clipped
 from mmrl.config import Section
 
@@ -19,7 +22,9 @@ PAPER = "arXiv 2503.20783"
 
 class Params(Section):
     group_size: int = Field(8, gt=0)
-    length: float = Field(3000, gt=0, description="tokens the loss of a response is divided by")
+    length: Annotated[float, OfLongest(3000)] = Field(
+        3000, gt=0, description="tokens the loss of a response is divided by"
+    )
 
 
 def build(params: Params) -> Algorithm:

@@ -18,7 +18,6 @@ PAPER = "arXiv 2402.03300"
 
 class Params(Section):
     group_size: int = Field(8, gt=0)
-    kl_coefficient: float = Field(0.0, ge=0, description="0: no reference model is loaded")
     numerics: Numerics = "paper"
 
 
@@ -31,5 +30,5 @@ def build(params: Params) -> Algorithm:
         credit=GroupCredit(GroupRelative(preset.normalise)),
         objective=Clipped(dual=preset.dual_clip),
         reducer=preset.reducer,
-        kl=KL(params.kl_coefficient, clamp=preset.kl_clamp) if params.kl_coefficient else None,
+        kl=KL(clamp=preset.kl_clamp),
     )

@@ -6,6 +6,7 @@ arXiv 2504.09696. Advantages are weighed by a logistic function of the group's a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -20,6 +21,7 @@ from mmrl.algorithms.credit import (
     outcomes,
     scorable,
 )
+from mmrl.algorithms.lengths import OfLongest
 from mmrl.algorithms.objectives import Clipped
 from mmrl.algorithms.shapers import ShortIsBetter
 from mmrl.config import Section
@@ -32,7 +34,9 @@ PAPER = "arXiv 2504.09696"
 class Params(Section):
     group_size: int = Field(8, gt=1)
     alpha: float = Field(0.05, ge=0, description="weight of the standardised length")
-    free_length: float = Field(4000, ge=0, description="no length term below; 0: always with it")
+    free_length: Annotated[float, OfLongest(8192)] = Field(
+        4000, ge=0, description="no length term below; 0: always with it"
+    )
     lowest: float = 0.4
     highest: float = 1.5
     middle: float = 0.75

@@ -33,7 +33,6 @@ PAPER = "arXiv 2505.19590"
 class Params(Section):
     group_size: int = Field(7, gt=1)
     task_weight: float = Field(0.0, ge=0, description="weight of the task's own reward")
-    kl_coefficient: float = Field(0.005, ge=0, description="0: no reference model is loaded")
     numerics: Numerics = "trl"
 
 
@@ -64,5 +63,5 @@ def build(params: Params) -> Algorithm:
         plan=FixedGroup(params.group_size),
         credit=GroupCredit(credit),
         objective=Clipped(),
-        kl=KL(params.kl_coefficient) if params.kl_coefficient else None,
+        kl=KL(0.005),
     )

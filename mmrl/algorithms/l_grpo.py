@@ -6,10 +6,13 @@ The second stage of ConciseR, arXiv 2505.21178; its reward is not published, the
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Reducer
 from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.lengths import OfLongest
 from mmrl.algorithms.objectives import Clipped
 from mmrl.algorithms.shapers import ShortWhenSolved
 from mmrl.config import Section
@@ -21,7 +24,9 @@ PAPER = "arXiv 2505.21178"
 class Params(Section):
     group_size: int = Field(8, gt=1)
     bonus: float = Field(0.5, ge=0)
-    longest: float = Field(4096, gt=0, description="tokens at which the bonus is 0")
+    longest: Annotated[float, OfLongest(4096)] = Field(
+        4096, gt=0, description="tokens at which the bonus is 0"
+    )
     part: str | None = Field(None, description="reward part that says right or wrong")
 
 

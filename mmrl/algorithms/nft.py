@@ -5,13 +5,14 @@ arXiv 2505.18116. Groups of one class are dropped; token losses are summed over 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Reducer, Updates
 from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
 from mmrl.algorithms.editors import AccuracyBand
+from mmrl.algorithms.lengths import OfLongest
 from mmrl.algorithms.objectives import NFT
 from mmrl.config import Section
 
@@ -24,7 +25,9 @@ class Params(Section):
     epsilon: float = Field(1.0, gt=0)
     negative: float = Field(1.0, ge=0, description="0: rejection sampling")
     weight: Literal["linear", "root", "none"] = "linear"
-    length: float = Field(1000.0, gt=0, description="token losses are divided by it")
+    length: Annotated[float, OfLongest(1000)] = Field(
+        1000.0, gt=0, description="token losses are divided by it"
+    )
 
 
 def build(params: Params) -> Algorithm:

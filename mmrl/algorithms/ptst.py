@@ -7,13 +7,15 @@ optimiser and the reference; which of them it resets is not published.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from mmrl.algorithm import Algorithm, Context, Stage
 from mmrl.algorithms.credit import GroupCredit, GroupRelative
+from mmrl.algorithms.lengths import OfLongest
 from mmrl.algorithms.objectives import Clipped
 from mmrl.algorithms.shapers import RightAndWellFormed
 from mmrl.config import Section
@@ -23,17 +25,37 @@ SUMMARY = "response length grows and groups shrink by stages"
 PAPER = "arXiv 2503.06749"
 
 
+SIZES = (2.0, 1.0, 0.5)
+"""Responses in each stage, for one in the middle of them."""
+
+
 class Params(Section):
-    lengths: tuple[int, ...] = Field((4096, 8192, 16384), min_length=1)
-    group_sizes: tuple[int, ...] = Field((16, 8, 4), min_length=1)
-    format_part: str = "format"
+    lengths: Annotated[tuple[int, ...], OfLongest(16_384)] = Field(
+        (4096, 8192, 16384), min_length=1
+    )
+    group_size: int = Field(8, gt=1, description="twice as many in the first stage, half at last")
+    group_sizes: tuple[int, ...] | None = Field(
+        None, min_length=1, description="one for each stage, in place of group_size"
+    )
+    format_part: str | None = Field(
+        None, description="default: `format` where the task has it, else an answer that is read"
+    )
     answer_part: str = "accuracy"
 
     @model_validator(mode="after")
     def _same_stages(self) -> Params:
-        if len(self.lengths) != len(self.group_sizes):
+        if len(self.lengths) != len(self.sizes):
             raise ValueError("lengths and group_sizes must have one value for each stage")
         return self
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return self.group_sizes or tuple(max(2, round(self.group_size * s)) for s in SIZES)
+
+
+def unused(params: Params) -> Mapping[str, str]:
+    """Name the common options without use."""
+    return {} if params.group_sizes is None else {"group_size": "group_sizes says it by stage"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +83,7 @@ def build(params: Params) -> Algorithm:
     """Fill plan, length and shaping; the rest is GRPO."""
     return Algorithm(
         name="ptst",
-        plan=StagedGroups(Staged(params.group_sizes)),
+        plan=StagedGroups(Staged(params.sizes)),
         length=Staged(params.lengths),
         shape=(RightAndWellFormed(params.answer_part, params.format_part),),
         credit=GroupCredit(GroupRelative()),

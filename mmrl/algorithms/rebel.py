@@ -20,18 +20,16 @@ PAPER = "arXiv 2404.16767"
 class Params(Section):
     group_size: int = Field(2, gt=1)
     eta: float = Field(1.0, gt=0)
-    kl_coefficient: float = Field(0.05, ge=0, description="0: no reference model is loaded")
 
 
 def build(params: Params) -> Algorithm:
     """Fill credit, objective, reducer, KL (k1, in the reward) and updates."""
-    beta = params.kl_coefficient
     return Algorithm(
         name="rebel",
         plan=FixedGroup(params.group_size),
         credit=GroupCredit(RawReward()),
         objective=REBEL(params.eta),
         reducer=Reducer("group-mean"),
-        kl=KL(beta, "k1", "reward") if beta else None,
+        kl=KL(0.05, "k1", "reward"),
         updates=Updates(passes=4),
     )

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from mmrl.algorithm import Context, Refine, Stage
+from mmrl.algorithms.lengths import OfLongest
 from mmrl.types import Bools, Floats, TrainSample
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -62,9 +63,9 @@ class RandomTokens(Stage):
     so that every pass over the batch sees the same tokens.
     """
 
-    first: Annotated[int, Field(ge=0)] = 32
+    first: Annotated[int, Field(ge=0), OfLongest(1024)] = 32
     share: Share = 0.5
-    most: Annotated[int, Field(gt=0)] = 256
+    most: Annotated[int, Field(gt=0), OfLongest(1024)] = 256
 
     def __call__(self, samples: list[TrainSample], context: Context) -> list[TrainSample]:
         return [replace(s, mask=self._among(s.mask, context)) for s in samples]

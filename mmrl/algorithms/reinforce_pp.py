@@ -19,17 +19,15 @@ PAPER = "arXiv 2501.03262"
 class Params(Section):
     group_size: int = Field(4, gt=0)
     gamma: float = Field(1.0, gt=0, le=1)
-    kl_coefficient: float = Field(0.01, ge=0, description="0: no reference model is loaded")
     ddof: int = Field(1, ge=0, le=1)
 
 
 def build(params: Params) -> Algorithm:
     """Fill credit, objective and KL (k1, in the rewards of tokens)."""
-    beta = params.kl_coefficient
     return Algorithm(
         name="reinforce_pp",
         plan=FixedGroup(params.group_size),
         credit=TokenReturns(params.gamma, params.ddof),
         objective=Clipped(),
-        kl=KL(beta, "k1", "token-reward") if beta else None,
+        kl=KL(0.01, "k1", "token-reward"),
     )

@@ -20,7 +20,6 @@ PAPER = "arXiv 2504.11343"
 
 class Params(Section):
     group_size: int = Field(4, gt=0)
-    kl_coefficient: float = Field(0.001, ge=0, description="0: no reference model is loaded")
 
 
 def build(params: Params) -> Algorithm:
@@ -32,6 +31,6 @@ def build(params: Params) -> Algorithm:
         credit=GroupCredit(RawReward()),
         objective=Clipped(),
         reducer=Reducer("token-mean"),
-        kl=KL(params.kl_coefficient) if params.kl_coefficient else None,
+        kl=KL(0.001),
         updates=Updates(mini_batches=4),
     )

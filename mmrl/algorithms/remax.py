@@ -15,17 +15,15 @@ PAPER = "arXiv 2310.10505"
 
 class Params(Section):
     group_size: int = Field(1, gt=0)
-    kl_coefficient: float = Field(0.01, ge=0, description="0: no reference model is loaded")
 
 
 def build(params: Params) -> Algorithm:
     """Fill credit, objective, reducer and KL (k1, in the reward)."""
-    beta = params.kl_coefficient
     return Algorithm(
         name="remax",
         plan=FixedGroup(params.group_size),
         credit=GroupCredit(GreedyBaseline()),
         objective=Likelihood(),
         reducer=Reducer("seq-mean-token-sum"),
-        kl=KL(beta, "k1", "reward") if beta else None,
+        kl=KL(0.01, "k1", "reward"),
     )

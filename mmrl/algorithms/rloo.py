@@ -21,7 +21,6 @@ PAPER = "arXiv 2402.14740"
 
 class Params(Section):
     group_size: int = Field(4, gt=1)
-    kl_coefficient: float = Field(0.05, ge=0, description="0: no reference model is loaded")
     single: Literal["zero", "raw"] = Field(
         "zero", description="advantage of a lone scorable answer; raw is its reward"
     )
@@ -29,11 +28,10 @@ class Params(Section):
 
 def build(params: Params) -> Algorithm:
     """Fill credit, objective and KL (k1, in the reward)."""
-    beta = params.kl_coefficient
     return Algorithm(
         name="rloo",
         plan=FixedGroup(params.group_size),
         credit=GroupCredit(LeaveOneOut(params.single)),
         objective=Clipped(ratio="sequence-sum"),
-        kl=KL(beta, "k1", "reward") if beta else None,
+        kl=KL(0.05, "k1", "reward"),
     )

@@ -5,10 +5,13 @@ arXiv 2504.20834. Its constants are not published.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.lengths import OfLongest
 from mmrl.algorithms.objectives import Clipped
 from mmrl.algorithms.refiners import RandomTokens
 from mmrl.config import Section
@@ -19,9 +22,11 @@ PAPER = "arXiv 2504.20834"
 
 class Params(Section):
     group_size: int = Field(8, gt=0)
-    first: int = Field(32, ge=0, description="tokens that always count")
+    first: Annotated[int, OfLongest(1024)] = Field(32, ge=0, description="tokens that always count")
     share: float = Field(0.3, ge=0, le=1, description="chance of every later token")
-    most: int = Field(256, gt=0, description="tokens of a response in all")
+    most: Annotated[int, OfLongest(1024)] = Field(
+        256, gt=0, description="tokens of a response in all"
+    )
 
 
 def build(params: Params) -> Algorithm:

@@ -5,6 +5,8 @@ Meant for `rollout.engine: targets`, which supplies the reference completions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from mmrl.algorithm import Algorithm, Context, Reducer
@@ -19,6 +21,14 @@ PAPER = "maximum likelihood"
 
 class Params(Section):
     pass
+
+
+def unused(params: Params) -> Mapping[str, str]:
+    """Name the common options without use."""
+    return {
+        "group_size": "one target a prompt",
+        **dict.fromkeys(("kl_coefficient", "kl_estimator", "kl_placement"), "nothing is sampled"),
+    }
 
 
 def build(params: Params) -> Algorithm:

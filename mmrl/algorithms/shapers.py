@@ -11,6 +11,7 @@ from pydantic import Field
 
 from mmrl.algorithm import Context, Shape, Stage, with_rewards
 from mmrl.algorithms.credit import lengths_of, outcomes, scorable
+from mmrl.algorithms.lengths import OfLongest
 from mmrl.types import Bools, Floats, Group
 
 Positive = Annotated[float, Field(gt=0)]
@@ -23,8 +24,8 @@ class SoftOverlong(Stage):
     DAPO, arXiv 2503.14476, equation 13. `floor` None is verl, which goes on falling.
     """
 
-    longest: Positive = 20_480
-    cache: Positive = 4_096
+    longest: Annotated[Positive, OfLongest(20_480)] = 20_480
+    cache: Annotated[Positive, OfLongest(20_480, "longest")] = 4_096
     floor: float | None = -1.0
 
     def __call__(self, groups: list[Group], context: Context) -> list[Group]:
@@ -41,11 +42,12 @@ class RightAndWellFormed(Stage):
     """Pay 1 only where format and answer are both right, 0 otherwise.
 
     The hard-formatting result reward of Vision-R1, arXiv 2503.06749. A truncated answer is not
-    well formed.
+    well formed. Without a name, the format is the part `format` where the task has it, else that
+    an answer could be read.
     """
 
     answer: str = "accuracy"
-    format: str = "format"
+    format: str | None = None
     threshold: float = 1.0
 
     def __call__(self, groups: list[Group], context: Context) -> list[Group]:
@@ -54,8 +56,13 @@ class RightAndWellFormed(Stage):
     def _rewards(self, group: Group) -> Floats:
         complete = np.array([not r.truncated for r in group.responses])
         right = outcomes(group, self.answer) >= self.threshold
-        formed = outcomes(group, self.format) >= self.threshold
-        return np.where(right & formed & complete, 1.0, 0.0)
+        return np.where(right & self._formed(group) & complete, 1.0, 0.0)
+
+    def _formed(self, group: Group) -> Bools:
+        scored = [score for score in group.scores if score.reward is not None]
+        if self.format is None and not all("format" in score.parts for score in scored):
+            return np.array([score.status == "ok" for score in group.scores])
+        return np.asarray(outcomes(group, self.format or "format") >= self.threshold)
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ class ShortWhenSolved(Stage):
     """
 
     bonus: float = 0.5
-    longest: Positive = 4_096
+    longest: Annotated[Positive, OfLongest(4_096)] = 4_096
     part: str | None = None
 
     @property

@@ -8,7 +8,7 @@ it matches raw substrings, so that "80" matches "180", which this does not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -46,7 +46,6 @@ class Params(Section):
     pay: Literal["sequence", "span"] = Field(
         "sequence", description="span: scored steps pay their own tokens instead"
     )
-    kl_coefficient: float = Field(0.04, ge=0, description="0: no reference model is loaded")
     numerics: Numerics = "trl"
 
 
@@ -142,13 +141,11 @@ def build(params: Params) -> Algorithm:
     spans = params.pay == "span"
     rewards = StepRewards(0.0 if spans else params.alpha, params.validity, params.variant)
     credit = StepSpans(preset.normalise) if spans else GroupRelative(preset.normalise)
-    algorithm = Algorithm(
+    return Algorithm(
         name="stepgrpo",
         plan=FixedGroup(params.group_size),
         shape=(rewards,),
         credit=GroupCredit(credit),
         objective=Clipped(),
+        kl=KL(0.04),
     )
-    if not params.kl_coefficient:
-        return algorithm
-    return replace(algorithm, kl=KL(params.kl_coefficient))

@@ -23,18 +23,16 @@ class Params(Section):
     gamma: float = Field(1.0, gt=0, le=1)
     alpha: float = Field(0.05, gt=0, description="lambda = 1 - 1 / (alpha x length)")
     imitation: float = Field(0.1, ge=0)
-    kl_coefficient: float = Field(0.0, ge=0, description="0: no reference model is loaded")
 
 
 def build(params: Params) -> Algorithm:
     """Fill credit, objective, KL (k1, in the rewards of tokens) and updates."""
-    beta = params.kl_coefficient
     return Algorithm(
         name="vapo",
         plan=FixedGroup(params.group_size),
         credit=WithCritic(params.gamma, LengthAdaptive(params.alpha), critic_lam=1.0),
         objective=Clipped(low=0.2, high=0.28, imitation=params.imitation),
         reducer=Reducer("token-mean"),
-        kl=KL(beta, "k1", "token-reward") if beta else None,
+        kl=KL(0.0, "k1", "token-reward"),
         updates=Updates(mini_batches=4),
     )

@@ -22,17 +22,15 @@ class Params(Section):
     gamma: float = Field(1.0, gt=0, le=1)
     lam: float = Field(0.95, ge=0, le=1)
     critic_lam: float = Field(1.0, ge=0, le=1)
-    kl_coefficient: float = Field(0.0, ge=0, description="0: no reference model is loaded")
 
 
 def build(params: Params) -> Algorithm:
     """Fill credit, objective, KL (k1, in the rewards of tokens) and updates."""
-    beta = params.kl_coefficient
     return Algorithm(
         name="vc_ppo",
         plan=FixedGroup(params.group_size),
         credit=WithCritic(params.gamma, Constant(params.lam), params.critic_lam),
         objective=Clipped(),
-        kl=KL(beta, "k1", "token-reward") if beta else None,
+        kl=KL(0.0, "k1", "token-reward"),
         updates=Updates(mini_batches=4),
     )
