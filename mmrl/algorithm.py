@@ -104,7 +104,8 @@ class Context:
     JSON data that belongs to the algorithm; checkpoints carry it. `rng` is derived from (seed,
     step), so a resumed run draws the same numbers. `recall` encodes the prompt of an earlier
     sample again, by its id. `change` asks a sample with options set on its pictures; it raises
-    UserError where the task does not know its gold then.
+    UserError where the task does not know its gold then. `step` and `total_steps` are those of the
+    phase, from 1; `epoch` is that of the source a sampler is asked about, from 0.
     """
 
     step: int
@@ -114,6 +115,7 @@ class Context:
     state: dict[str, Any]
     recall: Callable[[str], Prompt] = _unknown_prompt
     change: Callable[[Sample, Mapping[str, Any]], Sample] = _no_change
+    epoch: int = 0
 
 
 @dataclass(frozen=True)
@@ -166,10 +168,15 @@ class Sampler(Protocol):
         """Return the share of each source (by its key) in the next draws."""
         return shares
 
+    def stage(self, context: Context) -> int:
+        """Return the number of the step's stage; where it changes, every source begins an epoch."""
+        return 0
+
     def epoch(self, samples: Sequence[Sample], context: Context) -> Sequence[int] | None:
         """Return which samples of a source to ask in its next epoch, in order; None: all, as usual.
 
-        An empty sequence means that nothing is left to learn.
+        `context.epoch` is its number. An empty sequence means that nothing is left to learn. What
+        was drawn and not yet observed, such as this step's own samples, is not in the state.
         """
         return None
 
@@ -191,9 +198,15 @@ class Choosing:
         """Return the share of each source in the next draws."""
         return self.sampler.mix(shares, self.context)
 
-    def epoch(self, samples: Sequence[Sample], rng: np.random.Generator) -> Sequence[int] | None:
-        """Return the order of a source's next epoch; `rng` is the stream's own."""
-        return self.sampler.epoch(samples, replace(self.context, rng=rng))
+    def stage(self) -> int:
+        """Return the number of the step's stage."""
+        return self.sampler.stage(self.context)
+
+    def epoch(
+        self, samples: Sequence[Sample], number: int, rng: np.random.Generator
+    ) -> Sequence[int] | None:
+        """Return the order of a source's epoch `number`; `rng` is the stream's own."""
+        return self.sampler.epoch(samples, replace(self.context, epoch=number, rng=rng))
 
 
 @dataclass(frozen=True)

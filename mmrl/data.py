@@ -66,8 +66,17 @@ class Chooser(Protocol):
         """Return the share of each source in the next draws."""
         ...
 
-    def epoch(self, samples: Sequence[Sample], rng: np.random.Generator) -> Sequence[int] | None:
-        """Return which samples a source's next epoch asks, in order; None: as usual, empty: end."""
+    def stage(self) -> int:
+        """Return the number of the current stage; where it changes, sources begin a new epoch."""
+        ...
+
+    def epoch(
+        self, samples: Sequence[Sample], number: int, rng: np.random.Generator
+    ) -> Sequence[int] | None:
+        """Return which samples a source's epoch `number` (from 0) asks, in order.
+
+        None: as usual; empty: the source has ended.
+        """
         ...
 
 
@@ -84,12 +93,16 @@ def distinct_ids(sources: Mapping[str, Sequence[Sample]]) -> dict[str, list[Samp
 
 @dataclass
 class _Source:
-    """`order` is that of the current epoch; `chosen` where a chooser made it; `ended` for good."""
+    """`order` is that of the current epoch; `chosen` where a chooser made it; `ended` for good.
+
+    `stage` is the chooser's when the epoch began.
+    """
 
     samples: list[Sample]
     share: float
     shuffle: bool
     epoch: int = -1
+    stage: int = 0
     cursor: int = 0
     order: Sequence[int] = ()
     chosen: bool = False
@@ -104,6 +117,7 @@ class _Source:
         return {
             "size": len(self.samples),
             "epoch": self.epoch,
+            "stage": self.stage,
             "cursor": self.cursor,
             "order": [int(i) for i in self.order] if self.chosen else None,
             "ended": self.ended,
@@ -150,7 +164,9 @@ class PromptStream:
         while live := [i for i, source in enumerate(self._sources) if not source.ended]:
             index = self._turn(live, chooser)
             source = self._sources[index]
-            if source.cursor == len(source.order):
+            stage = chooser.stage() if chooser else source.stage
+            if source.cursor == len(source.order) or source.stage != stage:
+                source.stage = stage
                 self._begin_epoch(index, chooser)
             if not source.ended:
                 source.cursor += 1
@@ -174,7 +190,7 @@ class PromptStream:
         source = self._sources[index]
         source.epoch, source.cursor = source.epoch + 1, 0
         rng = np.random.default_rng([self._seed, index, source.epoch, 0xC4])
-        order = chooser.epoch(source.samples, rng) if chooser else None
+        order = chooser.epoch(source.samples, source.epoch, rng) if chooser else None
         source.chosen = order is not None
         source.order = self._order(index) if order is None else order
         source.ended = not source.order
@@ -199,6 +215,7 @@ class PromptStream:
         self._due = list(state["due"])
         for index, (source, values) in enumerate(zip(self._sources, saved, strict=True)):
             source.epoch, source.cursor = values["epoch"], values["cursor"]
+            source.stage = values.get("stage", 0)
             source.ended, source.chosen = values["ended"], values["order"] is not None
             if source.epoch >= 0:
                 source.order = values["order"] if source.chosen else self._order(index)

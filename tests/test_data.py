@@ -152,7 +152,12 @@ class Scripted:
     def mix(self, shares: Mapping[str, float]) -> Mapping[str, float]:
         return self.shares or shares
 
-    def epoch(self, samples: Sequence[Sample], rng: np.random.Generator) -> list[int] | None:
+    def stage(self) -> int:
+        return 0
+
+    def epoch(
+        self, samples: Sequence[Sample], number: int, rng: np.random.Generator
+    ) -> list[int] | None:
         return self.orders.pop(0)
 
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm, Context, Edit, Stage
 from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative, outcomes, scorable
 from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.replay import freeze, thaw
+from mmrl.algorithms.replay import TAKEN_IN, freeze, taken_in, thaw
 from mmrl.config import Section
 from mmrl.types import Floats, Group
 
@@ -46,10 +46,14 @@ class ReplaySuccess(Stage):
         buffer: dict[str, list[Any]] = context.state.setdefault("successes", {})
         edited = []
         for group in groups:
+            if TAKEN_IN in group.extra:
+                edited.append(group)
+                continue
             values = outcomes(group, self.part)
             stored = buffer.get(group.prompt.sample.id, [])
             failing = self.fails(values) and stored
-            edited.append(self._injected(group, stored, context) if failing else group)
+            new = self._injected(group, stored, context) if failing else group
+            edited.append(taken_in(new))
             self._keep(buffer, group, values)
         return Edit(edited)
 

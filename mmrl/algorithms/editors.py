@@ -25,6 +25,11 @@ def pooled(family: list[Group], part: str | None) -> Floats:
     return np.concatenate([outcomes(group, part) for group in family])
 
 
+def has_signal(family: list[Group]) -> bool:
+    """True if the rewards of all the answers to one sample differ."""
+    return not is_uniform(np.concatenate([group.rewards for group in family]))
+
+
 @dataclass(frozen=True)
 class AccuracyBand(Stage):
     """Keep samples whose accuracy lies in the band; ask for more until the step is full.
@@ -68,9 +73,9 @@ class AccuracyBand(Stage):
 
 @dataclass(frozen=True)
 class DropUniform(Stage):
-    """Drop groups in which all rewards are equal. Reinforce-Rej, arXiv 2504.11343.
+    """Drop samples whose answers all have the same reward. Reinforce-Rej, arXiv 2504.11343.
 
-    A group of one is kept: its deviation counts as 1.
+    A single answer is kept: its deviation counts as 1.
     """
 
     @property
@@ -79,24 +84,28 @@ class DropUniform(Stage):
         return True
 
     def __call__(self, groups: list[Group], context: Context) -> Edit:
-        return Edit([g for g in groups if len(g.scores) == 1 or not is_uniform(g.rewards)])
+        kept = [f for f in families(groups) if sum(len(g.scores) for g in f) == 1 or has_signal(f)]
+        return Edit([group for family in kept for group in family])
 
 
 @dataclass(frozen=True)
 class EnoughSignal(Stage):
-    """While too few groups carry signal, drop the others and ask for as many new ones.
+    """While too few samples carry signal, drop the others and ask for as many new ones.
 
-    GPG, arXiv 2504.02546, section 3.3: `share` is its threshold on the inverse of alpha.
+    GPG, arXiv 2504.02546, section 3.3: `share`, of the step's samples, is its threshold on the
+    inverse of alpha.
     """
 
     share: Share = 0.6
 
     def __call__(self, groups: list[Group], context: Context) -> Edit:
-        signal = [group for group in groups if not is_uniform(group.rewards)]
-        wanted = math.ceil(self.share * context.prompts_per_step) - len(signal)
+        signal = [family for family in families(groups) if has_signal(family)]
+        # Rounded first: 0.07 x 100 is 7.000000000000001.
+        enough = math.ceil(round(self.share * context.prompts_per_step, 9))
+        wanted = enough - len(signal)
         if wanted <= 0:
             return Edit(groups)
-        return Edit(signal, wanted)
+        return Edit([group for family in signal for group in family], wanted)
 
 
 EDITORS: Mapping[str, EditStage] = {

@@ -19,7 +19,9 @@ class EachOnce(Stage, Sampler):
     key: str
 
     def epoch(self, samples: Sequence[Sample], context: Context) -> Sequence[int] | None:
-        """Samples without an estimate, in their order."""
+        """Samples without an estimate, in their order; after that epoch nothing is left."""
+        if context.epoch:
+            return []
         done = context.state.get(self.key, {})
         return [i for i, sample in enumerate(samples) if sample.id not in done]
 

@@ -16,7 +16,7 @@ PAPER = "arXiv 2504.13592"
 
 class Params(Section):
     group_size: int = Field(8, gt=1)
-    first_steps: int = Field(60, gt=0, description="steps on all samples")
+    first_steps: int = Field(60, gt=0, description="steps of the phase on all samples")
     full: float = Field(2.0, gt=0, description="the most one response can earn")
 
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
-from mmrl.types import Episode, Response, Score, TokenSpan
+from mmrl.types import Episode, Group, Response, Score, TokenSpan
+
+TAKEN_IN = "taken_in"
+"""Mark of a group that a buffer has seen: where a step is refilled, its first groups come again."""
+
+
+def taken_in(group: Group) -> Group:
+    """Mark a group as seen by a buffer."""
+    return replace(group, extra={**group.extra, TAKEN_IN: True})
 
 
 def freeze(response: Response, score: Score) -> dict[str, Any]:

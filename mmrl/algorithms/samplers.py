@@ -116,17 +116,22 @@ def easy_to_hard(rates: Sequence[float]) -> list[int]:
 
 @dataclass(frozen=True)
 class HardStage(Stage, Sampler):
-    """From some step on, ask only the samples that did not earn everything in the first stage.
+    """After `first_steps` steps, ask only the samples that did not earn everything in them.
 
     Reward-based curriculum sampling, arXiv 2504.13592. `full` is the most one response can earn.
+    The second stage begins with step `first_steps` + 1, wherever the sources' epochs are then.
     """
 
     first_steps: int = 60
     full: float = 2.0
 
+    def stage(self, context: Context) -> int:
+        """0 for the first steps, then 1."""
+        return int(context.step > self.first_steps)
+
     def epoch(self, samples: Sequence[Sample], context: Context) -> Sequence[int] | None:
         """All samples in the first stage; then those under full marks, or never asked."""
-        if context.step <= self.first_steps:
+        if not self.stage(context):
             return None
         means = context.state.get("mean_rewards", {})
         kept = under_full([means.get(s.id, -np.inf) for s in samples], self.full)
@@ -137,7 +142,7 @@ class HardStage(Stage, Sampler):
     ) -> None:
         """Record the mean reward of every sample in the first stage."""
         means = context.state.setdefault("mean_rewards", {})
-        for group in groups if context.step <= self.first_steps else ():
+        for group in () if self.stage(context) else groups:
             known = group.rewards[scorable(group.rewards)]
             if len(known):
                 means[group.prompt.sample.id] = float(known.mean())

@@ -25,7 +25,7 @@ from mmrl.algorithms.credit import (
     scorable,
 )
 from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.replay import freeze, thaw
+from mmrl.algorithms.replay import TAKEN_IN, freeze, taken_in, thaw
 from mmrl.config import Section
 from mmrl.types import Floats, Group
 
@@ -49,11 +49,15 @@ class ReplaySignal(Stage):
 
     def __call__(self, groups: list[Group], context: Context) -> Edit:
         buffer: list[dict[str, Any]] = context.state.setdefault("replay", [])
-        fresh = [g for g in groups if not is_uniform(g.rewards)]
+        new = [g for g in groups if TAKEN_IN not in g.extra]
+        fresh = [g for g in new if not is_uniform(g.rewards)]
         here = {group.prompt.sample.id for group in groups}
         entries = [entry for entry in buffer if entry["id"] not in here]
-        drawn = iter(self._draw(entries, len(groups) - len(fresh), context))
-        edited = [g if not is_uniform(g.rewards) else next(drawn, g) for g in groups]
+        drawn = iter(self._draw(entries, len(new) - len(fresh), context))
+        edited = [
+            g if TAKEN_IN in g.extra else taken_in(next(drawn, g) if is_uniform(g.rewards) else g)
+            for g in groups
+        ]
         self._store(buffer, fresh, context.step)
         return Edit(edited)
 
