@@ -101,8 +101,9 @@ def head_gradient_norms(
 ) -> list[float]:
     """Norm of d log-prob(response) / d LM head weight, for every sample.
 
-    The gradient of a token is (one-hot - probabilities) outer hidden state; the norm of their sum
-    follows from the inner products of both, chunk by chunk, without the gradient itself.
+    The gradient of a token is d log-prob / d head output, which soft caps and scales are part of,
+    outer hidden state; the norm of their sum follows from the inner products of both, chunk by
+    chunk, without the gradient itself.
     """
     norms = [0.0] * len(samples)
     for places, layout, prompts in _placed_rows(policy, samples, budget):
@@ -117,9 +118,12 @@ def head_gradient_norms(
 
 def _squared_norm(policy: Policy, hidden: Tensor, targets: Tensor, temperature: float) -> float:
     def slopes(h: Tensor, t: Tensor) -> Tensor:
-        log_all = policy_log_softmax(policy.head(h), policy.banned, temperature)
-        one_hot = torch.zeros_like(log_all).scatter(-1, t[:, None], 1.0)
-        return (one_hot - log_all.exp()) / temperature
+        output = policy.head.output(h).requires_grad_()
+        with torch.enable_grad():
+            logits = policy.head.finish(output.clone())  # which the model may change in place
+            log_all = policy_log_softmax(logits, policy.banned, temperature)
+            chosen = log_all.gather(-1, t[:, None]).sum()
+        return torch.autograd.grad(chosen, output)[0].float()
 
     chunks = list(zip(hidden.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS), strict=True))
     total = 0.0

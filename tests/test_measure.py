@@ -23,6 +23,7 @@ from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.types import Group, Response, Sample, Score, TrainSample
 from tests.algorithms.cases import context
+from tests.families.after_head import CHANGES, change_logits
 from tests.test_learner import Gradients
 
 TEMPERATURE = 1.3
@@ -78,7 +79,12 @@ def test_entropy_and_certainty_are_those_of_the_full_logits(
             assert (found["h"][i] > 0).all()
 
 
-def test_gradient_norms_are_those_of_autograd(policy: Policy, samples: list[TrainSample]) -> None:
+@pytest.mark.parametrize("change", CHANGES)
+def test_gradient_norms_are_those_of_autograd(
+    change: str, policy: Policy, samples: list[TrainSample]
+) -> None:
+    """Also where a cap flattens slopes or a scale steepens them, after the head."""
+    change_logits(policy.model, CHANGES[change])
     weight = policy.model.get_output_embeddings().weight
     found = head_gradient_norms(policy, samples, 10_000, TEMPERATURE)
     for sample, norm in zip(samples, found, strict=True):
@@ -88,7 +94,7 @@ def test_gradient_norms_are_those_of_autograd(policy: Policy, samples: list[Trai
         layout = lay_out([SharedRow(sample.prompt, (sample.response.ids,))], policy.device)
         with active_layout(layout), torch.no_grad():
             hidden = policy.response_hidden(layout, [sample.prompt])
-        logits = hidden @ weight.T / TEMPERATURE
+        logits = CHANGES[change](policy.model, (hidden @ weight.T)[None])[0] / TEMPERATURE
         log_all = logits.index_fill(-1, policy.banned, float("-inf")).log_softmax(-1)
         chosen = log_all.gather(-1, torch.from_numpy(sample.response.ids)[:, None]).sum()
         (slope,) = torch.autograd.grad(chosen, weight)

@@ -88,6 +88,10 @@ class Family(Protocol):
         """Make both views of the prompt; raises MediaError if it is longer than the limit."""
         ...
 
+    def trial(self) -> Prompt:
+        """A short prompt for trying the model out, whatever the limits are."""
+        ...
+
     def told(self, text: str) -> Ints:
         """Tokens between two turns of the model: a user turn of text, and what opens the next.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmrl.policy.family import Family
-from mmrl.policy.logprobs import HeadTap
+from mmrl.policy.head import HeadTap
 from mmrl.policy.shared_prefix import SharedPrefix
 from mmrl.types import Prompt
 
@@ -35,16 +35,16 @@ def hidden_rows(
         place = torch.arange(ids.shape[1], device=ids.device)
         mask = place < start - 1 + layout.sizes[members][:, None]
         ids = ids.masked_fill(~mask, 0)
-        with head.taking():
-            model(
-                input_ids=ids,
-                attention_mask=mask.long(),
-                use_cache=False,
-                **family.token_inputs(ids),
-                **media_inputs(prompt, len(members), ids.device),
-            )
+        taken = head.take(
+            model,
+            input_ids=ids,
+            attention_mask=mask.long(),
+            use_cache=False,
+            **family.token_inputs(ids),
+            **media_inputs(prompt, len(members), ids.device),
+        )
         pieces += [
-            row[start - 1 : start - 1 + size] for row, size in zip(head.taken, sizes, strict=True)
+            row[start - 1 : start - 1 + size] for row, size in zip(taken, sizes, strict=True)
         ]
     return torch.cat(pieces)
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 import transformers
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, AutoProcessor
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
@@ -25,9 +25,10 @@ from mmrl.errors import UserError, one_line
 from mmrl.policy import attention, lora, plain
 from mmrl.policy.family import Declaration, Family, Limits
 from mmrl.policy.features import FeatureStore
+from mmrl.policy.head import HeadTap
 from mmrl.policy.lockstep import Lockstep, adding
-from mmrl.policy.logprobs import CHUNK_TOKENS, HeadTap, token_logprobs
-from mmrl.policy.shared_prefix import SharedPrefix
+from mmrl.policy.logprobs import CHUNK_TOKENS, token_logprobs
+from mmrl.policy.shared_prefix import SharedPrefix, SharedRow, lay_out
 from mmrl.types import Prompt
 
 transformers_logging.disable_progress_bar()  # its bars would tear the run's own display
@@ -60,8 +61,13 @@ class Policy:
 
     @property
     def banned(self) -> Tensor:
-        """Ids that are never sampled and have no probability: every media placeholder."""
-        return torch.tensor(self.family.banned_ids, dtype=torch.long, device=self.device)
+        """Ids that are never sampled and have no probability: every media placeholder.
+
+        One that the model's logits do not reach has none anyway.
+        """
+        ids, end = self.family.banned_ids, self.head.vocabulary
+        kept = [i for i in ids if end is None or i < end]
+        return torch.tensor(kept, dtype=torch.long, device=self.device)
 
     def hidden_states(self, ids: Tensor, positions: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """Run the trunk on flat tokens [N] at positions [axes, N] -> [N, H].
@@ -71,18 +77,18 @@ class Policy:
         media = [medium for prompt in prompts for medium in prompt.placed]
         features, spare = self.store.features(media, self.lockstep)
         with (
-            self.head.taking(),
             adding(self.model.get_input_embeddings(), spare),
             self.family.feeding(ids, media, features) as inputs,
         ):
-            self.model(
+            taken = self.head.take(
+                self.model,
                 input_ids=ids[None],
                 position_ids=positions[:, None] if len(positions) > 1 else positions,
                 attention_mask=None,
                 use_cache=False,
                 **inputs,
             )
-        return self.head.taken[0]
+        return taken[0]
 
     def response_hidden(self, layout: SharedPrefix, prompts: Sequence[Prompt]) -> Tensor:
         """Hidden states [M, H] that predict a layout's response tokens, in row order."""
@@ -111,8 +117,9 @@ class Policy:
     ) -> tuple[Tensor, Tensor]:
         hidden = self.response_hidden(layout, prompts)
         calls = 0 if self.lockstep is None else self.lockstep.most(-(-len(hidden) // CHUNK_TOKENS))
+        # Computed again on the way back, logits are made as this pass made them, not a later one.
         return token_logprobs(
-            self.head, hidden, layout.targets, self.banned, temperature, at_least=calls
+            copy.copy(self.head), hidden, layout.targets, self.banned, temperature, at_least=calls
         )
 
     @contextmanager
@@ -288,5 +295,15 @@ def wrap(model: Any, processor: Any, family: Family, adapter: lora.Adapter | Non
     """Put a model behind its family, with the layout deciding its language layers' attention."""
     if family.declaration.shared_prefix:
         model.set_attn_implementation({"text_config": attention.NAME})
-    head = cast(nn.Module, model.get_output_embeddings())
-    return Policy(model, processor, family, HeadTap(head), FeatureStore(family), adapter)
+    policy = Policy(model, processor, family, HeadTap(model), FeatureStore(family), adapter)
+    _check_logits(policy)
+    return policy
+
+
+@torch.no_grad()
+def _check_logits(policy: Policy) -> None:
+    """Raise UserError where what would be trained is not the model's own distribution."""
+    prompt = policy.family.trial()
+    layout = lay_out([SharedRow(prompt, (prompt.ids[-3:],))], policy.device)
+    with attention.active_layout(layout):
+        policy.head.check(policy.model, lambda: policy.response_hidden(layout, [prompt]))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 from mmrl.policy.plain import media_inputs
 from mmrl.policy.policy import Policy
@@ -38,17 +41,32 @@ def _answers(policy: Policy, prompt: Prompt, count: int, sampling: Sampling) -> 
     greedy = sampling.temperature == 0
     drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
     ids = torch.from_numpy(prompt.ids).to(policy.device).expand(count, -1)
-    rows = policy.model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=sampling.max_new_tokens,
-        do_sample=not greedy,
-        suppress_tokens=list(policy.family.banned_ids),
-        eos_token_id=list(policy.family.end_ids),
-        **({} if greedy else drawn),
-        **policy.family.token_inputs(ids),
-        **media_inputs(prompt, count, policy.device),
-    )[:, ids.shape[1] :]
+    with _untouched(policy.model):
+        rows = policy.model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=sampling.max_new_tokens,
+            do_sample=not greedy,
+            suppress_tokens=list(policy.family.banned_ids),
+            eos_token_id=list(policy.family.end_ids),
+            **({} if greedy else drawn),
+            **policy.family.token_inputs(ids),
+            **media_inputs(prompt, count, policy.device),
+        )[:, ids.shape[1] :]
     ends = torch.isin(rows, torch.tensor(policy.family.end_ids, device=rows.device))
     lengths = torch.where(ends.any(1), ends.int().argmax(1) + 1, rows.shape[1])
     return [row[:n].cpu().numpy() for row, n in zip(rows, lengths.tolist(), strict=True)]
+
+
+@contextmanager
+def _untouched(model: Any) -> Iterator[None]:
+    """Let `generate` draw from the model's distribution: penalties of its checkpoint are not ours.
+
+    What a checkpoint sets fills in for whatever a call leaves open, so it is put away meanwhile.
+    """
+    settings = model.generation_config
+    model.generation_config = GenerationConfig(pad_token_id=settings.pad_token_id)
+    try:
+        yield
+    finally:
+        model.generation_config = settings

@@ -11,13 +11,14 @@ import copy
 import dataclasses
 import math
 import re
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ from mmrl.modalities import sound
 from mmrl.policy.families import chat
 from mmrl.policy.families.splice import splice
 from mmrl.policy.family import Declaration, Limits
-from mmrl.types import EncodedMedium, Ints, Media, MediaKind, Prompt, Sample, Space
+from mmrl.types import EncodedMedium, Ints, Media, MediaKind, Prompt, Sample, Space, Text
 
 Encoded = Sequence[EncodedMedium]
 Tower = Callable[[Encoded], list[Tensor]]
@@ -169,6 +170,14 @@ class Composed:
             blocks_slide_only=self.blocks_slide_only,
             order=tuple(order),
         )
+
+    def trial(self) -> Prompt:
+        """A few words."""
+        return self.unlimited().encode(Sample("s", "trial", (Text("A"),), gold=None), [])
+
+    def unlimited(self) -> Self:
+        """The same family without a limit on prompts."""
+        return dataclasses.replace(self, limits=Limits(sys.maxsize))
 
     def chat_text(self, sample: Sample) -> str:
         """Render the chat template, a placeholder in the place of each medium."""

@@ -7,9 +7,7 @@ out on two pictures before anything is trained.
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +20,7 @@ from mmrl.errors import UserError
 from mmrl.policy.families import composed
 from mmrl.policy.families.composed import Composed, Encoded, Intake
 from mmrl.policy.family import Declaration, Family, Limits
-from mmrl.types import Frame, Media, MediaRef, Sample, Text
+from mmrl.types import Frame, Media, MediaRef, Prompt, Sample, Text
 
 DECLARATION = Declaration(
     model_types=(),
@@ -55,7 +53,7 @@ def build(model: Any, processor: Any, limits: Limits) -> Family:
         banned_ids=placeholder_ids,
     )
     # Two pictures may be more than a run's own limit on prompts.
-    family.told_of = dataclasses.replace(family, limits=Limits(sys.maxsize)).try_out()
+    family.told_of = family.unlimited().try_out()
     return family
 
 
@@ -70,6 +68,11 @@ class Generic(Composed):
             return {}
         kinds = torch.tensor(self.processor.create_mm_token_type_ids(ids.tolist()))
         return dict.fromkeys(self.told_of, kinds.to(ids.device))
+
+    def trial(self) -> Prompt:
+        """A picture and a few words: some models take no text by itself."""
+        sample = Sample("s", "trial", (Text("A"), MediaRef("image", b"")), gold=None)
+        return self.unlimited().encode(sample, [self.encode_medium(_picture(56, 56))])
 
     def try_out(self) -> tuple[str, ...]:
         """Names under which the model is told of its tokens.
