@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmrl.algorithm import Algorithm, Need
+from mmrl.algorithm import Algorithm, Need, Updates
 from mmrl.algorithms.credit import pair
 from mmrl.backend.agreement import Agreement, passes
 from mmrl.backend.backend import Backend
 from mmrl.backend.world import World
 from mmrl.correction import Activity, Correction, correct
-from mmrl.critic import Critic, CriticStats
+from mmrl.critic import Critic, explained_variance
 from mmrl.errors import UserError
 from mmrl.losses import (
     TokenBatch,
@@ -94,14 +94,19 @@ class Learner:
         samples, activity = self._corrected(samples)
         plan = self._algorithm.updates
         stats, judged = [], []
-        for index in range(plan.passes):
-            for part in _mini_batches(plan.select(samples, index), plan.mini_batches):
-                if self._critic is not None:
-                    judged.append(self._critic.update(part))
-                if any(sample.mask.any() for sample in part):
-                    with self._policy.learning(self._backend.updates):
-                        stats.append(self._one_update(part, kl_coefficient))
-        return _with_critic(_with_activity(_mean_stats(stats), activity), judged)
+        for part in _parts(samples, plan):
+            if self._critic is not None:
+                judged.append(self._critic.update(part))
+            if any(sample.mask.any() for sample in part):
+                with self._policy.learning(self._backend.updates):
+                    stats.append(self._one_update(part, kl_coefficient))
+        return _with_critic(_with_activity(_mean_stats(stats), activity), judged, samples)
+
+    def update_critic(self, samples: Sequence[TrainSample]) -> UpdateStats:
+        """Train the critic on the samples as the update plan says; the policy stays as it is."""
+        assert self._critic is not None, "an algorithm with steps for its critic has one"
+        judged = [self._critic.update(p) for p in _parts(samples, self._algorithm.updates)]
+        return _with_critic(_mean_stats([]), judged, samples)
 
     def _one_update(self, samples: Sequence[TrainSample], kl_coefficient: float) -> UpdateStats:
         weights = token_weights(samples, self._algorithm.reducer)
@@ -273,15 +278,21 @@ def idle_row(samples: Sequence[Weighted]) -> Row:
     )
 
 
-def _with_critic(stats: UpdateStats, judged: Sequence[CriticStats | None]) -> UpdateStats:
-    known = [j for j in judged if j is not None]
+def _with_critic(
+    stats: UpdateStats, losses: Sequence[float | None], samples: Sequence[TrainSample]
+) -> UpdateStats:
+    known = [loss for loss in losses if loss is not None]
     if not known:
         return stats
     return replace(
-        stats,
-        value_loss=float(np.mean([j.loss for j in known])),
-        value_explained=float(np.mean([j.explained for j in known])),
+        stats, value_loss=float(np.mean(known)), value_explained=explained_variance(samples)
     )
+
+
+def _parts(samples: Sequence[TrainSample], plan: Updates) -> Iterator[Sequence[TrainSample]]:
+    """What each optimiser step of an update plan is made with, in order."""
+    for index in range(plan.passes):
+        yield from _mini_batches(plan.select(samples, index), plan.mini_batches)
 
 
 def _mini_batches(samples: Sequence[TrainSample], count: int) -> Iterator[Sequence[TrainSample]]:

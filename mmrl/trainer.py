@@ -33,7 +33,10 @@ class StepResult:
 
 @dataclass
 class Trainer:
-    """Carries an algorithm's stages out, step by step; everything it uses is given to it."""
+    """Carries an algorithm's stages out, step by step; everything it uses is given to it.
+
+    In the first `critic_steps` steps the critic learns alone.
+    """
 
     algorithm: Algorithm
     learner: Learner
@@ -41,6 +44,7 @@ class Trainer:
     asker: Asker
     batches: Batches
     config: TrainerConfig
+    critic_steps: int = 0
 
     def train(self, first_step: int, after_step: Callable[[StepResult], None]) -> None:
         """Run the steps from `first_step` (counted from 1) to the last, or while there is data."""
@@ -62,8 +66,11 @@ class Trainer:
         with clock.stage("update"):
             kl = self.algorithm.kl
             coefficient = kl.at(context) if kl else 0.0
-            updates = self.learner.update(samples, coefficient)
-            if kl:
+            if step <= self.critic_steps:
+                updates = self.learner.update_critic(samples)
+            else:
+                updates = self.learner.update(samples, coefficient)
+            if kl and updates.updates:  # what was not trained has no KL to react to
                 kl.observe(updates.kl, len(samples), context)
         self.algorithm.observe(seen, samples, context)
         with clock.stage("sync"):
