@@ -334,8 +334,9 @@ def test_the_rate_of_the_policy_falls_over_the_steps_it_learns_in(
     state = json.loads(
         (tmp_path / "run" / "checkpoints" / f"step_{STEPS}" / "trainer" / "state.json").read_text()
     )
-    # Two updates in each of the two steps after the warm-up.
+    # Two updates in each of the two steps after the warm-up: 1, 3/4, 1/2, 1/4 of the rate.
     assert state["backend"]["updates"] == 4
+    assert rows(tmp_path / "run")[-1]["train/learning_rate"] < 0.4e-3
 
 
 @pytest.fixture(scope="module")
