@@ -19,9 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
+from pydantic import Field
 
 from mmrl.errors import UserError
 from mmrl.types import Bools, Floats, Group, Prompt, Sample, TrainSample
@@ -280,11 +281,15 @@ class Updates:
     """How often a batch is trained on: `passes` over it, each in `mini_batches` optimiser steps.
 
     Pass p trains on the tokens that filter p (modulo their number) selects; no filter: on all.
+    In the first `critic_steps` steps of a phase the critic learns alone; None: as many as
+    `new_critic_steps`, but at most half of the phase, and none if the critic has learnt before.
     """
 
     passes: int = 1
     mini_batches: int = 1
     filters: tuple[TokenFilter, ...] = ()
+    critic_steps: Annotated[int, Field(ge=0)] | None = None
+    new_critic_steps: Annotated[int, Field(ge=0)] = 0
 
     @property
     def planned(self) -> int:
@@ -295,6 +300,15 @@ class Updates:
     def on_policy(self) -> bool:
         """True if the policy never moves between sampling and the (only) update."""
         return self.planned == 1
+
+    def critic_alone(self, steps: int, *, new: bool) -> int:
+        """Return how many first steps of a phase of `steps` leave the policy as it is.
+
+        `new`: the critic starts with the phase, it is neither loaded nor kept.
+        """
+        if self.critic_steps is not None:
+            return min(self.critic_steps, steps)
+        return min(self.new_critic_steps, steps // 2) if new else 0
 
     def select(self, samples: Sequence[TrainSample], index: int) -> list[TrainSample]:
         """Mask what pass `index` does not train on."""

@@ -198,10 +198,22 @@ class CriticConfig(Section):
     trunk: Literal["own", "shared"] = Field(
         "own", description="own: a copy of the start, trained; shared: the policy's, only read"
     )
+    path: Path | None = Field(
+        None,
+        description="run or checkpoint of the same model whose critic it starts as; default: a "
+        "value of 0 everywhere",
+    )
+    frozen: bool = Field(False, description="its values are used, and it learns nothing")
     learning_rate: float = Field(1e-5, gt=0)
     warmup_steps: int = Field(0, ge=0, description="updates until the full learning rate")
     clip: float | None = Field(0.5, gt=0, description="how far a value may move in a step")
     max_grad_norm: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _frozen_with_a_trunk_of_its_own(self) -> CriticConfig:
+        if self.frozen and self.trunk == "shared":
+            raise ValueError("frozen needs trunk: own, a shared one moves with the policy")
+        return self
 
 
 class OptimizerConfig(Section):
@@ -253,7 +265,7 @@ class PhaseConfig(Section):
     """
 
     name: str = Field("", description="default: its number")
-    keep: tuple[Literal["state", "optimizer", "reference"], ...] = Field(
+    keep: tuple[Literal["state", "optimizer", "reference", "critic"], ...] = Field(
         ("state",), description="what it takes over besides the weights"
     )
     data: Any = None

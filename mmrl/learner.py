@@ -17,7 +17,7 @@ from mmrl.backend.agreement import Agreement, passes
 from mmrl.backend.backend import Backend
 from mmrl.backend.world import World
 from mmrl.correction import Activity, Correction, correct
-from mmrl.critic import Critic, CriticStats
+from mmrl.critic import Critic, explained_variance
 from mmrl.errors import UserError
 from mmrl.losses import (
     TokenBatch,
@@ -126,7 +126,15 @@ class Learner:
                 place = (step - 1) * plan.planned + number
                 with self._policy.learning(self._backend.updates):
                     tallies.append(self._one_update(chosen, kl_coefficient, place))
-        return _with_critic(_with_activity(_summary(tallies), activity), judged)
+        return _with_critic(_with_activity(_summary(tallies), activity), judged, samples)
+
+    def update_critic(self, samples: Sequence[TrainSample]) -> UpdateStats:
+        """Train the critic on the samples as the update plan says; the policy stays as it is."""
+        assert self._critic is not None, "an algorithm with steps for its critic has one"
+        judged = [
+            self._critic.update([sample for _, sample in part]) for _, part in self._parts(samples)
+        ]
+        return _with_critic(UpdateStats(), judged, samples)
 
     def _parts(
         self, samples: Sequence[TrainSample]
@@ -345,14 +353,14 @@ def idle_row(samples: Sequence[Weighted]) -> Row:
     )
 
 
-def _with_critic(stats: UpdateStats, judged: Sequence[CriticStats | None]) -> UpdateStats:
-    known = [j for j in judged if j is not None]
+def _with_critic(
+    stats: UpdateStats, losses: Sequence[float | None], samples: Sequence[TrainSample]
+) -> UpdateStats:
+    known = [loss for loss in losses if loss is not None]
     if not known:
         return stats
     return replace(
-        stats,
-        value_loss=float(np.mean([j.loss for j in known])),
-        value_explained=float(np.mean([j.explained for j in known])),
+        stats, value_loss=float(np.mean(known)), value_explained=explained_variance(samples)
     )
 
 

@@ -11,8 +11,9 @@
 
 A phase is the run's configuration with its own sections over it. Weights are always carried over,
 through the checkpoint at the border, so that a run that resumes there is the same run. What else
-is kept is named: `state` (what algorithms remember), `optimizer` (its moments), `reference` (the
-frozen policy of the phase before, instead of this phase's start).
+is kept is named: `state` (what algorithms remember), `optimizer` (its moments, and those of a
+critic that is kept), `reference` (the frozen policy of the phase before, instead of this phase's
+start), `critic` (what it learnt; without, a new one starts, or the one at `critic.path`).
 
 An algorithm that needs estimates from an earlier phase gets one where the run names no phases.
 """
@@ -54,6 +55,10 @@ def phases_of(config: RunConfig) -> list[Phase]:
         name = given.name or str(index + 1)
         if not index and given.keep not in ((), ("state",)):
             raise UserError(f"phase '{name}' is the first: it has nothing to keep")
+        if "critic" in given.keep and "path" in (given.critic or {}):
+            raise UserError(
+                f"phase '{name}' keeps a critic: leave critic.path or keep: [critic] out"
+            )
         whole = validate(RunConfig, _merged(config, given, index), f"phase '{name}'")
         found.append(Phase(index, name, whole, frozenset(given.keep)))
     names = [phase.name for phase in found]
@@ -86,6 +91,38 @@ def _with_estimates(config: RunConfig) -> list[Phase]:
         "as a phase of its own, before the first of its steps"
     )
     return [replace(first, note=note), second]
+
+
+def require_critics(phases: Sequence[Phase], have: Sequence[bool]) -> None:
+    """Raise UserError where a phase's critic cannot be what it is said to be.
+
+    `have` says which phases' algorithms have one.
+    """
+    for index, (phase, has) in enumerate(zip(phases, have, strict=True)):
+        critic, kept, where = phase.config.critic, "critic" in phase.keep, _named(phase)
+        if kept and not has:
+            raise UserError(
+                f"{where}keep: [critic] is for algorithms with a critic, "
+                f"'{phase.config.algorithm_name}' has none"
+            )
+        if kept and not have[index - 1]:
+            raise UserError(
+                f"{where}phase '{phases[index - 1].name}' before it has no critic to keep"
+            )
+        if kept and phases[index - 1].config.critic.trunk != critic.trunk:
+            raise UserError(
+                f"{where}a critic that is kept keeps its trunk: set critic.trunk to "
+                f"{phases[index - 1].config.critic.trunk}"
+            )
+        if has and critic.frozen and not kept and critic.path is None:
+            raise UserError(
+                f"{where}critic.frozen needs a critic that has learnt: set critic.path, or "
+                "keep: [critic] in a later phase"
+            )
+
+
+def _named(phase: Phase) -> str:
+    return f"phase '{phase.name}': " if phase.name else ""
 
 
 def _merged(config: RunConfig, given: PhaseConfig, index: int) -> dict[str, Any]:

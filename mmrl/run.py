@@ -23,7 +23,7 @@ from mmrl.backend.world import World, is_lost, join, leave, lost
 from mmrl.batches import Asker, Batches, OnPolicy, derived_seed
 from mmrl.config import RolloutConfig, RunConfig
 from mmrl.correction import Correction
-from mmrl.critic import Critic
+from mmrl.critic import FILE, Critic, saved_critic
 from mmrl.data import PromptStream, build_missing
 from mmrl.diagnosis import below_greedy, diagnose
 from mmrl.errors import UserError
@@ -32,7 +32,7 @@ from mmrl.learner import Learner
 from mmrl.metrics import group_metrics, memory_metrics
 from mmrl.overlap import Ahead, older, refuse_stale
 from mmrl.packing import default_budget
-from mmrl.phases import Phase, Place, phases_of, place_of
+from mmrl.phases import Phase, Place, phases_of, place_of, require_critics
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.weights import Weights, weights_of
@@ -95,8 +95,7 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
 def _train(config: RunConfig, world: World, resume: bool, overwrite: bool) -> dict[str, Any]:
     started = time.monotonic()
     phases = phases_of(config)
-    for phase in phases:  # a mistake in the last phase is told before the first
-        load_algorithm(phase.config)
+    refuse_phases(phases, resume=resume)  # a mistake in the last is told before the first
     world.once(lambda: prepare_folder(config, resume, overwrite))
     found = world.once(lambda: checkpoint.latest(config.run) if resume else None)
     with record_folder(config, world) as folder:
@@ -149,6 +148,9 @@ class Run:
         # The reference is copied before a backend may shard the policy.
         self._reference = self._load_start(place.reference_start(phases))
         self._critic = self._make_critic()
+        self._critic_steps = self._algorithm.updates.critic_alone(
+            config.trainer.steps, new="critic" not in self._phase.keep and not config.critic.path
+        )
         self._backend = self._make_backend()
         self._encoder = SplitEncoder(
             Encoder(self._policy.family, defaults=config.media, overflow=config.model.overflow),
@@ -183,7 +185,10 @@ class Run:
     def start(self, found: checkpoint.Checkpoint | None) -> tuple[int, float | None]:
         """Evaluate the start, or take up a checkpoint; returns the first step and `before`."""
         before = self.held_out.before(first_phase=self._place.phase == 0)
+        if self._critic_steps:
+            self._say(f"the critic learns alone in {self._in_phase(self._critic_steps)}")
         if found is None:
+            self._begin_critic(None)
             self._check_parity(0)
             return 1, before
         state, border = found.state(), found.step == self._place.before
@@ -196,8 +201,10 @@ class Run:
             self.trainer.asker.stream.load_state(state["stream"])
             self._load_ahead(found, state)
             if self._critic is not None:
-                self._critic.load_state(found.tensors("critic"), state["critic"])
+                self._critic.load_state(found.tensors(FILE), state["critic"])
             self._say(f"resumed after step {found.step}")
+        else:
+            self._begin_critic(found)
         if not border or "optimizer" in self._phase.keep:
             found.restore(self._backend)
         done = found.step - self._place.before
@@ -218,6 +225,29 @@ class Run:
             f"{self._config.model.dtype} on {policy.device}, {learning / 1e6:.1f} M of them learn"
         )
         return policy
+
+    def _begin_critic(self, found: checkpoint.Checkpoint | None) -> None:
+        """Let the phase's critic start as the last phase's, as another run's, or anew."""
+        critic, path = self._critic, self._config.critic.path
+        if critic is None:
+            return
+        if found is not None and "critic" in self._phase.keep:
+            if "optimizer" in self._phase.keep:  # the schedule is the phase's own
+                critic.load_state(found.tensors(FILE), {**found.state()["critic"], "updates": 0})
+            else:
+                critic.take(found.tensors(FILE))
+        elif path is not None:
+            critic.take(saved_critic(path).tensors(FILE))
+        elif found is not None and "critic" in found.state():
+            self._say(
+                f"phase '{self._phase.name}' begins with a new critic; keep: [state, critic] would "
+                "go on with the last one"
+            )
+
+    def _in_phase(self, steps: int) -> str:
+        """So many first steps of the phase, in words."""
+        phase = f"of phase '{self._phase.name}'" if self._phase.name else "of the run"
+        return f"the first {steps} of the {self._config.trainer.steps} steps {phase}"
 
     def _load_start(self, reference: int) -> Policy | None:
         """Take over the weights the phase begins with; the frozen reference, if it is needed.
@@ -301,7 +331,8 @@ class Run:
 
     def _make_backend(self) -> Backend:
         updates, config = self._algorithm.updates, self._config
-        total = config.trainer.steps * updates.passes * updates.mini_batches
+        steps = config.trainer.steps - self._critic_steps
+        total = steps * updates.passes * updates.mini_batches
         alone = sorted(self._algorithm.needs & ONE_PROCESS)
         if alone and (self._world.size > 1 or config.trainer.backend != "local"):
             raise UserError(
@@ -437,6 +468,7 @@ class Run:
             batches=self._batches(asker, rollouts),
             config=config.trainer,
             weights=self._weights,
+            critic_steps=self._critic_steps,
         )
 
     def _weights(self, step: int) -> Weights:
@@ -498,12 +530,28 @@ class Run:
             state["ahead"], tokens = self._ahead.state()
             more |= {"ahead": tokens} if state["ahead"] else {}
         if self._critic is not None:
-            more["critic"], state["critic"] = self._critic.state()
+            more[FILE], state["critic"] = self._critic.state()
         keep = self._config.trainer.keep_checkpoints
         run, pinned = self._config.run, self._place.starts
         checkpoint.save(
             run, step, self._policy, self._backend, state, keep, self._world, more, pinned
         )
+
+
+def refuse_phases(phases: Sequence[Phase], *, resume: bool) -> None:
+    """Raise UserError where a phase's algorithm or critic cannot be what it is said to be.
+
+    A run that is resumed has its own copy of what it began with.
+    """
+    algorithms = [load_algorithm(phase.config) for phase in phases]
+    have = ["values" in algorithm.needs for algorithm in algorithms]
+    require_critics(phases, have)
+    for phase, algorithm, has in zip(phases, algorithms, have, strict=True):
+        critic = phase.config.critic
+        if has and critic.frozen and algorithm.updates.critic_steps:
+            raise UserError("critic.frozen learns nothing: set the algorithm's critic_steps to 0")
+        if has and critic.path is not None and "critic" not in phase.keep and not resume:
+            saved_critic(critic.path)
 
 
 def load_algorithm(config: RunConfig) -> Algorithm:

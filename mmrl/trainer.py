@@ -36,7 +36,8 @@ class StepResult:
 class Trainer:
     """Carries an algorithm's stages out, step by step; everything it uses is given to it.
 
-    `weights` are what the policy is after so many steps, asked for when it is.
+    `weights` are what the policy is after so many steps, asked for when it is. In the first
+    `critic_steps` steps the critic learns alone.
     """
 
     algorithm: Algorithm
@@ -46,6 +47,7 @@ class Trainer:
     batches: Batches
     config: TrainerConfig
     weights: Callable[[int], Weights]
+    critic_steps: int = 0
 
     def train(self, first_step: int, after_step: Callable[[StepResult], None]) -> None:
         """Run the steps from `first_step` (counted from 1) to the last, or while there is data."""
@@ -67,7 +69,10 @@ class Trainer:
         with clock.stage("update"):
             kl = self.algorithm.kl
             coefficient = kl.at(context) if kl else 0.0
-            updates = self.learner.update(samples, coefficient, step)
+            if step <= self.critic_steps:
+                updates = self.learner.update_critic(samples)
+            else:
+                updates = self.learner.update(samples, coefficient, step - self.critic_steps)
             if kl and updates.kl is not None:
                 kl.observe(updates.kl, len(samples), context)
         self.algorithm.observe(seen, samples, context)

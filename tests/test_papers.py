@@ -20,6 +20,7 @@ PAPERS = Path(__file__).parents[1] / "configs" / "papers"
 SMALL_MODEL = {"path": TINY, "dtype": "float32", "gradient_checkpointing": False}
 SIZES: Mapping[str, int] = {
     "group_size": 2,
+    "critic_steps": 1,
     "prompts_per_step": 2,
     "max_new_tokens": 48,
     "warmup_steps": 0,

@@ -26,6 +26,8 @@ def reasons(algorithm: Algorithm) -> Iterator[str]:
     if algorithm.kl is not None:
         yield from kl_reasons(algorithm, algorithm.kl)
     yield from _groups(algorithm)
+    if algorithm.updates.critic_steps and "values" not in algorithm.needs:
+        yield "it has no critic that could learn alone: leave updates.critic_steps out"
     if algorithm.always_on_policy and not algorithm.updates.on_policy:
         yield "it is exact only with one update per batch: leave updates as they are"
 

@@ -1,7 +1,7 @@
 """VAPO: value-based training for long chains.
 
-arXiv 2504.05118: lambda by length, critic targets at lambda 1, token-mean loss, clip-higher, and
-the likelihood of right answers.
+arXiv 2504.05118: a new critic learns alone first, its targets at lambda 1; lambda by length,
+token-mean loss, clip-higher, and the likelihood of right answers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mmrl.algorithms.credit import FixedGroup
 from mmrl.algorithms.objectives import Clipped
 from mmrl.config import Section
 
-SUMMARY = "PPO with length-adaptive lambda, clip-higher and imitation of right answers"
+SUMMARY = "PPO with critic warm-up, length-adaptive lambda, clip-higher, imitation"
 PAPER = "arXiv 2504.05118"
 
 
@@ -23,6 +23,12 @@ class Params(Section):
     gamma: float = Field(1.0, gt=0, le=1)
     alpha: float = Field(0.05, gt=0, description="lambda = 1 - 1 / (alpha x length)")
     imitation: float = Field(0.1, ge=0)
+    critic_steps: int | None = Field(
+        None,
+        ge=0,
+        description="first steps of the phase in which the critic learns alone; default: 50 with "
+        "a new critic, at most half of the phase",
+    )
 
 
 def build(params: Params) -> Algorithm:
@@ -34,5 +40,5 @@ def build(params: Params) -> Algorithm:
         objective=Clipped(low=0.2, high=0.28, imitation=params.imitation),
         reducer=Reducer("token-mean"),
         kl=KL(0.0, "k1", "token-reward"),
-        updates=Updates(mini_batches=4),
+        updates=Updates(mini_batches=4, critic_steps=params.critic_steps, new_critic_steps=50),
     )

@@ -1,6 +1,7 @@
-"""VC-PPO: the critic is trained first, and learns plain returns (lambda 1).
+"""VC-PPO: a new critic is trained first, on a policy that stays, and learns plain returns.
 
-arXiv 2503.01491. `critic_lam` is the lambda of the critic's targets.
+arXiv 2503.01491. `critic_lam` is the lambda of the critic's targets, 1 for plain returns; that of
+the advantages is `lam`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ class Params(Section):
     gamma: float = Field(1.0, gt=0, le=1)
     lam: float = Field(0.95, ge=0, le=1)
     critic_lam: float = Field(1.0, ge=0, le=1)
+    critic_steps: int | None = Field(
+        None,
+        ge=0,
+        description="first steps of the phase in which the critic learns alone; default: 100 with "
+        "a new critic, at most half of the phase",
+    )
 
 
 def build(params: Params) -> Algorithm:
@@ -32,5 +39,5 @@ def build(params: Params) -> Algorithm:
         credit=WithCritic(params.gamma, Constant(params.lam), params.critic_lam),
         objective=Clipped(),
         kl=KL(0.0, "k1", "token-reward"),
-        updates=Updates(mini_batches=4),
+        updates=Updates(mini_batches=4, critic_steps=params.critic_steps, new_critic_steps=100),
     )
