@@ -1,7 +1,7 @@
 """The numbers of one step under flat names, and `metrics.jsonl`.
 
 A trainer merges `group_metrics(groups)`, `clock.lap()`, `memory_metrics()` and its own numbers
-into one row and hands it to `MetricsLog.write`.
+into one row and hands it to `MetricsLog.write`. docs/metrics.md says what each name means.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mmrl.algorithms.credit import families
+from mmrl.algorithms.credit import families, lengths_of
 from mmrl.journal import Journal
 from mmrl.types import Floats, Group, MediaRef, Score
 
@@ -32,7 +32,7 @@ def group_metrics(groups: Sequence[Group]) -> Metrics:
     """Summarise scored groups; a mean over nothing is NaN.
 
     Unscorable answers (reward None) are left out of every reward number and counted in
-    `share/unscorable`. Standard deviations have ddof 0. Lengths are response tokens.
+    `share/unscorable`. Standard deviations have ddof 0. Lengths are tokens that the model wrote.
     """
     scores = [score for group in groups for score in group.scores]
     by_task = _split(groups, lambda group: group.prompt.sample.task)
@@ -102,14 +102,14 @@ def _over_variants(groups: Sequence[Group]) -> Metrics:
 
 
 def _counts(groups: Sequence[Group]) -> Metrics:
-    lengths = [len(response.ids) for group in groups for response in group.responses]
+    lengths = np.concatenate([np.empty(0), *(lengths_of(group) for group in groups)])
     media = sum(medium.num_tokens for group in groups for medium in group.prompt.media)
     return {
         "length/mean": _mean(lengths),
-        "length/max": float(max(lengths, default=0)),
+        "length/max": float(lengths.max(initial=0)),
         "tokens/prompt": float(sum(len(group.prompt.ids) for group in groups)),
         "tokens/media": float(media),
-        "tokens/response": float(sum(lengths)),
+        "tokens/response": float(lengths.sum()),
     }
 
 
@@ -125,6 +125,11 @@ def _episodes(groups: Sequence[Group]) -> Metrics:
         "turns/max": float(max(turns)),
         "tokens/told": float(told),
     }
+
+
+def questions(groups: Sequence[Group]) -> int:
+    """How many samples were asked, all variants of one together."""
+    return len(families(groups))
 
 
 def modality_of(group: Group) -> str:

@@ -10,7 +10,7 @@
 | under another prompt, or of nobody's policy, several follow | the trainer's | a forward |
 
 The trainer's are those of its weights before the step's first update. A ratio says how far the
-policy moved since, and a clip is set for that: GSPO's, of 3e-4, is a tenth of what half precision
+policy moved since, and a clip is set for that: GSPO's, of 3e-4, is less than what half precision
 puts between an engine's log-probs and the trainer's, and would cut most responses before the first
 update. Older weights are gone; what they sampled is off-policy by more than rounding, and its ratio
 counts from them (decoupled by a correction, arXiv 2505.24298).

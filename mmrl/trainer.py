@@ -12,7 +12,7 @@ from mmrl.algorithm import Algorithm, Context
 from mmrl.batches import Asker, Batches
 from mmrl.config import TrainerConfig
 from mmrl.learner import Learner, UpdateStats
-from mmrl.metrics import Clock
+from mmrl.metrics import Clock, questions
 from mmrl.policy.weights import Weights
 from mmrl.rollout.rollouts import Rollouts
 from mmrl.types import Group, TrainSample
@@ -93,7 +93,7 @@ class Trainer:
             fresh = self.batches.take(context, wanted, refill, clock)
             if not fresh:
                 break
-            drawn += wanted
+            drawn += min(wanted, questions(fresh))
             with clock.stage("score"):
                 fresh = self.rollouts.score(fresh)
             with clock.stage("observe"):
@@ -108,6 +108,6 @@ class Trainer:
 
 
 def update_metrics(updates: UpdateStats) -> dict[str, float]:
-    """Flat metrics of a step's updates."""
+    """Flat metrics of a step's updates; what there was nothing of has no name."""
     known = {name: value for name, value in asdict(updates).items() if value is not None}
     return {f"train/{name}": float(value) for name, value in known.items()}

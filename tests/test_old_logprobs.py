@@ -121,7 +121,11 @@ def test_gspo_itself_starts_unclipped_in_half_precision(
     learner = Learner(
         policy, algorithm, Gradients(policy), temperature=1.0, tokens_per_micro_batch=300
     )
-    assert learner.update(rolled(policy), 0.0).clip_share == 0.0
+    samples = rolled(policy)
+    own = learner.own(samples)
+    gaps = [abs((o - s.response.logprobs).mean()) for o, s in zip(own, samples, strict=True)]
+    assert np.mean(np.array(gaps) > 4e-4) > 0.5  # what it would clip of the engine's rounding
+    assert learner.update(samples, 0.0).clip_share == 0.0
 
 
 def test_an_exact_engine_spares_the_pass(

@@ -37,6 +37,7 @@ SHARES = {
 ENTROPY = {"train/entropy": "entropy"}
 GRADIENT = {"train/grad_norm": "norm"}
 KL = {"train/kl": "KL"}
+CLIP = {"train/clip_share_high": "above", "train/clip_share_low": "below"}
 
 
 def main_curves(rows: Rows) -> list[Curve]:
@@ -55,6 +56,7 @@ def main_curves(rows: Rows) -> list[Curve]:
         *_charts(rows, "Entropy", "of the policy, nats a token", ENTROPY, number, low=0.0),
         *_charts(rows, "Gradient norm", "before clipping", GRADIENT, number, low=0.0),
         *[c for c in _charts(rows, "KL", "to the reference", KL, number) if _varies(c)],
+        *[c for c in _charts(rows, "Clipped", "of tokens", CLIP, percent, low=0.0) if _varies(c)],
         *_charts(
             rows,
             "Length",
@@ -72,7 +74,8 @@ def main_curves(rows: Rows) -> list[Curve]:
 
 def other_curves(rows: Rows) -> list[Curve]:
     """Draw every metric that `main_curves` does not, one chart each."""
-    shown = {*SHARES, *ENTROPY, *GRADIENT, *KL, "reward/mean", "metric/mean", "step", "phase"}
+    shown = {*SHARES, *ENTROPY, *GRADIENT, *KL, *CLIP, "train/clip_share"}
+    shown |= {"reward/mean", "metric/mean", "step", "phase"}
     prefixes = ("task/", "modality/", "time/", "tokens/", "memory/", "length/", "eval/")
     rest = [
         name

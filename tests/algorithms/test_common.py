@@ -213,7 +213,7 @@ def test_stages_taken_by_name_follow_too() -> None:
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_no_length_of_a_paper_is_left_in_a_short_run(name: str) -> None:
-    """Numbers above the limit are none of tokens: DisCO's beta, DUMP's window, steps of RCS, VAPO."""
+    """What is above the limit is not in tokens: DisCO's beta, DUMP's window, steps of RCS."""
     long = {
         "DisCO.beta",
         "HardStage.first_steps",
