@@ -1,20 +1,21 @@
 """Train samples -> micro-batches of rows that share their prompt.
 
-A micro-batch holds at most `budget` trunk tokens. Samples of one prompt stay together as long as
-they fit; a group too long for one micro-batch is split, each part with the prompt again. What
-the samples add up to does not depend on the packing. Where an objective compares the members of a
-group, its rows share a micro-batch, even one over the budget.
+A micro-batch holds at most `budget` trunk tokens, which bounds its memory: attention holds no more
+than they do, however long or short the responses (`policy/tiled.py`). Samples of one prompt stay
+together as long as they fit; a group too long for one micro-batch is split, each part with the
+prompt again. What the samples add up to does not depend on the packing. Where an objective compares
+the members of a group, its rows share a micro-batch, even one over the budget.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from mmrl.policy.shared_prefix import SharedRow
-from mmrl.types import Floats, TrainSample
+from mmrl.types import Floats, Prompt, TrainSample
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def pack(samples: Sequence[Weighted], budget: int, whole_groups: bool = False) -
 
     A unit is a row, or all rows of a rollout group where `whole_groups` is set.
     """
-    rows = [row for members in _by_prompt(samples) for row in _split(members, budget)]
+    rows = [row for members in _by_prompt(samples, whole_groups) for row in _split(members, budget)]
     units = _by_group(rows) if whole_groups else [[row] for row in rows]
     sizes = [sum(row.shared().num_tokens for row in unit) for unit in units]
     batches: list[list[int]] = []
@@ -78,13 +79,27 @@ def _by_group(rows: Sequence[Row]) -> list[list[Row]]:
     return list(groups.values())
 
 
-def _by_prompt(samples: Sequence[Weighted]) -> list[list[Weighted]]:
-    """Group by prompt object, in first-seen order; responses without tokens have no row."""
-    groups: dict[int, list[Weighted]] = {}
+def _by_prompt(samples: Sequence[Weighted], whole_groups: bool) -> list[list[Weighted]]:
+    """Put the samples of equal prompts together, in first-seen order.
+
+    Where groups stay whole, prompts of different groups are different. Responses without tokens
+    have no row.
+    """
+    groups: dict[Hashable, list[Weighted]] = {}
     for weighted in samples:
         if len(weighted.sample.response.ids):
-            groups.setdefault(id(weighted.sample.prompt), []).append(weighted)
+            group = weighted.sample.group if whole_groups else None
+            key = group, _content(weighted.sample.prompt)
+            groups.setdefault(key, []).append(weighted)
     return list(groups.values())
+
+
+def _content(prompt: Prompt) -> Hashable:
+    """All that the trunk sees of a prompt, and where: equal for prompts that may share a row."""
+    media = tuple((medium.kind, medium.hash) for medium in prompt.placed)
+    blocks = None if prompt.blocks is None else prompt.blocks.tobytes()
+    at = prompt.positions.tobytes(), prompt.next_position, blocks, prompt.blocks_slide_only
+    return prompt.home, prompt.ids.tobytes(), media, at
 
 
 def _split(members: Sequence[Weighted], budget: int) -> list[Row]:

@@ -23,7 +23,7 @@ from mmrl.policy.encoder import Encoder
 from mmrl.policy.features import MAX_KEPT_TOKENS
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
-from mmrl.rollout.hf import Decoding, Prefill
+from mmrl.rollout.decoding import Decoding, Prefill
 from mmrl.tasking import fixture_path, load_task
 from mmrl.types import EncodedMedium, Sample, Text
 from tests.conftest import TINY
@@ -129,25 +129,17 @@ def test_the_cache_is_what_decoding_allocates(policy: Policy) -> None:
     wanted = config()
     sample = Sample("s", "test", (Text("How many?"),), gold=None)
     prompt = Encoder(policy.family).prompt(sample)
+    prefill = Prefill([len(prompt.ids)] * 2)
     rows = lay_out([SharedRow(prompt, ())] * 2, policy.device)
-    prefill = Prefill(rows)
-    with active_layout(prefill), torch.no_grad():
-        policy.hidden_states(rows.ids, rows.positions, [prompt] * 2)
-    lengths = np.array([len(prompt.ids)] * 2)
-    decoding = Decoding(prefill, lengths, np.repeat([0, 1], 4), 16)
-    held = [
-        tensor
-        for cache in (
-            decoding._prompt_keys,
-            decoding._prompt_values,
-            decoding._own_keys,
-            decoding._own_values,
-        )
-        for tensor in cache.values()
-    ]
+    with torch.no_grad():
+        with active_layout(prefill.part(rows, 0)):
+            policy.hidden_states(rows.ids, rows.positions, [prompt] * 2)
+        decoding = Decoding(prefill, np.repeat([0, 1], 4), 16)
+        with active_layout(decoding):
+            policy.hidden_states(rows.ids[:8], rows.positions[:, :8], ())
     longest = config(model={"max_prompt_tokens": len(prompt.ids)})
-    assert planned(longest).cache == size(held)
-    assert planned(wanted).cache > size(held)
+    assert planned(longest).cache == decoding.allocated
+    assert planned(wanted).cache > decoding.allocated
 
 
 def deepspeed(name: str) -> dict[str, str]:

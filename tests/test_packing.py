@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import torch
 
 from mmrl.algorithm import Context
 from mmrl.algorithms.credit import GroupCredit, GroupRelative, pair
 from mmrl.algorithms.variants import AcrossVariants
 from mmrl.packing import Row, Weighted, pack
+from mmrl.policy.shared_prefix import lay_out
 from mmrl.types import TrainSample
 from tests.algorithms.cases import context, group
 
@@ -30,8 +34,8 @@ def test_every_sample_is_packed_once_whatever_the_budget() -> None:
     for budget in (1, 8, 12, 1000):
         for whole in (False, True):
             batches = pack(weighted(samples), budget, whole)
-            found = [id(s) for batch in batches for s in members(batch)]
-            assert sorted(found) == sorted(map(id, samples))
+            found = [len(s.mask) + 100 * s.group for batch in batches for s in members(batch)]
+            assert sorted(found) == sorted(len(s.mask) + 100 * s.group for s in samples)
 
 
 def test_a_budget_splits_groups_unless_they_must_stay_whole() -> None:
@@ -55,3 +59,51 @@ def test_responses_without_tokens_have_no_row() -> None:
     made = group([1.0, 0.0], [0, 2])
     batches = pack(weighted(pair(made, np.zeros(2), 0)), 100)
     assert [len(s.mask) for batch in batches for s in members(batch)] == [2]
+
+
+def test_the_same_sample_twice_is_two_members() -> None:
+    (sample, _) = credit([5, 3])
+    (batch,) = pack(weighted([sample, sample]), 100)
+    assert [len(row.members) for row in batch] == [2]
+    apart = pack(weighted([sample, sample]), 5)
+    assert sum(len(members(batch)) for batch in apart) == 2
+
+
+def test_equal_prompts_share_a_row_and_others_do_not() -> None:
+    """What tells prompts apart is what the trunk sees of them, not which object they are."""
+    sample = credit([5, 3])[0]
+    ids = np.arange(4)
+    prompt = replace(sample.prompt, ids=ids, positions=ids[None], next_position=4)
+    sample = replace(sample, prompt=prompt)
+    other = replace(prompt, ids=np.append(prompt.ids[:-1], prompt.ids[-1] + 1))
+    moved = replace(prompt, positions=prompt.positions + 1)
+    elsewhere = replace(prompt, home=1)
+    blocked = replace(prompt, blocks=np.ones(len(prompt.ids), dtype=np.int64))
+    equal = replace(prompt, ids=prompt.ids.copy())
+    (batch,) = pack(weighted([sample, replace(sample, prompt=equal, group=7)]), 100)
+    assert [len(row.members) for row in batch] == [2]
+    for unlike in (other, moved, elsewhere, blocked):
+        (batch,) = pack(weighted([sample, replace(sample, prompt=unlike)]), 100)
+        assert [len(row.members) for row in batch] == [1, 1]
+
+
+def test_groups_that_stay_whole_share_no_row() -> None:
+    sample = credit([5, 3])[0]
+    batches = pack(weighted([sample, replace(sample, group=1)]), 5, whole_groups=True)
+    assert [[s.group for s in members(batch)] for batch in batches] in ([[0], [1]], [[1], [0]])
+
+
+def test_a_long_tail_has_the_micro_batches_that_its_tokens_need() -> None:
+    ids = np.arange(100)
+    tail = [
+        replace(s, prompt=replace(s.prompt, ids=ids + s.group, positions=ids[None]))
+        for s in credit([2000, *[40] * 7], *[[40] * 8] * 15)
+    ]
+    batches = pack(weighted(tail), 4096)
+    loads = [sum(row.shared().num_tokens for row in batch) for batch in batches]
+    assert max(loads) <= 4096
+    assert len(batches) == -(-sum(loads) // 4096)
+    for batch in batches:
+        plan = lay_out([row.shared() for row in batch], torch.device("cpu")).plan(None)
+        tokens = sum(part.real.count for part in plan.first)
+        assert sum(part.padded for part in plan.first) <= 1.3 * tokens

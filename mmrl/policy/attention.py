@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
@@ -97,12 +96,3 @@ def attention(
 
 
 AttentionInterface.register(NAME, attention)
-
-
-def sdpa(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None
-) -> Tensor:
-    """Scaled dot-product attention, [B, H, Q, D] over [B, K, S, D]; causal where mask is None."""
-    return torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True
-    )

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mmrl.policy.family import Family
 from mmrl.policy.head import HeadTap
 from mmrl.policy.shared_prefix import SharedPrefix
-from mmrl.types import Prompt
+from mmrl.policy.tiles import batches
+from mmrl.types import Ints, Prompt
 
 
 def hidden_rows(
@@ -22,31 +24,46 @@ def hidden_rows(
 ) -> Tensor:
     """Hidden states [M, H] that predict a layout's response tokens, in row order.
 
-    One forward of the model a prompt, with the prompt and its media once for each response.
+    A forward of the model takes one prompt's responses of like lengths, with the prompt and its
+    media once for each.
     """
-    pieces = []
+    pieces: dict[int, Tensor] = {}
     for number, prompt in enumerate(prompts):
-        members = (layout.owner == number).nonzero()[:, 0]
-        start, sizes = len(prompt.ids), layout.sizes[members].tolist()
-        given = layout.ids[layout.prompts[number, :start]].expand(len(members), -1)
-        answers = layout.ids[layout.responses[members]]
-        width = max(max(sizes) - 1, 0)
-        ids = torch.cat([given, answers[:, :width]], dim=1)
-        place = torch.arange(ids.shape[1], device=ids.device)
-        mask = place < start - 1 + layout.sizes[members][:, None]
-        ids = ids.masked_fill(~mask, 0)
-        taken = head.take(
-            model,
-            input_ids=ids,
-            attention_mask=mask.long(),
-            use_cache=False,
-            **family.token_inputs(ids),
-            **media_inputs(prompt, len(members), ids.device),
-        )
-        pieces += [
-            row[start - 1 : start - 1 + size] for row, size in zip(taken, sizes, strict=True)
-        ]
-    return torch.cat(pieces)
+        members = np.flatnonzero(layout.owner == number)
+        start = len(prompt.ids)
+        for batch in batches([start + layout.responses[i].size for i in members]):
+            chosen = members[batch]
+            hidden = _hidden(model, family, head, layout, prompt, chosen)
+            for row, i in zip(hidden, chosen, strict=True):
+                pieces[i] = row[start - 1 : start - 1 + layout.sizes[i]]
+    return torch.cat([pieces[i] for i in sorted(pieces)])
+
+
+def _hidden(
+    model: Any,
+    family: Family,
+    head: HeadTap,
+    layout: SharedPrefix,
+    prompt: Prompt,
+    members: Ints,
+) -> Tensor:
+    """Hidden states [B, T, H] of a prompt with some responses, padded to the right."""
+    lengths = [len(prompt.ids) + layout.responses[i].size for i in members]
+    ids = layout.ids.new_zeros(len(members), max(lengths))
+    ids[:, : len(prompt.ids)] = torch.from_numpy(prompt.ids)
+    for row, i in zip(ids, members, strict=True):
+        run = layout.responses[i]
+        row[len(prompt.ids) : len(prompt.ids) + run.size] = layout.ids[run.start : run.stop]
+    place = torch.arange(ids.shape[1], device=ids.device)
+    mask = place < torch.tensor(lengths, device=ids.device)[:, None]
+    return head.take(
+        model,
+        input_ids=ids,
+        attention_mask=mask.long(),
+        use_cache=False,
+        **family.token_inputs(ids),
+        **media_inputs(prompt, len(members), ids.device),
+    )
 
 
 def media_inputs(prompt: Prompt, copies: int, device: torch.device) -> dict[str, Tensor]:

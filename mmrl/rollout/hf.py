@@ -1,7 +1,4 @@
-"""The embedded engine: the policy's own model, one prefill a prompt, one copy of its keys.
-
-A prompt's keys and values are kept once for all of its responses; a response keeps only its own.
-"""
+"""The embedded engine: the policy's own model, one prefill a prompt, one copy of its keys."""
 
 from __future__ import annotations
 
@@ -13,12 +10,14 @@ import torch
 from torch import Tensor
 
 from mmrl.errors import UserError
+from mmrl.packing import default_budget
 from mmrl.policy.attention import active_layout
 from mmrl.policy.logprobs import policy_log_softmax
 from mmrl.policy.policy import Policy
-from mmrl.policy.shared_prefix import SharedPrefix, SharedRow, lay_out
+from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.policy.weights import Weights
 from mmrl.rollout import plain
+from mmrl.rollout.decoding import Decoding, Prefill
 from mmrl.rollout.engine import Sampling
 from mmrl.rollout.threads import decoding_threads
 from mmrl.types import Bools, Floats, Ints, Prompt, Response
@@ -27,9 +26,13 @@ from mmrl.types import Bools, Floats, Ints, Prompt, Response
 class HFEngine:
     """Samples with the policy's own weights, so that there is nothing to sync."""
 
-    def __init__(self, policy: Policy, max_sequences: int = 256) -> None:
+    def __init__(
+        self, policy: Policy, max_sequences: int = 256, prefill_tokens: int | None = None
+    ) -> None:
+        """Prompts are prefilled some at a time, at most `prefill_tokens` in one pass (or one)."""
         self._policy = policy
         self._max_sequences = max_sequences
+        self._prefill_tokens = prefill_tokens or default_budget(policy.device)
 
     @torch.inference_mode()
     def generate(
@@ -48,10 +51,10 @@ class HFEngine:
     ) -> list[list[Response]]:
         groups: list[list[Response]] = []
         counts = sampling.counts(counts)
-        for number, (start, stop) in enumerate(_batches(counts, self._max_sequences)):
+        for number, (start, stop) in enumerate(_spans(counts, self._max_sequences)):
             generator = torch.Generator(self._policy.device).manual_seed(seed + number)
             batch = Batch(self._policy, prompts[start:stop], counts[start:stop], sampling)
-            groups += batch.run(generator)
+            groups += batch.run(generator, self._prefill_tokens)
         return groups
 
     def _copy(
@@ -71,156 +74,16 @@ class HFEngine:
         """Nothing is held."""
 
 
-def _batches(counts: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:
-    """Split prompts so that each part has at most `limit` responses (or one prompt)."""
+def _spans(sizes: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:
+    """Split so that the sizes of each part add up to at most `limit`, or it has one."""
     start, held = 0, 0
-    for i, count in enumerate(counts):
-        if i > start and held + count > limit:
+    for i, size in enumerate(sizes):
+        if i > start and held + size > limit:
             yield start, i
             start, held = i, 0
-        held += count
-    if start < len(counts):
-        yield start, len(counts)
-
-
-class Prefill:
-    """Prompts attend causally to themselves; their keys and values are remembered by layer."""
-
-    def __init__(self, rows: SharedPrefix) -> None:
-        self._rows = rows
-        self.keys: dict[int, Tensor] = {}
-        self.values: dict[int, Tensor] = {}
-
-    def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scale: float,
-        window: int | None = None,
-    ) -> Tensor:
-        """Attend as the training rows do, and keep [P, K, L, D] keys and values."""
-        self.keys[layer] = key[self._rows.prompts].transpose(1, 2).contiguous()
-        self.values[layer] = value[self._rows.prompts].transpose(1, 2).contiguous()
-        return self._rows.attend(layer, query, key, value, scale, window)
-
-
-class Decoding:
-    """One new token for each live response [S]: it sees its prompt's keys and its own.
-
-    Responses sit beside their prompt, [P, W] seats in all, so that a prompt's keys are read once
-    for all of them. A response that has finished leaves its seat empty; when half of the seats
-    are no longer needed, the others move together.
-    """
-
-    def __init__(self, prefill: Prefill, lengths: Ints, owners: Ints, room: int) -> None:
-        self.length = 0
-        self._owners = owners
-        self._prompt_keys, self._prompt_values = prefill.keys, prefill.values
-        cache = next(iter(prefill.keys.values()))
-        self._prompts, kv_heads, longest, dim = cache.shape
-        self._width, self._seat_of = _seats(owners)
-        own = (self._prompts, kv_heads, self._width, room, dim)
-        self._own_keys = {layer: cache.new_empty(own) for layer in prefill.keys}
-        self._own_values = {layer: cache.new_empty(own) for layer in prefill.keys}
-        padding = torch.from_numpy(np.arange(longest) >= lengths[:, None]).to(cache.device)
-        hidden = cache.new_zeros(padding.shape).masked_fill(padding, float("-inf"))
-        self._hidden = hidden[:, None, None].repeat(1, kv_heads, 1, 1)
-        self._lengths = torch.from_numpy(lengths).to(cache.device)
-        self._place()
-
-    def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scale: float,
-        window: int | None = None,
-    ) -> Tensor:
-        """Joint softmax over prompt and own keys; query [S, H, D], key and value [S, K, D]."""
-        prompt_k, prompt_v = self._prompt_keys[layer], self._prompt_values[layer]
-        own_k, own_v = self._own_keys[layer], self._own_values[layer]
-        prompts, kv_heads, longest, dim = prompt_k.shape
-        own_k[:, :, :, self.length] = self._seat(key)
-        own_v[:, :, :, self.length] = self._seat(value)
-        own_k, own_v = (x[:, :, :, : self.length + 1].flatten(0, 2) for x in (own_k, own_v))
-
-        seated = self._seat((query * scale).unflatten(1, (kv_heads, -1)))  # [P, K, W, R, D]
-        each = seated.reshape(len(own_k), -1, dim)  # [P K W, R, D]
-        together = each.view(prompts * kv_heads, -1, dim)  # [P K, W R, D]
-        hidden = (self._hidden if window is None else self._beyond(window)).flatten(0, 1)
-        to_prompt = torch.baddbmm(hidden, together, prompt_k.flatten(0, 1).transpose(1, 2))
-        to_own = each @ own_k.transpose(1, 2)
-        if window is not None and self.length >= window:
-            to_own[..., : self.length + 1 - window] = float("-inf")
-        scores = torch.cat([to_prompt.view(*to_own.shape[:2], longest), to_own], dim=-1)
-        weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
-        on_prompt = weights[..., :longest].unflatten(0, (len(together), -1)).flatten(1, 2)
-        out = (on_prompt @ prompt_v.flatten(0, 1)).view_as(each)
-        out = torch.baddbmm(out, weights[..., longest:], own_v)
-        return self._unseat(out.view(seated.shape).transpose(1, 2).reshape(-1, *query.shape[1:]))
-
-    def _beyond(self, window: int) -> Tensor:
-        """`_hidden` with the prompt's tokens that the window has left behind hidden too."""
-        place = torch.arange(self._hidden.shape[-1], device=self._hidden.device)
-        lost = place <= (self._lengths + self.length - window)[:, None]
-        return self._hidden.masked_fill(lost[:, None, None], float("-inf"))
-
-    def keep(self, rows: Ints) -> None:
-        """Let go of finished responses; `rows` are the live ones."""
-        self._owners, self._seat_of = self._owners[rows], self._seat_of[rows]
-        prompts, owners = np.unique(self._owners, return_inverse=True)
-        width, seat_of = _seats(owners)
-        if 2 * len(prompts) * width <= self._prompts * self._width:
-            self._move_together(prompts, owners, width, seat_of)
-        self._place()
-
-    def _move_together(self, prompts: Ints, owners: Ints, width: int, seat_of: Ints) -> None:
-        device = self._hidden.device
-        kept = torch.from_numpy(prompts).to(device)
-        old = np.zeros(len(prompts) * width, dtype=np.int64)
-        old[seat_of] = self._seat_of
-        seats = torch.from_numpy(old.reshape(len(prompts), width)).to(device)
-        for cache in (self._prompt_keys, self._prompt_values):
-            cache.update({layer: rows[kept] for layer, rows in cache.items()})
-        for cache in (self._own_keys, self._own_values):
-            for layer, rows in cache.items():
-                moved = rows.new_empty(len(prompts), rows.shape[1], width, *rows.shape[3:])
-                used = rows[:, :, :, : self.length]
-                moved[:, :, :, : self.length] = used[
-                    seats // self._width, :, seats % self._width
-                ].transpose(1, 2)
-                cache[layer] = moved
-        self._hidden, self._lengths = self._hidden[kept], self._lengths[kept]
-        self._prompts, self._width = len(prompts), width
-        self._owners, self._seat_of = owners, seat_of
-
-    def _place(self) -> None:
-        """Note which live response sits where; empty seats repeat the first one."""
-        sitting = np.zeros(self._prompts * self._width, dtype=np.int64)
-        sitting[self._seat_of] = np.arange(len(self._seat_of))
-        self._full = np.array_equal(self._seat_of, np.arange(len(sitting)))
-        self._sitting = torch.from_numpy(sitting).to(self._hidden.device)
-        self._seat_index = torch.from_numpy(self._seat_of).to(self._hidden.device)
-
-    def _seat(self, rows: Tensor) -> Tensor:
-        """[S, K, ...] -> [P, K, W, ...]."""
-        seated = rows if self._full else rows[self._sitting]
-        by_prompt: Tensor = seated.unflatten(0, (self._prompts, self._width))
-        return by_prompt.transpose(1, 2)
-
-    def _unseat(self, seated: Tensor) -> Tensor:
-        """[P * W, ...] -> [S, ...]."""
-        return seated if self._full else seated[self._seat_index]
-
-
-def _seats(owners: Ints) -> tuple[int, Ints]:
-    """Seat responses by their prompt, owners [S] ascending -> seats a prompt, place of each [S]."""
-    number = np.arange(len(owners)) - np.searchsorted(owners, owners)
-    width = int(number.max(initial=0)) + 1
-    return width, owners * width + number
+        held += size
+    if start < len(sizes):
+        yield start, len(sizes)
 
 
 class Batch:
@@ -236,9 +99,9 @@ class Batch:
         self._greedy = np.full(len(self._owners), sampling.temperature == 0)
         self._greedy[lasts[np.asarray(counts) > 0]] |= sampling.greedy_too
 
-    def run(self, generator: torch.Generator) -> list[list[Response]]:
+    def run(self, generator: torch.Generator, prefill_tokens: int) -> list[list[Response]]:
         """Prefill once, then decode token by token; finished responses leave the batch."""
-        logits, decoding = self._prefill()
+        logits, decoding = self._prefill(prefill_tokens)
         with decoding_threads(self._policy.model, len(self._owners)):
             return self._collect(self._decode(logits, decoding, generator))
 
@@ -265,24 +128,27 @@ class Batch:
             logits = self._step(chosen, position, decoding)
             position = position + 1
 
-    def _prefill(self) -> tuple[Tensor, Decoding]:
-        """One pass over the prompts: first logits [S, V] and the state to decode from."""
-        rows = lay_out([SharedRow(p, ()) for p in self._prompts], self._policy.device)
-        layout = Prefill(rows)
-        with active_layout(layout):
-            hidden = self._policy.hidden_states(rows.ids, rows.positions, self._prompts)
-        lengths = np.array([len(p.ids) for p in self._prompts])
-        last = torch.from_numpy(lengths.cumsum() - 1).to(hidden.device)
-        owners = torch.from_numpy(self._owners).to(hidden.device)
-        room = self._sampling.max_new_tokens
-        decoding = Decoding(layout, lengths, self._owners, room)
-        logits = self._policy.head(hidden[last])
+    def _prefill(self, tokens: int) -> tuple[Tensor, Decoding]:
+        """Passes over the prompts: first logits [S, V] and the state to decode from.
+
+        What is drawn from the logits does not know how many passes there were.
+        """
+        lengths = [len(p.ids) for p in self._prompts]
+        prefill, lasts = Prefill(lengths), []
+        for start, stop in _spans(lengths, tokens):
+            part = self._prompts[start:stop]
+            rows = lay_out([SharedRow(p, ()) for p in part], self._policy.device)
+            with active_layout(prefill.part(rows, start)):
+                hidden = self._policy.hidden_states(rows.ids, rows.positions, part)
+            lasts.append(hidden[[run.stop - 1 for run in rows.prompts]])
+        logits = self._policy.head(torch.cat(lasts))
         if not torch.isfinite(logits).all():
             raise UserError(
                 "the policy's logits are not finite: lower optimizer.learning_rate and resume "
                 "from the last checkpoint"
             )
-        return logits[owners], decoding
+        owners = torch.from_numpy(self._owners).to(logits.device)
+        return logits[owners], Decoding(prefill, self._owners, self._sampling.max_new_tokens)
 
     def _step(self, chosen: Tensor, position: Tensor, decoding: Decoding) -> Tensor:
         axes = self._prompts[0].positions.shape[0]

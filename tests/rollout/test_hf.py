@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy, model_folder
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.rollout import hf
+from mmrl.rollout.decoding import Decoding, Prefill, Table
 from mmrl.rollout.engine import Sampling
 from mmrl.rollout.hf import HFEngine, draw, truncate
 from mmrl.types import Prompt, Response, Sample
@@ -200,22 +202,21 @@ def test_decoding_attends_as_training_rows_do(window: int | None) -> None:
     expected = whole.attend(0, query, key, value, 0.4, window)
 
     prompts = lay_out([SharedRow(row.prompt, ()) for row in rows], torch.device("cpu"))
-    prefill = hf.Prefill(prompts)
-    first = torch.cat(
-        [index[:size] for index, size in zip(whole.prompts, whole.lengths, strict=True)]
-    )
-    out = prefill.attend(0, query[first], key[first], value[first], 0.4, window)
+    prefill = Prefill([len(row.prompt.ids) for row in rows])
+    part = prefill.part(prompts, 0)
+    first = np.concatenate([run.places for run in whole.prompts])
+    out = part.attend(0, query[first], key[first], value[first], 0.4, window)
     torch.testing.assert_close(out, expected[first])
 
     fed = np.array([n for group in lengths for n in group])
-    decoding = hf.Decoding(prefill, whole.lengths.numpy(), whole.owner.numpy(), int(fed.max()))
+    decoding = Decoding(prefill, whole.owner, int(fed.max()))
     live = np.arange(len(fed))
     for at in range(fed.max()):
         stay = (fed[live] > at).nonzero()[0]
         if len(stay) < len(live):
             live = live[stay]
             decoding.keep(stay)
-        now = whole.responses[live, at]
+        now = [whole.responses[i].start + at for i in live]
         out = decoding.attend(0, query[now], key[now], value[now], 0.4, window)
         torch.testing.assert_close(out, expected[now])
         decoding.length += 1
@@ -284,13 +285,13 @@ def test_responses_move_together_without_harm(
 ) -> None:
     """Many sampled answers that end one by one: caches are moved, and are still the right ones."""
     moves = []
-    move = hf.Decoding._move_together
+    move = Table._moved
 
-    def counted(decoding: hf.Decoding, *where: object) -> None:
+    def counted(table: Table, *where: Any) -> Table:
         moves.append(where)
-        move(decoding, *where)  # type: ignore[arg-type]
+        return move(table, *where)
 
-    monkeypatch.setattr(hf.Decoding, "_move_together", counted)
+    monkeypatch.setattr(Table, "_moved", counted)
     make_noisy(policy, towards_end=6)
     groups = engine.generate(prompts, [8, 3, 8], Sampling(30, temperature=1.3), seed=3)
     assert len(moves) > 1
@@ -348,7 +349,7 @@ def test_batches_are_split(policy: Policy, prompts: list[Prompt]) -> None:
 
 
 def test_a_group_over_the_limit_stays_whole() -> None:
-    assert list(hf._batches([2, 9, 2, 2], 4)) == [(0, 1), (1, 2), (2, 4)]
+    assert list(hf._spans([2, 9, 2, 2], 4)) == [(0, 1), (1, 2), (2, 4)]
 
 
 def test_finish_and_text(policy: Policy, prompts: list[Prompt], engine: HFEngine) -> None:
@@ -432,10 +433,10 @@ def test_a_greedy_answer_comes_from_the_same_prefill(
     prefills = 0
     prefill = hf.Batch._prefill
 
-    def counted(batch: hf.Batch) -> object:
+    def counted(batch: hf.Batch, tokens: int) -> object:
         nonlocal prefills
         prefills += 1
-        return prefill(batch)
+        return prefill(batch, tokens)
 
     monkeypatch.setattr(hf.Batch, "_prefill", counted)
     sampling = Sampling(LENGTH, temperature=1.3, greedy_too=True)

@@ -1,0 +1,289 @@
+"""Attention while the embedded engine samples: prompts once, then token by token.
+
+A prompt's keys and values are kept once for all of its responses; a response keeps only its own, in
+memory that grows with what it has written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmrl.policy.shared_prefix import SharedPrefix
+from mmrl.policy.tiles import batches
+from mmrl.types import Bools, Ints
+
+BLOCK = 64
+"""Tokens that a response's cache has room for at first, and by which it grows at least."""
+SPARE_TOKENS = 4096
+"""Padding of prompts that is not worth a second table."""
+SPARE_SEATS = 16
+"""Empty seats that are not worth one."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts of like lengths: keys and values [P, K, L, D] by layer, padded with zeros."""
+
+    numbers: Ints
+    lengths: Ints
+    keys: dict[int, Tensor] = field(default_factory=dict)
+    values: dict[int, Tensor] = field(default_factory=dict)
+
+    def remember(self, layer: int, place: int, key: Tensor, value: Tensor) -> None:
+        """Take over a layer's key and value [L, K, D] of the prompt in a place."""
+        for cache, new in ((self.keys, key), (self.values, value)):
+            if layer not in cache:
+                size = len(self.numbers), new.shape[1], int(self.lengths.max()), new.shape[2]
+                cache[layer] = new.new_zeros(size)
+            cache[layer][place, :, : len(new)] = new.transpose(0, 1)
+
+    def chosen(self, places: Ints, device: torch.device) -> Prompts:
+        """Some of the prompts, no longer than they are."""
+        kept, lengths = torch.from_numpy(places).to(device), self.lengths[places]
+        longest = int(lengths.max())
+        keys, values = (
+            {layer: rows[kept][:, :, :longest].contiguous() for layer, rows in cache.items()}
+            for cache in (self.keys, self.values)
+        )
+        return Prompts(self.numbers[places], lengths, keys, values)
+
+
+class Prefill:
+    """Prompts attend causally to themselves; their keys and values are remembered by layer."""
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        groups = batches(lengths, spare=SPARE_TOKENS)
+        sizes = np.array(lengths)
+        self.prompts = [Prompts(np.array(sorted(g)), sizes[sorted(g)]) for g in groups]
+        self._place = {
+            int(number): (prompts, place)
+            for prompts in self.prompts
+            for place, number in enumerate(prompts.numbers)
+        }
+
+    def part(self, rows: SharedPrefix, start: int) -> _Part:
+        """The layout of a pass over the prompts from `start` on."""
+        return _Part(self, rows, start)
+
+    def remember(self, layer: int, number: int, key: Tensor, value: Tensor) -> None:
+        """Take over a layer's key and value [L, K, D] of a prompt."""
+        prompts, place = self._place[number]
+        prompts.remember(layer, place, key, value)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One of the passes that prefill is made of."""
+
+    prefill: Prefill
+    rows: SharedPrefix
+    start: int
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        window: int | None = None,
+    ) -> Tensor:
+        """Attend as the training rows do, and keep keys and values."""
+        for number, run in enumerate(self.rows.prompts, self.start):
+            own = slice(run.start, run.stop)
+            self.prefill.remember(layer, number, key[own], value[own])
+        return self.rows.attend(layer, query, key, value, scale, window)
+
+
+class Decoding:
+    """One new token for each live response [S]: it sees its prompt's keys and its own.
+
+    Responses sit at tables, by prompts of like lengths with about as many responses left.
+    """
+
+    def __init__(self, prefill: Prefill, owners: Ints, room: int) -> None:
+        self.length = 0
+        self._tables = []
+        for prompts in prefill.prompts:
+            rows = np.flatnonzero(np.isin(owners, prompts.numbers))
+            if len(rows):
+                places = np.searchsorted(prompts.numbers, owners[rows])
+                self._tables.append(Table(prompts, rows, places, room))
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        window: int | None = None,
+    ) -> Tensor:
+        """Joint softmax over prompt and own keys; query [S, H, D], key and value [S, K, D]."""
+        if len(self._tables) == 1:
+            (table,) = self._tables
+            return table.attend(self.length, layer, query, key, value, scale, window)
+        out = torch.empty_like(query)
+        for table in self._tables:
+            index = table.index
+            own = query[index], key[index], value[index]
+            out[index] = table.attend(self.length, layer, *own, scale, window)
+        return out
+
+    def keep(self, rows: Ints) -> None:
+        """Let go of finished responses; `rows` are the live ones."""
+        self._tables = [new for table in self._tables for new in table.kept(rows, self.length)]
+
+    @property
+    def allocated(self) -> int:
+        """Bytes of all keys and values."""
+        return sum(x.untyped_storage().nbytes() for t in self._tables for x in t.tensors())
+
+
+class Table:
+    """Responses beside their prompts, [P, W] seats in all.
+
+    So a prompt's keys are read once for all of them. A response that has finished leaves its seat
+    empty; when half of the seats are no longer needed, the others move together, to several tables
+    where some prompts have many responses left and some few.
+    """
+
+    def __init__(self, prompts: Prompts, rows: Ints, owners: Ints, room: int) -> None:
+        cache = next(iter(prompts.keys.values()))
+        self._device, self._room = cache.device, room
+        self._prompts, self._owners = prompts, owners
+        self._width, self._seat_of = _seats(owners)
+        self._own_keys: dict[int, Tensor] = {}
+        self._own_values: dict[int, Tensor] = {}
+        padding = np.arange(prompts.lengths.max()) >= prompts.lengths[:, None]
+        hidden = cache.new_zeros(padding.shape)
+        self._hidden = hidden.masked_fill(self._sent(padding), float("-inf"))[:, None, None]
+        self._lengths = self._sent(prompts.lengths)
+        self._place(rows)
+
+    def attend(
+        self,
+        length: int,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        window: int | None,
+    ) -> Tensor:
+        """Attend as `Decoding` says, after `length` tokens."""
+        prompt_k, prompt_v = self._prompts.keys[layer], self._prompts.values[layer]
+        prompts, kv_heads, longest, dim = prompt_k.shape
+        own_k = self._written(self._own_keys, layer, length, key)
+        own_v = self._written(self._own_values, layer, length, value)
+
+        seated = self._seat((query * scale).unflatten(1, (kv_heads, -1)))  # [P, K, W, R, D]
+        each = seated.reshape(len(own_k), -1, dim)  # [P K W, R, D]
+        together = each.view(prompts * kv_heads, -1, dim)  # [P K, W R, D]
+        hidden = self._hidden if window is None else self._beyond(window, length)
+        hidden = hidden.expand(-1, kv_heads, -1, -1).flatten(0, 1)
+        to_prompt = torch.baddbmm(hidden, together, prompt_k.flatten(0, 1).transpose(1, 2))
+        to_own = each @ own_k.transpose(1, 2)
+        if window is not None and length >= window:
+            to_own[..., : length + 1 - window] = float("-inf")
+        scores = torch.cat([to_prompt.view(*to_own.shape[:2], longest), to_own], dim=-1)
+        weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+        on_prompt = weights[..., :longest].unflatten(0, (len(together), -1)).flatten(1, 2)
+        out = (on_prompt @ prompt_v.flatten(0, 1)).view_as(each)
+        out = torch.baddbmm(out, weights[..., longest:], own_v)
+        return self._unseat(out.view(seated.shape).transpose(1, 2).reshape(-1, *query.shape[1:]))
+
+    def _written(self, caches: dict[int, Tensor], layer: int, length: int, new: Tensor) -> Tensor:
+        """A layer's cache with the new token in it, [P K W, length + 1, D]."""
+        cache = caches.get(layer)
+        if cache is None or cache.shape[3] == length:
+            room = min(length + max(BLOCK, length // 2), self._room)
+            size = len(self._lengths), new.shape[1], self._width, room, new.shape[2]
+            grown = new.new_empty(size)
+            if cache is not None:
+                grown[:, :, :, :length] = cache
+            cache = caches[layer] = grown
+        cache[:, :, :, length] = self._seat(new)
+        return cache[:, :, :, : length + 1].flatten(0, 2)
+
+    def _beyond(self, window: int, length: int) -> Tensor:
+        """`_hidden` with the prompt's tokens that the window has left behind hidden too."""
+        place = torch.arange(self._hidden.shape[-1], device=self._device)
+        lost = place <= (self._lengths + length - window)[:, None]
+        return self._hidden.masked_fill(lost[:, None, None], float("-inf"))
+
+    def kept(self, rows: Ints, length: int) -> Iterator[Table]:
+        """The table without finished responses, or those that its responses move to."""
+        stays = np.isin(self._rows, rows)
+        if not stays.any():
+            return
+        numbers = np.searchsorted(rows, self._rows[stays])
+        self._owners, self._seat_of = self._owners[stays], self._seat_of[stays]
+        left = np.bincount(self._owners, minlength=len(self._lengths))
+        here = np.flatnonzero(left)
+        groups = [here[sorted(g)] for g in batches(left[here].tolist(), 2.0, SPARE_SEATS)]
+        needed = sum(len(group) * left[group].max() for group in groups)
+        if 2 * needed > len(self._lengths) * self._width:
+            self._place(numbers)
+            yield self
+            return
+        for group in groups:
+            yield self._moved(group, np.isin(self._owners, group), numbers, length)
+
+    def _moved(self, prompts: Ints, who: Bools, rows: Ints, length: int) -> Table:
+        """A table of some prompts for some of the responses here, with what they have written."""
+        owners = np.searchsorted(prompts, self._owners[who])
+        chosen = self._prompts.chosen(prompts, self._device)
+        table = Table(chosen, rows[who], owners, self._room)
+        old = np.zeros(len(prompts) * table._width, dtype=np.int64)
+        old[table._seat_of] = self._seat_of[who]
+        seats = self._sent(old.reshape(len(prompts), table._width))
+        for layer in self._own_keys:
+            for mine, its in (
+                (self._own_keys, table._own_keys),
+                (self._own_values, table._own_values),
+            ):
+                cache = mine[layer][:, :, :, :length]
+                at = cache[seats // self._width, :, seats % self._width]
+                its[layer] = at.transpose(1, 2).contiguous()
+        return table
+
+    def _place(self, rows: Ints) -> None:
+        """Note which live response sits where; empty seats repeat the first one."""
+        self._rows = rows
+        self.index = self._sent(rows)
+        sitting = np.zeros(len(self._lengths) * self._width, dtype=np.int64)
+        sitting[self._seat_of] = np.arange(len(self._seat_of))
+        self._full = np.array_equal(self._seat_of, np.arange(len(sitting)))
+        self._sitting = self._sent(sitting)
+        self._seat_index = self._sent(self._seat_of)
+
+    def _seat(self, rows: Tensor) -> Tensor:
+        """[S, K, ...] -> [P, K, W, ...]."""
+        seated = rows if self._full else rows[self._sitting]
+        by_prompt: Tensor = seated.unflatten(0, (len(self._lengths), self._width))
+        return by_prompt.transpose(1, 2)
+
+    def _unseat(self, seated: Tensor) -> Tensor:
+        """[P * W, ...] -> [S, ...]."""
+        return seated if self._full else seated[self._seat_index]
+
+    def _sent(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+    def tensors(self) -> list[Tensor]:
+        """All keys and values."""
+        caches = self._prompts.keys, self._prompts.values, self._own_keys, self._own_values
+        return [tensor for cache in caches for tensor in cache.values()]
+
+
+def _seats(owners: Ints) -> tuple[int, Ints]:
+    """Seat responses by their prompt, owners [S] ascending -> seats a prompt, place of each [S]."""
+    number = np.arange(len(owners)) - np.searchsorted(owners, owners)
+    width = int(number.max(initial=0)) + 1
+    return width, owners * width + number
