@@ -216,6 +216,12 @@ class CriticConfig(Section):
         return self
 
 
+FLOAT16 = (
+    "model.dtype: float16 is for evaluation, small gradients are 0 in it: train in bfloat16 or "
+    "float32"
+)
+
+
 class OptimizerConfig(Section):
     learning_rate: float = Field(1e-6, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
@@ -228,6 +234,9 @@ class OptimizerConfig(Section):
     )
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     max_grad_norm: float = Field(1.0, gt=0)
+    moments: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16: moments in half the memory, rounded at random"
+    )
 
 
 class TrainerConfig(Section):
@@ -307,6 +316,16 @@ class RunConfig(Section):
             raise ValueError(
                 "trainer.deepspeed must name a JSON, such as configs/deepspeed/zero2.json"
             )
+        if self.trainer.backend == "deepspeed" and self.optimizer.moments != "float32":
+            raise ValueError(
+                "optimizer.moments=bfloat16 is for trainer.backend=local: ZeRO shards float32 ones"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trains_in_a_dtype_that_holds_gradients(self) -> RunConfig:
+        if self.model.dtype == "float16":
+            raise ValueError(FLOAT16)
         return self
 
     @property
@@ -372,6 +391,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"unknown key '{name}': {hint}"
     if first["type"] == "missing":
         return f"'{name}' is required"
+    if first["type"] == "value_error":  # a validator's own words, which name what they are about
+        return f"'{name}': {first['ctx']['error']}" if name else str(first["ctx"]["error"])
     return f"'{name}': {first['msg'].lower()} (got {first.get('input')!r:.80})"
 
 

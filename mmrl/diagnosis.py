@@ -88,7 +88,7 @@ def _not_a_number(rows: Sequence[Row]) -> str | None:
             if name in row and finite(row[name]) is None:
                 return (
                     f"{name} is not a number at step {row.get('step')}: lower "
-                    "optimizer.learning_rate, or use bfloat16 instead of float16"
+                    "optimizer.learning_rate, or set model.dtype=float32"
                 )
     return None
 

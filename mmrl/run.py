@@ -340,7 +340,9 @@ class Run:
                 "process with trainer.backend=local"
             )
         if config.trainer.backend == "local":
-            return LocalBackend(self._policy.model, config.optimizer, total, self._world)
+            return LocalBackend(
+                self._policy.model, config.optimizer, total, self._world, config.seed
+            )
         from mmrl.backend.deepspeed import DeepSpeedBackend
 
         return DeepSpeedBackend(self._policy, self._reference, config, total, self._world)

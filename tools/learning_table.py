@@ -1,6 +1,8 @@
-"""Does it learn, by RL? Runs both digit tasks with several seeds, and with shuffled rewards.
+r"""Does it learn, by RL? Runs both digit tasks with several seeds, and with shuffled rewards.
 
     python tools/learning_table.py --seeds 0 1 2 --out runs/learning
+    python tools/learning_table.py --tasks digit_count --control-seeds --set model.dtype=bfloat16 \
+        --out runs/bfloat16
 
 Prints a Markdown table of held-out accuracy before and after, one row a run, and writes it with
 the results to OUT. A run that is already there is not repeated.
@@ -12,6 +14,7 @@ import argparse
 import json
 import os
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +40,7 @@ class Outcome:
     seconds: float
 
 
-def run(task: str, control: str, seed: int, out: Path) -> Outcome:
+def run(task: str, control: str, seed: int, out: Path, settings: Sequence[str]) -> Outcome:
     """Train once, or read the result of the run that is already there."""
     folder = out / f"{task}-{control}-{seed}"
     if not (folder / "result.json").is_file():
@@ -46,6 +49,7 @@ def run(task: str, control: str, seed: int, out: Path) -> Outcome:
             f"seed={seed}",
             f"trainer.reward_control={control}",
             "trainer.write_rollouts_every=10",
+            *settings,
         ]
         api.train(load_config(CONFIGS[task], overrides), overwrite=True)
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
@@ -76,14 +80,16 @@ def table(outcomes: list[Outcome]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--control-seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--control-seeds", type=int, nargs="*", default=[0])
+    parser.add_argument("--tasks", choices=CONFIGS, nargs="+", default=list(CONFIGS))
+    parser.add_argument("--set", nargs="+", default=[], help="section.key=value, for all runs")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
     args = parser.parse_args()
     kinds = [("none", args.seeds), ("shuffle", args.control_seeds)]
     outcomes = [
-        run(task, control, seed, args.out)
+        run(task, control, seed, args.out, args.set)
         for control, seeds in kinds
-        for task in CONFIGS
+        for task in args.tasks
         for seed in seeds
     ]
     text = table(sorted(outcomes, key=lambda o: (o.task, o.control, o.seed)))

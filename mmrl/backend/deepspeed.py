@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmrl.backend.local import MASTER, not_finite, parameter_groups, schedule_factor, trained
+from mmrl.backend.adamw import MASTER, MOMENTS, parameter_groups
+from mmrl.backend.local import not_finite, schedule_factor, trained
 from mmrl.backend.world import World
 from mmrl.config import OptimizerConfig, RunConfig
 from mmrl.errors import UserError
@@ -37,10 +38,9 @@ OURS = (
     "train_micro_batch_size_per_gpu",
     "bf16",
     "fp16",
+    "data_types",
 )
 """Settings of DeepSpeed's JSON that follow from the run's configuration."""
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Pass(nn.Module):
@@ -260,13 +260,14 @@ def read_settings(path: Path, config: RunConfig) -> dict[str, Any]:
     stage = settings.get("zero_optimization", {}).get("stage")
     if stage not in (1, 2, 3):
         raise UserError(f"{path}: zero_optimization.stage must be 1, 2 or 3, it is {stage}")
-    if config.model.dtype == "float16":
-        raise UserError("model.dtype: train in bfloat16 or float32 with trainer.backend=deepspeed")
+    half = config.model.dtype == "bfloat16"
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": config.optimizer.max_grad_norm,
-        "bf16": {"enabled": config.model.dtype == "bfloat16", "check_grad_overflow": True},
+        "bf16": {"enabled": half, "check_grad_overflow": True},
+        # Gradients of micro-batches are added up in the model's type otherwise.
+        "data_types": {"grad_accum_dtype": "fp32"},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 1 << 40,

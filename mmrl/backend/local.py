@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mmrl.backend.adamw import AdamW
 from mmrl.backend.world import World
-from mmrl.config import OptimizerConfig
+from mmrl.config import FLOAT16, OptimizerConfig
 from mmrl.errors import UserError
 
 
 class LocalBackend:
-    """AdamW with a warm-up and decay schedule; state is kept by parameter name."""
+    """AdamW with a warm-up and decay schedule; state is kept by parameter name.
+
+    What is added up is float32 whatever the weights are in: gradients over micro-batches and
+    processes, moments, and of bfloat16 weights the weights themselves. `seed` and the number of the
+    update decide how moments are rounded with `optimizer.moments=bfloat16`.
+    """
 
     def __init__(
         self,
@@ -24,16 +30,15 @@ class LocalBackend:
         config: OptimizerConfig,
         total_updates: int,
         world: World | None = None,
+        seed: int = 0,
     ) -> None:
-        self._config, self._total = config, total_updates
+        self._config, self._total, self._seed = config, total_updates, seed
         self._world = world or World()
         self._named = trained(model)
-        self._optimizer = torch.optim.AdamW(
-            parameter_groups(self._named.values(), config),
-            lr=config.learning_rate,
-            betas=config.betas,
-            fused=True,
-        )
+        if any(parameter.dtype == torch.float16 for parameter in self._named.values()):
+            raise UserError(FLOAT16)
+        self._optimizer = AdamW(self._named.values(), config)
+        self._gradients: dict[nn.Parameter, Tensor] = {}
         self.updates = 0
 
     @property
@@ -44,37 +49,59 @@ class LocalBackend:
         return nullcontext()
 
     def backward(self, loss: Tensor, *, last: bool = True) -> None:
-        loss.backward()
+        masters = self._optimizer.masters
+        handles = [p.register_post_accumulate_grad_hook(self._collect) for p in masters]
+        try:
+            loss.backward()
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _collect(self, parameter: Any) -> None:
+        """Add a 16-bit gradient to its float32 sum and let it go, while the others are made."""
+        if parameter in self._gradients:
+            self._gradients[parameter].add_(parameter.grad)
+        else:
+            self._gradients[parameter] = parameter.grad.float()
+        parameter.grad = None
 
     def step(self, place: int | None = None) -> float:
-        self._add_up()
-        for parameter in self._named.values():
-            # No sample reached it: its gradient is zero, as it is where optimisers are sharded.
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        norm = float(nn.utils.clip_grad_norm_(self._named.values(), self._config.max_grad_norm))
+        gradients = self._taken()
+        norm = nn.utils.get_total_norm(gradients.values())
         if not math.isfinite(norm):
             self._optimizer.zero_grad()
             raise not_finite()
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.rate(self.updates if place is None else place)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        factor = torch.clamp(self._config.max_grad_norm / (norm + 1e-6), max=1.0)
+        torch._foreach_mul_(list(gradients.values()), factor)
+        draw = hash((self._seed, self.updates))
+        self._optimizer.move(gradients, self.rate(self.updates if place is None else place), draw)
         self.updates += 1
-        return norm
+        return float(norm)
 
-    def _add_up(self) -> None:
-        """Make every process's gradient the sum of all; one that no process has stays away."""
+    def _taken(self) -> dict[nn.Parameter, Tensor]:
+        """Every parameter's gradient, the sum over the processes.
+
+        Where no sample of any process reached a parameter it is zero, as it is where optimisers are
+        sharded.
+        """
+        for parameter in self._optimizer.masters:
+            if parameter.grad is not None:
+                self._collect(parameter)
+        found, self._gradients = self._gradients, {}
+        found |= {p: p.grad for p in self._named.values() if p.grad is not None}
+        used = self._used(found)
+        made = {p: found[p] if p in found else _zeros(p) for p in self._named.values()}
+        self._world.add_up([made[p] for p in used])
+        return made
+
+    def _used(self, found: Collection[nn.Parameter]) -> list[nn.Parameter]:
+        """The parameters that have a gradient on any process."""
+        known = list(self._named.values())
         if self._world.size == 1:
-            return
-        used = torch.tensor([p.grad is not None for p in self._named.values()], dtype=torch.int32)
-        used = used.to(next(iter(self._named.values())).device)
+            return [p for p in known if p in found]
+        used = torch.tensor([p in found for p in known], dtype=torch.int32, device=known[0].device)
         self._world.add_up([used])
-        shared = [p for p, u in zip(self._named.values(), used.tolist(), strict=True) if u]
-        for parameter in shared:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        self._world.add_up([p.grad for p in shared if p.grad is not None])
+        return [p for p, u in zip(known, used.tolist(), strict=True) if u]
 
     def rate(self, place: int) -> float:
         return self._config.learning_rate * schedule_factor(place, self._total, self._config)
@@ -82,48 +109,28 @@ class LocalBackend:
     def state(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         tensors = {
             f"{key}.{name}": value
-            for name, parameter in self._named.items()
-            for key, value in self._optimizer.state.get(parameter, {}).items()
+            for name, parameter in (self._named.items() if self._world.first else ())
+            for key, value in self._optimizer.tensors(parameter)
         }
-        return tensors if self._world.first else {}, {"updates": self.updates}
+        return tensors, {"updates": self.updates}
 
     def load_state(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
-        by_parameter: dict[str, dict[str, Tensor]] = {}
-        for full, value in tensors.items():
+        keys: dict[str, list[str]] = {name: [] for name in self._named}
+        for full in tensors:
             key, name = full.split(".", 1)
-            if key == MASTER:
-                # A sharded run's weights in full precision; here the weights are all there is.
-                continue
-            by_parameter.setdefault(name, {})[key] = value
-        for name, state in by_parameter.items():
-            parameter = self._named[name]
-            # AdamW keeps its step counter on the CPU wherever the parameter is.
-            self._optimizer.state[parameter] = {
-                key: value.clone() if key == "step" else value.to(parameter.device)
-                for key, value in state.items()
-            }
+            keys[name].append(key)
+        for name, found in keys.items():
+            self._optimizer.load(self._named[name], {k: tensors[f"{k}.{name}"] for k in found})
         self.updates = int(data["updates"])
 
 
-MASTER = "master"
-"""Key of float32 copies of the weights, which a sharded run keeps of weights in 16 bits."""
+def _zeros(parameter: nn.Parameter) -> Tensor:
+    return torch.zeros_like(parameter, dtype=torch.promote_types(parameter.dtype, torch.float32))
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that learn, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
-def parameter_groups(
-    parameters: Iterable[nn.Parameter], config: OptimizerConfig
-) -> list[dict[str, Any]]:
-    """The optimiser's groups: matrices decay, vectors (biases, norms) do not."""
-    known = list(parameters)
-    groups = [
-        {"params": [p for p in known if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in known if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
 
 
 def not_finite() -> UserError:

@@ -75,7 +75,7 @@ def objection(settings: Any, model: ModelConfig, on_gpu: bool) -> str | None:
     if _in_experts(settings, model.lora, declared):
         return "adapters of fused experts have another layout in vLLM"
     if on_gpu and model.dtype == "float32":
-        return "vLLM's kernels for adapters on GPUs are for model.dtype=bfloat16 and float16"
+        return "vLLM's kernels for adapters on GPUs are for model.dtype=bfloat16"
     return None
 
 

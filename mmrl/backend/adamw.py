@@ -1,0 +1,131 @@
+"""AdamW in float32, whatever weights and moments are held in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+from mmrl.backend.masters import Master, pieces, round_at_random
+from mmrl.config import OptimizerConfig
+
+MASTER = "master"
+"""Key of the float32 values of weights that a model holds in 16 bits."""
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's fused AdamW, which reads and writes bfloat16 weights and moments in pieces.
+
+    Weights in bfloat16 have masters. `optimizer.moments=bfloat16` rounds moments at random.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> None:
+        groups = parameter_groups(parameters, config)
+        super().__init__(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+        held = [p for group in self.param_groups for p in group["params"]]
+        self.masters = {p: Master(p) for p in held if p.dtype == torch.bfloat16}
+        self._rounded = config.moments == "bfloat16"
+
+    def move(self, gradients: MutableMapping[nn.Parameter, Tensor], rate: float, draw: int) -> None:
+        """Make a step with every parameter's gradient and let go of it; `draw` seeds rounding."""
+        noise: torch.Generator | None = None
+        for group in self.param_groups:
+            group["lr"] = rate
+            for parameter in group["params"]:
+                gradient = gradients.pop(parameter)
+                if not self._rounded and parameter not in self.masters:
+                    parameter.grad = gradient  # `step` moves it
+                    continue
+                parameter.grad = None
+                if self._rounded and noise is None:
+                    noise = torch.Generator(parameter.device).manual_seed(draw)
+                self._move(parameter, gradient, group, noise)
+        self.step()
+        self.zero_grad()
+
+    @torch.no_grad()
+    def _move(
+        self,
+        parameter: nn.Parameter,
+        gradient: Tensor,
+        group: dict[str, Any],
+        noise: torch.Generator | None,
+    ) -> None:
+        state = self.state[parameter]
+        if not state:
+            kept = self._kept(parameter)
+            state["step"] = torch.zeros((), device=parameter.device)
+            state |= {key: torch.zeros_like(parameter, dtype=kept) for key in MOMENTS}
+        master = self.masters.get(parameter)
+        for piece in pieces(parameter.shape):
+            value = master.read(piece) if master else parameter[piece]
+            # A copy where they are held in less.
+            moments = {key: state[key][piece].to(gradient.dtype) for key in MOMENTS}
+            adamw(
+                [value],
+                [gradient[piece]],
+                [moments["exp_avg"]],
+                [moments["exp_avg_sq"]],
+                [],
+                [state["step"].clone()],
+                fused=True,
+                amsgrad=False,
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                lr=group["lr"],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                maximize=False,
+            )
+            if master:
+                master.write(value, piece)
+            if noise is not None:
+                for key in MOMENTS:
+                    state[key][piece] = round_at_random(moments[key].float(), noise)
+        state["step"] += 1
+
+    def tensors(self, parameter: nn.Parameter) -> Iterator[tuple[str, Tensor]]:
+        """Name and value of everything that a step of the parameter depends on, but the weight."""
+        yield from self.state.get(parameter, {}).items()
+        if parameter in self.masters:
+            yield MASTER, self.masters[parameter].read().cpu()
+
+    @torch.no_grad()
+    def load(self, parameter: nn.Parameter, tensors: dict[str, Tensor]) -> None:
+        """Take over `tensors`; the weight becomes the rounding of its master, where there is one.
+
+        All of it lies where the parameter does, the count of steps too, as torch's kernel asks.
+        """
+        value = tensors.pop(MASTER, None)
+        if parameter in self.masters:
+            full = parameter if value is None else value
+            self.masters[parameter].write(full.to(parameter.device, torch.float32))
+        elif value is not None:
+            parameter.copy_(value)
+        kept = {key: torch.float32 if key == "step" else self._kept(parameter) for key in tensors}
+        self.state[parameter] = {
+            key: value.to(parameter.device, kept[key], copy=True) for key, value in tensors.items()
+        }
+
+    def _kept(self, parameter: nn.Parameter) -> torch.dtype:
+        """What the parameter's moments are held in."""
+        if self._rounded:
+            return torch.bfloat16
+        return torch.float32 if parameter in self.masters else parameter.dtype
+
+
+def parameter_groups(
+    parameters: Iterable[nn.Parameter], config: OptimizerConfig
+) -> list[dict[str, Any]]:
+    """The optimiser's groups: matrices decay, vectors (biases, norms) do not."""
+    known = list(parameters)
+    groups = [
+        {"params": [p for p in known if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in known if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
