@@ -40,7 +40,15 @@ class ModelConfig(Section):
     path: str = Field(description="folder with a transformers model and its processor")
     family: str | None = Field(None, description="family name; default: from the model's type")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    freeze_tower: bool = Field(False, description="keep the media encoders as they are")
+    freeze_tower: bool = Field(
+        False, description="keep the media encoders as they are; what projects from them learns"
+    )
+    freeze_projector: bool = Field(
+        False,
+        description="keep what projects from the media encoders as it is; with freeze_tower a "
+        "medium is encoded once in a run",
+    )
+    freeze_language: bool = Field(False, description="keep all but encoders and projectors")
     lora: LoraConfig | None = Field(None, description="train low-rank adapters only")
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
@@ -60,8 +68,13 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _one_wish_for_the_tower(self) -> ModelConfig:
-        if self.freeze_tower and self.lora and self.lora.tower == "trained":
-            raise ValueError("freeze_tower and lora.tower: trained contradict each other")
+        for frozen in ("freeze_tower", "freeze_projector"):
+            if getattr(self, frozen) and self.lora and self.lora.tower == "trained":
+                raise ValueError(f"{frozen} and lora.tower: trained contradict each other")
+        if self.freeze_language and self.lora:
+            raise ValueError("freeze_language and lora contradict each other")
+        if self.freeze_tower and self.freeze_projector and self.freeze_language:
+            raise ValueError("tower, projector and language are all frozen: nothing would learn")
         return self
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mmrl.config import load_config
+from mmrl.config import ModelConfig, load_config, validate
 from mmrl.errors import UserError
 
 MINIMAL = """
@@ -93,3 +94,21 @@ def test_the_resolved_form_loads_to_the_same_configuration(
     resolved = tmp_path / "resolved.yaml"
     resolved.write_text(config.to_yaml())
     assert load_config(resolved) == config
+
+
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [
+        ({"freeze_projector": True, "lora": {"tower": "trained"}}, "freeze_projector and lora"),
+        ({"freeze_tower": True, "lora": {"tower": "trained"}}, "freeze_tower and lora"),
+        ({"freeze_language": True, "lora": {}}, "freeze_language and lora"),
+        (
+            {"freeze_tower": True, "freeze_projector": True, "freeze_language": True},
+            "nothing would learn",
+        ),
+    ],
+    ids=str,
+)
+def test_what_is_frozen_cannot_learn(model: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        validate(ModelConfig, {"path": "m", **model}, "here")

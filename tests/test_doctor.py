@@ -296,9 +296,11 @@ def test_what_towers_keep_is_near_what_is_measured(name: str, kind: str) -> None
     seen = tuple(sum(positions(m, t) for m in media) / 1000 for t in sizes.towers)
     predicted = memory.media(found, sizes, Counts(1, 0, 0, seen), width=4)
     assert 0.6 < predicted / measured < 1.5
-    learns_not = config(model={"freeze_tower": True})
+    learns_not = config(model={"freeze_tower": True, "freeze_projector": True})
     kept = memory.media(learns_not, sizes, Counts(1, 0, 0, seen), width=4)
     assert kept == MAX_KEPT_TOKENS * sizes.hidden * 4
+    tower_only = config(model={"freeze_tower": True})
+    assert memory.media(tower_only, sizes, Counts(1, 0, 0, seen), width=4) == 0
 
 
 @pytest.mark.parametrize(

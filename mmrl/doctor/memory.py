@@ -153,7 +153,13 @@ def trained_parameters(config: RunConfig, shape: Shape) -> int:
     """How many parameters learn."""
     if config.model.lora is not None:
         return shape.adapter_parameters
-    return shape.parameters - (shape.tower_parameters if config.model.freeze_tower else 0)
+    tower, projector = shape.tower_parameters, shape.projector_parameters
+    parts = {
+        "freeze_tower": tower,
+        "freeze_projector": projector,
+        "freeze_language": shape.parameters - tower - projector,
+    }
+    return shape.parameters - sum(n for key, n in parts.items() if getattr(config.model, key))
 
 
 def _optimizer_width(sharding: Sharding, own: int) -> int:
@@ -196,12 +202,15 @@ def activations(config: RunConfig, shape: Shape, width: int) -> int:
 def media(config: RunConfig, shape: Shape, counts: Counts, width: int) -> int:
     """Bytes that the towers keep for a micro-batch full of the data's densest prompts.
 
-    Towers that learn nothing keep no activations, but features of the media seen last.
+    Towers that learn nothing keep no activations; where nothing behind the features learns, those
+    of the media seen last are kept instead.
     """
-    adapters = config.model.lora
-    frozen = config.model.freeze_tower or (adapters is not None and adapters.tower == "frozen")
-    if frozen:
+    model, adapters = config.model, config.model.lora
+    frozen = adapters is not None and adapters.tower == "frozen"
+    if frozen or (model.freeze_tower and model.freeze_projector):
         return MAX_KEPT_TOKENS * shape.hidden * width if any(counts.positions) else 0
+    if model.freeze_tower:
+        return 0
     tokens = token_budget(config)
     return sum(
         int(tokens * share * _position(tower, width, config.model.gradient_checkpointing))

@@ -42,11 +42,14 @@ class Tower:
 class Shape:
     """Sizes of a model: parameters by role, and what a token costs in a language layer.
 
+    Tower and projector have their own parameters each, wherever one stands inside the other.
+
     `adapter_alone` says that the engine gets nothing but the adapter after a step.
     """
 
     parameters: int
     tower_parameters: int
+    projector_parameters: int
     adapter_parameters: int
     adapter_alone: bool
     layers: int
@@ -87,11 +90,15 @@ def shape_of(model: Any, declaration: Declaration, config: RunConfig) -> Shape:
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     experts = getattr(text, "num_experts_per_tok", None) or 1
     inner = getattr(text, "moe_intermediate_size", None) or text.intermediate_size
-    towers = tuple(f"{tower}." for tower in declaration.towers)
     named = dict(model.named_parameters())
+    media, projector = (
+        sum(p.numel() for n, p in named.items() if f"{n}.".startswith(_prefixes(names)))
+        for names in (declaration.towers, declaration.projectors)
+    )
     return Shape(
         parameters=sum(p.numel() for p in named.values()),
-        tower_parameters=sum(p.numel() for n, p in named.items() if f"{n}.".startswith(towers)),
+        tower_parameters=media - projector,
+        projector_parameters=projector,
         adapter_parameters=_adapter_parameters(model, declaration, config),
         adapter_alone=_adapter_alone(model.config, config),
         layers=text.num_hidden_layers,
@@ -102,6 +109,10 @@ def shape_of(model: Any, declaration: Declaration, config: RunConfig) -> Shape:
         vocabulary=text.vocab_size,
         towers=tuple(_towers(model, declaration)),
     )
+
+
+def _prefixes(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{name}." for name in names)
 
 
 def _adapter_alone(settings: Any, config: RunConfig) -> bool:

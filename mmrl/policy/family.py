@@ -23,6 +23,7 @@ class Declaration:
     """What a family says of itself: listed by `mmrl families`, checked by the tests.
 
     `towers` are the names, inside the model, of the media encoders and what projects from them;
+    `projectors` those of what projects from them alone, as part of a tower or beside it;
     `language` is that of the language layers. `lora_targets` are the linears of a language layer
     that adapters go to, `lora_parameters` the fused expert weights that need naming as such.
     `loader` is the transformers class that reads a checkpoint. `shared_prefix` False means that
@@ -33,6 +34,7 @@ class Declaration:
     takes: tuple[MediaKind, ...]
     space: Space
     towers: tuple[str, ...]
+    projectors: tuple[str, ...]
     language: str
     lora_targets: tuple[str, ...] = LINEAR
     lora_parameters: tuple[str, ...] = ()
@@ -100,7 +102,11 @@ class Family(Protocol):
         ...
 
     def tower_parameters(self) -> Sequence[nn.Parameter]:
-        """Everything that features depend on; frozen towers keep their features."""
+        """Those of the media encoders, without what projects from them."""
+        ...
+
+    def projector_parameters(self) -> Sequence[nn.Parameter]:
+        """Those of what projects from the media encoders: features depend on them, too."""
         ...
 
     def features(self, media: Sequence[EncodedMedium]) -> list[Tensor]:

@@ -18,7 +18,7 @@ MAX_KEPT_TOKENS = 262_144
 
 
 class FeatureStore:
-    """Features by content hash. Kept between passes only while the towers cannot change."""
+    """Features by content hash. Kept between passes only while nothing behind them can change."""
 
     def __init__(self, family: Family) -> None:
         self._family = family
@@ -33,7 +33,8 @@ class FeatureStore:
         In lockstep the towers also run on blanks of the kinds that other processes have; the
         second value is then a zero that depends on them.
         """
-        frozen = not any(p.requires_grad for p in self._family.tower_parameters())
+        behind = (*self._family.tower_parameters(), *self._family.projector_parameters())
+        frozen = not any(p.requires_grad for p in behind)
         known = self._kept if frozen else {}
         missing = {m.hash: m for m in media if m.hash not in known}
         asked = list(missing.values())

@@ -215,12 +215,24 @@ def load_policy(config: ModelConfig, device: torch.device | None = None, seed: i
         config.max_video_pixels,
     )
     policy = wrap(model, processor, module.build(model, processor, limits), adapter)
-    if config.freeze_tower and not policy.family.tower_parameters():
-        raise UserError("model.freeze_tower: the generic family does not know the model's towers")
-    if config.freeze_tower:
-        for parameter in policy.family.tower_parameters():
-            parameter.requires_grad_(False)
+    _freeze(policy, config)
     return policy
+
+
+def _freeze(policy: Policy, config: ModelConfig) -> None:
+    """Keep the parts of the model that the configuration names as they are."""
+    tower, projector = policy.family.tower_parameters(), policy.family.projector_parameters()
+    media = set(map(id, (*tower, *projector)))
+    parts = {
+        "freeze_tower": tower,
+        "freeze_projector": projector,
+        "freeze_language": [p for p in policy.model.parameters() if id(p) not in media],
+    }
+    for name, parameters in parts.items():
+        if getattr(config, name) and not media:
+            raise UserError(f"model.{name}: the generic family does not know the model's towers")
+        for parameter in parameters if getattr(config, name) else ():
+            parameter.requires_grad_(False)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -259,7 +260,8 @@ def test_adapters_go_to_language_layers_only(name: str) -> None:
 @every_family
 def test_frozen_towers_are_run_once_and_get_no_gradient(name: str) -> None:
     made = policy(name)
-    for parameter in made.family.tower_parameters():
+    behind = [*made.family.tower_parameters(), *made.family.projector_parameters()]
+    for parameter in behind:
         parameter.requires_grad_(False)
     rows = list(rows_of(made, name).values())
     seen: list[int] = []
@@ -269,7 +271,43 @@ def test_frozen_towers_are_run_once_and_get_no_gradient(name: str) -> None:
     first.sum().backward()
     assert torch.equal(shared(made, rows), first)
     assert len(seen) == 1
-    assert all(p.grad is None for p in made.family.tower_parameters())
+    assert all(p.grad is None for p in behind)
+
+
+@every_family
+def test_the_frozen_part_alone_gets_no_gradient(name: str, tmp_path: Path) -> None:
+    policy(name).save(tmp_path)
+    for frozen in ("tower", "projector", "language"):
+        config = ModelConfig(path=str(tmp_path), **{f"freeze_{frozen}": True})  # type: ignore[arg-type]
+        made = load_policy(config, torch.device("cpu"))
+        made.model.eval()
+        family = made.family
+        tower, projector = list(family.tower_parameters()), list(family.projector_parameters())
+        media = set(map(id, [*tower, *projector]))
+        language = [p for p in made.model.parameters() if id(p) not in media]
+        assert tower and projector and language
+        assert len(media) == len(tower) + len(projector), "one is in both"
+        shared(made, list(rows_of(made, name).values())).sum().backward()
+        for part, parameters in (
+            ("tower", tower),
+            ("projector", projector),
+            ("language", language),
+        ):
+            learning = [p for p in parameters if p.grad is not None and p.grad.any()]
+            assert bool(learning) == (part != frozen), (frozen, part)
+            if part == frozen:
+                assert all(p.grad is None for p in parameters), frozen
+
+
+@every_family
+def test_projectors_make_the_language_models_width(name: str) -> None:
+    made = policy(name)
+    width = made.model.config.get_text_config().hidden_size
+    inner = {"audio_tower.proj1"}  # the first of two layers
+    for part in set(made.family.declaration.projectors) - inner:
+        found = attrgetter(part)(made.model)
+        parameters = [found] if isinstance(found, torch.nn.Parameter) else found.parameters()
+        assert any(width in p.shape for p in parameters), part
 
 
 @every_family

@@ -180,11 +180,15 @@ def test_tower_runs_once_per_distinct_image_and_pass(
     assert calls.calls == 2, "a tower that trains is run again in every pass"
 
 
-def test_frozen_tower_runs_once_for_all_passes(ask: Asker) -> None:
-    policy = load_policy(ModelConfig(path=TINY, freeze_tower=True), torch.device("cpu"))
+@pytest.mark.parametrize(("projector", "calls"), [(True, 1), (False, 2)])
+def test_a_frozen_tower_runs_once_where_its_projector_is_frozen_too(
+    projector: bool, calls: int, ask: Asker
+) -> None:
+    config = ModelConfig(path=TINY, freeze_tower=True, freeze_projector=projector)
+    policy = load_policy(config, torch.device("cpu"))
     prompts = prompts_with_a_shared_image(Encoder(policy.family), ask)
     rows = [SharedRow(p, responses(i, [3, 4])) for i, p in enumerate(prompts)]
-    calls = TowerCalls(policy)
+    seen = TowerCalls(policy)
     first = shared_logprobs(policy, rows)
     assert torch.equal(shared_logprobs(policy, rows), first)
-    assert calls.calls == 1
+    assert seen.calls == calls

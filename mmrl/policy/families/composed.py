@@ -85,6 +85,7 @@ class Composed:
         tokenizer = self.processor.tokenizer
         self.end_ids = end_ids(self.model, tokenizer)
         self._named = [attrgetter(name)(self.model) for name in self.declaration.towers]
+        self._projectors = [attrgetter(name)(self.model) for name in self.declaration.projectors]
         self._escaped = dict.fromkeys(
             [
                 *tokenizer.all_special_tokens,
@@ -188,11 +189,11 @@ class Composed:
         return [part for part in self._named if isinstance(part, nn.Module)]
 
     def tower_parameters(self) -> Sequence[nn.Parameter]:
-        return [
-            parameter
-            for part in self._named
-            for parameter in (part.parameters() if isinstance(part, nn.Module) else [part])
-        ]
+        projecting = set(map(id, self.projector_parameters()))
+        return [p for p in _parameters(self._named) if id(p) not in projecting]
+
+    def projector_parameters(self) -> Sequence[nn.Parameter]:
+        return list(_parameters(self._projectors))
 
     def features(self, media: Encoded) -> list[Tensor]:
         """One call for each distinct tower among the media's kinds."""
@@ -243,6 +244,15 @@ class Composed:
         if left:
             raise MediaError(f"{left} media without a placeholder in the chat template")
         return expanded, order
+
+
+def _parameters(parts: Sequence[Any]) -> Iterator[nn.Parameter]:
+    """Parameters of modules and parameters that stand alone."""
+    for part in parts:
+        if isinstance(part, nn.Module):
+            yield from part.parameters()
+        elif isinstance(part, nn.Parameter):
+            yield part
 
 
 def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:

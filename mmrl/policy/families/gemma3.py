@@ -15,6 +15,7 @@ DECLARATION = Declaration(
     takes=("image", "screenshot"),
     space="unit",
     towers=("model.vision_tower", "model.multi_modal_projector"),
+    projectors=("model.multi_modal_projector",),
     language="model.language_model.layers",
 )
 

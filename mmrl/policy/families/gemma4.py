@@ -22,6 +22,7 @@ DECLARATION = Declaration(
         "model.audio_tower",
         "model.embed_audio",
     ),
+    projectors=("model.embed_vision", "model.embed_audio"),
     language="model.language_model.layers",
     notes="a sound is at most 30 s long",
 )

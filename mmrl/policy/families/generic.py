@@ -29,6 +29,7 @@ DECLARATION = Declaration(
     takes=("image", "screenshot"),
     space="unit",
     towers=(),
+    projectors=(),
     language=r"model.language_model.layers",
     shared_prefix=False,
     notes="any other AutoModelForImageTextToText, with a copy of the prompt for every response",

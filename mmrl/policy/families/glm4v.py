@@ -12,6 +12,7 @@ DECLARATION = Declaration(
     takes=("image", "screenshot", "video"),
     space="thousand",
     towers=("model.visual",),
+    projectors=("model.visual.downsample", "model.visual.merger"),
     language="model.language_model.layers",
     lora_targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj"),
 )

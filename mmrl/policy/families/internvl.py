@@ -15,6 +15,7 @@ DECLARATION = Declaration(
     takes=("image", "screenshot", "video"),
     space="thousand",
     towers=("model.vision_tower", "model.multi_modal_projector"),
+    projectors=("model.multi_modal_projector",),
     language="model.language_model.layers",
 )
 

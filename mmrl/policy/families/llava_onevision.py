@@ -20,6 +20,7 @@ DECLARATION = Declaration(
     takes=("image", "screenshot", "video"),
     space="unit",
     towers=("model.vision_tower", "model.multi_modal_projector", "model.image_newline"),
+    projectors=("model.multi_modal_projector", "model.image_newline"),
     language="model.language_model.layers",
 )
 

@@ -12,6 +12,7 @@ DECLARATION = Declaration(
     takes=("image", "screenshot", "video", "audio"),
     space="processed_pixels",
     towers=("visual", "audio_tower"),
+    projectors=("visual.merger", "audio_tower.proj"),
     language="model.layers",
     loader="Qwen2_5OmniThinkerForConditionalGeneration",
     video_sound=True,

@@ -12,6 +12,7 @@ DECLARATION = Declaration(
     takes=("image", "screenshot", "video"),
     space="processed_pixels",
     towers=("model.visual",),
+    projectors=("model.visual.merger",),
     language="model.language_model.layers",
     vllm=("image", "screenshot", "video"),
     notes="text after a video starts at the video's end, unlike in the library",

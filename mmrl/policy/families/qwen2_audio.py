@@ -18,6 +18,7 @@ DECLARATION = Declaration(
     takes=("audio",),
     space="unit",
     towers=("model.audio_tower", "model.multi_modal_projector"),
+    projectors=("model.multi_modal_projector",),
     language="model.language_model.layers",
     loader="Qwen2AudioForConditionalGeneration",
     vllm=("audio",),

@@ -12,6 +12,7 @@ DECLARATION = Declaration(
     takes=("image", "screenshot", "video", "audio"),
     space="thousand",
     towers=("visual", "audio_tower"),
+    projectors=("visual.merger", "visual.merger_list", "audio_tower.proj1", "audio_tower.proj2"),
     language="model.layers",
     lora_parameters=("mlp.experts.gate_up_proj", "mlp.experts.down_proj"),
     loader="Qwen3OmniMoeThinkerForConditionalGeneration",

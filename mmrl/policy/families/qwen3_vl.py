@@ -12,6 +12,7 @@ DECLARATION = Declaration(
     takes=("image", "screenshot", "video"),
     space="thousand",
     towers=("model.visual",),
+    projectors=("model.visual.merger", "model.visual.deepstack_merger_list"),
     language="model.language_model.layers",
     lora_parameters=("mlp.experts.gate_up_proj", "mlp.experts.down_proj"),
     vllm=("image", "screenshot", "video"),

@@ -17,6 +17,7 @@ DECLARATION = Declaration(
     takes=("image", "screenshot", "video"),
     space="unit",
     towers=("model.vision_model", "model.connector"),
+    projectors=("model.connector",),
     language="model.text_model.layers",
     notes="its processor needs the package num2words",
 )

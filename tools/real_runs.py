@@ -1,0 +1,192 @@
+"""A supervised start and GRPO runs on real weights, each a process of its own, and their table."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from make_tiny_model import first_ready
+
+from mmrl import checkpoint
+from mmrl.evaluation import Estimate, mean_estimate
+from mmrl.journal import Journal
+
+HEAD = (
+    "| weights | trained | rewards | seed | before | after | s a step | s in all | MiB |\n"
+    "|---|---|---|---|---|---|---|---|---|"
+)
+MEANS_HEAD = (
+    "| weights | trained | rewards | seeds | before | after, lowest to highest | change |\n"
+    "|---|---|---|---|---|---|---|"
+)
+LORA = ("model.lora={rank: 16, alpha: 32}", "optimizer.learning_rate=3.0e-4")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What distinguishes a run from the others."""
+
+    dtype: str
+    adapters: bool = False
+    shuffled: bool = False
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        parts = [self.dtype, "lora" if self.adapters else "full"]
+        return "-".join([*parts, *(["shuffled"] if self.shuffled else []), str(self.seed)])
+
+    @property
+    def labels(self) -> tuple[str, str, str]:
+        trained = "adapters" if self.adapters else "language model"
+        return self.dtype, trained, "shuffled" if self.shuffled else "as scored"
+
+    def overrides(self) -> Iterator[str]:
+        yield f"model.dtype={self.dtype}"
+        yield f"seed={self.seed}"
+        if self.shuffled:
+            yield "trainer.reward_control=shuffle"
+        if self.adapters:
+            yield from LORA
+
+
+def cells(seeds: Sequence[int]) -> list[Cell]:
+    """All runs, those that say most first."""
+    first, *others = seeds
+    dtypes = ("float32", "bfloat16")
+    return [
+        *(Cell(dtype, seed=first) for dtype in dtypes),
+        *(Cell(dtype, shuffled=True, seed=first) for dtype in dtypes),
+        *(Cell(dtype, seed=seed) for seed in others for dtype in dtypes),
+        *(Cell(dtype, adapters=True, seed=seed) for seed in seeds for dtype in dtypes),
+    ]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Where a model and its data are, and the two configurations."""
+
+    out: Path
+    model: Path
+    warm: Path
+    grpo: Path
+    data: Path
+    ready: Mapping[str, float]
+
+    def start(self) -> Path:
+        """Run the supervised phase; its first checkpoint that does as well as `ready` says."""
+        run = self.out / "warm"
+        self._train(self.warm, run, self.model, "warm", [])
+        step = first_ready(Journal(run / "metrics.jsonl").rows(), self.ready)
+        if step is None:
+            raise SystemExit(f"no checkpoint of {run} reached {self.ready}: raise trainer.steps")
+        return checkpoint.at(run, step).path
+
+    def train(self, start: Path, cell: Cell) -> None:
+        self._train(self.grpo, self.folder(cell), start, "train", list(cell.overrides()))
+
+    def folder(self, cell: Cell) -> Path:
+        return self.out / "grpo" / cell.name
+
+    def _train(self, config: Path, run: Path, model: Path, part: str, more: list[str]) -> None:
+        """`mmrl train` in a process, so that its peak memory is its own; not if it is done."""
+        if (run / "result.json").is_file():
+            return
+        overrides = [
+            f"run={run}",
+            f"model.path={model}",
+            f"data.path={self.data / part}.jsonl",
+            f"data.eval_path={self.data / 'test'}.jsonl",
+            *more,
+        ]
+        paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+        subprocess.run(
+            [sys.executable, "-m", "mmrl.cli", "train", str(config), "--overwrite", *overrides],
+            check=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        )
+
+    def write_table(self, asked: Sequence[Cell]) -> str:
+        """Markdown of the runs that are done; `table.md` and `results.json` are written anew."""
+        done = [cell for cell in asked if (self.folder(cell) / "result.json").is_file()]
+        lines = [HEAD, *(self._row(cell) for cell in done), "", MEANS_HEAD]
+        for kind in dict.fromkeys(cell.labels for cell in done):
+            lines.append(self._mean([cell for cell in done if cell.labels == kind]))
+        missing = [cell.name for cell in asked if cell not in done]
+        lines += ["", f"Not run: {', '.join(missing)}."] if missing else []
+        text = "\n".join(lines) + "\n"
+        (self.out / "table.md").write_text(text, encoding="utf-8")
+        results = [{**asdict(cell), **self._numbers(cell)} for cell in done]
+        (self.out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+        return text
+
+    def _numbers(self, cell: Cell) -> dict[str, Any]:
+        """What a finished run says of itself, intervals by the bootstrap over records."""
+        folder = self.folder(cell)
+        rows = Journal(folder / "metrics.jsonl").rows()
+        when = {w: _read(folder / f"eval_{w}.json") for w in ("before", "after")}
+        return {
+            **{w: {k: e[k] for k in ("metric", "low", "high")} for w, e in when.items()},
+            "records": when["after"]["records"],
+            "steps": len(rows),
+            "step_seconds": statistics.median(row["time/step"] for row in rows),
+            "seconds": _read(folder / "result.json")["seconds"],
+            "memory_mib": max(row["memory/peak"] for row in rows),
+            "sampled_first": rows[0]["metric/mean"],
+        }
+
+    def _row(self, cell: Cell) -> str:
+        n = self._numbers(cell)
+        cells = (
+            *cell.labels,
+            cell.seed,
+            _interval(n["before"]),
+            _interval(n["after"]),
+            f"{n['step_seconds']:.1f}",
+            f"{n['seconds']:.0f}",
+            f"{n['memory_mib']:.0f}",
+        )
+        return f"| {' | '.join(map(str, cells))} |"
+
+    def _mean(self, same: Sequence[Cell]) -> str:
+        """Means over seeds; the change with its interval over the held-out records."""
+        numbers = [self._numbers(cell) for cell in same]
+        before = statistics.mean(n["before"]["metric"] for n in numbers)
+        after = [n["after"]["metric"] for n in numbers]
+        change = self._change(same)
+        cells = (
+            *same[0].labels,
+            len(same),
+            f"{before:.1%}",
+            f"{statistics.mean(after):.1%} ({min(after):.1%} to {max(after):.1%})",
+            f"{change.value:+.1%} [{change.low:+.1%}, {change.high:+.1%}]",
+        )
+        return f"| {' | '.join(map(str, cells))} |"
+
+    def _change(self, same: Sequence[Cell]) -> Estimate:
+        """Mean change of a held-out record over the seeds, 95 % over resampled records."""
+        changes = []
+        for cell in same:
+            before, after = (
+                {a["id"]: a["metric"] or 0.0 for a in _read(self.folder(cell) / name)["answers"]}
+                for name in ("eval_before.json", "eval_after.json")
+            )
+            changes.append([after[record] - before[record] for record in before])
+        means = [statistics.mean(record) for record in zip(*changes, strict=True)]
+        return mean_estimate(means, [[i] for i in range(len(means))])
+
+
+def _interval(number: Mapping[str, float]) -> str:
+    return f"{number['metric']:.1%} [{number['low']:.1%}, {number['high']:.1%}]"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
