@@ -15,16 +15,21 @@ TRUNCATED, UNPARSABLE, ZERO_VARIANCE, UNSCORABLE = 0.25, 0.25, 0.8, 0.02  # alar
 SOLVED, HOPELESS = 0.9, 0.1  # metric above and below which equal rewards mean easy and hard
 FLAT_STEPS, FLAT_SIGMAS = 40, 2.0
 COLLAPSE_SHARE = 0.5  # of the best smoothed reward
+FLAT_SAMPLING = 0.7  # of the greedy metric, below which sampled answers are much worse
+FLAT_SAMPLING_GAP = 0.1
 MEMORY_STEPS, MEMORY_QUARTERS = 20, 4
 MEMORY_WARM_UP = 10  # steps in which memory may grow as it likes
 MEMORY_SLOPE = 2.0  # MiB a step
 
 
-def diagnose(rows: Sequence[Row], *, max_new_tokens: int | None = None) -> list[str]:
+def diagnose(
+    rows: Sequence[Row], *, max_new_tokens: int | None = None, held_out: Row | None = None
+) -> list[str]:
     """Say what is wrong and what to do, one line each, worst first; no line: nothing was found.
 
     `rows` are in step order; a missing, null or NaN value says nothing. Rewards, answers and memory
-    are compared within the last phase only: another one may ask and pay otherwise.
+    are compared within the last phase only: another one may ask and pay otherwise. `held_out` is
+    the last evaluation, whose answers were greedy, as in `eval_after.json`.
     """
     present = [row for row in rows if row.get("phase") == rows[-1].get("phase")]
     checks: tuple[Callable[[Sequence[Row]], str | None], ...] = (
@@ -34,6 +39,7 @@ def diagnose(rows: Sequence[Row], *, max_new_tokens: int | None = None) -> list[
         _equal_rewards,
         _collapse,
         _flat,
+        lambda rows: below_greedy(held_out or {}, _recent(rows, "metric/mean")),
         _memory,
     )
     found = [_media(rows), _not_a_number(rows), *(check(present) for check in checks)]
@@ -163,6 +169,24 @@ def _flat(rows: Sequence[Row]) -> str | None:
     return (
         f"the reward has not moved in {len(values)} steps ({start:.3f} at first, {end:.3f} now): "
         "raise optimizer.learning_rate, or check that good answers earn more than bad ones"
+    )
+
+
+def below_greedy(held_out: Row, sampled: float) -> str | None:
+    """Say that sampled answers are much worse than greedy ones, which evaluations report.
+
+    Released checkpoints are often so: the reward sees what is sampled, the user what is greedy.
+    Says nothing of several tasks, whose means are over other shares of the records.
+    """
+    greedy = finite(held_out.get("metric"))
+    if greedy is None or held_out.get("better") == "lower" or held_out.get("others"):
+        return None
+    if not sampled < min(FLAT_SAMPLING * greedy, greedy - FLAT_SAMPLING_GAP):
+        return None
+    return (
+        f"sampled answers score {sampled:.3f} where greedy ones score {greedy:.3f} on held-out "
+        "records: most groups see few right answers; lower rollout.temperature, set rollout.top_p, "
+        "or warm up on reference answers for longer"
     )
 
 

@@ -35,10 +35,11 @@ def evaluate(
     engine: Engine,
     scorer: Scores,
     sampling: Sampling,
+    on_progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
-    """Answer every sample once and aggregate as the task says."""
+    """Answer every sample once and aggregate as the task says; `on_progress` as in `ask`."""
     answers = Answers()
-    ask(samples, Asking(sampling), encoder, engine, answers)
+    ask(samples, Asking(sampling), encoder, engine, answers, on_progress)
     return summarise(score(samples, samples[0].task, 1, answers, scorer), task)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +16,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 STEPS_FOR_SPEED = 20
+SILENT_SECONDS = 20.0  # of a long work, before it says again how far it is
 
 
 class Progress:
@@ -71,6 +73,26 @@ class Progress:
             pieces.append(f"{self._seconds[-1]:.1f} s/step")
             pieces.append(f"{duration(typical * max(0, self._total - step))} left")
         return "  ".join(pieces)
+
+
+def now_and_then(
+    say: Callable[[str], None],
+    what: str,
+    total: int,
+    clock: Callable[[], float] = time.monotonic,
+) -> Callable[[int], None]:
+    """A listener that says how many of `total` are done, where that takes more than moments."""
+    started = spoken = clock()
+
+    def hear(done: int) -> None:
+        nonlocal spoken
+        now = clock()
+        if done < total and now - spoken >= SILENT_SECONDS:
+            spoken = now
+            left = duration((now - started) / done * (total - done))
+            say(f"{done} of {total} {what}, {left} left")
+
+    return hear
 
 
 def duration(seconds: float) -> str:

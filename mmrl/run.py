@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -24,7 +25,7 @@ from mmrl.config import RolloutConfig, RunConfig
 from mmrl.correction import Correction
 from mmrl.critic import Critic
 from mmrl.data import PromptStream, build_missing
-from mmrl.diagnosis import diagnose
+from mmrl.diagnosis import below_greedy, diagnose
 from mmrl.errors import UserError
 from mmrl.held_out import HeldOut
 from mmrl.learner import Learner
@@ -117,7 +118,8 @@ def _train(config: RunConfig, world: World, resume: bool, overwrite: bool) -> di
                 progress.say(f"phase '{phases[place.phase].name}' begins after step {found.step}")
             recent = records.metrics.recent
             longest = phases[place.phase].config.rollout.max_new_tokens
-            for line in diagnose(recent, max_new_tokens=longest):
+            last = run.held_out.last
+            for line in diagnose(recent, max_new_tokens=longest, held_out=last):
                 progress.say(line)
     if world.first:
         write_report(config.run)
@@ -139,7 +141,7 @@ class Run:
         world.once(lambda: [build_missing(data) for data in config.data])
         self.sources = load_sources(config, records.quarantine, say)
         require_episodes(self._algorithm, (s for source in self.sources for s in source.train))
-        self._policy = load_policy(config.model, seed=config.seed)
+        self._policy = self._load_policy()
         self._budget = config.trainer.tokens_per_micro_batch or default_budget(self._policy.device)
         # The reference is copied before a backend may shard the policy.
         self._reference = self._load_start(place.reference_start(phases))
@@ -157,7 +159,7 @@ class Run:
         )
         self._scorer = SplitScorer(self._workers, world)
         self._engine, self._sampler = self._engines()
-        self._held_out = HeldOut(
+        self.held_out = HeldOut(
             config, self.sources, self._encoder, self._sampler, self._scorer, world, say
         )
         trackers = config.trainer.trackers if world.first else ()
@@ -177,7 +179,7 @@ class Run:
 
     def start(self, found: checkpoint.Checkpoint | None) -> tuple[int, float | None]:
         """Evaluate the start, or take up a checkpoint; returns the first step and `before`."""
-        before = self._held_out.before(first_phase=self._place.phase == 0)
+        before = self.held_out.before(first_phase=self._place.phase == 0)
         if found is None:
             self._check_parity(0)
             return 1, before
@@ -200,6 +202,20 @@ class Run:
         self._engine.sync()
         self._check_parity(found.step)
         return found.step - self._place.before + 1, before
+
+    def _load_policy(self) -> Policy:
+        """Load the model, and say what came of it: of a large one this takes a while."""
+        path = self._config.model.path
+        self._say(f"loading {path}")
+        policy = load_policy(self._config.model, seed=self._config.seed)
+        parameters = list(policy.model.parameters())
+        total = sum(p.numel() for p in parameters)
+        learning = sum(p.numel() for p in parameters if p.requires_grad)
+        self._say(
+            f"{type(policy.model).__name__}: {total / 1e6:.1f} M parameters in "
+            f"{self._config.model.dtype} on {policy.device}, {learning / 1e6:.1f} M of them learn"
+        )
+        return policy
 
     def _load_start(self, reference: int) -> Policy | None:
         """Take over the weights the phase begins with; the frozen reference, if it is needed.
@@ -229,15 +245,24 @@ class Run:
             self._write_down(step, result)
         over = self._is_last_phase and result.step == config.steps  # `finish` evaluates then
         if config.eval_every and step % config.eval_every == 0 and not over:
-            metrics |= self._held_out.metrics()
+            metrics |= self.held_out.metrics()
         if step == 1 or step % (self._config.rollout.parity_every or step + 1) == 0:
             metrics |= self._check_parity(step)
+        if step == 1:
+            self._compare_with_greedy(metrics)
         self._records.metrics.write(step, metrics)
         self._trackers.log(step, metrics)
         progress.step(step, metrics)
         due = config.checkpoint_every and step % config.checkpoint_every == 0
         if due and result.step < config.steps:
             self._checkpoint(step, time.monotonic() - started)
+
+    def _compare_with_greedy(self, metrics: Mapping[str, float]) -> None:
+        """Say early on that answers are sampled from a much flatter policy than is evaluated."""
+        if self._config.rollout.engine != "targets" and self.held_out.last:
+            line = below_greedy(self.held_out.last, metrics.get("metric/mean", math.nan))
+            if line:
+                self._say(line)
 
     def end(self, started: float) -> checkpoint.Checkpoint:
         """Write the phase's last checkpoint; it may have ended before its steps were used up."""
@@ -257,7 +282,7 @@ class Run:
 
     def finish(self, before: float | None, started: float) -> dict[str, Any]:
         """Evaluate the trained policy and write `result.json`."""
-        after = self._held_out.write("eval_after.json")
+        after = self.held_out.write("eval_after.json")
         result = {
             "before": before,
             "after": after,

@@ -18,7 +18,7 @@ from mmrl import trackers
 from mmrl.diagnosis import diagnose, memory_slope
 from mmrl.errors import UserError
 from mmrl.metrics import Clock, MetricsLog, group_metrics, memory_metrics
-from mmrl.progress import Progress, duration
+from mmrl.progress import Progress, duration, now_and_then
 from mmrl.trackers import Trackers
 from mmrl.types import (
     EncodedMedium,
@@ -231,6 +231,30 @@ def test_diagnosis_names_the_trouble_and_the_remedy(rows: Any, expected: str) ->
     assert ":" in line
 
 
+@pytest.mark.parametrize(
+    ("held_out", "sampled", "said"),
+    [
+        ({"metric": 0.6}, 0.2, True),
+        ({"metric": 0.6, "better": "higher", "others": []}, 0.2, True),
+        ({"metric": 0.6}, 0.45, False),
+        ({"metric": 0.12}, 0.06, False),  # half, but of next to nothing
+        ({"metric": 0.6, "better": "lower"}, 0.2, False),
+        ({"metric": 0.6, "others": [{}]}, 0.2, False),
+        ({"metric": None}, 0.2, False),
+        ({}, 0.2, False),
+        ({"metric": 0.6}, math.nan, False),
+    ],
+    ids=str,
+)
+def test_sampled_answers_far_below_greedy_ones_are_told(
+    held_out: Mapping[str, Any], sampled: float, said: bool
+) -> None:
+    lines = diagnose(steps(3, metric__mean=sampled), held_out=held_out)
+    assert len(lines) == said
+    if said:
+        assert "score 0.200 where greedy ones score 0.600" in lines[0]
+
+
 def test_answers_that_were_cut_off_are_not_called_unparsable_too() -> None:
     lines = diagnose(steps(3, share__truncated=0.6, share__unparsable=0.7))
     assert len(lines) == 1
@@ -254,6 +278,18 @@ def test_one_jump_of_memory_is_no_leak() -> None:
     assert memory_slope([(i, 1000.0 if i < 15 else 3000.0) for i in range(21)]) == 0
     assert memory_slope([(i, 1000.0 + 2 * i) for i in range(20)]) == 0  # too few steps
     assert memory_slope([(i, 1000.0 + 2 * i) for i in range(21)]) == pytest.approx(2.0)
+
+
+def test_long_work_says_now_and_then_how_far_it_is() -> None:
+    times = iter([0.0, 10.0, 30.0, 45.0, 60.0, 90.0])  # of the start and of five calls
+    said: list[str] = []
+    hear = now_and_then(said.append, "records", 100, clock=lambda: next(times))
+    for done in (10, 25, 40, 50, 100):
+        hear(done)
+    assert said == [
+        "25 of 100 records, 1 min 30 s left",  # 30 s for 25: 75 take three times as long
+        "50 of 100 records, 1 min 0 s left",
+    ]
 
 
 class Broken:

@@ -34,7 +34,11 @@ def render(run: Path, *, max_bytes: int = MAX_BYTES) -> str:
     context: dict[str, Any] = {
         **_headline(folder),
         "results": results_of(folder.evals, folder.result),
-        "diagnosis": diagnose(folder.metrics, max_new_tokens=_max_new_tokens(folder.config)),
+        "diagnosis": diagnose(
+            folder.metrics,
+            max_new_tokens=_max_new_tokens(folder.config),
+            held_out=folder.evals["after"],
+        ),
         "curves": main_curves(folder.metrics),
         "others": other_curves(folder.metrics),
         "quarantine": folder.quarantine,
