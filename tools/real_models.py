@@ -109,7 +109,7 @@ def vision_model(packages: Path, seed: int = 0) -> tuple[Any, Any]:
     model = tf.InternVLForConditionalGeneration(config)
     reference = dinov2(packages)
     tower = model.model.vision_tower
-    tower.load_state_dict(real_weights.to_internvl(_at_size(reference, PICTURE)))
+    tower.load_state_dict(real_weights.to_internvl(at_size(reference, PICTURE)))
     _take_language(model, language, tokens)
     processor = tf.InternVLProcessor(
         image_processor=tf.GotOcr2ImageProcessor(
@@ -144,11 +144,11 @@ def dinov2(packages: Path) -> Any:
     return model
 
 
-def _at_size(model: Any, picture: int) -> dict[str, Tensor]:
+def at_size(model: Any, picture: int) -> dict[str, Tensor]:
     """Weights of a DINOv2 whose places are those that it makes for pictures of this size."""
     weights = dict(model.state_dict())
     side = picture // PATCH
-    patches = torch.zeros(1, side * side + 1, VISION["hidden_size"])
+    patches = torch.zeros(1, side * side + 1, model.config.hidden_size)
     weights["embeddings.position_embeddings"] = model.embeddings.interpolate_pos_encoding(
         patches, picture, picture
     ).detach()
@@ -172,7 +172,6 @@ def audio_model(packages: Path, seed: int = 0) -> tuple[Any, Any]:
         text_config=language.config.to_dict(),
         audio_config={**WHISPER, "max_source_positions": places},
         audio_token_index=tokens.convert_tokens_to_ids(AUDIO_ROLES["audio_token"]),
-        tie_word_embeddings=True,
     )
     torch.manual_seed(seed)
     model = tf.Qwen2AudioForConditionalGeneration(config)
@@ -217,6 +216,7 @@ def _same_encoder(tower: Any, encoder: Any, places: int) -> None:
 def _take_language(model: Any, language: Any, tokens: Any) -> None:
     """Give a multimodal model the language model's weights and its ends of a turn."""
     model.model.language_model.load_state_dict(language.model.state_dict())
+    model.lm_head.load_state_dict(language.lm_head.state_dict())  # Qwen2-Audio ties it to nothing
     model.tie_weights()
     model.generation_config.eos_token_id = tokens.eos_token_id
     model.generation_config.pad_token_id = tokens.pad_token_id

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from make_tiny_model import first_ready
+from real_models import count
+from real_packages import install
 
 from mmrl import checkpoint
 from mmrl.evaluation import Estimate, mean_estimate
 from mmrl.journal import Journal
 
+CONFIGS = Path(__file__).parent.parent / "configs" / "real"
 HEAD = (
     "| weights | trained | rewards | seed | before | after | s a step | s in all | MiB |\n"
     "|---|---|---|---|---|---|---|---|---|"
@@ -71,26 +75,50 @@ def cells(seeds: Sequence[int]) -> list[Cell]:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Where a model and its data are, and the two configurations."""
+    """What a model is made of, what it is asked, and the configurations of its two phases.
 
-    out: Path
-    model: Path
+    The supervised phase ends at its first checkpoint with the held-out metrics `ready`, a start
+    that leaves reinforcement learning something to do.
+    """
+
+    packages: tuple[str, ...]
+    assemble: Callable[[Path], tuple[Any, Any]]
+    source: Path
+    write: Callable[[Path, Path], None]
     warm: Path
     grpo: Path
-    data: Path
     ready: Mapping[str, float]
 
+    def model(self, out: Path) -> Path:
+        """Put the model together, unless it is there."""
+        folder = out / "assembled"
+        if not (folder / "config.json").is_file():
+            model, processor = self.assemble(install(out / "packages", *self.packages))
+            print(count(model, ["model.multi_modal_projector"]))
+            processor.save_pretrained(folder)
+            model.save_pretrained(folder)
+        return folder
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where an experiment's model, data and runs are."""
+
+    out: Path
+    experiment: Experiment
+
     def start(self) -> Path:
-        """Run the supervised phase; its first checkpoint that does as well as `ready` says."""
-        run = self.out / "warm"
-        self._train(self.warm, run, self.model, "warm", [])
-        step = first_ready(Journal(run / "metrics.jsonl").rows(), self.ready)
+        """Run the supervised phase; its first checkpoint that is ready."""
+        run, ready = self.out / "warm", self.experiment.ready
+        self._train(self.experiment.warm, run, self.experiment.model(self.out), "warm", [])
+        step = first_ready(Journal(run / "metrics.jsonl").rows(), ready)
         if step is None:
-            raise SystemExit(f"no checkpoint of {run} reached {self.ready}: raise trainer.steps")
+            raise SystemExit(f"no checkpoint of {run} reached {ready}: raise trainer.steps")
         return checkpoint.at(run, step).path
 
     def train(self, start: Path, cell: Cell) -> None:
-        self._train(self.grpo, self.folder(cell), start, "train", list(cell.overrides()))
+        overrides = list(cell.overrides())
+        self._train(self.experiment.grpo, self.folder(cell), start, "train", overrides)
 
     def folder(self, cell: Cell) -> Path:
         return self.out / "grpo" / cell.name
@@ -99,11 +127,12 @@ class Experiment:
         """`mmrl train` in a process, so that its peak memory is its own; not if it is done."""
         if (run / "result.json").is_file():
             return
+        data = self.out / "data"
         overrides = [
             f"run={run}",
             f"model.path={model}",
-            f"data.path={self.data / part}.jsonl",
-            f"data.eval_path={self.data / 'test'}.jsonl",
+            f"data.path={data / part}.jsonl",
+            f"data.eval_path={data / 'test'}.jsonl",
             *more,
         ]
         paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
@@ -130,7 +159,7 @@ class Experiment:
     def _numbers(self, cell: Cell) -> dict[str, Any]:
         """What a finished run says of itself, intervals by the bootstrap over records."""
         folder = self.folder(cell)
-        rows = Journal(folder / "metrics.jsonl").rows()
+        rows = list(Journal(folder / "metrics.jsonl").rows())
         when = {w: _read(folder / f"eval_{w}.json") for w in ("before", "after")}
         return {
             **{w: {k: e[k] for k in ("metric", "low", "high")} for w, e in when.items()},
@@ -190,3 +219,25 @@ def _interval(number: Mapping[str, float]) -> str:
 def _read(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
+
+
+def carry_out(experiment: Experiment, description: str) -> None:
+    """The command line of an experiment."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--data", type=Path, default=experiment.source, help="raw data")
+    parser.add_argument("--assemble-only", action="store_true")
+    args = parser.parse_args()
+    experiment.model(args.out)
+    if args.assemble_only:
+        return
+    experiment.write(args.data, args.out / "data")
+    folder = Folder(args.out, experiment)
+    start = folder.start()
+    asked = cells(args.seeds)
+    for cell in asked:
+        folder.train(start, cell)
+        print(folder.write_table(asked))

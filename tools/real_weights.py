@@ -121,8 +121,13 @@ def _dinov2_name(name: str) -> str:
 def whisper(folder: Path) -> Weights:
     """Whisper base in float32, under the names of WhisperForConditionalGeneration."""
     parts = sorted(folder.rglob("model.bin.part*"))
+    return whisper_state(b"".join(part.read_bytes() for part in parts))
+
+
+def whisper_state(data: bytes) -> Weights:
+    """A Whisper out of a file of CTranslate2's; the output layer is the embedding, as it was."""
     found: Weights = {}
-    for name, array in read_ctranslate2(b"".join(part.read_bytes() for part in parts)).items():
+    for name, array in read_ctranslate2(data).items():
         if array.ndim:
             found |= _whisper_names(name, torch.tensor(array).float())
     found["proj_out.weight"] = found["model.decoder.embed_tokens.weight"]
