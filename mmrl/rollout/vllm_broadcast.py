@@ -40,6 +40,7 @@ def send(weights: Mapping[str, Tensor], said: Mapping[str, Any]) -> None:
     group = _join(said, SENDER)
     for weight in weights.values():
         _broadcast(group, weight.detach().contiguous())
+    _leave(group, said)
 
 
 def receive(said: Mapping[str, Any], rank: int) -> Iterator[tuple[str, Tensor]]:
@@ -50,6 +51,7 @@ def receive(said: Mapping[str, Any], rank: int) -> Iterator[tuple[str, Tensor]]:
         weight = torch.empty(shape, dtype=getattr(torch, dtype), device=device)
         _broadcast(group, weight)
         yield name, weight
+    _leave(group, said)
 
 
 def _join(said: Mapping[str, Any], rank: int) -> Any:
@@ -63,6 +65,13 @@ def _broadcast(group: Any, tensor: Tensor) -> None:
     options = c10d.BroadcastOptions()
     options.rootRank, options.rootTensor = SENDER, 0
     group.broadcast([tensor], options).wait()
+
+
+def _leave(group: Any, said: Mapping[str, Any]) -> None:
+    """Let go of a group; what NCCL was asked for is only under way by now."""
+    if said["backend"] == "nccl":
+        torch.cuda.current_stream().synchronize()
+        group.shutdown()
 
 
 def own_address(host: str) -> str:
