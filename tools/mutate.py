@@ -28,6 +28,9 @@ TESTS = (
     "tests/test_packing.py",
     "tests/algorithms",
     "tests/test_learner.py",
+    "tests/test_bounds.py",
+    "tests/test_old_logprobs.py",
+    "tests/test_update_stats.py",
     "tests/rollout/test_episode.py",
     "tests/rollout/test_cuts.py",
 )

@@ -17,6 +17,7 @@ class Mutation:
 
 LOSSES, CREDIT = "mmrl/losses.py", "mmrl/algorithms/credit.py"
 EPISODE, CUTS = "mmrl/rollout/episode.py", "mmrl/rollout/cuts.py"
+LEARNER, OLD = "mmrl/learner.py", "mmrl/old_logprobs.py"
 MUTATIONS = (
     Mutation(
         "swapped clip bounds",
@@ -62,7 +63,7 @@ MUTATIONS = (
     ),
     Mutation(
         "denominator counted in the micro-batch",
-        "mmrl/learner.py",
+        LEARNER,
         "[m.sample for m in members], [m.weights for m in members], logprobs, share",
         "[m.sample for m in members], "
         "token_weights([m.sample for m in members], self._algorithm.reducer), logprobs, share",
@@ -191,14 +192,14 @@ MUTATIONS = (
     Mutation(
         "local advantage everywhere",
         "mmrl/algorithms/variants.py",
-        "samples += pair(group, across, index, other.prompt)",
-        "samples += pair(group, own, index, other.prompt)",
+        "samples += pair(group, across, place, other.prompt, tie)",
+        "samples += pair(group, own, place, other.prompt, tie)",
     ),
     Mutation(
         "responses under their own prompt only",
         "mmrl/algorithms/variants.py",
-        "samples += pair(group, across, index, other.prompt)",
-        "samples += pair(group, across, index)",
+        "samples += pair(group, across, place, other.prompt, tie)",
+        "samples += pair(group, across, place, tie=tie)",
     ),
     Mutation(
         "borrowed old log-probs of another prompt",
@@ -327,10 +328,10 @@ MUTATIONS = (
         "if False else s",
     ),
     Mutation(
-        "replayed log-probs dropped",
-        "mmrl/algorithm.py",
-        'for i in g.extra.get("replayed", ())',
-        "for i in ()",
+        "replayed responses taken for fresh ones",
+        CREDIT,
+        "older=i in replayed",
+        "older=False",
     ),
     Mutation(
         "KL added to the reward",
@@ -346,14 +347,14 @@ MUTATIONS = (
     ),
     Mutation(
         "old log-probs of cross pairs not computed",
-        "mmrl/learner.py",
-        "if self._algorithm.updates.on_policy or not missing:",
-        "if True:",
+        LEARNER,
+        "wanted = unknown if several or corrected else set()",
+        "wanted = unknown if corrected else set()",
     ),
     Mutation(
         "a pass without a token steps all the same",
-        "mmrl/learner.py",
-        "if any(sample.mask.any() for sample in part):",
+        LEARNER,
+        "if any(sample.mask.any() for sample in chosen):",
         "if True:",
     ),
     Mutation(
@@ -361,5 +362,78 @@ MUTATIONS = (
         "mmrl/packing.py",
         "units = _by_group(rows) if whole_groups else [[row] for row in rows]",
         "units = [[row] for row in rows]",
+    ),
+    Mutation(
+        "clip counted whatever the advantage's sign",
+        LOSSES,
+        "above = ((advantages > 0) & (ratio > near)) | ((advantages < 0) & (ratio > far))",
+        "above = (advantages != 0) & (ratio > near)",
+    ),
+    Mutation(
+        "clip counted without the dual bound",
+        LOSSES,
+        "far = min(far, options.dual)",
+        "pass",
+    ),
+    Mutation(
+        "clip of a sequence counted by token",
+        LOSSES,
+        "ratio, advantages = _ratio(batch, options).detach(), batch.advantages",
+        "ratio, advantages = batch.log_ratio.detach().exp(), batch.advantages",
+    ),
+    Mutation(
+        "old log-probs from the engine",
+        OLD,
+        "(sample.older or (several and exact))",
+        "(sample.older or several)",
+    ),
+    Mutation(
+        "old log-probs of older weights thrown away",
+        OLD,
+        "(sample.older or (several and exact))",
+        "(several and exact)",
+    ),
+    Mutation(
+        "half precision taken for exact",
+        LEARNER,
+        "self._exact = policy.model.dtype == torch.float32 and not other_engine",
+        "self._exact = not other_engine",
+    ),
+    Mutation(
+        "old log-probs in other micro-batches",
+        LEARNER,
+        "values = self.score([sample for _, sample in trained], policy, whole)",
+        "every = self.score(samples, policy, whole)\n            values = [every[i] for "
+        "i, _ in trained]",
+    ),
+    Mutation(
+        "rate of the next update logged",
+        LEARNER,
+        "self._backend.rate(place)",
+        "self._backend.rate(place + 1)",
+    ),
+    Mutation(
+        "schedule by updates made",
+        LEARNER,
+        "place = (step - 1) * plan.planned + number",
+        "place = self._backend.updates",
+    ),
+    Mutation(
+        "KL of rewards not measured",
+        LEARNER,
+        "wanted = algorithm.loss_needs_reference or algorithm.rewards_need_reference",
+        "wanted = algorithm.loss_needs_reference",
+    ),
+    Mutation(
+        "masked tokens in the means",
+        LEARNER,
+        "added = float(each.detach()[batch.mask].sum())",
+        "added = float(each.detach().sum())",
+    ),
+    Mutation(
+        "log-probs looked up by object",
+        LEARNER,
+        "scored[member.place] = piece",
+        "scored[{id(s): i for i, s in enumerate(samples)}[id(member.sample)]] = piece",
     ),
 )
