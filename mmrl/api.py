@@ -11,6 +11,7 @@ from mmrl.config import ModelConfig, RunConfig, load_config, validate
 from mmrl.evaluation import Evaluation
 from mmrl.policy.policy import Policy
 from mmrl.policy.policy import load_policy as load_policy_from
+from mmrl.preflight import check_run
 from mmrl.run import train as train_run
 from mmrl.tasking import load_task
 
@@ -23,6 +24,7 @@ def train(
     """Carry out a run and return its result; a path is read as a YAML configuration."""
     if not isinstance(config, RunConfig):
         config = load_config(Path(config))
+    check_run(config)
     return train_run(config, resume=resume, overwrite=overwrite)
 
 

@@ -19,7 +19,8 @@ from mmrl.data import load_samples
 from mmrl.evaluation import Evaluation, summarise
 from mmrl.evaluator import Asking, ask, sampling_settings, score
 from mmrl.policy.encoder import Encoder
-from mmrl.policy.policy import load_policy, model_folder
+from mmrl.policy.folder import model_folder
+from mmrl.policy.policy import load_policy
 from mmrl.report.evaluation import write_page
 from mmrl.rollout.build import build_engine
 from mmrl.rollout.engine import Sampling

@@ -72,10 +72,13 @@ def _add_train(commands: Commands) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     from mmrl.config import load_config
+    from mmrl.preflight import check_run
 
     config = load_config(arguments.config, arguments.overrides)
+    notes = check_run(config)
     if arguments.print_config:
         print(config.to_yaml(), end="")
+        print("".join(f"# {note}\n" for note in notes), end="")
         return
     from mmrl.run import train
 
@@ -113,6 +116,9 @@ def _add_eval(commands: Commands) -> None:
 
 
 def _eval(arguments: argparse.Namespace) -> None:
+    from mmrl.preflight import check_evaluation
+
+    check_evaluation(vars(arguments), arguments.overrides)
     from mmrl.benchmark import run_benchmark, settings_of
 
     def show(done: int, total: int) -> None:
@@ -136,9 +142,13 @@ def _add_serve(commands: Commands) -> None:
 
 def _serve(arguments: argparse.Namespace) -> None:
     from mmrl.config import load_config
+    from mmrl.preflight import check_model
+
+    config = load_config(arguments.config, arguments.overrides)
+    check_model(config.model)
     from mmrl.rollout.build import serve
 
-    serve(load_config(arguments.config, arguments.overrides), arguments.host, arguments.port)
+    serve(config, arguments.host, arguments.port)
 
 
 def _add_doctor(commands: Commands) -> None:
@@ -154,14 +164,18 @@ def _add_doctor(commands: Commands) -> None:
 
 def _doctor(arguments: argparse.Namespace) -> None:
     from mmrl.config import load_config
+    from mmrl.preflight import check_run
+
+    config = load_config(arguments.config, arguments.overrides) if arguments.config else None
+    if config is not None:
+        check_run(config, records=False)
     from mmrl.doctor import packages, placement
     from mmrl.doctor.report import report
 
     conflicts = packages.conflicts()
     fit = conflicts or ["the packages fit each other"]
     print("\n".join([*packages.versions(), *fit, *placement.devices()]))
-    if arguments.config:
-        config = load_config(arguments.config, arguments.overrides)
+    if config is not None:
         given = arguments.processes, arguments.memory_gib, arguments.nodes, arguments.host_gib
         print("\n".join(report(config, *given)))
     elif conflicts:
@@ -178,6 +192,8 @@ def _add_export(commands: Commands) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
+    if not arguments.source.is_dir():
+        raise UserError(f"no folder at {arguments.source}")
     from mmrl.export import export
 
     print(export(arguments.source, arguments.out, merge=arguments.merge, dtype=arguments.dtype))

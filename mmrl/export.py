@@ -9,7 +9,7 @@ from pathlib import Path
 from mmrl import checkpoint
 from mmrl.config import ModelConfig, validate
 from mmrl.errors import UserError
-from mmrl.policy import lora
+from mmrl.policy.folder import ADAPTER_CONFIG, base_of
 from mmrl.policy.policy import load_policy
 
 
@@ -22,7 +22,7 @@ def export(source: Path, out: Path, *, merge: bool = False, dtype: str | None = 
     folder = _model_in(source)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty: choose another --out")
-    base = lora.base_of(folder)
+    base = base_of(folder)
     if merge and base is not None:
         own = json.loads((Path(base) / "config.json").read_text(encoding="utf-8")).get("dtype")
         values = {"path": str(folder), "dtype": dtype or own or "float32"}
@@ -35,6 +35,6 @@ def export(source: Path, out: Path, *, merge: bool = False, dtype: str | None = 
 def _model_in(source: Path) -> Path:
     found = checkpoint.latest(source)
     folder = found.path if found else source
-    if not any((folder / name).is_file() for name in ("config.json", lora.CONFIG)):
+    if not any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
         raise UserError(f"{source} holds no checkpoint: name a run or a checkpoints/step_N folder")
     return folder

@@ -41,12 +41,20 @@ def load(kind: PluginKind, name: str) -> ModuleType:
 
     A package names the modules beside its plugins that are not plugins in `SHARED`.
     """
+    return importlib.import_module(find(kind, name))
+
+
+def find(kind: PluginKind, name: str) -> str:
+    """The import path of what `name` stands for; an unknown name raises UserError as `load` does.
+
+    Nothing is imported: a family's module brings torch.
+    """
     modules = available(kind)
     if name not in modules:
         near = difflib.get_close_matches(name, modules, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(modules))}"
         raise UserError(f"unknown {kind} '{name}': {hint}")
-    return importlib.import_module(modules[name])
+    return modules[name]
 
 
 def available(kind: PluginKind) -> dict[str, str]:

@@ -14,8 +14,9 @@ from mmrl.doctor.shape import Tower, weightless
 from mmrl.errors import MediaError
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.family import Family, Limits
+from mmrl.policy.folder import model_folder
 from mmrl.policy.lockstep import blank
-from mmrl.policy.policy import family_name, model_folder
+from mmrl.policy.policy import family_name
 from mmrl.tasking import load_task
 from mmrl.types import EncodedMedium, Prompt
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,10 +13,10 @@ from transformers import AutoConfig
 
 from mmrl import plugins
 from mmrl.config import RunConfig
-from mmrl.errors import UserError
 from mmrl.policy import lora
 from mmrl.policy.family import Declaration
-from mmrl.policy.policy import family_name, model_folder
+from mmrl.policy.folder import check_folder
+from mmrl.policy.policy import family_name, warn_of_generic
 from mmrl.rollout.vllm_adapter import objection
 
 
@@ -63,10 +62,7 @@ class Shape:
 
 def weightless(config: RunConfig) -> tuple[Any, Declaration]:
     """The configured model on the meta device, and its family's declaration."""
-    path = model_folder(config.model.path)
-    folder = Path(lora.base_of(path) or path)
-    if not (folder / "config.json").is_file():
-        raise UserError(f"no model at {folder}: model.path must hold a transformers config.json")
+    _, folder = check_folder(config.model)
     remote = config.model.trust_remote_code
     settings = AutoConfig.from_pretrained(folder, trust_remote_code=remote, local_files_only=True)
     name = family_name(settings.model_type, config.model.family)
@@ -74,7 +70,10 @@ def weightless(config: RunConfig) -> tuple[Any, Declaration]:
     loader = getattr(transformers, declaration.loader)
     with torch.device("meta"):
         make = getattr(loader, "from_config", None) or loader._from_config
-        return make(settings), declaration
+        model = make(settings)
+    if config.model.family is None:
+        warn_of_generic(name, settings.model_type)
+    return model, declaration
 
 
 def measure(config: RunConfig) -> Shape:

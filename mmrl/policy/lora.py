@@ -7,7 +7,6 @@ policy is the same model with the adapters off, so it costs no memory.
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
 import re
 from collections.abc import Iterator
@@ -22,8 +21,6 @@ from torch import Tensor, nn
 from mmrl.config import LoraConfig
 from mmrl.errors import UserError
 from mmrl.policy.family import Declaration
-
-CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -138,19 +135,6 @@ def quantisation(config: LoraConfig, declaration: Declaration, dtype: torch.dtyp
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=[*declaration.towers, "lm_head"],
     )
-
-
-def base_of(folder: Path) -> str | None:
-    """Path of the base model of an adapter folder; None where the folder holds no adapter."""
-    if not (folder / CONFIG).is_file():
-        return None
-    base = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    if not base or not Path(base).is_dir():
-        raise UserError(
-            f"{folder} is an adapter to {base}, which is not there: put the base model's folder "
-            f"into base_model_name_or_path of {CONFIG}"
-        )
-    return str(base)
 
 
 def merge(model: Any, folder: Path) -> Any:

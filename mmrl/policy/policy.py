@@ -25,6 +25,7 @@ from mmrl.errors import UserError, one_line
 from mmrl.policy import attention, lora, plain
 from mmrl.policy.family import Declaration, Family, Limits
 from mmrl.policy.features import FeatureStore
+from mmrl.policy.folder import check_folder
 from mmrl.policy.head import HeadTap
 from mmrl.policy.lockstep import Lockstep, adding
 from mmrl.policy.logprobs import CHUNK_TOKENS, token_logprobs
@@ -186,13 +187,13 @@ def load_policy(config: ModelConfig, device: torch.device | None = None, seed: i
 
     A folder of adapters gives their base with the adapters merged. `seed` starts new adapters.
     """
-    path = model_folder(config.path)
-    base = _base_folder(path, config)
+    path, base = check_folder(config)
     with _readable(base):
         settings = AutoConfig.from_pretrained(
             base, trust_remote_code=config.trust_remote_code, local_files_only=True
         )
-    module = plugins.load("family", family_name(settings.model_type, config.family))
+    name = family_name(settings.model_type, config.family)
+    module = plugins.load("family", name)
     device = device or default_device()
     with _readable(base):
         model = _load_model(module.DECLARATION, base, config, device)
@@ -215,6 +216,8 @@ def load_policy(config: ModelConfig, device: torch.device | None = None, seed: i
     )
     policy = wrap(model, processor, module.build(model, processor, limits), adapter)
     _freeze(policy, config)
+    if config.family is None:
+        warn_of_generic(name, settings.model_type)
     return policy
 
 
@@ -243,20 +246,6 @@ def _readable(folder: Path) -> Iterator[None]:
         raise UserError(f"transformers cannot load {folder}: {one_line(error)}") from error
 
 
-def _base_folder(path: Path, config: ModelConfig) -> Path:
-    """The folder that holds the model: `path`, or the base of the adapters in it."""
-    base = lora.base_of(path)
-    if base is not None and config.lora is not None:
-        raise UserError(
-            f"{path} is an adapter: make a model of it with `mmrl export {path} --out DIR --merge` "
-            "and put new adapters on that, or resume the run it comes from"
-        )
-    folder = path if base is None else Path(base)
-    if not (folder / "config.json").is_file():
-        raise UserError(f"no model at {folder}: model.path must hold a transformers config.json")
-    return folder
-
-
 def _load_model(
     declaration: Declaration, folder: Path, config: ModelConfig, device: torch.device
 ) -> Any:
@@ -273,34 +262,29 @@ def _load_model(
     )
 
 
-def model_folder(path: str) -> Path:
-    """The folder a model path names; `asset:NAME` is a model shipped with the package."""
-    if path.startswith("asset:"):
-        return Path(__file__).parent.parent / "assets" / path.removeprefix("asset:")
-    return Path(path)
-
-
 def default_device() -> torch.device:
     """The local CUDA device where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def family_name(model_type: str, wanted: str | None) -> str:
-    """The family to use: the one asked for, or the one that serves the model's type.
-
-    Where there is none, a warning and the generic one.
-    """
+    """The family to use: the one asked for, the one that serves the model's type, or `generic`."""
     if wanted is not None:
         return wanted
     for name in plugins.available("family"):
         if model_type in plugins.load("family", name).DECLARATION.model_types:
             return name
-    warnings.warn(
-        f"no family serves model type '{model_type}': the generic one gives every response its own "
-        "copy of the prompt and its pictures, which is slow; see `mmrl families`",
-        stacklevel=2,
-    )
     return "generic"
+
+
+def warn_of_generic(name: str, model_type: str) -> None:
+    """Warn where a model that could be loaded has the generic family, which was not asked for."""
+    if name == "generic":
+        warnings.warn(
+            f"no family serves model type '{model_type}': the generic one gives every response its "
+            "own copy of the prompt and its pictures, which is slow; see `mmrl families`",
+            stacklevel=3,
+        )
 
 
 def wrap(model: Any, processor: Any, family: Family, adapter: lora.Adapter | None = None) -> Policy:

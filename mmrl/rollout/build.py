@@ -12,8 +12,8 @@ from transformers import AutoConfig
 from mmrl.backend.world import World
 from mmrl.config import ModelConfig, RolloutConfig, RunConfig
 from mmrl.errors import UserError
-from mmrl.policy.lora import base_of
-from mmrl.policy.policy import Policy, model_folder
+from mmrl.policy.folder import base_of, model_folder
+from mmrl.policy.policy import Policy
 from mmrl.rollout.copied import CopyEngine
 from mmrl.rollout.engine import Engine, WeightHolder
 from mmrl.rollout.hf import HFEngine

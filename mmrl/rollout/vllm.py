@@ -20,8 +20,8 @@ from mmrl.policy.checkpoint_names import (
     checkpoint_base,
     checkpoint_weights,
 )
-from mmrl.policy.lora import base_of
-from mmrl.policy.policy import Policy, model_folder
+from mmrl.policy.folder import base_of, model_folder
+from mmrl.policy.policy import Policy
 from mmrl.policy.weights import Weights, weights_of
 from mmrl.rollout.engine import Sampling
 from mmrl.rollout.hf import respond

@@ -13,7 +13,8 @@ from transformers import AutoModelForImageTextToText
 from mmrl.config import ModelConfig
 from mmrl.policy.attention import active_layout
 from mmrl.policy.encoder import Encoder
-from mmrl.policy.policy import Policy, load_policy, model_folder
+from mmrl.policy.folder import model_folder
+from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.types import Ints, Prompt, Sample
 from tests.conftest import TINY

@@ -12,7 +12,8 @@ import pytest
 
 from mmrl.config import ModelConfig, RolloutConfig, RunConfig
 from mmrl.errors import UserError
-from mmrl.policy.policy import Policy, model_folder
+from mmrl.policy.folder import model_folder
+from mmrl.policy.policy import Policy
 from mmrl.rollout import build, vllm_process
 from mmrl.rollout.build import build_engine, serve
 from mmrl.rollout.hf import HFEngine

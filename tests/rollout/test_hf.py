@@ -14,7 +14,8 @@ from transformers import AutoModelForImageTextToText
 
 from mmrl.policy.attention import active_layout
 from mmrl.policy.encoder import Encoder
-from mmrl.policy.policy import Policy, model_folder
+from mmrl.policy.folder import model_folder
+from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.rollout import hf
 from mmrl.rollout.decoding import Decoding, Prefill, Table
