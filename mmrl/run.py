@@ -185,7 +185,8 @@ class Run:
     def start(self, found: checkpoint.Checkpoint | None) -> tuple[int, float | None]:
         """Evaluate the start, or take up a checkpoint; returns the first step and `before`."""
         before = self.held_out.before(first_phase=self._place.phase == 0)
-        if self._critic_steps:
+        done = found.step - self._place.before if found else 0
+        if done < self._critic_steps:
             self._say(f"the critic learns alone in {self._in_phase(self._critic_steps)}")
         if found is None:
             self._begin_critic(None)
@@ -207,7 +208,6 @@ class Run:
             self._begin_critic(found)
         if not border or "optimizer" in self._phase.keep:
             found.restore(self._backend)
-        done = found.step - self._place.before
         self._engine.sync(self._weights(done))
         self._check_parity(found.step)
         return done + 1, before

@@ -15,9 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mmrl.algorithm import KL, Updates
+from mmrl.algorithm import Updates
 from mmrl.algorithms.compose import compose
-from mmrl.algorithms.schedules import Adaptive
 from mmrl.backend.local import LocalBackend
 from mmrl.config import CriticConfig, OptimizerConfig, RunConfig, validate
 from mmrl.critic import Critic
@@ -487,4 +486,3 @@ def test_a_kl_schedule_does_not_react_to_steps_of_the_critic_alone(
     found = [row["train/kl_coefficient"] for row in rows(run)]
     assert found[: ALONE + 1] == [0.2] * (ALONE + 1)
     assert found[ALONE + 1] != 0.2
-    assert isinstance(KL(schedule=Adaptive()).schedule, Adaptive)
