@@ -12,6 +12,7 @@ memory            what `mmrl doctor` predicts for an update, beside what the dev
 adapters          LoRA, and QLoRA where bitsandbytes is there, make a step
 deepspeed         ZeRO-2, ZeRO-3 and both with CPU offload make the step that one process makes
 vllm              a run with vLLM passes its parity gate
+ahead             a run that rolls out two steps ahead on a copy passes it after every step
 """
 
 from __future__ import annotations
@@ -139,12 +140,20 @@ def deepspeed(setting: Setting) -> dict[str, Any]:
 
 
 def vllm(setting: Setting) -> dict[str, Any]:
-    """The run's own gate, in float32 and, on a GPU, in bfloat16."""
     needs("vllm")
+    return gated(setting, "vllm", "trainer.steps=2")
+
+
+def ahead(setting: Setting) -> dict[str, Any]:
+    return gated(setting, "hf_copy", "rollout.max_staleness=2", "trainer.steps=5")
+
+
+def gated(setting: Setting, engine: str, *overrides: str) -> dict[str, Any]:
+    """The run's own gate, in float32 and, on a GPU, in bfloat16."""
     figures = {}
     for dtype in ("float32",) if setting.cpu else ("float32", "bfloat16"):
-        overrides = ("rollout.engine=vllm", "rollout.parity_every=1", f"model.dtype={dtype}")
-        _, metrics = train(setting, f"vllm_{dtype}", *overrides, "trainer.steps=2")
+        chosen = (f"rollout.engine={engine}", "rollout.parity_every=1", f"model.dtype={dtype}")
+        _, metrics = train(setting, f"{engine}_{dtype}", *chosen, *overrides)
         names = [name for name in metrics[-1] if name.startswith("parity/")]
         figures[dtype] = {name: metrics[-1][name] for name in names}
     return {"passed": all(figures.values()), "figures": figures}
@@ -161,6 +170,7 @@ CHECKS: dict[str, Callable[[Setting], dict[str, Any]]] = {
         adapters,
         deepspeed,
         vllm,
+        ahead,
     )
 }
 

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from mmrl.config import ModelConfig, RolloutConfig, RunConfig, validate
+from mmrl.config import LoraConfig, ModelConfig, RolloutConfig, RunConfig, validate
 from mmrl.errors import UserError
+from mmrl.policy.policy import load_policy
 from mmrl.rollout import vllm_adapter
 from mmrl.rollout.vllm import engine_arguments
 from mmrl.rollout.vllm_adapter import adapter_arguments, room_for, takes_adapter
 from mmrl.rollout.vllm_push import WeightFiles
+from mmrl.rollout.vllm_server import VLLMServerEngine
 from tests.conftest import TINY
 
 
@@ -153,3 +155,15 @@ def test_servers_that_come_later_find_the_base_and_the_newest_adapter(tmp_path: 
     assert merged.told(0)["adapter"] is None
     assert not Path(second.told(0)["file"]).exists()
     files.close()
+
+
+def test_a_base_that_is_sharded_is_not_sent_empty() -> None:
+    """A server that came back without it may ask while the trainer is in the middle of a step."""
+    pytest.importorskip("peft")
+    engine = VLLMServerEngine.__new__(VLLMServerEngine)
+    engine._policy = load_policy(ModelConfig(path=TINY, lora=LoraConfig(rank=2)))
+    assert len(engine._whole_base()) > 50
+    named = engine._policy.model.named_parameters()
+    next(p for name, p in named if "q_proj.base_layer" in name).data = torch.empty(0)
+    with pytest.raises(UserError, match=r"set rollout\.servers\.weights=file"):
+        engine._whole_base()
