@@ -124,8 +124,8 @@ def test_pictures_come_in_the_models_dtype(made: Policy, dtype: torch.dtype) -> 
     """Not every model casts what its processor gives."""
     made.model.to(dtype)
     seen: list[torch.dtype] = []
-    made.model.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(kwargs["pixel_values"].dtype), with_kwargs=True
+    made.model.model.vision_tower.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0].dtype)
     )
     prompt = ask(made, Case((picture(1), "What is this?")))
     HFEngine(made).generate([prompt], [2], Sampling(max_new_tokens=1), seed=0)
