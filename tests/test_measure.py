@@ -23,7 +23,7 @@ from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.types import Group, Response, Sample, Score, TrainSample
 from tests.algorithms.cases import context
-from tests.families.after_head import CHANGES, change_logits
+from tests.families.after_head import CHANGES, change_logits, learn_after_head
 from tests.test_learner import Gradients
 
 TEMPERATURE = 1.3
@@ -84,7 +84,7 @@ def test_gradient_norms_are_those_of_autograd(
     change: str, policy: Policy, samples: list[TrainSample]
 ) -> None:
     """Also where a cap flattens slopes or a scale steepens them, after the head."""
-    change_logits(policy.model, CHANGES[change])
+    change_logits(learn_after_head(policy.model), CHANGES[change])
     weight = policy.model.get_output_embeddings().weight
     found = head_gradient_norms(policy, samples, 10_000, TEMPERATURE)
     for sample, norm in zip(samples, found, strict=True):

@@ -9,12 +9,14 @@ backward pass is done, since gradient checkpointing runs the layers again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 from transformers import AttentionInterface
+
+from mmrl.errors import UserError
 
 NAME = "mmrl_shared_prefix"
 
@@ -85,14 +87,35 @@ def attention(
     layouts = _layouts()
     assert layouts, f"{NAME} attention needs an active layout"
     assert query.shape[0] == 1, "shared-prefix rows are flat: batch size 1"
-    unknown = {"softcap", "s_aux"} & {name for name, value in kwargs.items() if value is not None}
-    assert not unknown, f"attention with {unknown} is not supported by this layout"
+    _refuse_unknown(module, kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     flat_query, flat_key, flat_value = (x[0].transpose(0, 1) for x in (query, key, value))
     layer = module.layer_idx
     assert isinstance(layer, int)
     out = layouts[-1].attend(layer, flat_query, flat_key, flat_value, scale, sliding_window)
     return out.unsqueeze(0), None
+
+
+WITHOUT_EFFECT = {
+    "dropout",  # the attention modules stay in evaluation
+    "position_ids",  # queries and keys are rotated already
+    "logits_to_keep",
+    "output_attentions",
+    "output_router_logits",
+    "use_cache",
+}
+"""What layers hand on that no attention weight depends on."""
+
+
+def _refuse_unknown(module: nn.Module, kwargs: Mapping[str, Any]) -> None:
+    """Raise UserError where attention depends on more than layouts know of: caps, sinks, biases."""
+    given = {name for name, value in kwargs.items() if value is not None and value is not False}
+    unknown = sorted(given - WITHOUT_EFFECT)
+    if unknown:
+        raise UserError(
+            f"{type(module).__name__} attends with {', '.join(unknown)}, which rows with a shared "
+            "prompt do not: set model.family=generic"
+        )
 
 
 AttentionInterface.register(NAME, attention)

@@ -62,12 +62,19 @@ def _hidden(
         attention_mask=mask.long(),
         use_cache=False,
         **family.token_inputs(ids),
-        **media_inputs(prompt, len(members), ids.device),
+        **media_inputs(prompt, len(members), model),
     )
 
 
-def media_inputs(prompt: Prompt, copies: int, device: torch.device) -> dict[str, Tensor]:
-    """The processor's tensors of a prompt's media, so many times one after the other."""
+def media_inputs(prompt: Prompt, copies: int, model: Any) -> dict[str, Tensor]:
+    """The processor's tensors of a prompt's media, so many times one after the other.
+
+    On the model's device, and in its dtype where they are no integers: not every model sees to it.
+    """
     placed = prompt.placed
     keys = placed[0].tensors if placed else ()
-    return {key: torch.cat([m.tensors[key] for m in placed] * copies).to(device) for key in keys}
+    found = {key: torch.cat([m.tensors[key] for m in placed] * copies) for key in keys}
+    return {
+        key: value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)
+        for key, value in found.items()
+    }

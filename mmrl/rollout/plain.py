@@ -51,7 +51,7 @@ def _answers(policy: Policy, prompt: Prompt, count: int, sampling: Sampling) -> 
             eos_token_id=list(policy.family.end_ids),
             **({} if greedy else drawn),
             **policy.family.token_inputs(ids),
-            **media_inputs(prompt, count, policy.device),
+            **media_inputs(prompt, count, policy.model),
         )[:, ids.shape[1] :]
     ends = torch.isin(rows, torch.tensor(policy.family.end_ids, device=rows.device))
     lengths = torch.where(ends.any(1), ends.int().argmax(1) + 1, rows.shape[1])

@@ -37,6 +37,7 @@ from mmrl.rollout.split import _light
 from mmrl.types import Group, Prompt, Response, Score, TrainSample
 from tests.algorithms.cases import context
 from tests.families import tiny
+from tests.families.after_head import CHANGES, change_logits
 from tests.families.cases import Case, ask, make
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs" / "deepspeed"
@@ -99,8 +100,9 @@ def samples(made: Policy, name: str, algorithm: Algorithm, step: int, world: Wor
 
 
 def start(model: Model) -> Policy:
-    """A fresh tiny policy; adapters are drawn so that both of their halves count."""
+    """A fresh tiny policy that caps its logits; both halves of its adapters count."""
     made, processor = tiny.build(model.tiny)
+    change_logits(made, CHANGES["cap"])
     family = plugins.load("family", tiny.TINY[model.tiny].family)
     adapter = None
     if model.lora is not None:

@@ -44,13 +44,18 @@ CHANGES: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
 }
 
 
+def learn_after_head(model: Any) -> Any:
+    """Give the model a bias and a scale that only some of the changes use; returns it."""
+    generator = torch.Generator().manual_seed(5)
+    bias = torch.randn(model.get_output_embeddings().weight.shape[0], generator=generator)
+    model.register_parameter("after_bias", nn.Parameter(bias))
+    model.register_parameter("after_scale", nn.Parameter(torch.tensor(-0.7)))
+    return model
+
+
 def change_logits(model: Any, change: Callable[[Any, Tensor], Tensor]) -> Any:
     """Make the model's own forward do `change` to what comes out of its head; returns it."""
     kind = type(model)
-    generator = torch.Generator().manual_seed(5)
-    bias = torch.randn(model.get_output_embeddings().weight.shape[0], generator=generator)
-    model.register_parameter("after_bias", nn.Parameter(bias.to(model.dtype)))
-    model.register_parameter("after_scale", nn.Parameter(torch.tensor(-0.7, dtype=model.dtype)))
 
     @functools.wraps(kind.forward)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -23,7 +23,7 @@ from mmrl.policy.shared_prefix import SharedRow
 from mmrl.rollout.engine import Sampling
 from mmrl.rollout.hf import HFEngine
 from mmrl.types import Prompt, Response, TrainSample
-from tests.families.after_head import CHANGES, UNUSUAL, change_logits
+from tests.families.after_head import CHANGES, UNUSUAL, change_logits, learn_after_head
 from tests.families.cases import (
     Case,
     ask,
@@ -53,7 +53,7 @@ def changed_pair(
     model, processor = build(name)
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(4)  # as large as trained ones: a cap bends them
-    model = change_logits(model, change).to(dtype)
+    model = change_logits(learn_after_head(model), change).to(dtype)
     return pair(model, processor, family or TINY[name].family)
 
 

@@ -118,6 +118,20 @@ def test_rollout(made: Policy, folder: Path) -> None:
     assert relative(trained, sampled) < 1e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@torch.no_grad()
+def test_pictures_come_in_the_models_dtype(made: Policy, dtype: torch.dtype) -> None:
+    """Not every model casts what its processor gives."""
+    made.model.to(dtype)
+    seen: list[torch.dtype] = []
+    made.model.model.vision_tower.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0].dtype)
+    )
+    prompt = ask(made, Case((picture(1), "What is this?")))
+    HFEngine(made).generate([prompt], [2], Sampling(max_new_tokens=1), seed=0)
+    assert len(seen) == 2 and set(seen) == {dtype}  # to sample, and for the log-probs
+
+
 WHOLE = {"llava_onevision": "batch_num_images", "smolvlm": "pixel_attention_mask"}
 
 
