@@ -2,8 +2,8 @@
 
     python -m tests.engines.half FOLDER train|take_up
 
-`train` makes steps of 1e-6 under every sharding and saves a checkpoint; `take_up` loads each of them
-under every other and dumps what arrived.
+`train` makes steps of 1e-6 under every sharding and saves a checkpoint; `take_up` loads the local
+one under every sharding and the others locally, and dumps what arrived.
 """
 
 from __future__ import annotations
