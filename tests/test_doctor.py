@@ -38,6 +38,7 @@ def config(**sections: Any) -> RunConfig:
         "model": {"path": TINY, "max_prompt_tokens": 64},
         "data": {"task": "unused", "path": "unused"},
         "algorithm": {"name": "grpo", "group_size": 4},
+        "optimizer": {},
         "rollout": {"max_sequences": 8, "max_new_tokens": 16},
         "trainer": {"steps": 1, "tokens_per_micro_batch": 600},
     }
@@ -94,6 +95,34 @@ def test_what_stays_is_what_the_tiny_model_holds(policy: Policy) -> None:
     moments = [t for name, t in backend.state()[0].items() if not name.startswith("step.")]
     assert size(moments) == found.optimizer
     assert found.gradients == weights
+
+
+@pytest.mark.parametrize("moments", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=4)])
+def test_what_an_update_holds_is_counted_in_every_precision(
+    dtype: Any, moments: Any, lora: LoraConfig | None
+) -> None:
+    if lora is not None:
+        pytest.importorskip("peft")
+    settings = {"dtype": dtype, "lora": lora}
+    found = planned(config(model=settings, optimizer={"moments": moments}))
+    made = load_policy(ModelConfig(path=TINY, **settings), torch.device("cpu"))
+    assert found.weights == size(made.model.parameters())
+    backend = LocalBackend(made.model, OptimizerConfig(moments=moments), 1)
+    trained = {n: p for n, p in made.model.named_parameters() if p.requires_grad}
+    backend.backward(sum(p.float().sum() for p in trained.values()))
+    own = [p.grad for p in trained.values() if p.grad is not None]
+    assert found.gradients == size([*own, *backend._gradients.values()])
+    backend.step()
+    optimizer = backend._optimizer
+    state = [t for s in optimizer.state.values() for key, t in s.items() if key != "step"]
+    masters = [master._lower for master in optimizer.masters.values()]
+    assert found.optimizer == size([*state, *masters])
+    # Textbook masters would take 18 bytes a parameter here.
+    whole = found.optimizer + found.gradients + size(trained.values())
+    per_parameter = whole / sum(p.numel() for p in trained.values())
+    assert per_parameter == (16 if moments == "float32" else 12)
 
 
 def test_adapters_are_counted_as_peft_makes_them() -> None:
@@ -154,7 +183,9 @@ def test_sharding_divides_what_its_stage_shards() -> None:
     whole = planned(config(model={"dtype": "bfloat16"}))
     parameters = whole.weights // 2
     assert [sharded(s).optimizer for s in (1, 2, 3)] == [parameters * 12 // 4] * 3
-    assert [whole.gradients // sharded(s).gradients for s in (1, 2, 3)] == [1, 4, 4]
+    # ZeRO-1 has the last micro-batch's beside their float32 sum.
+    assert whole.gradients == 4 * parameters
+    assert [sharded(s).gradients for s in (1, 2, 3)] == [6 * parameters, parameters, parameters]
     assert [whole.weights // sharded(s).weights for s in (1, 2, 3)] == [1, 1, 4]
 
 
@@ -219,6 +250,8 @@ def test_an_adapter_waits_for_the_engine_by_itself(adapter_sync: str, alone: boo
 def test_a_critic_of_its_own_is_counted() -> None:
     found = planned(config(algorithm={"name": "ppo"}))
     assert found.critic == 4 * found.weights
+    half = planned(config(algorithm={"name": "ppo"}, model={"dtype": "bfloat16"}))
+    assert half.critic == half.weights + half.optimizer + half.gradients == found.critic
     shared = RunConfig.model_validate(
         {**config(algorithm={"name": "ppo"}).model_dump(), "critic": {"trunk": "shared"}}
     )

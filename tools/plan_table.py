@@ -35,6 +35,7 @@ FULL_OF_MEDIA = Counts(records=0, prompt_tokens=4096, media_tokens=4096, positio
 LORA, QLORA = "model.lora.rank=16", "model.lora.quantize=nf4"
 NO_KL = "algorithm.kl_coefficient=0"
 NARROW = "rollout.max_sequences=64"
+SMALL = "optimizer.moments=bfloat16"
 
 
 def zero(name: str) -> tuple[str, str]:
@@ -42,6 +43,8 @@ def zero(name: str) -> tuple[str, str]:
 
 
 SPREADS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "whole, 1": (1, ()),
+    "whole, 1, small moments": (1, (SMALL,)),
     "LoRA, rank 16": (1, (LORA,)),
     "QLoRA (nf4), rank 16": (1, (LORA, QLORA)),
     "ZeRO-2, 1, offload": (1, zero("zero2_offload")),
@@ -66,6 +69,7 @@ class Recipe:
 
 RECIPES = (
     Recipe(1, 80, "3B", (LORA,)),
+    Recipe(1, 80, "3B", (NO_KL, NARROW, SMALL)),
     Recipe(1, 80, "3B", (NO_KL, NARROW, *zero("zero2_offload"))),
     Recipe(1, 80, "7B", (LORA,)),
     Recipe(1, 80, "32B", (LORA, QLORA, NARROW)),

@@ -21,12 +21,17 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class AdamW(torch.optim.AdamW):
     """torch's fused AdamW, which reads and writes bfloat16 weights and moments in pieces.
 
-    Weights in bfloat16 have masters. `optimizer.moments=bfloat16` rounds moments at random.
+    Weights in bfloat16 have masters. `optimizer.moments=bfloat16` rounds moments at random. In a
+    model of `half` precision the float32 value of every parameter is part of its tensors: adapters
+    that are float32 here are bfloat16 where DeepSpeed takes them up.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], config: OptimizerConfig, half: bool
+    ) -> None:
         groups = parameter_groups(parameters, config)
         super().__init__(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+        self._half = half
         held = [p for group in self.param_groups for p in group["params"]]
         self.masters = {p: Master(p) for p in held if p.dtype == torch.bfloat16}
         self._rounded = config.moments == "bfloat16"
@@ -93,7 +98,9 @@ class AdamW(torch.optim.AdamW):
         """Name and value of everything that a step of the parameter depends on, but the weight."""
         yield from self.state.get(parameter, {}).items()
         if parameter in self.masters:
-            yield MASTER, self.masters[parameter].read().cpu()
+            yield MASTER, self.masters[parameter].to_cpu()
+        elif self._half:
+            yield MASTER, parameter.detach()
 
     @torch.no_grad()
     def load(self, parameter: nn.Parameter, tensors: dict[str, Tensor]) -> None:
@@ -103,8 +110,7 @@ class AdamW(torch.optim.AdamW):
         """
         value = tensors.pop(MASTER, None)
         if parameter in self.masters:
-            full = parameter if value is None else value
-            self.masters[parameter].write(full.to(parameter.device, torch.float32))
+            self.masters[parameter].load(parameter if value is None else value)
         elif value is not None:
             parameter.copy_(value)
         kept = {key: torch.float32 if key == "step" else self._kept(parameter) for key in tensors}

@@ -10,12 +10,13 @@ can take them up.
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +81,13 @@ class DeepSpeedBackend:
         self._stage: int = settings["zero_optimization"]["stage"]
         self._model, self._named = policy.model, trained(policy.model)
         deepspeed.init_distributed()
-        self._engine: Any = deepspeed.initialize(
-            model=Pass(policy.model),
-            optimizer=_optimizer(self._named, config.optimizer, settings),
-            config=settings,
-        )[0]
+        # Its ZeRO-1 in bfloat16 prints the memory it takes, whatever the log level.
+        with redirect_stdout(io.StringIO()):
+            self._engine: Any = deepspeed.initialize(
+                model=Pass(policy.model),
+                optimizer=_optimizer(self._named, config.optimizer, settings),
+                config=settings,
+            )[0]
         self.updates = 0
         policy.run = self._engine
         if reference is not None:
@@ -181,10 +184,15 @@ class DeepSpeedBackend:
         if not self.updates:
             return
         sharded = self._engine.optimizer
-        flats = (
-            sharded.fp32_partitioned_groups_flat
-            if self._stage == 3
-            else sharded.single_partition_of_fp32_groups
+        # ZeRO-3, ZeRO-1 and 2, and the optimiser that takes ZeRO-1's place in bfloat16.
+        flats = next(
+            getattr(sharded, name)
+            for name in (
+                "fp32_partitioned_groups_flat",
+                "single_partition_of_fp32_groups",
+                "fp32_groups_flat_partition",
+            )
+            if hasattr(sharded, name)
         )
         torch_own = isinstance(sharded.optimizer, torch.optim.AdamW)
         for number, flat in enumerate(flats):

@@ -37,7 +37,8 @@ class LocalBackend:
         self._named = trained(model)
         if any(parameter.dtype == torch.float16 for parameter in self._named.values()):
             raise UserError(FLOAT16)
-        self._optimizer = AdamW(self._named.values(), config)
+        half = any(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
+        self._optimizer = AdamW(self._named.values(), config, half)
         self._gradients: dict[nn.Parameter, Tensor] = {}
         self.updates = 0
 

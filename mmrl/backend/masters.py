@@ -43,6 +43,18 @@ class Master:
         self._weight[piece], self._lower[piece] = weight, lower
         self._version = self._weight._version
 
+    def to_cpu(self) -> Tensor:
+        """The whole value in host memory."""
+        found = torch.empty_like(self._weight, dtype=torch.float32, device="cpu")
+        for piece in pieces(found.shape):
+            found[piece] = self.read(piece)
+        return found
+
+    def load(self, value: Tensor) -> None:
+        """Take a whole value over, wherever it lies."""
+        for piece in pieces(value.shape):
+            self.write(value[piece].to(self._weight.device, torch.float32), piece)
+
 
 def join(weight: Tensor, lower: Tensor) -> Tensor:
     """The float32 number that `split` took apart."""

@@ -112,11 +112,11 @@ def plan(
     stage, adapters = sharding.stage, config.model.lora
     packed = PACKED[adapters.quantize] if adapters else None
     base = int(shape.parameters * (packed or width))
-    # Adapters are float32; a sharded optimiser keeps float32 weights beside 16-bit ones.
-    own = 4 if adapters else width
+    # Adapters are float32, except under DeepSpeed, which turns the whole model into the dtype.
+    own = 4 if adapters and not stage else width
     trained = trained_parameters(config, shape)
-    state = trained * _optimizer_width(sharding, own) // (processes if stage else 1)
-    gradients = trained * own // (processes if stage >= 2 else 1)
+    state = trained * _optimizer_width(config, sharding, own) // (processes if stage else 1)
+    gradients = trained * _gradient_width(sharding, own) // (processes if stage >= 2 else 1)
     held = base // (processes if stage == 3 else 1)
     copied = "reference" in compose(config.algorithm).needs and adapters is None
     engine, sleeps = _engine(config, shape, width, capacity)
@@ -129,7 +129,7 @@ def plan(
     return Plan(
         weights=(held if on_device else 0) + shape.adapter_parameters * own,
         reference=shape.parameters * width // (processes if stage == 3 else 1) if copied else 0,
-        critic=_critic(config, shape, width),
+        critic=_critic(config, shape),
         optimizer=0 if sharding.optimizer != "device" else state,
         gradients=gradients,
         activations=activations(config, shape, width),
@@ -162,16 +162,32 @@ def trained_parameters(config: RunConfig, shape: Shape) -> int:
     return shape.parameters - sum(n for key, n in parts.items() if getattr(config.model, key))
 
 
-def _optimizer_width(sharding: Sharding, own: int) -> int:
-    """Bytes of an optimiser's state: two moments, and float32 weights beside 16-bit ones."""
-    return 8 + (4 if own < 4 else 0) if sharding.stage else 2 * own
+def _optimizer_width(config: RunConfig, sharding: Sharding, own: int) -> int:
+    """Bytes of a parameter's state: two moments, and what is kept beside 16-bit weights.
+
+    That is float32 weights under ZeRO, here the 16 bits that weights lack (`backend.masters`).
+    """
+    if sharding.stage:
+        return 8 + (4 if own < 4 else 0)
+    return 2 * DTYPES[config.optimizer.moments].itemsize + (2 if own < 4 else 0)
 
 
-def _critic(config: RunConfig, shape: Shape, width: int) -> int:
-    """A critic with a trunk of its own: weights, moments and gradients, never sharded."""
+def _gradient_width(sharding: Sharding, own: int) -> int:
+    """Bytes of a parameter's gradient: a float32 sum over the micro-batches.
+
+    ZeRO-1 has the gradients of the last one beside it, in 16 bits; elsewhere they come and go.
+    """
+    return 4 + (own if sharding.stage == 1 and own < 4 else 0)
+
+
+def _critic(config: RunConfig, shape: Shape) -> int:
+    """A critic with a trunk of its own: weights, moments and gradients, never sharded.
+
+    They are 16 bytes a parameter: 4 + 8 + 4 in float32, 2 + 2 + 8 + 4 with bfloat16 weights.
+    """
     if "values" not in compose(config.algorithm).needs or config.critic.trunk == "shared":
         return 0
-    return shape.parameters * width * 4
+    return shape.parameters * 16
 
 
 def token_budget(config: RunConfig) -> int:

@@ -114,18 +114,25 @@ def start(model: Model) -> Policy:
     return wrap(made, processor, family.build(made, processor, Limits(2000)), adapter)
 
 
-def build(folder: Path, name: str, sharding: str, world: World) -> tuple[Policy, Policy, Backend]:
+def build(
+    folder: Path, name: str, sharding: str, world: World, *, half: bool = False, rate: float = 1e-3
+) -> tuple[Policy, Policy, Backend]:
+    """Policy, reference and backend; in `half` precision adapters stay float32."""
     made = start(MODELS[name])
     if sharding == "double":
         made.model.double()
+    if half:
+        for parameter in made.model.parameters():
+            if made.adapter is None or not parameter.requires_grad:
+                parameter.data = parameter.data.bfloat16()
     reference = made.frozen_copy()
-    optimizer = OptimizerConfig(learning_rate=1e-3, weight_decay=0.1, max_grad_norm=0.5)
+    optimizer = OptimizerConfig(learning_rate=rate, weight_decay=0.1, max_grad_norm=0.5)
     if sharding in LOCAL:
         return made, reference, LocalBackend(made.model, optimizer, 10, world)
     config = RunConfig.model_validate(
         {
             "run": "unused",
-            "model": {"path": "unused"},
+            "model": {"path": "unused", "dtype": "bfloat16" if half else "float32"},
             "data": {"task": "unused", "path": "unused"},
             "optimizer": optimizer,
             "trainer": {
