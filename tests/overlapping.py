@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,21 +40,21 @@ def fingerprint(weights: dict[str, torch.Tensor]) -> tuple[float, ...]:
 
 
 class Watched:
-    """The engine it is given, with its calls noted; `before` is called at the start of each."""
+    """The engine it is given, with its calls noted; `before` and `after` are called around each."""
 
-    def __init__(self, engine: CopyEngine, before: Callable[[], None] = lambda: None) -> None:
-        self.engine, self.before = engine, before
+    def __init__(
+        self, engine: CopyEngine, before: Callable[[], None], after: Callable[[], None]
+    ) -> None:
+        self.engine, self.before, self.after = engine, before, after
         self.used: list[tuple[float, ...]] = []
-        self.seconds: list[float] = []
 
     def generate(
         self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
     ) -> list[list[Response]]:
-        begun = time.monotonic()
         self.used.append(fingerprint(self.engine._copy.model.state_dict()))
         self.before()
         made = self.engine.generate(prompts, counts, sampling, seed)
-        self.seconds.append(time.monotonic() - begun)
+        self.after()
         return made
 
     def sync(self) -> None:
@@ -66,7 +65,9 @@ class Watched:
 
 
 def watch(
-    monkeypatch: pytest.MonkeyPatch, before: Callable[[], None] = lambda: None
+    monkeypatch: pytest.MonkeyPatch,
+    before: Callable[[], None] = lambda: None,
+    after: Callable[[], None] = lambda: None,
 ) -> list[Watched]:
     """Put the engines of the runs to come into a `Watched`; they are appended to the list."""
     build = run_module.build_engine
@@ -75,7 +76,7 @@ def watch(
     def watched(*args: Any) -> Engine:
         engine = build(*args)
         assert isinstance(engine, CopyEngine)
-        made.append(Watched(engine, before))
+        made.append(Watched(engine, before, after))
         return made[-1]
 
     monkeypatch.setattr(run_module, "build_engine", watched)
