@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,7 @@ def fingerprint(weights: dict[str, torch.Tensor]) -> tuple[float, ...]:
 class Watched:
     """The engine it is given, with its calls noted.
 
-    `before` is called at the start of each, `loading` at the start of each `sync`.
+    `before` and `after` are called around each `generate`, `loading` at the start of each `sync`.
     """
 
     takes_adapter = False
@@ -54,20 +53,19 @@ class Watched:
         engine: CopyEngine,
         before: Callable[[], None] = lambda: None,
         loading: Callable[[], None] = lambda: None,
+        after: Callable[[], None] = lambda: None,
     ) -> None:
-        self.engine, self.before, self.loading = engine, before, loading
+        self.engine, self.before, self.loading, self.after = engine, before, loading, after
         self.used: list[tuple[float, ...]] = []
-        self.seconds: list[float] = []
         self.made: list[tuple[Sequence[Prompt], list[list[Response]]]] = []
 
     def generate(
         self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
     ) -> list[list[Response]]:
-        begun = time.monotonic()
         self.used.append(fingerprint(self.engine._copy.model.state_dict()))
         self.before()
         made = self.engine.generate(prompts, counts, sampling, seed)
-        self.seconds.append(time.monotonic() - begun)
+        self.after()
         self.made.append((prompts, made))
         return made
 
@@ -87,6 +85,7 @@ def watch(
     monkeypatch: pytest.MonkeyPatch,
     before: Callable[[], None] = lambda: None,
     loading: Callable[[], None] = lambda: None,
+    after: Callable[[], None] = lambda: None,
 ) -> list[Watched]:
     """Put the engines of the runs to come into a `Watched`; they are appended to the list."""
     build = run_module.build_engine
@@ -95,7 +94,7 @@ def watch(
     def watched(*args: Any) -> Engine:
         engine = build(*args)
         assert isinstance(engine, CopyEngine)
-        made.append(Watched(engine, before, loading))
+        made.append(Watched(engine, before, loading, after))
         return made[-1]
 
     monkeypatch.setattr(run_module, "build_engine", watched)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import signal
-import statistics
 import subprocess
 import sys
 import threading
@@ -243,39 +243,61 @@ def test_what_is_left_out_ahead_is_counted_once_after_a_resume(
     assert sorted(map(str, rows(run, "quarantine"))) == sorted(map(str, left_out))
 
 
-@pytest.mark.parametrize(
-    "factor", [1.0, *(pytest.param(f, marks=pytest.mark.slow) for f in (2.0, 4.0))]
-)
-def test_a_step_takes_as_long_as_the_slower_side(
-    tmp_path: Path, digits: Path, factor: float, monkeypatch: pytest.MonkeyPatch
+def test_an_update_and_the_next_rollout_run_at_the_same_time(
+    tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sleeps of a second and more, large against what this tiny model computes."""
-    update_seconds, steps = 1.0, 6
-    updates: list[float] = []
+    """Each waits for the other to have begun: one after the other, neither would ever end."""
+    steps, meeting = 5, threading.Barrier(2)
+    updates, rollouts = itertools.count(1), itertools.count(0)
     update = Learner.update
 
-    def slow(self: Learner, *args: Any) -> Any:
-        begun = time.monotonic()
-        time.sleep(update_seconds)
-        stats = update(self, *args)
-        updates.append(time.monotonic() - begun)
-        return stats
+    def meeting_update(self: Learner, *args: Any) -> Any:
+        if next(updates) < steps:  # with the last one nothing is rolled out
+            meeting.wait(timeout=300)
+        return update(self, *args)
 
-    monkeypatch.setattr(Learner, "update", slow)
-    engines = watch(monkeypatch, lambda: time.sleep(factor * update_seconds))
+    def rolling_out() -> None:
+        if next(rollouts):  # the first is waited for before anything is updated
+            meeting.wait(timeout=300)
+
+    monkeypatch.setattr(Learner, "update", meeting_update)
+    watch(monkeypatch, rolling_out)
     trainer = {"steps": steps, "prompts_per_step": 2}
     run = start(tmp_path / "run", digits, 1, rollout=NO_PARITY, trainer=trainer)
-    # Not the first, which waits for its own batch, nor the last, which has none to roll out.
-    inner = slice(1, steps - 1)
-    took = statistics.median(row["time/step"] for row in rows(run)[inner])
-    sides = statistics.median(engines[0].seconds[inner]), statistics.median(updates[inner])
-    assert took == pytest.approx(max(sides), rel=0.15), f"rollout {sides[0]}, update {sides[1]}"
-    assert took < 0.85 * sum(sides)
-    by_side = [[row[f"overlap/{side}_waited"] for row in rows(run)[inner]] for side in SIDES]
-    waited = [statistics.median(seconds) for seconds in by_side]
-    if factor > 1:
-        assert waited[0] == pytest.approx(sides[0] - sides[1], abs=0.15 * took)
-        assert waited[1] < 0.15 * took
+    assert [row["step"] for row in rows(run)] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("slower", SIDES)
+def test_who_waited_is_told(
+    tmp_path: Path, digits: Path, slower: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second that one side takes after the other is done; a part of it goes to other work."""
+    steps, done = 5, {side: [threading.Event() for _ in range(6)] for side in SIDES}
+    updates, update = itertools.count(1), Learner.update
+    rollouts = itertools.count(0)
+
+    def counted_update(self: Learner, *args: Any) -> Any:
+        number = next(updates)
+        if slower == "trainer" and number < steps:
+            assert done["engine"][number].wait(timeout=300)
+            time.sleep(1.0)
+        stats = update(self, *args)
+        done["trainer"][number].set()
+        return stats
+
+    def delay() -> None:
+        number = next(rollouts)
+        if slower == "engine" and number:
+            assert done["trainer"][number].wait(timeout=300)
+            time.sleep(1.0)
+
+    monkeypatch.setattr(Learner, "update", counted_update)
+    (side,) = (side for side in SIDES if side != slower)
+    engines = watch(monkeypatch, delay, lambda: done["engine"][len(engines[0].used) - 1].set())
+    trainer = {"steps": steps, "prompts_per_step": 2}
+    run = start(tmp_path / "run", digits, 1, rollout=NO_PARITY, trainer=trainer)
+    waited = [row[f"overlap/{side}_waited"] for row in rows(run)[1:-1]]
+    assert sum(waited) > 0.5, waited
 
 
 def answered(staleness: int, text_logprobs: float = -1.0) -> Group:
@@ -367,9 +389,7 @@ def test_a_worker_stops_in_the_middle_of_a_job() -> None:
 
     job, next_job = worker.submit(endless), worker.submit(lambda: None)
     begun.wait()
-    started = time.monotonic()
-    worker.close()
-    assert time.monotonic() - started < 5
+    worker.close()  # or the test ends at its own limit
     assert isinstance(job.exception(), Stopped)
     assert not any(thread.name == "mmrl-rollout" for thread in threading.enumerate())
     assert not next_job.done() or next_job.cancelled()
@@ -421,12 +441,14 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, digits: Path) 
     while process.poll() is None and not (tmp_path / "on").exists():
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=180)
+    _, error = process.communicate(timeout=600)
     assert process.returncode == 130, error
     assert "interrupted" in error.splitlines()[-1] and "Traceback" not in error
-    time.sleep(0.2)
-    left = subprocess.run(["ps", "-o", "pid=", "-g", str(process.pid)], capture_output=True)
-    assert not left.stdout.split()
+    command = ["ps", "-o", "pid=", "-g", str(process.pid)]
+    deadline = time.monotonic() + 120
+    while subprocess.run(command, capture_output=True).stdout.split():
+        assert time.monotonic() < deadline, "processes are left"
+        time.sleep(0.05)
 
 
 def test_an_engine_on_the_policys_own_weights_is_refused(tmp_path: Path, digits: Path) -> None:

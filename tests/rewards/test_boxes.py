@@ -43,9 +43,9 @@ def test_no_box_is_missing(text: str) -> None:
 
 def test_a_megabyte_of_brackets_is_read_in_a_moment() -> None:
     for unit in ("[", "]", "[[", "[1,2,3,4],", "[" + "1" * 1000):
-        started = time.perf_counter()
+        started = time.process_time()
         assert parse_boxes(unit * (10**6 // len(unit))).status == "malformed"
-        assert time.perf_counter() - started < 2.0
+        assert time.process_time() - started < 2.0
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,6 @@ def test_a_megabyte_takes_a_moment_without_caps(
     # quadratic scan of this text takes minutes to hours, a linear one milliseconds.
     parser = grammar("optional", max_characters=10**7)
     text = unit * (10**6 // len(unit))
-    started = time.perf_counter()
+    started = time.process_time()
     parser.parse(Answer(text))
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0

@@ -67,10 +67,10 @@ def test_not_lists(text: str) -> None:
 
 def test_a_megabyte_is_read_in_a_moment() -> None:
     for unit in ("(", "(1,2),", "[", "1 to ", "(1,", ":"):
-        started = time.perf_counter()
+        started = time.process_time()
         for parse in (parse_interval, parse_intervals):
             assert parse(unit * (10**6 // len(unit))).status != "ok"
-        assert time.perf_counter() - started < 1.0
+        assert time.process_time() - started < 1.0
 
 
 def test_overlap_by_hand() -> None:

@@ -124,10 +124,10 @@ BOMBS = [
 @pytest.mark.parametrize("bomb", BOMBS, ids=lambda b: b[:20])
 def test_bombs_are_refused_before_they_are_evaluated(bomb: str) -> None:
     same("3", r"\sqrt{9}")  # imports
-    started = time.perf_counter()
+    started = time.process_time()
     assert not same("3", bomb)
     assert not same(r"\sqrt{3}", bomb)
-    assert time.perf_counter() - started < 3.0
+    assert time.process_time() - started < 3.0
 
 
 def test_gold_that_is_no_mathematics_is_an_error() -> None:

@@ -236,7 +236,7 @@ def test_real_toolrl_rows(answer: str) -> None:
 def test_real_bfcl_records(category: str) -> None:
     folder = data("ShishirPatil__gorilla", "berkeley-function-call-leaderboard/bfcl_eval/data")
     tags, python = load_task("tool_calls"), load_task("tool_calls", {"answer": "python"})
-    started, count = time.perf_counter(), 0
+    started, count = time.process_time(), 0
     for record in tags.records(folder / f"BFCL_v4_{category}.json"):
         for task in (tags, python):
             sample = task.sample(record)
@@ -247,7 +247,7 @@ def test_real_bfcl_records(category: str) -> None:
             assert tags.score(sample.gold, Answer(THINK + "<response>no</response>")).metric == 0
             assert tags.score(sample.gold, Answer(THINK + lines(("f", {})))).metric == 0
         count += 1
-    assert count >= 200 and time.perf_counter() - started < 60
+    assert count >= 200 and time.process_time() - started < 60
 
 
 @pytest.mark.parametrize(
