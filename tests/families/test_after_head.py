@@ -36,7 +36,7 @@ from tests.families.cases import (
     responses,
     shared,
 )
-from tests.families.tiny import TINY, VOCABULARY, build
+from tests.families.tiny import HIDDEN, TINY, VOCABULARY, build
 
 TOLERANCE = 1e-5  # relative, float32
 
@@ -105,7 +105,7 @@ def test_models_of_the_library_that_change_their_logits(name: str) -> None:
     made, reference = pair(*UNUSUAL[name](), "gemma4" if name == "gemma4" else "generic")
     compare(made, reference, ("image",))
     with torch.no_grad():
-        output = made.head.output(torch.ones(3, made.head.output.__self__._head.in_features))
+        output = made.head.output(torch.ones(3, HIDDEN))
     assert not torch.equal(made.head.finish(output.clone()), output)
 
 
