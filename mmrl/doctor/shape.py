@@ -62,7 +62,7 @@ class Shape:
 
 def weightless(config: RunConfig) -> tuple[Any, Declaration]:
     """The configured model on the meta device, and its family's declaration."""
-    _, folder = check_folder(config.model)
+    _, folder = check_folder(config.model, processor=False)
     remote = config.model.trust_remote_code
     settings = AutoConfig.from_pretrained(folder, trust_remote_code=remote, local_files_only=True)
     name = family_name(settings.model_type, config.model.family)

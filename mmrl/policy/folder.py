@@ -35,10 +35,11 @@ def base_of(folder: Path) -> str | None:
     return str(base)
 
 
-def check_folder(config: ModelConfig) -> tuple[Path, Path]:
+def check_folder(config: ModelConfig, *, processor: bool = True) -> tuple[Path, Path]:
     """The folder that `config` names, and the one of its base where it holds an adapter.
 
-    Raises UserError where the folder is no model that takes pictures, video or sound.
+    Raises UserError where the folder is no model that takes pictures, video or sound, or, unless
+    `processor` is False, where its processor is missing.
     """
     path = model_folder(config.path)
     base = base_of(path)
@@ -57,7 +58,7 @@ def check_folder(config: ModelConfig) -> tuple[Path, Path]:
             f"{folder} holds a model of type '{settings.get('model_type')}' without an encoder of "
             "pictures or sound: take a vision-language or audio model (`mmrl families`)"
         )
-    if not own_code and not any((path / name).is_file() for name in PROCESSORS):
+    if processor and not own_code and not any((path / name).is_file() for name in PROCESSORS):
         raise UserError(
             f"{path} has no processor ({' or '.join(PROCESSORS[:2])}): copy it from the model that "
             "the weights come from"
