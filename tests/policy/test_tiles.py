@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmrl.policy import flash
@@ -300,3 +301,35 @@ def test_no_tensor_of_responses_by_prompt(window: int | None) -> None:
         attended(lambda q, k, v: layout.attend(0, q, k, v, SCALE, window), tensors, torch.float32)
     # A query's numbers, padded; a dense mask would have 55 responses x 499 x 799 elements.
     assert tensors[0].numel() <= Largest.elements <= 1.3 * tensors[0].numel()
+
+
+@pytest.mark.parametrize("window", [None, 16])
+def test_the_kernels_of_cuda_take_what_they_are_given(
+    window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By shapes and types alone: no GPU computes here."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    calls = []
+    for name in ("_cuda", "_cuda_backward"):
+        kernel = getattr(flash, name)
+
+        def counted(*args: Any, kernel: Any = kernel, **options: Any) -> Any:
+            calls.append(kernel)
+            return kernel(*args, **options)
+
+        monkeypatch.setattr(flash, name, counted)
+    with FakeTensorMode():
+        rows = [SharedRow(bare(n), tuple(np.zeros(m, dtype=np.int64) for m in a)) for n, a in TAIL]
+        layout = lay_out(rows, torch.device("cuda"))
+        count = len(layout.ids)
+        query, key, value = (
+            torch.randn(count, h, 64, dtype=torch.bfloat16, device="cuda", requires_grad=True)
+            for h in (4, 2, 2)
+        )
+        out = layout.attend(0, query, key, value, SCALE, window)
+        out.sum().backward()
+        for leaf in (query, key, value):
+            assert leaf.grad is not None and leaf.grad.shape == leaf.shape
+            assert leaf.grad.dtype == torch.bfloat16
+    assert out.shape == query.shape
+    assert len(calls) % 2 == 0 and calls
