@@ -50,10 +50,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Flat:
-    """The flat tensors of an attention, and what adds up in it; gradients are None forward.
-
-    A view that several tiles write to: `out` [N, H, D] and `lse` [N, H] are joint ones backward.
-    """
+    """What attends to what: query [N, H, D], key and value [N, K, D], and the scores' scale."""
 
     query: Tensor
     key: Tensor
