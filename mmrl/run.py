@@ -361,13 +361,16 @@ class Run:
         timeout = config.trainer.exchange_timeout_seconds
         self._engines_world = self._world.beside(timeout) if ahead else self._world
         with self._backend.gathered():
-            made = build_engine(view, config.model, config.rollout, tasks, self._engines_world)
+            made = build_engine(
+                view, config.model, config.rollout, tasks, self._engines_world, self._budget
+            )
         if ahead:
             self._background = made = BackgroundEngine(holding(made))
         engine = self._split(made)
         if config.rollout.engine != "targets":
             return engine, engine
-        return engine, self._split(HFEngine(self._policy, config.rollout.max_sequences))
+        judge = HFEngine(self._policy, config.rollout.max_sequences, self._budget)
+        return engine, self._split(judge)
 
     def _split(self, engine: Engine) -> Engine:
         return self._played(SplitEngine(engine, self._world, self._backend.gathered), self._scorer)

@@ -14,7 +14,7 @@ import platform
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,15 +35,15 @@ DIFFERENCES = (
 class Side:
     """A process that trains one step whenever it is told to."""
 
-    def __init__(self, name: str, workload: Workload, threads: int) -> None:
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self.name = name
         self.samples: list[dict[str, Any]] = []
         self._process = subprocess.Popen(
-            arguments(name, workload),
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            env=os.environ | dict(environment),
         )
         self.about = self._answer()
 
@@ -72,7 +72,8 @@ def measure(
 ) -> list[Side]:
     """Run the sides in turns, each round in the other order; warm-up steps are not kept."""
     subprocess.run(arguments("build", workload), check=True)
-    sides = [Side(name, workload, threads) for name in names]
+    environment = {"OMP_NUM_THREADS": str(threads)}
+    sides = [Side(name, arguments(name, workload), environment) for name in names]
     for number in range(warmup + repeats):
         for side in sides[:: 1 if number % 2 else -1]:
             sample = side.step()

@@ -50,10 +50,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Flat:
-    """The flat tensors of an attention, and what adds up in it; gradients are None forward.
-
-    A view that several tiles write to: `out` [N, H, D] and `lse` [N, H] are joint ones backward.
-    """
+    """What attends to what: query [N, H, D], key and value [N, K, D], and the scores' scale."""
 
     query: Tensor
     key: Tensor
@@ -227,13 +224,11 @@ _tiled: Callable[..., Tensor] = _Tiled.apply
 def _join(out: Tensor, lse: Tensor, rows: Rows, part: Tensor, sums: Tensor) -> None:
     """Take one more tile into the softmax of some rows."""
     before = rows.of(lse)
-    joint = torch.logaddexp(before, sums)
     # Where the rows stand side by side, this happens in place.
-    mixed = rows.of(out).mul_((before - joint).exp()[..., None])
-    mixed.addcmul_(part.to(mixed.dtype), (sums - joint).exp()[..., None])
+    mixed = rows.of(out).lerp_(part.to(out.dtype), (sums - before).sigmoid()[..., None])
     if not rows.aligned:
         rows.write(out, mixed)
-    rows.write(lse, joint)
+    rows.write(lse, torch.logaddexp(before, sums))
 
 
 def _batched(

@@ -33,16 +33,18 @@ def build_engine(
     rollout: RolloutConfig,
     tasks: Mapping[str, Task],
     world: World | None = None,
+    prefill_tokens: int | None = None,
 ) -> Engine:
     """Make the engine of `rollout.engine`; raises UserError where its package is absent.
 
-    `world` are the processes of the run, which share servers.
+    `world` are the processes of the run, which share servers. `prefill_tokens` bounds a pass of the
+    embedded engine over prompts.
     """
     match rollout.engine:
         case "hf":
-            return HFEngine(policy, rollout.max_sequences)
+            return HFEngine(policy, rollout.max_sequences, prefill_tokens)
         case "hf_copy":
-            return CopyEngine(policy, model, rollout.max_sequences)
+            return CopyEngine(policy, model, rollout.max_sequences, prefill_tokens)
         case "targets":
             return Targets(policy, tasks, rollout.thought_dropout)
         case "vllm":

@@ -23,7 +23,13 @@ class CopyEngine:
     generator; so would the policy's training beside it, and no run would repeat another.
     """
 
-    def __init__(self, policy: Policy, model: ModelConfig, max_sequences: int = 256) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        model: ModelConfig,
+        max_sequences: int = 256,
+        prefill_tokens: int | None = None,
+    ) -> None:
         if not policy.family.declaration.shared_prefix:
             raise UserError(
                 "rollout.engine=hf_copy needs a family with a shared prefix (see `mmrl families`): "
@@ -32,7 +38,7 @@ class CopyEngine:
         self.takes_adapter = False
         alone = model.model_copy(update={"lora": None, "gradient_checkpointing": False})
         self._copy = load_policy(alone, policy.device)
-        self._engine = HFEngine(self._copy, max_sequences)
+        self._engine = HFEngine(self._copy, max_sequences, prefill_tokens)
         self.sync(weights_of(policy, 0))
 
     def generate(

@@ -34,13 +34,13 @@ class Prompts:
     keys: dict[int, Tensor] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
 
-    def remember(self, layer: int, place: int, key: Tensor, value: Tensor) -> None:
-        """Take over a layer's key and value [L, K, D] of the prompt in a place."""
+    def remember(self, layer: int, at: Where, key: Tensor, value: Tensor) -> None:
+        """Take over a layer's keys and values [N, K, D] of some prompts' tokens."""
         for cache, new in ((self.keys, key), (self.values, value)):
             if layer not in cache:
                 size = len(self.numbers), new.shape[1], int(self.lengths.max()), new.shape[2]
                 cache[layer] = new.new_zeros(size)
-            cache[layer][place, :, : len(new)] = new.transpose(0, 1)
+            cache[layer].transpose(1, 2)[at.prompt, at.place] = new[at.flat]
 
     def chosen(self, places: Ints, device: torch.device) -> Prompts:
         """Some of the prompts, no longer than they are."""
@@ -53,36 +53,48 @@ class Prompts:
         return Prompts(self.numbers[places], lengths, keys, values)
 
 
+@dataclass(frozen=True)
+class Where:
+    """Flat tokens [N] of a pass, and the prompt of a table and the place in it that each has."""
+
+    flat: Tensor
+    prompt: Tensor
+    place: Tensor
+
+
 class Prefill:
     """Prompts attend causally to themselves; their keys and values are remembered by layer."""
 
     def __init__(self, lengths: Sequence[int]) -> None:
-        groups = batches(lengths, spare=SPARE_TOKENS)
+        groups = [sorted(group) for group in batches(lengths, spare=SPARE_TOKENS)]
         sizes = np.array(lengths)
-        self.prompts = [Prompts(np.array(sorted(g)), sizes[sorted(g)]) for g in groups]
-        self._place = {
-            int(number): (prompts, place)
-            for prompts in self.prompts
-            for place, number in enumerate(prompts.numbers)
-        }
+        self.prompts = [Prompts(np.array(group), sizes[group]) for group in groups]
 
     def part(self, rows: SharedPrefix, start: int) -> _Part:
         """The layout of a pass over the prompts from `start` on."""
-        return _Part(self, rows, start)
-
-    def remember(self, layer: int, number: int, key: Tensor, value: Tensor) -> None:
-        """Take over a layer's key and value [L, K, D] of a prompt."""
-        prompts, place = self._place[number]
-        prompts.remember(layer, place, key, value)
+        device, found = rows.ids.device, []
+        for prompts in self.prompts:
+            here = np.flatnonzero(
+                (prompts.numbers >= start) & (prompts.numbers < start + len(rows.prompts))
+            )
+            if len(here):
+                runs = [rows.prompts[number - start] for number in prompts.numbers[here]]
+                sizes = [run.size for run in runs]
+                arrays = (
+                    np.concatenate([run.places for run in runs]),
+                    np.repeat(here, sizes),
+                    np.concatenate([np.arange(size) for size in sizes]),
+                )
+                found.append((prompts, Where(*(torch.from_numpy(a).to(device) for a in arrays))))
+        return _Part(rows, found)
 
 
 @dataclass(frozen=True)
 class _Part:
     """One of the passes that prefill is made of."""
 
-    prefill: Prefill
     rows: SharedPrefix
-    start: int
+    prompts: Sequence[tuple[Prompts, Where]]
 
     def attend(
         self,
@@ -94,9 +106,8 @@ class _Part:
         window: int | None = None,
     ) -> Tensor:
         """Attend as the training rows do, and keep keys and values."""
-        for number, run in enumerate(self.rows.prompts, self.start):
-            own = slice(run.start, run.stop)
-            self.prefill.remember(layer, number, key[own], value[own])
+        for prompts, at in self.prompts:
+            prompts.remember(layer, at, key, value)
         return self.rows.attend(layer, query, key, value, scale, window)
 
 

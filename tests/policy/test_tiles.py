@@ -11,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmrl.policy import flash
+from mmrl.policy import flash, tiled
 from mmrl.policy.shared_prefix import SharedPrefix, SharedRow, lay_out
 from mmrl.policy.tiles import batches
 from mmrl.types import Prompt, Sample
@@ -136,11 +137,11 @@ def compare(
     mask = seen(lengths, window, blocks != "none", blocks == "sliding")
     tensors = [x.to(dtype) for x in inputs(len(layout.ids), heads, torch.float64)]
 
-    def tiled(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def by_tiles(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return layout.attend(0, query, key, value, SCALE, window)
 
     wanted, wanted_grads = attended(dense(mask), tensors, torch.float64)
-    out, grads = attended(tiled, tensors, dtype)
+    out, grads = attended(by_tiles, tensors, dtype)
     assert out.dtype == dtype
     for found, expected in zip([out, *grads], [wanted, *wanted_grads], strict=True):
         assert torch.isfinite(found).all()
@@ -300,3 +301,46 @@ def test_no_tensor_of_responses_by_prompt(window: int | None) -> None:
         attended(lambda q, k, v: layout.attend(0, q, k, v, SCALE, window), tensors, torch.float32)
     # A query's numbers, padded; a dense mask would have 55 responses x 499 x 799 elements.
     assert tensors[0].numel() <= Largest.elements <= 1.3 * tensors[0].numel()
+
+
+@pytest.mark.parametrize("window", [None, 16])
+def test_the_kernels_of_cuda_take_what_they_are_given(
+    window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By shapes and types alone: no GPU computes here."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    calls = []
+    for name in ("_cuda", "_cuda_backward"):
+        kernel = getattr(flash, name)
+
+        def counted(*args: Any, kernel: Any = kernel, **options: Any) -> Any:
+            calls.append(kernel)
+            return kernel(*args, **options)
+
+        monkeypatch.setattr(flash, name, counted)
+    with FakeTensorMode(), torch.no_grad():
+        rows = [SharedRow(bare(n), tuple(np.zeros(m, dtype=np.int64) for m in a)) for n, a in TAIL]
+        layout = lay_out(rows, torch.device("cuda"))
+        query, key, value = (
+            torch.randn(len(layout.ids), h, 64, dtype=torch.bfloat16, device="cuda")
+            for h in (4, 2, 2)
+        )
+        # Not by autograd, whose engine wants the device itself.
+        context = Context()
+        out = tiled._Tiled.forward(context, query, key, value, SCALE, layout.plan(window))
+        found = tiled._Tiled.backward(context, out)[:3]
+        for gradient, leaf in zip(found, (query, key, value), strict=True):
+            assert gradient.shape == leaf.shape and gradient.dtype == torch.bfloat16
+    assert out.shape == query.shape and out.dtype == torch.bfloat16
+    assert len(calls) % 2 == 0 and calls
+
+
+class Context:
+    """What autograd hands to a function, without autograd."""
+
+    saved_tensors: tuple[Tensor, ...]
+    scale: float
+    plan: Any
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
+        self.saved_tensors = tensors

@@ -17,6 +17,7 @@ from mmrl.policy.encoder import Encoder
 from mmrl.policy.folder import model_folder
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
+from mmrl.rollout import decoding as decoding_module
 from mmrl.rollout import hf
 from mmrl.rollout.decoding import Decoding, Prefill, Table
 from mmrl.rollout.engine import Sampling
@@ -190,8 +191,17 @@ def test_logprobs_are_those_before_truncation(
 
 
 @pytest.mark.parametrize("window", [None, 1, 3, 6, 30])
-def test_decoding_attends_as_training_rows_do(window: int | None) -> None:
-    """Every layout of one attention: token by token, leaving and moving, equals all at once."""
+@pytest.mark.parametrize("spare", [0, 4096], ids=["many tables", "one table"])
+def test_decoding_attends_as_training_rows_do(
+    window: int | None, spare: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every layout of one attention: token by token, leaving, moving, growing, equals all at once.
+
+    Two tables at first where no padding is spared, of 9 and 6 and of 3 and 2 tokens.
+    """
+    monkeypatch.setattr(decoding_module, "SPARE_TOKENS", spare)
+    monkeypatch.setattr(decoding_module, "SPARE_SEATS", min(spare, 1))
+    monkeypatch.setattr(decoding_module, "BLOCK", 2)
     lengths = [[5, 1, 9], [], [2, 9, 3, 3], [4]]  # tokens fed by each response of each prompt
     rows = [
         SharedRow(bare_prompt(size), tuple(np.zeros(n + 1, dtype=np.int64) for n in fed))
@@ -204,6 +214,7 @@ def test_decoding_attends_as_training_rows_do(window: int | None) -> None:
 
     prompts = lay_out([SharedRow(row.prompt, ()) for row in rows], torch.device("cpu"))
     prefill = Prefill([len(row.prompt.ids) for row in rows])
+    assert len(prefill.prompts) == (1 if spare else 2)
     part = prefill.part(prompts, 0)
     first = np.concatenate([run.places for run in whole.prompts])
     out = part.attend(0, query[first], key[first], value[first], 0.4, window)
@@ -347,6 +358,27 @@ def test_batches_are_split(policy: Policy, prompts: list[Prompt]) -> None:
     assert [n for n in trunk.tokens if n > 7] == prefills
     assert all(same(a, b) for a, b in zip(flat(whole), flat(split), strict=True))
     assert [len(group) for group in split] == [2, 3, 2]
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_prompts_are_prefilled_within_a_budget(
+    sampling: Sampling, policy: Policy, prompts: list[Prompt]
+) -> None:
+    """The responses do not know in how many passes their prompts were prefilled."""
+    make_noisy(policy, towards_end=6)
+    sizes = [len(prompt.ids) for prompt in prompts]
+    trunk = Trunk(policy)
+    whole = HFEngine(policy, prefill_tokens=sum(sizes)).generate(prompts, [2, 3, 2], sampling, 5)
+    assert trunk.tokens[0] == sum(sizes)
+    trunk.tokens.clear()
+    budget = sizes[1] + sizes[2]
+    parts = HFEngine(policy, prefill_tokens=budget).generate(prompts, [2, 3, 2], sampling, 5)
+    assert trunk.tokens[:2] == [sizes[0], sizes[1] + sizes[2]]
+    trunk.tokens.clear()
+    alone = HFEngine(policy, prefill_tokens=1).generate(prompts, [2, 3, 2], sampling, 5)
+    assert trunk.tokens[:3] == sizes
+    for other in (parts, alone):
+        assert all(same(a, b) for a, b in zip(flat(whole), flat(other), strict=True))
 
 
 def test_a_group_over_the_limit_stays_whole() -> None:

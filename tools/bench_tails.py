@@ -1,0 +1,205 @@
+"""Time updates and rollouts of answers of very different lengths, here and in another checkout.
+
+    python tools/bench_tails.py --against ../other-checkout
+
+Both checkouts run this script, each in a process of its own for every case, and take turns. Prompts
+and answers are synthetic tokens on the model of bench_step.py: text alone, no end but where a case
+wants one. An update is what a learner does with a batch: pack, lay out, log-probs, backward.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bench_sides import Turns, Workload, arguments, peak_mib
+from bench_step import Side, machine
+
+HERE = Path(__file__).resolve().parent.parent
+Group = tuple[int, Sequence[int]]
+"""Tokens of a prompt and of its answers."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A batch to update on or to roll out; `budget` are the trunk tokens of a micro-batch."""
+
+    kind: str
+    groups: Sequence[Group]
+    budget: int = 4096
+
+
+TAIL: list[Group] = [(100, [2000, *[40] * 7]), *[(100, [40] * 8)] * 15]
+CASES = {
+    "equal, 32 x 64": Case("update", [(112, [64] * 8)] * 4),
+    "equal, 8 x 256": Case("update", [(300, [256] * 8)]),
+    "equal, group size 1": Case("update", [(112, [64])] * 16),
+    "1 x 2,000 + 127 x 40": Case("update", TAIL),
+    "the same, group size 1": Case("update", [(100, [n]) for _, group in TAIL for n in group]),
+    "one long prompt": Case("update", [(3000, [40] * 4), *[(100, [40] * 8)] * 4]),
+    "rollout, equal, 32 x 64": Case("rollout", [(112, [64] * 8)] * 4),
+    "rollout, 1 x 600 + 127 x 40": Case("rollout", [(100, [600, *[40] * 7]), *TAIL[1:]]),
+    "rollout, 48 prompts x 1,000": Case("rollout", [(1000, [4])] * 48),
+}
+
+
+def prepare(name: str, model: str) -> Callable[[], None]:
+    """Load the model and return one step of a case."""
+    import numpy as np
+    import torch
+
+    from mmrl.config import ModelConfig
+    from mmrl.packing import Weighted, pack
+    from mmrl.policy.attention import active_layout
+    from mmrl.policy.policy import load_policy
+    from mmrl.policy.shared_prefix import lay_out
+    from mmrl.rollout.engine import Sampling
+    from mmrl.rollout.hf import HFEngine
+    from mmrl.types import Prompt, Response, Sample, TrainSample
+
+    case, rng = CASES[name], np.random.default_rng(0)
+    policy = load_policy(ModelConfig(path=model), torch.device("cpu"))
+
+    def prompt(number: int, size: int) -> Prompt:
+        ids, places = rng.integers(100, 300, size), np.tile(np.arange(size), (3, 1))
+        return Prompt(Sample(str(number), "bench", (), None), (), ids, places, size, (), "unit")
+
+    prompts = [prompt(i, size) for i, (size, _) in enumerate(case.groups)]
+
+    def update() -> None:
+        for rows in pack(weighted, case.budget):
+            layout = lay_out([row.shared() for row in rows], policy.device)
+            with active_layout(layout):
+                logprobs, _ = policy.logprobs(
+                    layout, [row.members[0].sample.prompt for row in rows], 1.0
+                )
+                logprobs.sum().backward()
+        policy.model.zero_grad()
+
+    def rollout() -> None:
+        steps = iter(range(10**6))
+        hook = policy.head._head.register_forward_hook(lambda *a: ending(a[-1], next(steps)))
+        sampling = Sampling(max(wanted) + 1)
+        answers = engine.generate(prompts, [len(sizes) for _, sizes in case.groups], sampling, 0)
+        hook.remove()
+        assert [len(r.ids) for group in answers for r in group] == wanted
+
+    wanted = [n for _, sizes in case.groups for n in sizes]
+
+    def ending(logits: Any, step: int) -> Any:
+        """Let each answer end at its length."""
+        live = [n for n in wanted if n > step]
+        end = list(policy.family.end_ids)
+        if step == 0:  # still one row a prompt
+            return logits.index_fill(-1, torch.tensor(end), float("-inf"))
+        last = torch.tensor([n == step + 1 for n in live])
+        logits[:, end] = float("-inf")
+        logits[last, end[0]] = 1e9
+        return logits
+
+    weighted = []
+    if case.kind == "update":
+        for number, (one, (_, sizes)) in enumerate(zip(prompts, case.groups, strict=True)):
+            for n in sizes:
+                response = Response(rng.integers(100, 300, n), np.zeros(n), "", "stop")
+                sample = TrainSample(one, response, np.ones(n), np.ones(n, bool), group=number)
+                weighted.append(Weighted(sample, np.ones(n)))
+        return update
+    engine = HFEngine(policy)
+    return rollout
+
+
+def run(name: str, model: str, turns: Turns) -> None:
+    """Be a side: one step a turn."""
+    step = prepare(name, model)
+    turns.say({"loaded_mib": peak_mib()})
+    while turns.wait():
+        start, cpu = time.perf_counter(), time.process_time()
+        step()
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        turns.say({"seconds": seconds, "cpu": cpu, "peak_mib": peak_mib()})
+
+
+def compare(
+    name: str, model: str, checkouts: Sequence[Path], warmup: int, repeats: int
+) -> dict[str, Any]:
+    """Let the checkouts take turns at a case; warm-up turns are not counted."""
+    sides = [
+        Side(
+            str(folder),
+            [sys.executable, __file__, "--side", name, "--model", model],
+            {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)},
+        )
+        for folder in checkouts
+    ]
+    for number in range(warmup + repeats):
+        for side in sides[:: 1 if number % 2 else -1]:
+            sample = side.step()
+            side.samples += [sample] if number >= warmup else []
+    for side in sides:
+        side.close()
+    return {
+        side.name: {
+            "seconds": [s["seconds"] for s in side.samples],
+            "cpu": [s["cpu"] for s in side.samples],
+            "added_mib": side.samples[-1]["peak_mib"] - side.about["loaded_mib"],
+        }
+        for side in sides
+    }
+
+
+def shown(found: dict[str, Any]) -> str:
+    """A case's line: CPU seconds as median (min-max), and memory added to what was loaded."""
+    cells, medians = [], []
+    for side in found.values():
+        cpu = side["cpu"]
+        medians.append((statistics.median(cpu), side["added_mib"]))
+        cells.append(f"{medians[-1][0]:7.2f} s ({min(cpu):.2f}-{max(cpu):.2f})")
+        cells.append(f"+{side['added_mib']:5.0f} MiB")
+    if len(medians) == 2:
+        (own, mine), (other, theirs) = medians
+        cells.append(f"{other / own:5.2f}x faster, {theirs / mine:5.2f}x less memory")
+    return "  ".join(cells)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--against", type=Path, help="another checkout to take turns with")
+    parser.add_argument("--cases", nargs="*", choices=[*CASES], default=[*CASES])
+    parser.add_argument("--warmup", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write everything measured to this file")
+    parser.add_argument("--side", choices=[*CASES], help=argparse.SUPPRESS)
+    parser.add_argument("--model", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.side:
+        answers = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)
+        run(args.side, args.model, Turns(answers))
+        return
+    checkouts = [HERE, *([args.against.resolve()] if args.against else [])]
+    plain = Workload("", 0, 1, 1, 1, 56, 0.0, "float32", 0.0, 0, 0)
+    report: dict[str, Any] = {"machine": machine(), "cases": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        workload = replace(plain, folder=folder)
+        subprocess.run(arguments("build", workload), check=True)
+        for name in args.cases:
+            found = compare(name, workload.model, checkouts, args.warmup, args.repeats)
+            report["cases"][name] = found
+            print(f"{name:30}{shown(found)}", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
