@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,13 @@ from torch import Tensor, nn
 from mmrl.backend import masters
 from mmrl.backend.local import LocalBackend
 from mmrl.backend.masters import join, round_at_random, split
-from mmrl.config import OptimizerConfig
+from mmrl.config import CriticConfig, ModelConfig, OptimizerConfig
+from mmrl.critic import Critic
 from mmrl.errors import UserError
+from mmrl.policy.encoder import Encoder
+from mmrl.policy.policy import load_policy
+from mmrl.types import Response, Sample, TrainSample
+from tests.conftest import TINY
 
 WIDTH = 96
 
@@ -349,6 +354,42 @@ def test_state_lies_where_the_parameter_is() -> None:
         states = list(owner._optimizer.state.values())
         assert len(states) == 2
         assert all(t.device.type == "meta" for state in states for t in state.values())
+
+
+def test_a_critic_in_half_precision_has_masters_and_resumes_bit_for_bit(
+    encoder: Encoder, ask: Callable[..., Sample]
+) -> None:
+    prompt = encoder.prompt(ask((28, 28, 0), "how many?"))
+    response = Response(np.array([150, 200, 250]), np.zeros(3), "", "stop")
+    ones = np.ones(3)
+    sample = TrainSample(
+        prompt, response, ones, ones > 0, group=0, returns=2 * ones, values=np.zeros(3)
+    )
+
+    def critic(steps: int) -> Critic:
+        half = load_policy(ModelConfig(path=TINY, dtype="bfloat16"), torch.device("cpu"))
+        made = Critic(half, CriticConfig(learning_rate=1e-6), 10_000)
+        for _ in range(steps):
+            made.update([sample])
+        return made
+
+    whole, early, later = critic(4), critic(2), critic(0)
+    tensors, data = early.state()
+    later.load_state({name: tensor.clone() for name, tensor in tensors.items()}, data)
+    for _ in range(2):
+        later.update([sample])
+    ended, again = whole.state()[0], later.state()[0]
+    assert ended.keys() == again.keys()
+    assert all(torch.equal(ended[name], again[name]) for name in ended)
+    trunk = [n.removeprefix("weight.") for n in ended if n.startswith("weight.trunk.")]
+    first = critic(0).state()[0]
+    moved = torch.cat(
+        [(ended[f"optimizer.master.{n}"] - first[f"weight.{n}"].float()).flatten() for n in trunk]
+    )
+    assert 1e-7 < float(moved.abs().mean()) < 5e-6
+    for name in trunk:
+        master = ended[f"optimizer.master.{name}"]
+        assert torch.equal(master.to(torch.bfloat16), ended[f"weight.{name}"])
 
 
 def test_float16_is_refused_in_a_line() -> None:

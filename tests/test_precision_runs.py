@@ -96,6 +96,56 @@ def test_five_steps_on_the_same_tokens_move_masters_as_float32(
     )
 
 
+def optimizer(run: Path, step: int) -> dict[str, Tensor]:
+    return load_file(run / "checkpoints" / f"step_{step}" / "trainer" / "optimizer.safetensors")
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+@pytest.mark.parametrize("moments", ["float32", "bfloat16"])
+def test_a_resumed_run_has_the_same_masters_bit_for_bit(
+    moments: str, tmp_path: Path, digits: Path
+) -> None:
+    settings = {
+        "optimizer": {"learning_rate": RATE, "moments": moments},
+        "trainer": {"steps": 4, "prompts_per_step": 2, "checkpoint_every": 2},
+    }
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    train(config(whole, digits, "bfloat16", 4, **settings))
+    shutil.copytree(whole, again)
+    shutil.rmtree(again / "checkpoints" / "step_4")
+    train(config(again, digits, "bfloat16", 4, **settings), resume=True)
+    assert same(optimizer(whole, 4), optimizer(again, 4))
+    assert same(
+        *(load_file(run / "checkpoints" / "step_4" / "model.safetensors") for run in (whole, again))
+    )
+    first, last = optimizer(whole, 2), optimizer(whole, 4)
+    assert any(not torch.equal(first[n], last[n]) for n in first if n.startswith("master."))
+
+
+@pytest.mark.parametrize("keep", [["state"], ["state", "optimizer"]])
+def test_a_phase_begins_with_the_weights_or_with_their_masters(
+    keep: list[str], tmp_path: Path, digits: Path
+) -> None:
+    """Its only step moves nothing that float32 shows, so that what it began with is seen."""
+    still = {"learning_rate": 1e-30}
+    values = config(tmp_path / "run", digits, "bfloat16", 2, **TARGETS).model_dump(mode="json")
+    phases = [
+        {"name": "moves", "trainer": {"steps": 2}},
+        {"name": "rests", "trainer": {"steps": 1}, "optimizer": still, "keep": keep},
+    ]
+    train(validate(RunConfig, {**values, "phases": phases}, "test"))
+    before, after = (optimizer(tmp_path / "run", step) for step in (2, 3))
+    weights = weights_of(tmp_path / "run" / "checkpoints" / "step_2")
+    for name, weight in weights.items():
+        wanted = before[f"master.{name}"] if "optimizer" in keep else weight.float()
+        assert torch.equal(after[f"master.{name}"], wanted), name
+        assert after[f"step.{name}"] == (3 if "optimizer" in keep else 1)
+    assert any(not torch.equal(before[f"master.{n}"], w.float()) for n, w in weights.items())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "steps", "limit"),
