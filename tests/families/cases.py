@@ -251,8 +251,8 @@ TOLERANCE = 1e-5  # relative, float32
 # Gemma 4's first convolutions add up a gradient over every bin of every sound: either path's is
 # 5e-5 from the float64 one, and they were seen to differ by 1.7e-5. In float64 they are equal.
 LONG_SUMS = {"subsample_conv_projection": 3e-5}
-# Gemma 4 does not scale its scores down, so that a log-sum-exp has fewer digits after the point, and
-# responses are joined with their prompt by two of those: 1.5e-5 was seen. In float64 they are equal.
+# Gemma 4 does not scale its scores down, so a log-sum-exp has fewer digits after the point, and two
+# of those join responses with their prompt: 1.5e-5 was seen. In float64 they are equal.
 LARGE_SCORES = {"gemma4": 3e-5}
 
 
