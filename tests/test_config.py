@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mmrl.config import load_config
+from mmrl.config import RunConfig, load_config, validate
 from mmrl.errors import UserError
 
 MINIMAL = """
@@ -93,3 +94,25 @@ def test_the_resolved_form_loads_to_the_same_configuration(
     resolved = tmp_path / "resolved.yaml"
     resolved.write_text(config.to_yaml())
     assert load_config(resolved) == config
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"model": {"path": "m", "dtype": "float16"}}, "x: model.dtype: float16 is for evaluation"),
+        (
+            {
+                "optimizer": {"moments": "bfloat16"},
+                "trainer": {"steps": 1, "backend": "deepspeed", "deepspeed": "x.json"},
+            },
+            "x: optimizer.moments=bfloat16 is for trainer.backend=local",
+        ),
+    ],
+)
+def test_a_precision_that_does_not_train_is_refused_in_a_line(
+    sections: dict[str, Any], message: str
+) -> None:
+    values = {"run": "r", "model": {"path": "m"}, "data": {"task": "t", "path": "p"}}
+    with pytest.raises(UserError) as error:
+        validate(RunConfig, {**values, "trainer": {"steps": 1}, **sections}, "x")
+    assert str(error.value).startswith(message) and "got {" not in str(error.value)
