@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mmrl.config import ModelConfig, load_config, validate
+from mmrl.config import ModelConfig, RunConfig, load_config, validate
 from mmrl.errors import UserError
 
 MINIMAL = """
@@ -112,3 +112,25 @@ def test_the_resolved_form_loads_to_the_same_configuration(
 def test_what_is_frozen_cannot_learn(model: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError, match=named):
         validate(ModelConfig, {"path": "m", **model}, "here")
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"model": {"path": "m", "dtype": "float16"}}, "x: model.dtype: float16 is for evaluation"),
+        (
+            {
+                "optimizer": {"moments": "bfloat16"},
+                "trainer": {"steps": 1, "backend": "deepspeed", "deepspeed": "x.json"},
+            },
+            "x: optimizer.moments=bfloat16 is for trainer.backend=local",
+        ),
+    ],
+)
+def test_a_precision_that_does_not_train_is_refused_in_a_line(
+    sections: dict[str, Any], message: str
+) -> None:
+    values = {"run": "r", "model": {"path": "m"}, "data": {"task": "t", "path": "p"}}
+    with pytest.raises(UserError) as error:
+        validate(RunConfig, {**values, "trainer": {"steps": 1}, **sections}, "x")
+    assert str(error.value).startswith(message) and "got {" not in str(error.value)
