@@ -87,6 +87,7 @@ def chat_template(kind: str, placeholder: str) -> str:
     )
 
 
+@torch.no_grad()
 def vision_model(packages: Path, seed: int = 0) -> tuple[Any, Any]:
     """InternVL from DINOv2 ViT-S/14 and SmolLM2-135M-Instruct, with its processor."""
     language = real_weights.language_model(packages)
@@ -162,6 +163,7 @@ def _as_exported(model: Any, packages: Path) -> tuple[Tensor, Tensor]:
     return model(picture).last_hidden_state, torch.tensor(graph)
 
 
+@torch.no_grad()
 def audio_model(packages: Path, seed: int = 0) -> tuple[Any, Any]:
     """Qwen2-Audio from Whisper base's encoder and SmolLM2-135M-Instruct, with its processor."""
     language = real_weights.language_model(packages)
