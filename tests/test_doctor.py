@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -166,9 +167,29 @@ def test_the_cache_is_what_decoding_allocates(policy: Policy) -> None:
         decoding = Decoding(prefill, np.repeat([0, 1], 4), 16)
         with active_layout(decoding):
             policy.hidden_states(rows.ids[:8], rows.positions[:, :8], ())
-    longest = config(model={"max_prompt_tokens": len(prompt.ids)})
-    assert planned(longest).cache == decoding.allocated
-    assert planned(wanted).cache > decoding.allocated
+    seen = dataclasses.replace(NO_MEDIA, prompt_tokens=len(prompt.ids))
+    assert planned(wanted, counts=seen).cache == decoding.allocated
+    limit = dataclasses.replace(NO_MEDIA, prompt_tokens=64)
+    assert planned(wanted, counts=limit).cache > decoding.allocated
+
+
+def test_the_cache_is_of_what_is_asked_at_once() -> None:
+    seen = dataclasses.replace(NO_MEDIA, prompt_tokens=10)
+
+    def tokens(processes: int = 1, **sections: Any) -> float:
+        asked = config(**sections)
+        sizes = shape.measure(asked)
+        cache = plan(asked, sizes, seen, processes).cache
+        return cache / memory.token_cache(sizes, width=4)
+
+    few, many = {"prompts_per_step": 3}, {"max_sequences": 1000}
+    assert tokens() == 2 * (10 + 4 * 16)  # two groups are all that is decoded side by side
+    assert tokens(trainer=few, rollout=many) == 3 * (10 + 4 * 16)
+    assert tokens(processes=2, trainer=few, rollout=many) == 2 * (10 + 4 * 16)
+    held_out = {"eval_path": "unused"}
+    assert tokens(data=held_out, trainer=few, rollout=many) == 64 * (10 + 16)
+    assert tokens(data=held_out) == 8 * (10 + 16)  # max_sequences records of one answer
+    assert tokens(data=held_out, model={"max_prompt_tokens": 9999}) == 8 * (10 + 16)
 
 
 def deepspeed(name: str) -> dict[str, str]:
@@ -331,7 +352,10 @@ def test_what_towers_keep_is_near_what_is_measured(name: str, kind: str) -> None
 @pytest.mark.parametrize(
     ("sections", "named"),
     [
-        ({"rollout": {"max_sequences": 100_000}}, "rollout.max_sequences"),
+        (
+            {"rollout": {"max_sequences": 100_000}, "trainer": {"prompts_per_step": 100_000}},
+            "rollout.max_sequences",
+        ),
         ({"trainer": {"tokens_per_micro_batch": 10_000_000}}, "model.gradient_checkpointing"),
         (
             {

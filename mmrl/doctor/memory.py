@@ -13,6 +13,7 @@ from mmrl.algorithms.compose import compose
 from mmrl.config import RunConfig
 from mmrl.doctor.counts import Counts
 from mmrl.doctor.shape import Shape, Tower
+from mmrl.evaluator import ANSWERS_AT_ONCE
 from mmrl.packing import default_budget
 from mmrl.policy.features import MAX_KEPT_TOKENS
 from mmrl.policy.logprobs import CHUNK_TOKENS
@@ -135,7 +136,7 @@ def plan(
         activations=activations(config, shape, width),
         media=media(config, shape, counts, width),
         logits=logits(shape),
-        cache=_cache(config, shape, width),
+        cache=_cache(config, counts, processes) * token_cache(shape, width),
         gathered=base if stage == 3 else 0,
         engine=engine,
         # Gradients are added up in host memory, in float32, beside the state that is kept there.
@@ -247,17 +248,23 @@ def logits(shape: Shape) -> int:
     return 5 * 4 * CHUNK_TOKENS * shape.vocabulary
 
 
-def _cache(config: RunConfig, shape: Shape, width: int) -> int:
-    """Bytes of keys and values of a decoding batch: each prompt's once, each response's own."""
+def _cache(config: RunConfig, counts: Counts, processes: int) -> int:
+    """Tokens of the largest decoding batch: each prompt's once, each response's own.
+
+    A step asks no more than its prompts, an evaluation so many records at once.
+    """
     rollout = config.rollout
     if rollout.engine not in ("hf", "hf_copy"):
         return 0
-    group = int(config.algorithm.get("group_size", 8))
-    prompts = max(rollout.max_sequences // max(group, 1), 1)
-    tokens = (
-        rollout.max_sequences * rollout.max_new_tokens + prompts * config.model.max_prompt_tokens
+    group = max(int(config.algorithm.get("group_size", 8)), 1)
+    asked = {group: -(-config.trainer.prompts_per_step // processes)}
+    if any(data.eval_path for data in config.data):
+        asked[1] = max(asked.get(1, 0), -(-ANSWERS_AT_ONCE // processes))
+    return max(
+        prompts * (counts.prompt_tokens + answers * rollout.max_new_tokens)
+        for answers, wanted in asked.items()
+        for prompts in [min(wanted, max(rollout.max_sequences // answers, 1))]
     )
-    return tokens * token_cache(shape, width)
 
 
 def token_cache(shape: Shape, width: int) -> int:
