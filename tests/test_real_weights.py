@@ -190,7 +190,7 @@ def test_a_prompt_is_on_one_side_in_every_language(tmp_path: Path) -> None:
     for name in real_speech.SHARES:
         rows = [json.loads(line) for line in (out / f"{name}.jsonl").read_text().splitlines()]
         assert [r["answer"] for r in rows[:5]] == list(real_speech.LANGUAGES.values())
-        assert len(rows) % 5 == 0 and all(Path(r["audio_id"]).is_file() for r in rows)
+        assert len(rows) % 5 == 0 and all((out / r["audio_id"]).is_file() for r in rows)
         parts[name] = {r["id"][3:] for r in rows}
     assert sum(map(len, parts.values())) == len(set().union(*parts.values())) == 35
 
@@ -225,9 +225,10 @@ def test_the_table_holds_what_the_runs_wrote(tmp_path: Path) -> None:
         ]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
         (folder / "result.json").write_text(json.dumps({"seconds": 20.0}))
+    (experiment.folder(asked[0]) / "cpu.json").write_text('{"cpu_seconds": 7}')
     text = experiment.write_table(asked)
     expected = "| float32 | language model | as scored | 0 | 25.0% [10.0%, 90.0%] | 50.0% "
-    assert expected + "[10.0%, 90.0%] | 3.0 | 20 | 300 |" in text
+    assert expected + "[10.0%, 90.0%] | 3.0 | 7 | 300 |" in text
     assert (
         "| float32 | language model | as scored | 2 | 25.0% | 62.5% (50.0% to 75.0%) | +37.5% ["
         in text

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 PATCH = 14
 PICTURE = 84  # 6 x 6 patches, four of which make a token
-CHUNK_SECONDS = 6
+CHUNK_SECONDS = 3
 VISION = {
     "hidden_size": 384,
     "num_hidden_layers": 12,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -22,8 +23,9 @@ from mmrl.evaluation import Estimate, mean_estimate
 from mmrl.journal import Journal
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "real"
+CPU = "cpu.json"
 HEAD = (
-    "| weights | trained | rewards | seed | before | after | s a step | s in all | MiB |\n"
+    "| weights | trained | rewards | seed | before | after | s a step | CPU s in all | MiB |\n"
     "|---|---|---|---|---|---|---|---|---|"
 )
 MEANS_HEAD = (
@@ -136,11 +138,14 @@ class Folder:
             *more,
         ]
         paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+        used = _cpu_seconds()
         subprocess.run(
             [sys.executable, "-m", "mmrl.cli", "train", str(config), "--overwrite", *overrides],
             check=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         )
+        spent = {"cpu_seconds": round(_cpu_seconds() - used)}
+        (run / CPU).write_text(json.dumps(spent), encoding="utf-8")
 
     def write_table(self, asked: Sequence[Cell]) -> str:
         """Markdown of the runs that are done; `table.md` and `results.json` are written anew."""
@@ -167,6 +172,8 @@ class Folder:
             "steps": len(rows),
             "step_seconds": statistics.median(row["time/step"] for row in rows),
             "seconds": _read(folder / "result.json")["seconds"],
+            # On a machine that others use, too, the clock says little.
+            **(_read(folder / CPU) if (folder / CPU).is_file() else {"cpu_seconds": None}),
             "memory_mib": max(row["memory/peak"] for row in rows),
             "sampled_first": rows[0]["metric/mean"],
         }
@@ -179,7 +186,7 @@ class Folder:
             _interval(n["before"]),
             _interval(n["after"]),
             f"{n['step_seconds']:.1f}",
-            f"{n['seconds']:.0f}",
+            "-" if n["cpu_seconds"] is None else n["cpu_seconds"],
             f"{n['memory_mib']:.0f}",
         )
         return f"| {' | '.join(map(str, cells))} |"
@@ -210,6 +217,12 @@ class Folder:
             changes.append([after[record] - before[record] for record in before])
         means = [statistics.mean(record) for record in zip(*changes, strict=True)]
         return mean_estimate(means, [[i] for i in range(len(means))])
+
+
+def _cpu_seconds() -> float:
+    """Of the processes that were started and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _interval(number: Mapping[str, float]) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 LANGUAGES = {"en": "English", "es": "Spanish", "fr": "French", "it": "Italian", "ru": "Russian"}
 QUESTION = "Which language is spoken?"
-SECONDS = (1.0, 3.0)
+SOUNDS = "sounds"
+SECONDS = (1.0, 2.5)
 SHARES = {"warm": 2, "train": 2, "test": 1}
 """Prompts out of five."""
 
@@ -23,12 +24,13 @@ def write(source: Path, out: Path) -> None:
     if all((out / f"{name}.jsonl").is_file() for name in SHARES):
         return
     out.mkdir(parents=True, exist_ok=True)
+    (out / SOUNDS).symlink_to(source.resolve())  # records name files below their own folder
     spoken = [sorted(_usable(source, code)) for code in LANGUAGES]
     for name in SHARES:
         parts = [[(n, f) for n, f in sounds if _part(n) == name] for sounds in spoken]
         each = min(map(len, parts))
         lines = [
-            json.dumps(_record(prompt, file, list(LANGUAGES)[i]))
+            json.dumps(_record(prompt, str(file.relative_to(source)), list(LANGUAGES)[i]))
             for turn in range(each)
             for i, (prompt, file) in enumerate(part[turn] for part in parts)
         ]
@@ -55,10 +57,10 @@ def _part(prompt: str) -> str:
     raise AssertionError("shares cover every place")
 
 
-def _record(prompt: str, file: Path, code: str) -> dict[str, str | Sequence[str]]:
+def _record(prompt: str, file: str, code: str) -> dict[str, str | Sequence[str]]:
     return {
         "id": f"{code}-{prompt}",
-        "audio_id": str(file),
+        "audio_id": f"{SOUNDS}/{file}",
         "question": QUESTION,
         "choices": list(LANGUAGES.values()),
         "answer": LANGUAGES[code],
