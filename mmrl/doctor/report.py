@@ -66,7 +66,7 @@ def _table(config: RunConfig, found: Plan, counts: Counts, device: int) -> Itera
     notes = {
         "activations": f"{budget} tokens a micro-batch",
         "media": f"{towers:.0f} positions in the towers, or features that are kept",
-        "cache": f"{rollout.max_sequences} answers of {rollout.max_new_tokens} tokens",
+        "cache": f"at most {rollout.max_sequences} answers of {rollout.max_new_tokens} tokens",
         "gathered": "weights made whole",
         "engine": "a copy of the weights"
         if rollout.engine == "hf_copy"
