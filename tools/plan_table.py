@@ -34,7 +34,7 @@ FULL_OF_MEDIA = Counts(records=0, prompt_tokens=4096, media_tokens=4096, positio
 
 LORA, QLORA = "model.lora.rank=16", "model.lora.quantize=nf4"
 NO_KL = "algorithm.kl_coefficient=0"
-NARROW = "rollout.max_sequences=64"
+NARROW = "rollout.max_sequences=32"
 SMALL = "optimizer.moments=bfloat16"
 
 
