@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmrl.recipes.medium import LeftOut
+from mmrl.recipes.raw_folder import Source, embedded
 from mmrl.recipes.recipe import About, Recipe, Rows
-from mmrl.recipes.source import Source, embedded
 
 ABOUT = About(
     name="android_control",

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
+from mmrl.recipes.raw_folder import Source
 from mmrl.recipes.recipe import About, Recipe, Rows
-from mmrl.recipes.source import Source
 
 ABOUT = About(
     name="bird",

@@ -8,8 +8,8 @@ with `train2017/` and `val2017/`. 4 pictures a category for training, as in Visu
 from __future__ import annotations
 
 from mmrl.recipes import coco
+from mmrl.recipes.raw_folder import Source
 from mmrl.recipes.recipe import About, Recipe, Rows
-from mmrl.recipes.source import Source
 
 ABOUT = About(
     name="coco_few_shot",

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from mmrl.recipes.raw_folder import Source
 from mmrl.recipes.recipe import About, Recipe, Rows
-from mmrl.recipes.source import Source
 
 ABOUT = About(
     name="ego_st",

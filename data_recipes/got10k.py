@@ -18,8 +18,8 @@ from PIL import Image
 
 from mmrl.recipes.frames import motion_jpeg
 from mmrl.recipes.medium import LeftOut, Medium
+from mmrl.recipes.raw_folder import Source
 from mmrl.recipes.recipe import About, Recipe, Rows
-from mmrl.recipes.source import Source
 
 ABOUT = About(
     name="got10k",

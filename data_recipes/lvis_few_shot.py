@@ -8,8 +8,8 @@ pictures a category for training, 1 for `val`, drawn by `--seed`.
 from __future__ import annotations
 
 from mmrl.recipes import coco
+from mmrl.recipes.raw_folder import Source
 from mmrl.recipes.recipe import About, Recipe, Rows
-from mmrl.recipes.source import Source
 
 ABOUT = About(
     name="lvis_few_shot",

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmrl.recipes import key_steps
+from mmrl.recipes import solution_steps
+from mmrl.recipes.raw_folder import Source, embedded, split_of
 from mmrl.recipes.recipe import About, Recipe, Rows
-from mmrl.recipes.source import Source, embedded, split_of
 
 ABOUT = About(
     name="math_vision",
@@ -36,7 +36,7 @@ def convert(raw: Any, source: Source) -> Mapping[str, Any]:
     """The row with its picture, and key steps where it has a solution."""
     picture = raw.pop("decoded_image", None)
     image = embedded(picture) if picture else source.medium(raw["image"])
-    steps = key_steps.of_solution(raw.get("solution"))
+    steps = solution_steps.of_solution(raw.get("solution"))
     return {**raw, "image": image, **({"key_steps": steps} if steps else {})}
 
 

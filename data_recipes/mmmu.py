@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmrl.recipes import key_steps
+from mmrl.recipes import solution_steps
 from mmrl.recipes.medium import LeftOut
+from mmrl.recipes.raw_folder import Source, embedded
 from mmrl.recipes.recipe import About, Recipe, Rows
-from mmrl.recipes.source import Source, embedded
 
 ABOUT = About(
     name="mmmu",
@@ -40,7 +40,7 @@ def convert(raw: Any, source: Source) -> Mapping[str, Any]:
     if str(raw["answer"]).strip() in ("", "?"):
         raise LeftOut("the answer is not public")
     images = {name: embedded(raw[name]) for name in _IMAGES if raw.get(name)}
-    steps = key_steps.of_solution(raw.get("explanation"))
+    steps = solution_steps.of_solution(raw.get("explanation"))
     others = {key: value for key, value in raw.items() if key not in _IMAGES}
     return {**others, **images, **({"key_steps": steps} if steps else {})}
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from mmrl.recipes.frames import motion_jpeg
 from mmrl.recipes.medium import LeftOut, Medium
+from mmrl.recipes.raw_folder import Source
 from mmrl.recipes.recipe import About, Recipe, Rows
-from mmrl.recipes.source import Source
 
 ABOUT = About(
     name="mvbench",

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mmrl.recipes.pickles import load_plain
+from mmrl.recipes.raw_folder import Source
 from mmrl.recipes.recipe import About, Recipe, Rows
-from mmrl.recipes.source import Source
 
 ABOUT = About(
     name="refcoco",

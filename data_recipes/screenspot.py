@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mmrl.recipes.raw_folder import Source, embedded
 from mmrl.recipes.recipe import About, Recipe, Rows
-from mmrl.recipes.source import Source, embedded
 
 ABOUT = About(
     name="screenspot",

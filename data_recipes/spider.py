@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mmrl.recipes.raw_folder import Source
 from mmrl.recipes.recipe import About, Recipe, Rows
-from mmrl.recipes.source import Source
 
 ABOUT = About(
     name="spider",

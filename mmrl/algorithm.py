@@ -7,7 +7,7 @@
     edit     groups -> groups kept, dropped, replayed; may ask for more prompts
     credit   groups -> train samples with per-token advantages
     refine   train samples -> reweighted, masked or fewer train samples
-    objective, reducer, kl, updates: options that `mmrl.losses` and the learner carry out
+    objective, reducer, kl, updates: options that `mmrl.train.losses` and the learner carry out
 
 A stage with options is a frozen dataclass, so an algorithm prints as the numbers it is made of. A
 module in `mmrl.algorithms` exposes `SUMMARY`, `PAPER`, `Params` (a config section) and
@@ -148,7 +148,7 @@ class Stage:
 
 
 class Objective(Stage):
-    """A policy objective: the options of a function in `mmrl.losses`.
+    """A policy objective: the options of a function in `mmrl.train.losses`.
 
     `whole_groups`: every micro-batch must hold whole groups. `reducer`: the only one that makes
     sense for it. `centred`: it reads rewards off advantages that are centred and nothing else.
@@ -418,7 +418,7 @@ class Algorithm:
     def train_samples(self, groups: list[Group], context: Context) -> list[TrainSample]:
         """Give every token its advantage, then refine; say which responses are of older weights.
 
-        Old log-probs are those of whatever sampled: `mmrl.old_logprobs` says which ones count.
+        Old log-probs are those of whatever sampled: `mmrl.train.old_logprobs` says which ones count.
         """
         samples = self.credit(groups, context)
         for stage in self.refine:

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmrl.benchmark import EvalConfig, run_benchmark
 from mmrl.config import ModelConfig, RunConfig, load_config, validate
-from mmrl.evaluation import Evaluation
+from mmrl.doctor.preflight import check_run
+from mmrl.evaluate.benchmark import EvalConfig, run_benchmark
+from mmrl.evaluate.summary import Evaluation
 from mmrl.policy.policy import Policy
 from mmrl.policy.policy import load_policy as load_policy_from
-from mmrl.preflight import check_run
-from mmrl.run import train as train_run
-from mmrl.tasking import load_task
+from mmrl.scoring.tasks import load_task
+from mmrl.train.run import train as train_run
 
 __all__ = ["evaluate", "load_policy", "load_task", "train"]
 
@@ -44,7 +44,7 @@ def evaluate(
 ) -> Evaluation:
     """Score a model on a task's records with the task's own `score()`; greedy by default.
 
-    Settings are the fields of `mmrl.benchmark.EvalConfig`: params, samples, k, limit, out ...
+    Settings are the fields of `mmrl.evaluate.benchmark.EvalConfig`: params, samples, k, limit, out ...
     """
     values = {"model": {"path": str(model)}, "task": task, "data": data, **settings}
     config = validate(EvalConfig, values, "evaluate")

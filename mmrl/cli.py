@@ -72,7 +72,7 @@ def _add_train(commands: Commands) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     from mmrl.config import load_config
-    from mmrl.preflight import check_run
+    from mmrl.doctor.preflight import check_run
 
     config = load_config(arguments.config, arguments.overrides)
     notes = check_run(config)
@@ -80,7 +80,7 @@ def _train(arguments: argparse.Namespace) -> None:
         print(config.to_yaml(), end="")
         print("".join(f"# {note}\n" for note in notes), end="")
         return
-    from mmrl.run import train
+    from mmrl.train.run import train
 
     result = train(config, resume=arguments.resume, overwrite=arguments.overwrite)
     if os.environ.get("RANK", "0") != "0":
@@ -116,10 +116,10 @@ def _add_eval(commands: Commands) -> None:
 
 
 def _eval(arguments: argparse.Namespace) -> None:
-    from mmrl.preflight import check_evaluation
+    from mmrl.doctor.preflight import check_evaluation
 
     check_evaluation(vars(arguments), arguments.overrides)
-    from mmrl.benchmark import run_benchmark, settings_of
+    from mmrl.evaluate.benchmark import run_benchmark, settings_of
 
     def show(done: int, total: int) -> None:
         print(f"{done}/{total}", file=sys.stderr)
@@ -142,7 +142,7 @@ def _add_serve(commands: Commands) -> None:
 
 def _serve(arguments: argparse.Namespace) -> None:
     from mmrl.config import load_config
-    from mmrl.preflight import check_model
+    from mmrl.doctor.preflight import check_model
 
     config = load_config(arguments.config, arguments.overrides)
     check_model(config.model)
@@ -164,7 +164,7 @@ def _add_doctor(commands: Commands) -> None:
 
 def _doctor(arguments: argparse.Namespace) -> None:
     from mmrl.config import load_config
-    from mmrl.preflight import check_run
+    from mmrl.doctor.preflight import check_run
 
     config = load_config(arguments.config, arguments.overrides) if arguments.config else None
     if config is not None:
@@ -194,7 +194,7 @@ def _add_export(commands: Commands) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     if not arguments.source.is_dir():
         raise UserError(f"no folder at {arguments.source}")
-    from mmrl.export import export
+    from mmrl.train.export import export
 
     print(export(arguments.source, arguments.out, merge=arguments.merge, dtype=arguments.dtype))
 
@@ -236,7 +236,7 @@ def _add_data(commands: Commands) -> None:
 
 def _data(arguments: argparse.Namespace) -> None:
     from mmrl.recipes import command
-    from mmrl.recipes.options import Options
+    from mmrl.recipes.settings import Options
 
     if arguments.verify:
         print(command.check(arguments.verify))
@@ -268,7 +268,7 @@ def _add_tasks(commands: Commands) -> None:
 
 
 def _tasks(arguments: argparse.Namespace) -> None:
-    from mmrl import tasking
+    from mmrl.scoring import tasks
 
     if arguments.check:
         _check_tasks(arguments)
@@ -277,18 +277,19 @@ def _tasks(arguments: argparse.Namespace) -> None:
 
         if not arguments.name:
             raise UserError("--preview needs the name of a task")
-        task = tasking.load_task(arguments.name, _params(arguments))
-        data = arguments.data or tasking.fixture_path(arguments.name)
+        task = tasks.load_task(arguments.name, _params(arguments))
+        data = arguments.data or tasks.fixture_path(arguments.name)
         print(write_preview(task, data, arguments.preview, arguments.limit))
     elif arguments.name:
-        print(tasking.describe(arguments.name, _params(arguments), arguments.data))
+        print(tasks.describe(arguments.name, _params(arguments), arguments.data))
     else:
-        print(tasking.listing(as_json=arguments.json))
+        print(tasks.listing(as_json=arguments.json))
 
 
 def _check_tasks(arguments: argparse.Namespace) -> None:
-    from mmrl import plugins, tasking
-    from mmrl.task_check import check, lines_of
+    from mmrl import plugins
+    from mmrl.scoring import tasks
+    from mmrl.scoring.check import check, lines_of
 
     wrong = 0
     # The task `custom` is nothing without a function.
@@ -296,8 +297,8 @@ def _check_tasks(arguments: argparse.Namespace) -> None:
         [arguments.name] if arguments.name else sorted(set(plugins.available("task")) - {"custom"})
     )
     for name in names:
-        task = tasking.load_task(name, _params(arguments))
-        data = arguments.data or tasking.fixture_path(name)
+        task = tasks.load_task(name, _params(arguments))
+        data = arguments.data or tasks.fixture_path(name)
         found = check(task, data, arguments.limit)
         wrong += len(found.problems)
         print("\n".join(lines_of(name, found)), flush=True)
@@ -331,8 +332,8 @@ def _add_score(commands: Commands) -> None:
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    from mmrl.scoring import score_file, write_scores
-    from mmrl.tasking import fixture_path
+    from mmrl.evaluate.score_file import score_file, write_scores
+    from mmrl.scoring.tasks import fixture_path
 
     data = arguments.data or fixture_path(arguments.task)
     params = _params(arguments)
@@ -359,7 +360,7 @@ def _algorithms(arguments: argparse.Namespace) -> None:
     if arguments.case and not arguments.name:
         raise UserError("--case needs the name of an algorithm")
     if arguments.case:
-        from mmrl.algorithm_case import evaluate_file
+        from mmrl.train.algorithm_case import evaluate_file
 
         print(evaluate_file(arguments.name, arguments.case, as_json=arguments.json))
     else:

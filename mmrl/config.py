@@ -300,7 +300,7 @@ class RunConfig(Section):
     rollout: RolloutConfig = RolloutConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     critic: CriticConfig = CriticConfig()
-    phases: tuple[PhaseConfig, ...] = Field((), description="see `mmrl.phases`")
+    phases: tuple[PhaseConfig, ...] = Field((), description="see `mmrl.train.phases`")
     trainer: TrainerConfig
 
     @model_validator(mode="before")

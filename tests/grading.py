@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mmrl.tasking import find_defect, load_task, resolve_weights, weigh
+from mmrl.scoring.tasks import find_defect, load_task, resolve_weights, weigh
 from mmrl.types import Answer, Record, Sample, Score
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from mmrl import run as run_module
 from mmrl.config import RunConfig, validate
+from mmrl.engines.engine import Engine, Sampling
+from mmrl.engines.hf_copy import CopyEngine
 from mmrl.policy.weights import Weights
-from mmrl.rollout.copied import CopyEngine
-from mmrl.rollout.engine import Engine, Sampling
-from mmrl.run import train
+from mmrl.train import run as run_module
+from mmrl.train.run import train
 from mmrl.types import Prompt, Response
 from tests.runs import run_config
 

@@ -18,8 +18,8 @@ from mmrl.policy.attention import active_layout
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
+from mmrl.scoring.tasks import load_task
 from mmrl.task import Task
-from mmrl.tasking import load_task
 from mmrl.types import Prompt, Sample, Text
 from tests.families.cases import relative, responses, shared
 from tests.runs import make_digits, run_config, write_config

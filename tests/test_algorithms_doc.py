@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mmrl.algorithm_case import evaluate_case
 from mmrl.algorithms.compose import compose
-from mmrl.algorithms.credit import CREDITS
-from mmrl.algorithms.editors import EDITORS
-from mmrl.algorithms.objectives import OBJECTIVES
-from mmrl.algorithms.refiners import REFINERS
-from mmrl.algorithms.shapers import SHAPERS
+from mmrl.algorithms.stages.credit import CREDITS
+from mmrl.algorithms.stages.editors import EDITORS
+from mmrl.algorithms.stages.objectives import OBJECTIVES
+from mmrl.algorithms.stages.refiners import REFINERS
+from mmrl.algorithms.stages.shapers import SHAPERS
+from mmrl.train.algorithm_case import evaluate_case
 
 TEXT = (Path(__file__).parent.parent / "docs" / "algorithms.md").read_text(encoding="utf-8")
 

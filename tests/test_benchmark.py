@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from mmrl import benchmark, evaluator
-from mmrl.answers import Answers, question_of
-from mmrl.benchmark import EvalConfig, run_benchmark, settings_of
 from mmrl.cli import main
 from mmrl.config import validate
+from mmrl.engines.engine import Engine, Sampling
 from mmrl.errors import UserError
+from mmrl.evaluate import ask, benchmark
+from mmrl.evaluate.answers import Answers, question_of
+from mmrl.evaluate.benchmark import EvalConfig, run_benchmark, settings_of
 from mmrl.policy.weights import Weights
-from mmrl.rollout.engine import Engine, Sampling
-from mmrl.tasking import fixture_path, load_task
+from mmrl.scoring.tasks import fixture_path, load_task
 from mmrl.types import MediaRef, Prompt, Response, Text
 
 TASK = "digit_count"
@@ -74,7 +74,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Any:
         return asked
 
     build = benchmark.build_engine
-    monkeypatch.setattr(evaluator, "ANSWERS_AT_ONCE", 4)
+    monkeypatch.setattr(ask, "ANSWERS_AT_ONCE", 4)
     return start
 
 

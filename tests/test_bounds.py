@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmrl import losses
 from mmrl.algorithm import Objective
-from mmrl.algorithms.objectives import CISPO, CPGD, NFT, OBJECTIVES, Clipped, Ratio
-from mmrl.losses import TokenBatch, bounds, token_batch
+from mmrl.algorithms.stages.objectives import CISPO, CPGD, NFT, OBJECTIVES, Clipped, Ratio
+from mmrl.train import losses
+from mmrl.train.losses import TokenBatch, bounds, token_batch
 from mmrl.types import Response, TrainSample
 
 SEQUENCES, TOKENS = 24, 4

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from mmrl.cli import main
-from mmrl.policy.folder import model_folder
+from mmrl.policy.model_folder import model_folder
 from tests.conftest import TINY
 
 LIGHT = """

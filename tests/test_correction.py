@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from mmrl.algorithm import Reducer
-from mmrl.algorithms.objectives import Clipped
-from mmrl.correction import Correction, Mode, correct
-from mmrl.losses import policy_loss, token_batch, token_weights
+from mmrl.algorithms.stages.objectives import Clipped
+from mmrl.train.correction import Correction, Mode, correct
+from mmrl.train.losses import policy_loss, token_batch, token_weights
 from mmrl.types import Prompt, Response, Sample, TrainSample
 
 LOG = np.log

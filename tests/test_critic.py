@@ -19,14 +19,14 @@ from mmrl.algorithm import Updates
 from mmrl.algorithms.compose import compose
 from mmrl.backend.local import LocalBackend
 from mmrl.config import CriticConfig, OptimizerConfig, RunConfig, validate
-from mmrl.critic import Critic
 from mmrl.errors import UserError
-from mmrl.journal import Journal
-from mmrl.learner import Learner
-from mmrl.phases import phases_of
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy
-from mmrl.run import train
+from mmrl.runlog.journal import Journal
+from mmrl.train.critic import Critic
+from mmrl.train.learner import Learner
+from mmrl.train.phases import phases_of
+from mmrl.train.run import train
 from mmrl.types import Response, Sample, TrainSample
 from tests.runs import make_digits, run_config
 

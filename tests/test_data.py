@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmrl.data import PromptStream, distinct_ids, load_samples
+from mmrl.data.stream import PromptStream, distinct_ids, load_samples
 from mmrl.errors import UserError
 from mmrl.records import read_records
 from mmrl.types import Answer, Record, Sample, Score, Text

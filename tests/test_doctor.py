@@ -13,19 +13,19 @@ import torch
 from mmrl.backend.local import LocalBackend
 from mmrl.cli import main
 from mmrl.config import LoraConfig, ModelConfig, OptimizerConfig, RunConfig
-from mmrl.data import load_samples
+from mmrl.data.stream import load_samples
 from mmrl.doctor import memory, packages, shape
 from mmrl.doctor.counts import Counts, count, positions
 from mmrl.doctor.memory import GIB, Plan, plan
 from mmrl.doctor.report import advice, refuse, report
+from mmrl.engines.decoding import Decoding, Prefill
 from mmrl.errors import UserError
 from mmrl.policy.attention import active_layout
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.features import MAX_KEPT_TOKENS
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
-from mmrl.rollout.decoding import Decoding, Prefill
-from mmrl.tasking import fixture_path, load_task
+from mmrl.scoring.tasks import fixture_path, load_task
 from mmrl.types import EncodedMedium, Sample, Text
 from tests.conftest import TINY
 from tests.families import cases

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from mmrl.api import evaluate
 from mmrl.config import RunConfig, validate
 from mmrl.errors import UserError
-from mmrl.journal import Journal
-from mmrl.run import train
+from mmrl.runlog.journal import Journal
+from mmrl.train.run import train
 from tests.runs import WARM_UP, run_config
 
 IN_TURNS = ("gigpo", "turn_level", "ppo")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mmrl import task as contract
-from mmrl.evaluation import (
+from mmrl.evaluate.summary import (
     Scored,
     estimate,
     mean_estimate,

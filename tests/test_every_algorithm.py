@@ -18,8 +18,8 @@ from mmrl import plugins
 from mmrl.algorithms.compose import compose
 from mmrl.config import RunConfig, validate
 from mmrl.errors import UserError
-from mmrl.journal import Journal
-from mmrl.run import train
+from mmrl.runlog.journal import Journal
+from mmrl.train.run import train
 from tests.runs import make_digits, run_config
 
 STEPS = 4

@@ -15,10 +15,10 @@ from PIL import Image
 
 from mmrl.config import RunConfig, validate
 from mmrl.errors import UserError
-from mmrl.journal import Journal
-from mmrl.policy.folder import model_folder
+from mmrl.policy.model_folder import model_folder
 from mmrl.policy.policy import Policy
-from mmrl.run import train
+from mmrl.runlog.journal import Journal
+from mmrl.train.run import train
 from tests.conftest import TINY
 from tests.modalities.test_image import bomb
 from tests.runs import make_digits, run_config
@@ -222,7 +222,7 @@ def want_placeholders(policy: Policy) -> None:
 def test_a_policy_that_wants_placeholders_trains_on(
     tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mmrl import run as run_module
+    from mmrl.train import run as run_module
 
     load: Callable[..., Policy] = run_module.load_policy
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.compose import compose
-from mmrl.learner import Learner, UpdateStats
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy
+from mmrl.train.learner import Learner, UpdateStats
 from mmrl.types import Group, Response, Sample, Score
 from tests.algorithms.cases import context
 

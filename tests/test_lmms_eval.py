@@ -14,8 +14,8 @@ from PIL import Image
 pytest.importorskip("lmms_eval", reason="needs lmms-eval: pip install 'mmrl[lmms-eval]'")
 
 from mmrl.api import evaluate
-from mmrl.lmms_eval.model import sample_of, sampling, until
-from mmrl.tasking import fixture_path, load_task
+from mmrl.evaluate.lmms_eval.model import sample_of, sampling, until
+from mmrl.scoring.tasks import fixture_path, load_task
 from mmrl.types import MediaRef, Text
 
 YAML = """

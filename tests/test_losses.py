@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mmrl.algorithm import KL, Objective, Reducer
-from mmrl.algorithms.objectives import (
+from mmrl.algorithms.stages.objectives import (
     CISPO,
     CPGD,
     GVPO,
@@ -27,7 +27,14 @@ from mmrl.algorithms.objectives import (
     Preference,
     SimPO,
 )
-from mmrl.losses import kl_loss, policy_loss, positive_share, reduce, token_batch, token_weights
+from mmrl.train.losses import (
+    kl_loss,
+    policy_loss,
+    positive_share,
+    reduce,
+    token_batch,
+    token_weights,
+)
 from mmrl.types import Response, TrainSample
 
 LENGTHS = ((3, 5, 1, 4), (2, 6, 3, 3))
@@ -345,6 +352,6 @@ def test_quality_moves_the_chosen_up_and_the_rejected_down() -> None:
 
 
 def test_every_named_objective_has_a_function() -> None:
-    from mmrl import losses
+    from mmrl.train import losses
 
     assert {type(o) for o in OBJECTIVES.values()} == set(losses.OBJECTIVES)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from mmrl.algorithm import KL, Objective, Reducer
-from mmrl.algorithms.objectives import CISPO, Clipped
+from mmrl.algorithms.stages.objectives import CISPO, Clipped
 from mmrl.types import TrainSample
 from tests.test_losses import current, loss_and_gradient, samples
 

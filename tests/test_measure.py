@@ -13,14 +13,14 @@ from torch import Tensor
 from mmrl.algorithm import Context
 from mmrl.algorithms.compose import compose
 from mmrl.config import CriticConfig
-from mmrl.critic import Critic, explained_variance
-from mmrl.learner import Learner
-from mmrl.measure import certainty, entropy, head_gradient_norms, measured, token_offsets
 from mmrl.policy import logprobs
 from mmrl.policy.attention import active_layout
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
+from mmrl.train.critic import Critic, explained_variance
+from mmrl.train.learner import Learner
+from mmrl.train.measure import certainty, entropy, head_gradient_norms, measured, token_offsets
 from mmrl.types import Group, Response, Sample, Score, TrainSample
 from tests.algorithms.cases import context
 from tests.families.after_head import CHANGES, change_logits, learn_after_head
@@ -32,7 +32,7 @@ LENGTHS = (5, 1, 0, 3)
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmrl.measure.CHUNK_TOKENS", 2)
+    monkeypatch.setattr("mmrl.train.measure.CHUNK_TOKENS", 2)
     monkeypatch.setattr(logprobs, "CHUNK_TOKENS", 2)
 
 

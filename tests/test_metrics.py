@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mmrl import trackers
-from mmrl.diagnosis import diagnose, memory_slope
 from mmrl.errors import UserError
-from mmrl.metrics import Clock, MetricsLog, group_metrics, memory_metrics
-from mmrl.progress import Progress, duration, now_and_then
-from mmrl.trackers import Trackers
+from mmrl.runlog import trackers
+from mmrl.runlog.diagnosis import diagnose, memory_slope
+from mmrl.runlog.metrics import Clock, MetricsLog, group_metrics, memory_metrics
+from mmrl.runlog.progress import Progress, duration, now_and_then
+from mmrl.runlog.trackers import Trackers
 from mmrl.types import (
     EncodedMedium,
     Frame,

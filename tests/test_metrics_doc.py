@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from mmrl.config import RunConfig, validate
-from mmrl.journal import Journal
-from mmrl.learner import UpdateStats
-from mmrl.metrics import group_metrics
-from mmrl.run import train
-from mmrl.trainer import update_metrics
+from mmrl.runlog.journal import Journal
+from mmrl.runlog.metrics import group_metrics
+from mmrl.train.learner import UpdateStats
+from mmrl.train.run import train
+from mmrl.train.trainer import update_metrics
 from mmrl.types import Episode, Response, TokenSpan
 from tests.algorithms.cases import group
 from tests.runs import make_digits, run_config

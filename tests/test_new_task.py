@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import mmrl.tasks
-from mmrl.task_check import check
+from mmrl.scoring.check import check
 
 TOOLS = Path(__file__).parents[1] / "tools"
 

@@ -12,16 +12,16 @@ import torch
 
 from mmrl.algorithm import Updates
 from mmrl.algorithms.compose import compose
-from mmrl.algorithms.credit import pair
-from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.stages.credit import pair
+from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import ModelConfig
-from mmrl.correction import Correction
-from mmrl.learner import Learner
-from mmrl.old_logprobs import compared_with
+from mmrl.engines.engine import Sampling
+from mmrl.engines.hf import HFEngine
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy, load_policy
-from mmrl.rollout.engine import Sampling
-from mmrl.rollout.hf import HFEngine
+from mmrl.train.correction import Correction
+from mmrl.train.learner import Learner
+from mmrl.train.old_logprobs import compared_with
 from mmrl.types import Group, Response, Sample, Score, TrainSample
 from tests.algorithms.cases import group
 from tests.conftest import TINY

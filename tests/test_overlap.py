@@ -19,19 +19,19 @@ import torch
 from safetensors.torch import load_file
 
 from mmrl.algorithm import Algorithm
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import ModelConfig
-from mmrl.correction import Correction, correct
+from mmrl.engines.background import Stopped, Worker
 from mmrl.errors import UserError
-from mmrl.journal import Journal
-from mmrl.learner import Learner
-from mmrl.old_logprobs import compared_with
 from mmrl.policy.attention import active_layout, attention
 from mmrl.policy.policy import load_policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
-from mmrl.rollout.background import Stopped, Worker
-from mmrl.run import train
+from mmrl.runlog.journal import Journal
+from mmrl.train.correction import Correction, correct
+from mmrl.train.learner import Learner
+from mmrl.train.old_logprobs import compared_with
+from mmrl.train.run import train
 from mmrl.types import Group, Prompt, Response, Score
 from tests.conftest import TINY
 from tests.overlapping import ahead, fingerprint, start, watch
@@ -415,7 +415,7 @@ INTERRUPTED = """
 import signal, sys, time
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
-from mmrl import run
+from mmrl.train import run
 from mmrl.cli import main
 build = run.build_engine
 def slow(*args):

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from mmrl.algorithm import Context
-from mmrl.algorithms.credit import GroupCredit, GroupRelative, pair
-from mmrl.algorithms.variants import AcrossVariants
-from mmrl.packing import Row, Weighted, pack
+from mmrl.algorithms.stages.credit import GroupCredit, GroupRelative, pair
+from mmrl.algorithms.stages.variants import AcrossVariants
+from mmrl.policy.packing import Row, Weighted, pack
 from mmrl.policy.shared_prefix import lay_out
 from mmrl.types import TrainSample
 from tests.algorithms.cases import context, group

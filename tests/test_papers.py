@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from mmrl.config import RunConfig, validate
-from mmrl.journal import Journal
-from mmrl.run import train
-from mmrl.tasking import fixture_path
+from mmrl.runlog.journal import Journal
+from mmrl.scoring.tasks import fixture_path
+from mmrl.train.run import train
 from tests.conftest import TINY
 
 PAPERS = Path(__file__).parents[1] / "configs" / "papers"

@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mmrl import checkpoint
 from mmrl.algorithms.a_star_po import optimal_value
 from mmrl.config import RunConfig, validate
 from mmrl.errors import UserError
-from mmrl.journal import Journal
-from mmrl.phases import Place, phases_of, place_of
 from mmrl.report.curves import borders
-from mmrl.run import train
+from mmrl.runlog.journal import Journal
+from mmrl.train import checkpoint
+from mmrl.train.phases import Place, phases_of, place_of
+from mmrl.train.run import train
 from tests.runs import make_digits, run_config
 
 SFT = {

@@ -16,10 +16,10 @@ from mmrl.backend import masters
 from mmrl.backend.local import LocalBackend
 from mmrl.backend.masters import join, round_at_random, split
 from mmrl.config import CriticConfig, ModelConfig, OptimizerConfig
-from mmrl.critic import Critic
 from mmrl.errors import UserError
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import load_policy
+from mmrl.train.critic import Critic
 from mmrl.types import Response, Sample, TrainSample
 from tests.conftest import TINY
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText
 
 from mmrl.config import RunConfig, validate
 from mmrl.policy.policy import model_folder
-from mmrl.run import train
+from mmrl.train.run import train
 from tests.conftest import TINY
 from tests.runs import make_digits, run_config
 

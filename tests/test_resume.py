@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from mmrl import checkpoint
-from mmrl.journal import Journal
+from mmrl.runlog.journal import Journal
+from mmrl.train import checkpoint
 from tests.runs import make_digits, run_config, write_config
 
 STEPS = 8

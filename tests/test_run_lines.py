@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmrl.config import RunConfig
-from mmrl.run import train
+from mmrl.train.run import train
 from tests.runs import make_digits, run_config
 
 

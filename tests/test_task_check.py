@@ -14,11 +14,11 @@ import pytest
 from mmrl import task as contract
 from mmrl.cli import main
 from mmrl.errors import UserError
+from mmrl.evaluate.score_file import score_file
 from mmrl.report.preview import coordinates
-from mmrl.scoring import score_file
+from mmrl.scoring.check import check
+from mmrl.scoring.tasks import example_answer, fixture_path, load_task
 from mmrl.task import RewardPart, Task
-from mmrl.task_check import check
-from mmrl.tasking import example_answer, fixture_path, load_task
 from mmrl.types import Answer, Record, Sample, Score, Text
 
 
@@ -75,7 +75,7 @@ def test_a_slow_answer_is_found_unless_only_its_first_time_was_slow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("mmrl.task_check.time.process_time", lambda: clock[0])
+    monkeypatch.setattr("mmrl.scoring.check.time.process_time", lambda: clock[0])
 
     class Importing(Careless):
         def score(self, gold: Any, answer: Answer) -> Score:

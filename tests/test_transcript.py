@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmrl.journal import Journal
-from mmrl.quarantine import Quarantine
-from mmrl.transcript import (
+from mmrl.runlog.journal import Journal
+from mmrl.runlog.quarantine import Quarantine
+from mmrl.runlog.transcript import (
     AUDIO_SECONDS,
     THUMBNAIL_SIDE,
     Entry,

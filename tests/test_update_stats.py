@@ -12,17 +12,17 @@ import torch
 
 from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.compose import compose
-from mmrl.algorithms.credit import pair
-from mmrl.algorithms.objectives import OBJECTIVES
+from mmrl.algorithms.stages.credit import pair
+from mmrl.algorithms.stages.objectives import OBJECTIVES
 from mmrl.backend.local import LocalBackend
 from mmrl.backend.world import World
 from mmrl.config import OptimizerConfig
-from mmrl.learner import Learner, UpdateStats, _summary, _Tally
-from mmrl.losses import bounds, token_batch
-from mmrl.measure import entropy, head_gradient_norms, measured
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy
-from mmrl.trainer import update_metrics
+from mmrl.train.learner import Learner, UpdateStats, _summary, _Tally
+from mmrl.train.losses import bounds, token_batch
+from mmrl.train.measure import entropy, head_gradient_norms, measured
+from mmrl.train.trainer import update_metrics
 from mmrl.types import Group, Response, Sample, Score, TrainSample
 from tests.algorithms.cases import context
 from tests.test_learner import Gradients

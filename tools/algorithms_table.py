@@ -22,7 +22,7 @@ from typing import Any
 
 from mmrl import api
 from mmrl.config import load_config
-from mmrl.journal import Journal
+from mmrl.runlog.journal import Journal
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = {

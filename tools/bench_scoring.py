@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmrl.rollout.score import ScoreJob, Scorer, TaskSpec
-from mmrl.tasking import example_answer, fixture_path, load_task
+from mmrl.scoring.pool import ScoreJob, Scorer, TaskSpec
+from mmrl.scoring.tasks import example_answer, fixture_path, load_task
 from mmrl.types import Text
 
 LIGHT = ("counting", "medical_vqa", "mmmu", "chart_qa", "referring_box", "gui_grounding")

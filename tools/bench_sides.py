@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmrl.policy.policy import Policy
-    from mmrl.trainer import Trainer
+    from mmrl.train.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 QUESTION = "How many handwritten digits are in the picture? Answer with a number."
@@ -181,18 +181,18 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
     """The whole trainer; only scoring is replaced, by the reward in-process."""
     from mmrl.algorithms.compose import compose
     from mmrl.backend.local import LocalBackend
-    from mmrl.batches import Asker, OnPolicy
     from mmrl.config import ModelConfig, OptimizerConfig, RolloutConfig, TrainerConfig
-    from mmrl.data import PromptStream
-    from mmrl.learner import Learner
-    from mmrl.packing import default_budget
+    from mmrl.data.stream import PromptStream
+    from mmrl.engines.hf import HFEngine
     from mmrl.policy.encoder import Encoder
+    from mmrl.policy.packing import default_budget
     from mmrl.policy.policy import load_policy
     from mmrl.policy.weights import weights_of
-    from mmrl.quarantine import Quarantine
-    from mmrl.rollout.hf import HFEngine
     from mmrl.rollout.rollouts import Rollouts
-    from mmrl.trainer import Trainer
+    from mmrl.runlog.quarantine import Quarantine
+    from mmrl.train.batches import Asker, OnPolicy
+    from mmrl.train.learner import Learner
+    from mmrl.train.trainer import Trainer
     from mmrl.types import MediaRef, Sample, Score, Text
 
     class Scorer:
@@ -244,7 +244,7 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
 
 
 def run_mmrl(workload: Workload, turns: Turns) -> None:
-    """Train with `mmrl.trainer.Trainer`."""
+    """Train with `mmrl.train.trainer.Trainer`."""
     import transformers
 
     trainer, policy = mmrl_trainer(workload)

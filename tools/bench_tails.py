@@ -59,12 +59,12 @@ def prepare(name: str, model: str) -> Callable[[], None]:
     import torch
 
     from mmrl.config import ModelConfig
-    from mmrl.packing import Weighted, pack
+    from mmrl.engines.engine import Sampling
+    from mmrl.engines.hf import HFEngine
     from mmrl.policy.attention import active_layout
+    from mmrl.policy.packing import Weighted, pack
     from mmrl.policy.policy import load_policy
     from mmrl.policy.shared_prefix import lay_out
-    from mmrl.rollout.engine import Sampling
-    from mmrl.rollout.hf import HFEngine
     from mmrl.types import Prompt, Response, Sample, TrainSample
 
     case, rng = CASES[name], np.random.default_rng(0)

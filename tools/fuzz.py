@@ -50,8 +50,7 @@ from mmrl.rewards.actions import Form as ActionForm
 from mmrl.rewards.grammar import BoxedAnswer, Grammar, TagAnswer, Think
 from mmrl.rewards.math import MathPolicy
 from mmrl.rewards.parsed import Parsed
-from mmrl.task import Task
-from mmrl.tasking import (
+from mmrl.scoring.tasks import (
     example_answer,
     find_defect,
     fixture_path,
@@ -59,6 +58,7 @@ from mmrl.tasking import (
     resolve_weights,
     weigh,
 )
+from mmrl.task import Task
 from mmrl.types import Answer, Sample, Score, Text
 
 DEADLINE_SECONDS = 10.0  # rollout.scoring_timeout_seconds

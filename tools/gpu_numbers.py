@@ -13,13 +13,13 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from mmrl.config import ModelConfig
+from mmrl.engines.engine import Sampling
+from mmrl.engines.hf import HFEngine
 from mmrl.policy.attention import active_layout
 from mmrl.policy.encoder import Encoder
-from mmrl.policy.folder import model_folder
+from mmrl.policy.model_folder import model_folder
 from mmrl.policy.policy import DTYPES, Policy, load_policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
-from mmrl.rollout.engine import Sampling
-from mmrl.rollout.hf import HFEngine
 from mmrl.types import Ints, MediaRef, Prompt, Sample, Text
 
 TOLERANCE = {"forward": 1e-4, "gradient": 1e-3}

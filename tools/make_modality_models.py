@@ -292,8 +292,9 @@ def make(kind: str, out: Path, seed: int = 0) -> Path:
 
 def fine_tune(kind: str, start: Path, run: Path) -> Path:
     """Train until the validation metric is as good as a start should be; its checkpoint."""
-    from mmrl import api, checkpoint
+    from mmrl import api
     from mmrl.config import load_config
+    from mmrl.train import checkpoint
 
     metric, found = 0.0, checkpoint.latest(run)
     while metric < MODELS[kind][1] and (found is None or found.step < MOST_STEPS):

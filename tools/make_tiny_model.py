@@ -208,9 +208,10 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
 
 def fine_tune(start: Path, run: Path) -> Path:
     """Run the supervised phase from `start`; returns its first checkpoint that is READY."""
-    from mmrl import api, checkpoint
+    from mmrl import api
     from mmrl.config import load_config
-    from mmrl.journal import Journal
+    from mmrl.runlog.journal import Journal
+    from mmrl.train import checkpoint
 
     overrides = [f"model.path={start}", f"run={run}"]
     api.train(load_config(SFT_CONFIG, overrides), overwrite=True)

@@ -20,17 +20,18 @@ from typing import Any
 import numpy as np
 from make_modality_models import CONFIGS, MODELS, make
 
-from mmrl import api, checkpoint
+from mmrl import api
 from mmrl.config import RunConfig, load_config
-from mmrl.data import load_samples
-from mmrl.evaluation import Evaluation
-from mmrl.evaluator import evaluate
+from mmrl.data.stream import load_samples
+from mmrl.engines.engine import Sampling
+from mmrl.engines.hf import HFEngine
+from mmrl.evaluate.ask import evaluate
+from mmrl.evaluate.summary import Evaluation
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import load_policy
-from mmrl.rollout.engine import Sampling
-from mmrl.rollout.hf import HFEngine
-from mmrl.rollout.score import Scorer, TaskSpec
-from mmrl.tasking import load_task
+from mmrl.scoring.pool import Scorer, TaskSpec
+from mmrl.scoring.tasks import load_task
+from mmrl.train import checkpoint
 from mmrl.types import EncodedMedium, Media, MediaRef, Sample
 
 QUICKSTART = CONFIGS.parent / "quickstart.yaml"

@@ -15,9 +15,9 @@ class Mutation:
     new: str
 
 
-LOSSES, CREDIT = "mmrl/losses.py", "mmrl/algorithms/credit.py"
-EPISODE, CUTS = "mmrl/rollout/episode.py", "mmrl/rollout/cuts.py"
-LEARNER, OLD = "mmrl/learner.py", "mmrl/old_logprobs.py"
+LOSSES, CREDIT = "mmrl/train/losses.py", "mmrl/algorithms/stages/credit.py"
+EPISODE, CUTS = "mmrl/rollout/episode.py", "mmrl/rollout/thinking.py"
+LEARNER, OLD = "mmrl/train/learner.py", "mmrl/train/old_logprobs.py"
 MUTATIONS = (
     Mutation(
         "swapped clip bounds",
@@ -191,13 +191,13 @@ MUTATIONS = (
     ),
     Mutation(
         "local advantage everywhere",
-        "mmrl/algorithms/variants.py",
+        "mmrl/algorithms/stages/variants.py",
         "samples += pair(group, across, place, other.prompt, tie)",
         "samples += pair(group, own, place, other.prompt, tie)",
     ),
     Mutation(
         "responses under their own prompt only",
-        "mmrl/algorithms/variants.py",
+        "mmrl/algorithms/stages/variants.py",
         "samples += pair(group, across, place, other.prompt, tie)",
         "samples += pair(group, across, place, tie=tie)",
     ),
@@ -209,7 +209,7 @@ MUTATIONS = (
     ),
     Mutation(
         "span one token late",
-        "mmrl/algorithms/turns.py",
+        "mmrl/algorithms/stages/turns.py",
         "tokens[span.start : span.end] = value",
         "tokens[span.start + 1 : span.end + 1] = value",
     ),
@@ -287,13 +287,13 @@ MUTATIONS = (
     ),
     Mutation(
         "key steps as substrings",
-        "mmrl/algorithms/key_steps.py",
+        "mmrl/algorithms/stages/key_steps.py",
         "any(_contains(spoken, tokens(a)) for a in _alternatives(step))",
         'any(a in " ".join(spoken) for a in _alternatives(step))',
     ),
     Mutation(
         "steps in any order",
-        "mmrl/algorithms/key_steps.py",
+        "mmrl/algorithms/stages/key_steps.py",
         "numbers != list(range(1, len(numbers) + 1))",
         "sorted(numbers) != numbers",
     ),
@@ -305,25 +305,25 @@ MUTATIONS = (
     ),
     Mutation(
         "filter that keeps solved groups",
-        "mmrl/algorithms/editors.py",
+        "mmrl/algorithms/stages/editors.py",
         "return self.low < accuracy < self.high",
         "return self.low < accuracy <= self.high",
     ),
     Mutation(
         "filter that asks for nothing",
-        "mmrl/algorithms/editors.py",
+        "mmrl/algorithms/stages/editors.py",
         "missing = context.prompts_per_step - len(kept)",
         "missing = 0",
     ),
     Mutation(
         "pruning of the largest advantages",
-        "mmrl/algorithms/refiners.py",
+        "mmrl/algorithms/stages/refiners.py",
         'np.argsort(-sizes, kind="stable")',
         'np.argsort(sizes, kind="stable")',
     ),
     Mutation(
         "truncated responses in the loss",
-        "mmrl/algorithms/refiners.py",
+        "mmrl/algorithms/stages/refiners.py",
         "if s.response.truncated else s",
         "if False else s",
     ),
@@ -359,7 +359,7 @@ MUTATIONS = (
     ),
     Mutation(
         "groups split between micro-batches",
-        "mmrl/packing.py",
+        "mmrl/policy/packing.py",
         "units = _by_group(rows) if whole_groups else [[row] for row in rows]",
         "units = [[row] for row in rows]",
     ),

@@ -18,9 +18,9 @@ from make_tiny_model import first_ready
 from real_models import count
 from real_packages import install
 
-from mmrl import checkpoint
-from mmrl.evaluation import Estimate, mean_estimate
-from mmrl.journal import Journal
+from mmrl.evaluate.summary import Estimate, mean_estimate
+from mmrl.runlog.journal import Journal
+from mmrl.train import checkpoint
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "real"
 CPU = "cpu.json"

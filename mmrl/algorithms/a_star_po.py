@@ -14,8 +14,8 @@ import numpy as np
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Context, Need, Stage
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, scorable
-from mmrl.algorithms.objectives import AStarPO
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, scorable
+from mmrl.algorithms.stages.objectives import AStarPO
 from mmrl.config import Section
 from mmrl.errors import UserError
 from mmrl.types import Floats, Group

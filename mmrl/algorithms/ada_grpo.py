@@ -14,9 +14,9 @@ import numpy as np
 from pydantic import Field
 
 from mmrl.algorithm import KL, Algorithm, Context, Stage, with_rewards
-from mmrl.algorithms.answers import kinds
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.stages.answer_kinds import kinds
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
 from mmrl.types import Floats, Group
 

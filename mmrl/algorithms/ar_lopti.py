@@ -14,9 +14,9 @@ import numpy as np
 from pydantic import Field
 
 from mmrl.algorithm import KL, Algorithm, Updates
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.refiners import DampUnlikely
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.stages.objectives import Clipped
+from mmrl.algorithms.stages.refiners import DampUnlikely
 from mmrl.config import Section
 from mmrl.types import Bools, TrainSample
 

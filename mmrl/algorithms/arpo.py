@@ -12,9 +12,9 @@ from typing import Any
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Context, Edit, Stage
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative, outcomes, scorable
-from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.replay import TAKEN_IN, freeze, taken_in, thaw
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative, outcomes, scorable
+from mmrl.algorithms.stages.objectives import Clipped
+from mmrl.algorithms.stages.replay import TAKEN_IN, freeze, taken_in, thaw
 from mmrl.config import Section
 from mmrl.types import Floats, Group
 

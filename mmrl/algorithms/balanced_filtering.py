@@ -9,9 +9,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.algorithms.editors import AccuracyBand
-from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.stages.editors import AccuracyBand
+from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
 
 SUMMARY = "keeps prompts of medium accuracy (variant)"

@@ -16,10 +16,10 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from mmrl.algorithm import Algorithm, Context, Cuts, Need, Stage, carried
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, centre, scorable
-from mmrl.algorithms.lengths import OfLongest
-from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.turns import by_turn
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, centre, scorable
+from mmrl.algorithms.stages.lengths import OfLongest
+from mmrl.algorithms.stages.objectives import Clipped
+from mmrl.algorithms.stages.turns import by_turn
 from mmrl.config import Section
 from mmrl.errors import UserError
 from mmrl.types import Floats, Group, TokenSpan

@@ -11,8 +11,8 @@ from mmrl import plugins
 from mmrl.algorithm import NEEDS, Algorithm, Reducer, Updates, one_variant
 from mmrl.algorithms import common
 from mmrl.algorithms.compose import compose
-from mmrl.algorithms.credit import FixedGroup
-from mmrl.algorithms.lengths import lengths_of
+from mmrl.algorithms.stages.credit import FixedGroup
+from mmrl.algorithms.stages.lengths import lengths_of
 
 
 @dataclass(frozen=True)

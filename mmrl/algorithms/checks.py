@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mmrl.algorithm import KL, Algorithm, Stage
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative, LeaveOneOut
-from mmrl.algorithms.editors import AccuracyBand, DropUniform
-from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.refiners import DampUnlikely, KeepLargest, RandomTokens
-from mmrl.algorithms.schedules import Adaptive
-from mmrl.algorithms.shapers import ShortWhenSolved
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative, LeaveOneOut
+from mmrl.algorithms.stages.editors import AccuracyBand, DropUniform
+from mmrl.algorithms.stages.objectives import Clipped
+from mmrl.algorithms.stages.refiners import DampUnlikely, KeepLargest, RandomTokens
+from mmrl.algorithms.stages.schedules import Adaptive
+from mmrl.algorithms.stages.shapers import ShortWhenSolved
 from mmrl.errors import UserError
 
 

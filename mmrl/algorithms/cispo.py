@@ -9,8 +9,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Reducer
-from mmrl.algorithms.credit import PRESETS, FixedGroup, GroupCredit, GroupRelative, Numerics
-from mmrl.algorithms.objectives import CISPO
+from mmrl.algorithms.stages.credit import PRESETS, FixedGroup, GroupCredit, GroupRelative, Numerics
+from mmrl.algorithms.stages.objectives import CISPO
 from mmrl.config import Section
 
 SUMMARY = "clips the importance weight, not the gradient"

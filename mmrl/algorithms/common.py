@@ -15,8 +15,8 @@ from pydantic import Field
 
 from mmrl.algorithm import KL, Algorithm, KLEstimator, KLPlacement
 from mmrl.algorithms.checks import kl_reasons
-from mmrl.algorithms.estimates import Note
-from mmrl.algorithms.objectives import CISPO, Clipped
+from mmrl.algorithms.stages.estimates import Note
+from mmrl.algorithms.stages.objectives import CISPO, Clipped
 from mmrl.config import Section
 
 Change = Callable[[Any, Mapping[str, Any]], Any]

@@ -33,15 +33,16 @@ from mmrl.algorithm import (
     Schedule,
     Updates,
 )
-from mmrl.algorithms import common, lengths
+from mmrl.algorithms import common
 from mmrl.algorithms.checks import refuse
-from mmrl.algorithms.credit import CREDITS
-from mmrl.algorithms.editors import EDITORS
-from mmrl.algorithms.lengths import Length
-from mmrl.algorithms.objectives import OBJECTIVES, Clipped
-from mmrl.algorithms.refiners import REFINERS
-from mmrl.algorithms.schedules import SCHEDULES
-from mmrl.algorithms.shapers import SHAPERS
+from mmrl.algorithms.stages import lengths
+from mmrl.algorithms.stages.credit import CREDITS
+from mmrl.algorithms.stages.editors import EDITORS
+from mmrl.algorithms.stages.lengths import Length
+from mmrl.algorithms.stages.objectives import OBJECTIVES, Clipped
+from mmrl.algorithms.stages.refiners import REFINERS
+from mmrl.algorithms.stages.schedules import SCHEDULES
+from mmrl.algorithms.stages.shapers import SHAPERS
 from mmrl.config import validate
 from mmrl.errors import UserError
 

@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Context, Credit, Reducer, Stage, Updates
-from mmrl.algorithms.credit import (
+from mmrl.algorithms.stages.credit import (
     FixedGroup,
     GroupCredit,
     GroupRelative,
@@ -21,7 +21,7 @@ from mmrl.algorithms.credit import (
     is_uniform,
     pair,
 )
-from mmrl.algorithms.objectives import CPGD
+from mmrl.algorithms.stages.objectives import CPGD
 from mmrl.config import Section
 from mmrl.types import Group, TrainSample
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import KL, Algorithm, Updates
-from mmrl.algorithms.credit import PRESETS, FixedGroup, GroupCredit, GroupRelative, Numerics
-from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.refiners import KeepLargest
+from mmrl.algorithms.stages.credit import PRESETS, FixedGroup, GroupCredit, GroupRelative, Numerics
+from mmrl.algorithms.stages.objectives import Clipped
+from mmrl.algorithms.stages.refiners import KeepLargest
 from mmrl.config import Section
 
 SUMMARY = "prunes responses with small advantages, fills up with more questions"

@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Reducer
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.algorithms.editors import AccuracyBand
-from mmrl.algorithms.lengths import OfLongest
-from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.refiners import MaskTruncated
-from mmrl.algorithms.shapers import SoftOverlong
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.stages.editors import AccuracyBand
+from mmrl.algorithms.stages.lengths import OfLongest
+from mmrl.algorithms.stages.objectives import Clipped
+from mmrl.algorithms.stages.refiners import MaskTruncated
+from mmrl.algorithms.stages.shapers import SoftOverlong
 from mmrl.config import Section
 
 SUMMARY = "clip-higher, groups with signal only, token-mean loss, soft length limit"

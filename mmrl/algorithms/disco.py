@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Context, Reducer, Stage, Updates
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, outcomes, scorable
-from mmrl.algorithms.objectives import DisCO
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, outcomes, scorable
+from mmrl.algorithms.stages.objectives import DisCO
 from mmrl.config import Section
 from mmrl.errors import UserError
 from mmrl.types import Floats, Group

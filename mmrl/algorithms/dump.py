@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.samplers import UpperConfidence
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.stages.objectives import Clipped
+from mmrl.algorithms.stages.samplers import UpperConfidence
 from mmrl.config import Section
 
 SUMMARY = "learns which data source teaches most"

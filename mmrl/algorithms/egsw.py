@@ -13,8 +13,14 @@ import numpy as np
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Context, Need, Stage, carried
-from mmrl.algorithms.credit import PRESETS, FixedGroup, GroupCredit, Normalise, group_relative
-from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.stages.credit import (
+    PRESETS,
+    FixedGroup,
+    GroupCredit,
+    Normalise,
+    group_relative,
+)
+from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
 from mmrl.types import Floats, Group
 

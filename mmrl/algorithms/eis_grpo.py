@@ -9,9 +9,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm
-from mmrl.algorithms.credit import PRESETS, FixedGroup, Numerics
-from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.variants import AcrossVariants, Change, Rewrites
+from mmrl.algorithms.stages.credit import PRESETS, FixedGroup, Numerics
+from mmrl.algorithms.stages.objectives import Clipped
+from mmrl.algorithms.stages.variants import AcrossVariants, Change, Rewrites
 from mmrl.config import Section
 
 SUMMARY = "equivalent initial states of a question form one group (variant)"

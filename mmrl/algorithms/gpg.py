@@ -14,9 +14,9 @@ import numpy as np
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Context, Reducer, Stage
-from mmrl.algorithms.credit import FixedGroup, centre, is_uniform, pair
-from mmrl.algorithms.editors import EnoughSignal
-from mmrl.algorithms.objectives import Likelihood
+from mmrl.algorithms.stages.credit import FixedGroup, centre, is_uniform, pair
+from mmrl.algorithms.stages.editors import EnoughSignal
+from mmrl.algorithms.stages.objectives import Likelihood
 from mmrl.config import Section
 from mmrl.types import Floats, Group, TrainSample
 

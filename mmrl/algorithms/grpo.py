@@ -8,8 +8,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import KL, Algorithm
-from mmrl.algorithms.credit import PRESETS, FixedGroup, GroupCredit, GroupRelative, Numerics
-from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.stages.credit import PRESETS, FixedGroup, GroupCredit, GroupRelative, Numerics
+from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
 
 SUMMARY = "group-relative advantages with a clipped ratio"

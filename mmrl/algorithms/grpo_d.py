@@ -9,9 +9,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import KL, Algorithm
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.schedules import FallThenRise
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.stages.objectives import Clipped
+from mmrl.algorithms.stages.schedules import FallThenRise
 from mmrl.config import Section
 
 SUMMARY = "GRPO with a dynamic KL weight"

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Context, Stage
-from mmrl.algorithms.credit import (
+from mmrl.algorithms.stages.credit import (
     PRESETS,
     FixedGroup,
     GroupCredit,
@@ -21,9 +21,9 @@ from mmrl.algorithms.credit import (
     outcomes,
     scorable,
 )
-from mmrl.algorithms.lengths import OfLongest
-from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.shapers import ShortIsBetter
+from mmrl.algorithms.stages.lengths import OfLongest
+from mmrl.algorithms.stages.objectives import Clipped
+from mmrl.algorithms.stages.shapers import ShortIsBetter
 from mmrl.config import Section
 from mmrl.types import Floats, Group
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Updates
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
 
 SUMMARY = "the ratio of the response, with advantages that may differ by token"

@@ -13,9 +13,9 @@ import numpy as np
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Need, Stage, carried
-from mmrl.algorithms.credit import FixedGroup, outcomes, scorable
-from mmrl.algorithms.estimates import EachOnce, Note
-from mmrl.algorithms.objectives import Likelihood
+from mmrl.algorithms.stages.credit import FixedGroup, outcomes, scorable
+from mmrl.algorithms.stages.estimates import EachOnce, Note
+from mmrl.algorithms.stages.objectives import Likelihood
 from mmrl.config import Section
 from mmrl.types import Group
 

@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Context, Need, Reducer, Stage
-from mmrl.algorithms.credit import GroupCredit, RawReward
-from mmrl.algorithms.objectives import Likelihood
+from mmrl.algorithms.stages.credit import GroupCredit, RawReward
+from mmrl.algorithms.stages.objectives import Likelihood
 from mmrl.config import Section
 from mmrl.errors import UserError
 from mmrl.types import Floats, Prompt

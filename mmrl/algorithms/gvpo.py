@@ -9,8 +9,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Reducer
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.algorithms.objectives import GVPO
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.stages.objectives import GVPO
 from mmrl.config import Section
 
 SUMMARY = "regresses group log-ratios on rewards; whole groups in one batch"

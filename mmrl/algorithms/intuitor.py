@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from mmrl.algorithm import KL, Algorithm, Context, Need, Stage, carried
-from mmrl.algorithms.credit import (
+from mmrl.algorithms.stages.credit import (
     PRESETS,
     FixedGroup,
     GroupCredit,
@@ -22,7 +22,7 @@ from mmrl.algorithms.credit import (
     group_relative,
     scorable,
 )
-from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
 from mmrl.types import Floats, Group
 

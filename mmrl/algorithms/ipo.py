@@ -8,9 +8,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Reducer
-from mmrl.algorithms.credit import FixedGroup, GroupCredit
-from mmrl.algorithms.objectives import Preference
-from mmrl.algorithms.pairs import BestAgainstWorst
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit
+from mmrl.algorithms.stages.objectives import Preference
+from mmrl.algorithms.stages.pairs import BestAgainstWorst
 from mmrl.config import Section
 
 SUMMARY = "squared preference loss of the best and the worst response"

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Context, Stage
-from mmrl.algorithms.credit import (
+from mmrl.algorithms.stages.credit import (
     PRESETS,
     FixedGroup,
     GroupCredit,
@@ -23,7 +23,7 @@ from mmrl.algorithms.credit import (
     outcomes,
     scorable,
 )
-from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
 from mmrl.types import Floats, Group
 

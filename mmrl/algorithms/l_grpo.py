@@ -11,10 +11,10 @@ from typing import Annotated
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Reducer
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.algorithms.lengths import OfLongest
-from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.shapers import ShortWhenSolved
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.stages.lengths import OfLongest
+from mmrl.algorithms.stages.objectives import Clipped
+from mmrl.algorithms.stages.shapers import ShortWhenSolved
 from mmrl.config import Section
 
 SUMMARY = "pays short answers where all are right (variant)"

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Reducer
-from mmrl.algorithms.credit import FixedGroup, GroupCredit
-from mmrl.algorithms.objectives import MPO
-from mmrl.algorithms.pairs import BestAgainstWorst
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit
+from mmrl.algorithms.stages.objectives import MPO
+from mmrl.algorithms.stages.pairs import BestAgainstWorst
 from mmrl.config import Section
 
 SUMMARY = "preference, quality and generation losses in one (variant)"

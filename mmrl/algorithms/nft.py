@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Reducer, Updates
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.algorithms.editors import AccuracyBand
-from mmrl.algorithms.lengths import OfLongest
-from mmrl.algorithms.objectives import NFT
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.stages.editors import AccuracyBand
+from mmrl.algorithms.stages.lengths import OfLongest
+from mmrl.algorithms.stages.objectives import NFT
 from mmrl.config import Section
 
 SUMMARY = "negative-aware fine-tuning: likelihood of the implied policies"

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Reducer
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, LengthWeighted
-from mmrl.algorithms.objectives import Likelihood
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, LengthWeighted
+from mmrl.algorithms.stages.objectives import Likelihood
 from mmrl.config import Section
 
 SUMMARY = "exactly on-policy, length-weighted baseline"

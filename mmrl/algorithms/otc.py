@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Context, Stage, with_rewards
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative, outcomes
-from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative, outcomes
+from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
 from mmrl.types import Floats, Group
 

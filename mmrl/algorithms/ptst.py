@@ -14,10 +14,10 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from mmrl.algorithm import Algorithm, Context, Stage
-from mmrl.algorithms.credit import GroupCredit, GroupRelative
-from mmrl.algorithms.lengths import OfLongest
-from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.shapers import RightAndWellFormed
+from mmrl.algorithms.stages.credit import GroupCredit, GroupRelative
+from mmrl.algorithms.stages.lengths import OfLongest
+from mmrl.algorithms.stages.objectives import Clipped
+from mmrl.algorithms.stages.shapers import RightAndWellFormed
 from mmrl.config import Section
 from mmrl.types import Prompt
 

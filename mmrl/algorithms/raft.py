@@ -8,8 +8,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import KL, Algorithm, Reducer, Updates
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, RawReward
-from mmrl.algorithms.objectives import Likelihood
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, RawReward
+from mmrl.algorithms.stages.objectives import Likelihood
 from mmrl.config import Section
 
 SUMMARY = "rejection sampling: likelihood of right answers"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.samplers import HardStage
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.stages.objectives import Clipped
+from mmrl.algorithms.stages.samplers import HardStage
 from mmrl.config import Section
 
 SUMMARY = "a second stage on the samples that are not solved"

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import KL, Algorithm, Reducer, Updates
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, RawReward
-from mmrl.algorithms.objectives import REBEL
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, RawReward
+from mmrl.algorithms.stages.objectives import REBEL
 from mmrl.config import Section
 
 SUMMARY = "regresses differences of log-ratios on differences of rewards"

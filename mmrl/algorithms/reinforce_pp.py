@@ -8,8 +8,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import KL, Algorithm
-from mmrl.algorithms.credit import FixedGroup, TokenReturns
-from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.stages.credit import FixedGroup, TokenReturns
+from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
 
 SUMMARY = "discounted token returns, normalised over the batch"

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import KL, Algorithm
-from mmrl.algorithms.credit import FixedGroup, Whitened
-from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.stages.credit import FixedGroup, Whitened
+from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
 
 SUMMARY = "group-centred rewards, normalised over the batch"

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import KL, Algorithm, Reducer, Updates
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, RawReward
-from mmrl.algorithms.editors import DropUniform
-from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, RawReward
+from mmrl.algorithms.stages.editors import DropUniform
+from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
 
 SUMMARY = "raw rewards, groups without contrast dropped"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import KL, Algorithm, Reducer
-from mmrl.algorithms.credit import FixedGroup, GreedyBaseline, GroupCredit
-from mmrl.algorithms.objectives import Likelihood
+from mmrl.algorithms.stages.credit import FixedGroup, GreedyBaseline, GroupCredit
+from mmrl.algorithms.stages.objectives import Likelihood
 from mmrl.config import Section
 
 SUMMARY = "a greedy answer to the same prompt is the baseline"

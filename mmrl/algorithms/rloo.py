@@ -11,8 +11,8 @@ from typing import Literal
 from pydantic import Field
 
 from mmrl.algorithm import KL, Algorithm
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, LeaveOneOut
-from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, LeaveOneOut
+from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
 
 SUMMARY = "leave-one-out baseline, whole responses as actions"

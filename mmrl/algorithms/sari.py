@@ -8,9 +8,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.samplers import EasyToHard
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.stages.objectives import Clipped
+from mmrl.algorithms.stages.samplers import EasyToHard
 from mmrl.config import Section
 
 SUMMARY = "asks easy samples first (variant)"

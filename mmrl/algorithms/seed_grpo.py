@@ -14,9 +14,9 @@ import numpy as np
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Context, Need, Stage
-from mmrl.algorithms.answers import clusters
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, centre
-from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.stages.answer_kinds import clusters
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, centre
+from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
 from mmrl.types import Floats, Group
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from mmrl.algorithm import Algorithm, Context, Reducer
-from mmrl.algorithms.credit import FixedGroup, GroupCredit
-from mmrl.algorithms.objectives import Likelihood
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit
+from mmrl.algorithms.stages.objectives import Likelihood
 from mmrl.config import Section
 from mmrl.types import Floats, Group
 

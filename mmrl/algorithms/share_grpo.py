@@ -11,9 +11,9 @@ from typing import Literal
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm
-from mmrl.algorithms.credit import FixedGroup, Normalise
-from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.variants import AcrossVariants, Change, Rewrites
+from mmrl.algorithms.stages.credit import FixedGroup, Normalise
+from mmrl.algorithms.stages.objectives import Clipped
+from mmrl.algorithms.stages.variants import AcrossVariants, Change, Rewrites
 from mmrl.config import Section
 
 SUMMARY = "hierarchical advantages over variants of a question, every response under every variant"

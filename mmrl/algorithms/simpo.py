@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Reducer
-from mmrl.algorithms.credit import FixedGroup, GroupCredit
-from mmrl.algorithms.objectives import SimPO
-from mmrl.algorithms.pairs import BestAgainstWorst
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit
+from mmrl.algorithms.stages.objectives import SimPO
+from mmrl.algorithms.stages.pairs import BestAgainstWorst
 from mmrl.config import Section
 
 SUMMARY = "preference by mean log-prob, without a reference"

@@ -8,10 +8,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm
-from mmrl.algorithms.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.refiners import MaskTruncated
-from mmrl.algorithms.samplers import DropSolved
+from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
+from mmrl.algorithms.stages.objectives import Clipped
+from mmrl.algorithms.stages.refiners import MaskTruncated
+from mmrl.algorithms.stages.samplers import DropSolved
 from mmrl.config import Section
 
 SUMMARY = "drops samples that every response got right, epoch by epoch"

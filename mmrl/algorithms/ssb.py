@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Context, Edit, Stage
-from mmrl.algorithms.credit import (
+from mmrl.algorithms.stages.credit import (
     PRESETS,
     FixedGroup,
     GroupCredit,
@@ -24,8 +24,8 @@ from mmrl.algorithms.credit import (
     is_uniform,
     scorable,
 )
-from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.replay import TAKEN_IN, freeze, taken_in, thaw
+from mmrl.algorithms.stages.objectives import Clipped
+from mmrl.algorithms.stages.replay import TAKEN_IN, freeze, taken_in, thaw
 from mmrl.config import Section
 from mmrl.types import Floats, Group
 

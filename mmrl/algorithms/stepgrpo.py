@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from mmrl.algorithm import KL, Algorithm, Context, Need, Stage, carried, with_rewards
-from mmrl.algorithms.credit import (
+from mmrl.algorithms.stages.credit import (
     PRESETS,
     FixedGroup,
     GroupCredit,
@@ -26,8 +26,8 @@ from mmrl.algorithms.credit import (
     outcomes,
     scorable,
 )
-from mmrl.algorithms.key_steps import KeyStep, is_valid_path, matched_share, scored_steps
-from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.stages.key_steps import KeyStep, is_valid_path, matched_share, scored_steps
+from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
 from mmrl.errors import UserError
 from mmrl.types import Floats, Group, Ints, Response, Score, TokenSpan

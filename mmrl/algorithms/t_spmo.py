@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Context, Reducer, Stage
-from mmrl.algorithms.credit import FixedGroup, pair, scorable
-from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.stages.credit import FixedGroup, pair, scorable
+from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
 from mmrl.types import Bools, Floats, Group, TrainSample
 

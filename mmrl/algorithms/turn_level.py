@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Context, Need, Stage
-from mmrl.algorithms.credit import (
+from mmrl.algorithms.stages.credit import (
     PRESETS,
     FixedGroup,
     Normalise,
@@ -22,8 +22,8 @@ from mmrl.algorithms.credit import (
     group_relative,
     pair,
 )
-from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.turns import by_turn, turns
+from mmrl.algorithms.stages.objectives import Clipped
+from mmrl.algorithms.stages.turns import by_turn, turns
 from mmrl.config import Section
 from mmrl.types import Floats, Group, TrainSample
 

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Stage
 from mmrl.algorithms.a_star_po import optimal_value
-from mmrl.algorithms.credit import FixedGroup, scorable
-from mmrl.algorithms.estimates import EachOnce, Note
-from mmrl.algorithms.objectives import Likelihood
+from mmrl.algorithms.stages.credit import FixedGroup, scorable
+from mmrl.algorithms.stages.estimates import EachOnce, Note
+from mmrl.algorithms.stages.objectives import Likelihood
 from mmrl.config import Section
 from mmrl.types import Group
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import KL, Algorithm, Reducer, Updates
-from mmrl.algorithms.advantage_estimation import LengthAdaptive, WithCritic
-from mmrl.algorithms.credit import FixedGroup
-from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.stages.advantage_estimation import LengthAdaptive, WithCritic
+from mmrl.algorithms.stages.credit import FixedGroup
+from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
 
 SUMMARY = "PPO with critic warm-up, length-adaptive lambda, clip-higher, imitation"

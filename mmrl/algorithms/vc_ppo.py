@@ -10,9 +10,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import KL, Algorithm, Updates
-from mmrl.algorithms.advantage_estimation import Constant, WithCritic
-from mmrl.algorithms.credit import FixedGroup
-from mmrl.algorithms.objectives import Clipped
+from mmrl.algorithms.stages.advantage_estimation import Constant, WithCritic
+from mmrl.algorithms.stages.credit import FixedGroup
+from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
 
 SUMMARY = "PPO with a pre-trained critic and separate lambdas"

@@ -9,15 +9,15 @@ from transformers import AutoProcessor
 
 from mmrl import plugins
 from mmrl.config import DataConfig, RunConfig
-from mmrl.data import load_samples
+from mmrl.data.stream import load_samples
 from mmrl.doctor.shape import Tower, weightless
 from mmrl.errors import MediaError
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.family import Family, Limits
-from mmrl.policy.folder import model_folder
 from mmrl.policy.lockstep import blank
+from mmrl.policy.model_folder import model_folder
 from mmrl.policy.policy import family_name
-from mmrl.tasking import load_task
+from mmrl.scoring.tasks import load_task
 from mmrl.types import EncodedMedium, Prompt
 
 RECORDS = 32

@@ -13,12 +13,12 @@ from mmrl.algorithms.compose import compose
 from mmrl.config import RunConfig
 from mmrl.doctor.counts import Counts
 from mmrl.doctor.shape import Shape, Tower
-from mmrl.evaluator import ANSWERS_AT_ONCE
-from mmrl.packing import default_budget
+from mmrl.engines.vllm.in_process import CPU_CACHE_BYTES, SHARE_OF_GPU
+from mmrl.evaluate.ask import ANSWERS_AT_ONCE
 from mmrl.policy.features import MAX_KEPT_TOKENS
 from mmrl.policy.logprobs import CHUNK_TOKENS
+from mmrl.policy.packing import default_budget
 from mmrl.policy.policy import DTYPES
-from mmrl.rollout.vllm import CPU_CACHE_BYTES, SHARE_OF_GPU
 
 GIB = 1 << 30
 

@@ -13,7 +13,7 @@ from mmrl.doctor.memory import GIB, Plan, plan, token_budget, trained_parameters
 from mmrl.doctor.placement import capacity, placement
 from mmrl.doctor.shape import Shape, measure
 from mmrl.errors import UserError
-from mmrl.phases import phases_of
+from mmrl.train.phases import phases_of
 
 FULL = 0.95
 """Share of a device that a plan may fill."""

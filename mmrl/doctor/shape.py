@@ -13,11 +13,11 @@ from transformers import AutoConfig
 
 from mmrl import plugins
 from mmrl.config import RunConfig
+from mmrl.engines.vllm.adapter import objection
 from mmrl.policy import lora
 from mmrl.policy.family import Declaration
-from mmrl.policy.folder import check_folder
+from mmrl.policy.model_folder import check_folder
 from mmrl.policy.policy import family_name, warn_of_generic
-from mmrl.rollout.vllm_adapter import objection
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import Field
 
 from mmrl.errors import MediaError
+from mmrl.modalities import decode_worker, sound
 from mmrl.modalities import options as opts
-from mmrl.modalities import sound, worker
 from mmrl.modalities.sound import Samples
 from mmrl.modalities.source import resolve
 from mmrl.types import Frame, Media, MediaRef
@@ -72,7 +72,7 @@ def _read(ref: MediaRef, options: Options, end: float) -> tuple[Samples, int, fl
     if found is not None:
         return found
     arguments = {"start": options.start, "end": end}
-    header, (samples,) = worker.run(
+    header, (samples,) = decode_worker.run(
         "mmrl.modalities.sound:read_container", source, arguments, options.timeout_seconds
     )
     length = header["length"] or options.start + len(samples) / header["rate"]

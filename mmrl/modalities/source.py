@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mmrl.errors import MediaError
-from mmrl.modalities import worker
+from mmrl.modalities import decode_worker
 from mmrl.modalities.options import Options
 from mmrl.types import MediaRef
 
@@ -53,13 +53,13 @@ def fetch(url: str, options: Options) -> bytes:
     arguments = {"max_bytes": options.max_bytes, "timeout_seconds": options.timeout_seconds}
     job = f"{__name__}:download"
     try:
-        _, (body,) = worker.run(job, url.encode(), arguments, options.timeout_seconds)
+        _, (body,) = decode_worker.run(job, url.encode(), arguments, options.timeout_seconds)
     except MediaError as error:
         raise MediaError(f"cannot fetch {url[:60]}: {error}") from None
     return body.tobytes()
 
 
-def download(url: Path | bytes, arguments: Mapping[str, Any]) -> worker.Decoded:
+def download(url: Path | bytes, arguments: Mapping[str, Any]) -> decode_worker.Decoded:
     """The whole body of a page as one array of bytes; runs in a decoding child."""
     assert isinstance(url, bytes)
     try:

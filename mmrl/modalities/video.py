@@ -17,8 +17,8 @@ from PIL import Image
 from pydantic import Field
 
 from mmrl.errors import MediaError
+from mmrl.modalities import decode_worker, readers, sound
 from mmrl.modalities import options as opts
-from mmrl.modalities import readers, sound, worker
 from mmrl.modalities.readers import Name, Pixels, Reader
 from mmrl.modalities.sound import Samples
 from mmrl.modalities.source import resolve
@@ -53,7 +53,7 @@ def decode(ref: MediaRef) -> Media:
     options = opts.of(ref, Options)
     source = resolve(ref, options)
     arguments = options.model_dump(mode="json")
-    header, (array,) = worker.run(
+    header, (array,) = decode_worker.run(
         f"{__name__}:read_clip", source, arguments, options.timeout_seconds
     )
     frame = Frame(
@@ -71,7 +71,7 @@ def decode(ref: MediaRef) -> Media:
     return Media("video", array, frame, digest.hexdigest(), track=track, rate=rate)
 
 
-def read_clip(source: Path | bytes, arguments: Mapping[str, Any]) -> worker.Decoded:
+def read_clip(source: Path | bytes, arguments: Mapping[str, Any]) -> decode_worker.Decoded:
     """Choose, decode and scale down a clip's frames; runs in a decoding child."""
     options = Options.model_validate(arguments)
     reader, label = readers.open_video(source, options.reader)
@@ -141,7 +141,7 @@ def _scaled(frames: Pixels, options: Options) -> Pixels:
 
 def _track(source: Path | bytes, options: Options, clip: tuple[float, float]) -> Samples:
     """The clip's sound from its start to its end; silence where the sound sets in later."""
-    header, (samples,) = worker.run(
+    header, (samples,) = decode_worker.run(
         "mmrl.modalities.sound:read_container",
         source,
         {"start": clip[0], "end": clip[1]},

@@ -25,10 +25,10 @@ from mmrl.errors import UserError, one_line
 from mmrl.policy import attention, lora, plain
 from mmrl.policy.family import Declaration, Family, Limits
 from mmrl.policy.features import FeatureStore
-from mmrl.policy.folder import check_folder
 from mmrl.policy.head import HeadTap
 from mmrl.policy.lockstep import Lockstep, adding
 from mmrl.policy.logprobs import CHUNK_TOKENS, token_logprobs
+from mmrl.policy.model_folder import check_folder
 from mmrl.policy.shared_prefix import SharedPrefix, SharedRow, lay_out
 from mmrl.types import Prompt
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from mmrl.recipes.options import Drop
-from mmrl.recipes.overlap import FINGERPRINTS, Match, OverlapIndex, read_fingerprints
+from mmrl.recipes.contamination import FINGERPRINTS, Match, OverlapIndex, read_fingerprints
+from mmrl.recipes.settings import Drop
 from mmrl.recipes.store import MediaStore
 from mmrl.recipes.writer import LEFT_OUT
 

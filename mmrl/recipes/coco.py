@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrl.recipes.medium import LeftOut
-from mmrl.recipes.source import Source
+from mmrl.recipes.raw_folder import Source
 
 Pair = tuple[int, int]
 """(category id, image id)."""

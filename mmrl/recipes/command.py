@@ -11,7 +11,7 @@ from mmrl import plugins
 from mmrl.errors import UserError
 from mmrl.recipes.manifest import verify
 from mmrl.recipes.meter import meter
-from mmrl.recipes.options import Options
+from mmrl.recipes.settings import Options
 
 _REASONS_SHOWN = 5
 

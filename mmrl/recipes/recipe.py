@@ -12,11 +12,11 @@ from mmrl.errors import UserError
 from mmrl.recipes.cleaning import OVERLAP, drop_shared, find_overlap
 from mmrl.recipes.difficulty import read_pass_rates
 from mmrl.recipes.manifest import clear, write_manifest
-from mmrl.recipes.options import Options
-from mmrl.recipes.source import Source
+from mmrl.recipes.raw_folder import Source
+from mmrl.recipes.settings import Options
 from mmrl.recipes.store import MediaStore, sha256
 from mmrl.recipes.writer import RecordWriter
-from mmrl.tasking import load_task
+from mmrl.scoring.tasks import load_task
 
 DEFAULTS = Options()
 OnRecord = Callable[[int, int], None]

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from mmrl.recipes.contamination import FINGERPRINTS, OverlapIndex, fingerprint
 from mmrl.recipes.difficulty import PassRates
 from mmrl.recipes.medium import LeftOut, Medium
-from mmrl.recipes.overlap import FINGERPRINTS, OverlapIndex, fingerprint
 from mmrl.recipes.store import MediaStore
 from mmrl.task import Task
 from mmrl.types import Record

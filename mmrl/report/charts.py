@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from mmrl.diagnosis import series
+from mmrl.runlog.diagnosis import series
 
 Points = Sequence[tuple[int, float]]
 

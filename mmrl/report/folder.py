@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from mmrl.journal import Journal, parse_line
+from mmrl.runlog.journal import Journal, parse_line
 
 QUARANTINE_SHOWN = 200
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mmrl.diagnosis import diagnose, finite
 from mmrl.errors import UserError
-from mmrl.progress import duration
 from mmrl.report.cards import card_of, visible
 from mmrl.report.curves import main_curves, other_curves
 from mmrl.report.folder import RunFolder, read_run
 from mmrl.report.rendering import MAX_BYTES, assets, environment, fitting, write_whole
 from mmrl.report.results import results_of
+from mmrl.runlog.diagnosis import diagnose, finite
+from mmrl.runlog.progress import duration
 
 MAX_CONFIG = 40_000  # characters
 

@@ -15,12 +15,12 @@ from markupsafe import Markup
 from PIL import Image, ImageDraw
 
 from mmrl import plugins
-from mmrl.journal import plain
 from mmrl.report.cards import card_of, visible
 from mmrl.report.rendering import MAX_BYTES, assets, environment, fitting, write_whole
+from mmrl.runlog.journal import plain
+from mmrl.runlog.transcript import file_stem, preview
+from mmrl.scoring.tasks import example_answer, resolve_weights, weigh
 from mmrl.task import Task
-from mmrl.tasking import example_answer, resolve_weights, weigh
-from mmrl.transcript import file_stem, preview
 from mmrl.types import Answer, Media, MediaRef, Sample, Text
 
 Marks = Sequence[tuple[float, ...]]

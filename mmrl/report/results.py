@@ -8,8 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mmrl.diagnosis import finite
 from mmrl.report.charts import Interval, intervals
+from mmrl.runlog.diagnosis import finite
 
 Row = Mapping[str, Any]
 

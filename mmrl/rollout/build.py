@@ -11,13 +11,13 @@ from transformers import AutoConfig
 
 from mmrl.backend.world import World
 from mmrl.config import ModelConfig, RolloutConfig, RunConfig
+from mmrl.engines.engine import Engine, WeightHolder
+from mmrl.engines.hf import HFEngine
+from mmrl.engines.hf_copy import CopyEngine
+from mmrl.engines.targets import Targets
 from mmrl.errors import UserError
-from mmrl.policy.folder import base_of, model_folder
+from mmrl.policy.model_folder import base_of, model_folder
 from mmrl.policy.policy import Policy
-from mmrl.rollout.copied import CopyEngine
-from mmrl.rollout.engine import Engine, WeightHolder
-from mmrl.rollout.hf import HFEngine
-from mmrl.rollout.targets import Targets
 from mmrl.task import Task
 
 WITH_WEIGHTS = frozenset({"hf_copy", "vllm", "vllm_server"})
@@ -49,13 +49,13 @@ def build_engine(
             return Targets(policy, tasks, rollout.thought_dropout)
         case "vllm":
             _require("vllm", rollout)
-            from mmrl.rollout.vllm import VLLMEngine
+            from mmrl.engines.vllm.in_process import VLLMEngine
 
             return VLLMEngine(policy, model, rollout)
         case "vllm_server":
             if not rollout.servers.urls:
                 _require("vllm", rollout)
-            from mmrl.rollout.vllm_server import VLLMServerEngine
+            from mmrl.engines.vllm.client.remote import VLLMServerEngine
 
             return VLLMServerEngine(policy, model, rollout, world)
 
@@ -72,8 +72,8 @@ def serve(config: RunConfig, host: str, port: int) -> None:
     Its weights are random until a run gives it some.
     """
     _require("vllm", config.rollout)
-    from mmrl.rollout.vllm_process import serve_in_place
-    from mmrl.rollout.vllm_server import server_arguments
+    from mmrl.engines.vllm.client.process import serve_in_place
+    from mmrl.engines.vllm.client.remote import server_arguments
 
     folder = model_folder(config.model.path)
     settings = AutoConfig.from_pretrained(

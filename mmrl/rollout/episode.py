@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from mmrl.engines.engine import Engine, Sampling
 from mmrl.policy.family import Family
 from mmrl.policy.weights import Weights
-from mmrl.rollout.engine import Engine, Sampling
-from mmrl.rollout.score import Scores, StepJob
+from mmrl.scoring.pool import Scores, StepJob
 from mmrl.types import (
     Answer,
     Episode,

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mmrl.config import RolloutConfig
+from mmrl.engines.engine import Engine, Sampling
 from mmrl.errors import UserError
-from mmrl.rollout.cuts import Thinking, answers_of, settle
-from mmrl.rollout.engine import Engine, Sampling
-from mmrl.rollout.score import Scores, score_groups
+from mmrl.rollout.thinking import Thinking, answers_of, settle
+from mmrl.scoring.pool import Scores, score_groups
 from mmrl.types import Group, Prompt
 
 

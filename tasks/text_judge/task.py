@@ -12,7 +12,7 @@ from mmrl.records import read_records
 from mmrl.rewards.choices import parse_letter
 from mmrl.rewards.graded import grade
 from mmrl.rewards.grammar import TagAnswer, Think
-from mmrl.rewards.pairs import SWAPPED, Order, consistency, consistent_accuracy, in_order
+from mmrl.rewards.pairwise import SWAPPED, Order, consistency, consistent_accuracy, in_order
 from mmrl.task import RewardPart, mean_by
 from mmrl.types import Answer, Record, Sample, Score, Text
 

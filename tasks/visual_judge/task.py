@@ -18,7 +18,7 @@ from mmrl.rewards.graded import (
 )
 from mmrl.rewards.grammar import TagAnswer, Think
 from mmrl.rewards.labels import Label, grade_label
-from mmrl.rewards.pairs import SWAPPED, Order, in_order
+from mmrl.rewards.pairwise import SWAPPED, Order, in_order
 from mmrl.rewards.parsed import Parsed
 from mmrl.task import RewardPart, mean_by
 from mmrl.types import Answer, Part, Record, Sample, Score, Text

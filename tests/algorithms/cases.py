@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmrl.algorithm import Context
-from mmrl.algorithm_case import evaluate_case
+from mmrl.train.algorithm_case import evaluate_case
 from mmrl.types import Group, Prompt, Response, Sample, Score
 
 R = [1.0, 0.0, 0.5, 0.0]

@@ -14,10 +14,10 @@ from mmrl.algorithm import Algorithm, Reducer
 from mmrl.algorithms.catalogue import common_table
 from mmrl.algorithms.common import NUMERICS, Common
 from mmrl.algorithms.compose import compose
-from mmrl.algorithms.objectives import CISPO, Clipped
 from mmrl.algorithms.ptst import StagedGroups
-from mmrl.algorithms.refiners import RandomTokens
-from mmrl.algorithms.shapers import ShortIsBetter, ShortWhenSolved, SoftOverlong
+from mmrl.algorithms.stages.objectives import CISPO, Clipped
+from mmrl.algorithms.stages.refiners import RandomTokens
+from mmrl.algorithms.stages.shapers import ShortIsBetter, ShortWhenSolved, SoftOverlong
 from mmrl.errors import UserError
 from tests.algorithms.cases import context
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mmrl.algorithms.advantage_estimation import Constant, WithCritic
 from mmrl.algorithms.compose import compose
-from mmrl.algorithms.credit import TokenReturns, gae, lengths_of, pair, token_rewards
 from mmrl.algorithms.ktae import KeyTokens
-from mmrl.algorithms.refiners import RandomTokens
-from mmrl.algorithms.replay import freeze, thaw
-from mmrl.algorithms.turns import require_episodes
+from mmrl.algorithms.stages.advantage_estimation import Constant, WithCritic
+from mmrl.algorithms.stages.credit import TokenReturns, gae, lengths_of, pair, token_rewards
+from mmrl.algorithms.stages.refiners import RandomTokens
+from mmrl.algorithms.stages.replay import freeze, thaw
+from mmrl.algorithms.stages.turns import require_episodes
 from mmrl.errors import UserError
 from mmrl.types import Episode, Group, Sample, Situation, TokenSpan
 from tests.algorithms.cases import context, group

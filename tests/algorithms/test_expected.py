@@ -28,23 +28,23 @@ from mmrl.algorithms import (
     ktae,
     otc,
     ptst,
-    samplers,
     seed_grpo,
     ssb,
 )
-from mmrl.algorithms.advantage_estimation import LengthAdaptive, value_targets
 from mmrl.algorithms.ar_lopti import ByProbability
 from mmrl.algorithms.arpo import ReplaySuccess
-from mmrl.algorithms.credit import PRESETS, Normalise, TokenReturns, gae, group_relative
 from mmrl.algorithms.gigpo import EpisodesAndSteps, discounted
-from mmrl.algorithms.key_steps import is_valid_path, matched_share
-from mmrl.algorithms.objectives import Clipped
-from mmrl.algorithms.refiners import DampUnlikely, RandomTokens
-from mmrl.algorithms.schedules import Adaptive, FallThenRise
-from mmrl.algorithms.shapers import ShortIsBetter, SoftOverlong
+from mmrl.algorithms.stages import samplers
+from mmrl.algorithms.stages.advantage_estimation import LengthAdaptive, value_targets
+from mmrl.algorithms.stages.credit import PRESETS, Normalise, TokenReturns, gae, group_relative
+from mmrl.algorithms.stages.key_steps import is_valid_path, matched_share
+from mmrl.algorithms.stages.objectives import Clipped
+from mmrl.algorithms.stages.refiners import DampUnlikely, RandomTokens
+from mmrl.algorithms.stages.schedules import Adaptive, FallThenRise
+from mmrl.algorithms.stages.shapers import ShortIsBetter, SoftOverlong
+from mmrl.algorithms.stages.variants import AcrossVariants
 from mmrl.algorithms.t_spmo import prefix_gains
-from mmrl.algorithms.variants import AcrossVariants
-from mmrl.losses import (
+from mmrl.train.losses import (
     TokenBatch,
     kl_estimate,
     policy_loss,

@@ -15,7 +15,8 @@ from mmrl.algorithm import FROM_DATA, KL, Group, Updates
 from mmrl.algorithms.ar_lopti import ByProbability
 from mmrl.algorithms.arpo import ReplaySuccess
 from mmrl.algorithms.compose import compose
-from mmrl.algorithms.credit import (
+from mmrl.algorithms.ssb import ReplaySignal
+from mmrl.algorithms.stages.credit import (
     GroupCredit,
     GroupRelative,
     Normalise,
@@ -27,13 +28,12 @@ from mmrl.algorithms.credit import (
     length_weighted,
     outcomes,
 )
-from mmrl.algorithms.editors import AccuracyBand, DropUniform, EnoughSignal
-from mmrl.algorithms.key_steps import is_valid_path, matched, matched_share, scored_steps
-from mmrl.algorithms.refiners import DampUnlikely, KeepLargest, MaskTruncated, RandomTokens
-from mmrl.algorithms.samplers import DropSolved, EasyToHard, HardStage, UpperConfidence
-from mmrl.algorithms.ssb import ReplaySignal
+from mmrl.algorithms.stages.editors import AccuracyBand, DropUniform, EnoughSignal
+from mmrl.algorithms.stages.key_steps import is_valid_path, matched, matched_share, scored_steps
+from mmrl.algorithms.stages.refiners import DampUnlikely, KeepLargest, MaskTruncated, RandomTokens
+from mmrl.algorithms.stages.samplers import DropSolved, EasyToHard, HardStage, UpperConfidence
+from mmrl.algorithms.stages.variants import AcrossVariants, Rewrites
 from mmrl.algorithms.stepgrpo import StepSpans, step_spans
-from mmrl.algorithms.variants import AcrossVariants, Rewrites
 from mmrl.errors import UserError
 from mmrl.types import Sample, Score, Text, TokenSpan
 from tests.algorithms.cases import R, context, evaluate, first_tokens, group

@@ -13,16 +13,16 @@ import pytest
 from mmrl.algorithm import Choosing, Context, Sampler
 from mmrl.algorithms.ada_grpo import RareFormats
 from mmrl.algorithms.arpo import ReplaySuccess
-from mmrl.algorithms.credit import pair
-from mmrl.algorithms.editors import DropUniform, EnoughSignal
-from mmrl.algorithms.estimates import EachOnce
 from mmrl.algorithms.ptst import Staged
-from mmrl.algorithms.samplers import DropSolved, EasyToHard, HardStage, UpperConfidence
-from mmrl.algorithms.schedules import FallThenRise
 from mmrl.algorithms.ssb import ReplaySignal
+from mmrl.algorithms.stages.credit import pair
+from mmrl.algorithms.stages.editors import DropUniform, EnoughSignal
+from mmrl.algorithms.stages.estimates import EachOnce
+from mmrl.algorithms.stages.samplers import DropSolved, EasyToHard, HardStage, UpperConfidence
+from mmrl.algorithms.stages.schedules import FallThenRise
 from mmrl.backend.local import schedule_factor
 from mmrl.config import OptimizerConfig
-from mmrl.data import PromptStream
+from mmrl.data.stream import PromptStream
 from mmrl.types import Sample
 from tests.algorithms.cases import group
 

@@ -17,13 +17,13 @@ import pytest
 from PIL import Image
 
 from mmrl.config import load_config
-from mmrl.data import load_samples
+from mmrl.data.stream import load_samples
 from mmrl.data_recipes import modalities
 from mmrl.errors import UserError
 from mmrl.modalities import audio, video
 from mmrl.recipes.manifest import verify
 from mmrl.rewards.moves import MOVES, read_maze
-from mmrl.tasking import load_task
+from mmrl.scoring.tasks import load_task
 from mmrl.types import Answer, Media, MediaRef
 from tests.recipes.grading import assert_full_marks, refuse
 

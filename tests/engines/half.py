@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmrl import checkpoint
 from mmrl.algorithms.compose import compose
 from mmrl.backend.backend import Backend
 from mmrl.backend.world import World, join
-from mmrl.learner import Learner
 from mmrl.policy.attention import active_layout
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
+from mmrl.train import checkpoint
+from mmrl.train.learner import Learner
 from tests.engines.steps import build, samples
 
 MODELS = ("omni", "adapters")

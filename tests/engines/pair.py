@@ -11,13 +11,13 @@ import torch
 
 from mmrl import plugins
 from mmrl.config import LoraConfig, ModelConfig, RolloutConfig
+from mmrl.engines.engine import Engine, Sampling
+from mmrl.engines.hf import HFEngine
 from mmrl.policy.attention import active_layout
 from mmrl.policy.family import Limits
 from mmrl.policy.policy import Policy, load_policy, wrap
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.policy.weights import weights_of
-from mmrl.rollout.engine import Engine, Sampling
-from mmrl.rollout.hf import HFEngine
 from mmrl.types import Prompt, Response
 from tests.engines.models import MODELS
 from tests.families import cases

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmrl import checkpoint, plugins
+from mmrl import plugins
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.compose import compose
 from mmrl.backend.backend import Backend
@@ -29,11 +29,12 @@ from mmrl.backend.deepspeed import DeepSpeedBackend
 from mmrl.backend.local import LocalBackend
 from mmrl.backend.world import World, join
 from mmrl.config import LoraConfig, OptimizerConfig, RunConfig
-from mmrl.learner import Learner
+from mmrl.engines.split import _light
 from mmrl.policy import lora
 from mmrl.policy.family import Limits
 from mmrl.policy.policy import Policy, wrap
-from mmrl.rollout.split import _light
+from mmrl.train import checkpoint
+from mmrl.train.learner import Learner
 from mmrl.types import Group, Prompt, Response, Score, TrainSample
 from tests.algorithms.cases import context
 from tests.families import tiny

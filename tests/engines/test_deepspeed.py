@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mmrl.journal import Journal
+from mmrl.runlog.journal import Journal
 from tests.engines.launching import ENVIRONMENT, ROOT, TORCHRUN, children
 from tests.engines.steps import CONFIGS, cases
 from tests.runs import make_digits, run_config, write_config

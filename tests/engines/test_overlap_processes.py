@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mmrl.journal import Journal
+from mmrl.runlog.journal import Journal
 from tests.engines.launching import ENVIRONMENT, ROOT, TORCHRUN, children
 from tests.engines.steps import CONFIGS
 from tests.overlapping import ahead

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmrl.journal import Journal
+from mmrl.runlog.journal import Journal
 from tests.overlapping import start
 from tests.runs import make_digits
 

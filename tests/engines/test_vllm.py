@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from mmrl.config import RolloutConfig
+from mmrl.engines.engine import Sampling
 from mmrl.errors import UserError
-from mmrl.rollout.engine import Sampling
 from tests.engines.models import MODELS
 from tests.engines.pair import (
     GREEDY,
@@ -29,8 +29,8 @@ from tests.engines.pair import (
 from tests.families.cases import Case, ask
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'mmrl[vllm]'")
-from mmrl.rollout.vllm import VLLMEngine
-from mmrl.rollout.vllm_server import VLLMServerEngine
+from mmrl.engines.vllm.client.remote import VLLMServerEngine
+from mmrl.engines.vllm.in_process import VLLMEngine
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
 

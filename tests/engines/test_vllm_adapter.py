@@ -17,16 +17,16 @@ import pytest
 import torch
 
 from mmrl.config import LoraConfig, RolloutConfig
+from mmrl.engines.engine import Sampling
 from mmrl.errors import UserError
-from mmrl.rollout.engine import Sampling
 from mmrl.types import Response
 from tests.engines.pair import GREEDY, LENGTH, SAMPLED, TIED, TOLERANCE, Pair, teacher_forced
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'mmrl[vllm]'")
 pytest.importorskip("peft", reason="PEFT is not installed: pip install 'mmrl[lora]'")
-from mmrl.rollout.vllm import VLLMEngine
-from mmrl.rollout.vllm_endpoint import Endpoint
-from mmrl.rollout.vllm_server import VLLMServerEngine
+from mmrl.engines.vllm.client.remote import VLLMServerEngine
+from mmrl.engines.vllm.in_process import VLLMEngine
+from mmrl.engines.vllm.server.endpoint import Endpoint
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
 

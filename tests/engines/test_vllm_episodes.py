@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mmrl.config import RunConfig, validate
-from mmrl.journal import Journal
-from mmrl.run import train
+from mmrl.runlog.journal import Journal
+from mmrl.train.run import train
 from tests.runs import WARM_UP, run_config
 
 pytest.importorskip("vllm")

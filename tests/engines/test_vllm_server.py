@@ -19,18 +19,18 @@ import numpy as np
 import pytest
 
 from mmrl.config import ModelConfig, RolloutConfig
+from mmrl.engines.engine import Sampling
+from mmrl.engines.vllm import wire
+from mmrl.engines.vllm.in_process import Request
 from mmrl.errors import UserError
-from mmrl.rollout import vllm_wire as wire
-from mmrl.rollout.engine import Sampling
-from mmrl.rollout.vllm import Request
 from mmrl.types import Response
 from tests.engines.pair import GREEDY, TIED, TOLERANCE, Pair, move
 from tests.families import cases
 from tests.runs import make_digits, run_config, write_config
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'mmrl[vllm]'")
-from mmrl.rollout.vllm_process import ServerProcess, free_port
-from mmrl.rollout.vllm_server import VLLMServerEngine, server_arguments
+from mmrl.engines.vllm.client.process import ServerProcess, free_port
+from mmrl.engines.vllm.client.remote import VLLMServerEngine, server_arguments
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
 
@@ -219,7 +219,7 @@ def test_servers_end_with_a_run_that_is_killed(pair: Pair, tmp_path: Path) -> No
             sys.executable,
             "-c",
             "import sys, time; from pathlib import Path\n"
-            "from mmrl.rollout.vllm_process import ServerProcess\n"
+            "from mmrl.engines.vllm.client.process import ServerProcess\n"
             f"arguments = {{'model': {str(pair.folder)!r}, 'enforce_eager': True}}\n"
             f"made = ServerProcess(arguments, 0, '', None, Path({str(tmp_path / 'log')!r}))\n"
             "print(made.pid, flush=True); time.sleep(600)",

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from mmrl import plugins
 from mmrl.config import LoraConfig, ModelConfig
+from mmrl.engines.engine import Sampling
+from mmrl.engines.hf import HFEngine
 from mmrl.errors import UserError
-from mmrl.measure import certainty, entropy, measured
 from mmrl.policy.family import Limits
 from mmrl.policy.logprobs import CHUNK_TOKENS
 from mmrl.policy.policy import Policy, load_policy, wrap
 from mmrl.policy.shared_prefix import SharedRow
-from mmrl.rollout.engine import Sampling
-from mmrl.rollout.hf import HFEngine
+from mmrl.train.measure import certainty, entropy, measured
 from mmrl.types import Prompt, Response, TrainSample
 from tests.families.after_head import CHANGES, UNUSUAL, change_logits, learn_after_head
 from tests.families.cases import (

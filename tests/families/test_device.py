@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from mmrl.engines.engine import Sampling
+from mmrl.engines.hf import HFEngine
 from mmrl.policy.shared_prefix import SharedRow
-from mmrl.rollout.engine import Sampling
-from mmrl.rollout.hf import HFEngine
 from tests.device import DEVICE, Placed, emulated, place
 from tests.families.cases import ask, cases, policy, responses, shared
 from tests.families.tiny import TINY

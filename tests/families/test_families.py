@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from mmrl.config import ModelConfig
+from mmrl.engines.engine import Sampling
+from mmrl.engines.hf import HFEngine
 from mmrl.policy.attention import active_layout
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
-from mmrl.rollout.engine import Sampling
-from mmrl.rollout.hf import HFEngine
 from mmrl.types import Media
 from tests.families import cases as family_cases
 from tests.families.cases import (

@@ -11,14 +11,14 @@ import torch
 import transformers as tf
 
 from mmrl.config import ModelConfig
+from mmrl.engines.engine import Sampling
+from mmrl.engines.hf import HFEngine
+from mmrl.engines.hf_copy import CopyEngine
 from mmrl.errors import UserError
 from mmrl.policy.families import generic
 from mmrl.policy.family import Limits
 from mmrl.policy.policy import Policy, load_policy, wrap
 from mmrl.policy.shared_prefix import SharedRow
-from mmrl.rollout.copied import CopyEngine
-from mmrl.rollout.engine import Sampling
-from mmrl.rollout.hf import HFEngine
 from tests.families import tiny
 from tests.families.cases import (
     Case,

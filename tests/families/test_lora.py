@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from mmrl.config import LoraConfig, ModelConfig
+from mmrl.engines.engine import Sampling
+from mmrl.engines.hf import HFEngine
 from mmrl.errors import UserError
 from mmrl.policy.checkpoint_names import (
     checkpoint_adapter,
@@ -21,8 +23,6 @@ from mmrl.policy.checkpoint_names import (
 )
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.shared_prefix import SharedRow
-from mmrl.rollout.engine import Sampling
-from mmrl.rollout.hf import HFEngine
 from tests.families.cases import ask, cases, plain, policy, processed, relative, responses, shared
 from tests.families.tiny import TINY, build
 

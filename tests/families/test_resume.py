@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from mmrl import api
 from mmrl.config import RunConfig, validate
-from mmrl.journal import Journal
+from mmrl.runlog.journal import Journal
 from tests.families import tiny
 from tests.modalities.test_audio import wav
 from tests.modalities.test_video import clip

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from mmrl.config import RunConfig, validate
-from mmrl.journal import Journal
-from mmrl.run import train
+from mmrl.runlog.journal import Journal
+from mmrl.train.run import train
 from tests.families import tiny
 from tests.modalities.test_audio import wav
 from tests.modalities.test_video import clip

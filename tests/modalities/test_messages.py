@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mmrl.errors import MediaError
-from mmrl.modalities import messages, worker
+from mmrl.modalities import decode_worker, messages
 from mmrl.modalities.options import Options
 from mmrl.modalities.source import resolve
 from mmrl.types import MediaRef, Text
@@ -142,7 +142,7 @@ CLOSING = threading.Event()
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("no_proxy", "*")
-    worker.close()  # children keep the environment that they were born into
+    decode_worker.close()  # children keep the environment that they were born into
     CLOSING.clear()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mmrl.errors import MediaError
-from mmrl.modalities import readers, sound, worker
+from mmrl.modalities import decode_worker, readers, sound
 from mmrl.modalities.video import Options, choose, decode
 from mmrl.types import Media, MediaRef
 
@@ -222,11 +222,11 @@ def test_bad_videos_are_refused_with_the_reason(
 
 def test_a_decoder_that_hangs_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    monkeypatch.setattr(worker, "STARTUP_SECONDS", 2.0)
-    monkeypatch.setattr(worker, "_idle", [])
+    monkeypatch.setattr(decode_worker, "STARTUP_SECONDS", 2.0)
+    monkeypatch.setattr(decode_worker, "_idle", [])
     started = time.monotonic()
     with pytest.raises(MediaError, match=r"took over 0.5 s and was stopped"):
-        worker.run("hanging_decoder:hang", b"x", {}, 0.5)
+        decode_worker.run("hanging_decoder:hang", b"x", {}, 0.5)
     assert time.monotonic() - started < 30
 
 
@@ -234,9 +234,9 @@ def test_a_decoder_that_crashes_is_an_error_of_its_medium(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    monkeypatch.setattr(worker, "_idle", [])
+    monkeypatch.setattr(decode_worker, "_idle", [])
     with pytest.raises(MediaError, match="the decoder crashed"):
-        worker.run("hanging_decoder:crash", b"x", {}, 30)
+        decode_worker.run("hanging_decoder:crash", b"x", {}, 30)
     assert read(clip(), frames=2).array.shape[0] == 2
 
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText
 from mmrl.config import ModelConfig
 from mmrl.policy.attention import active_layout
 from mmrl.policy.encoder import Encoder
-from mmrl.policy.folder import model_folder
+from mmrl.policy.model_folder import model_folder
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.types import Ints, Prompt, Sample

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from mmrl.scoring.tasks import example_answer, find_defect, resolve_weights, weigh
 from mmrl.task import Task
-from mmrl.tasking import example_answer, find_defect, resolve_weights, weigh
 
 
 def refuse(id: str, reason: str) -> None:

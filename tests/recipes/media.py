@@ -18,7 +18,7 @@ import pyarrow.parquet as parquet
 from PIL import Image
 
 from mmrl.recipes.tfrecord import masked_crc
-from mmrl.tasking import fixture_path
+from mmrl.scoring.tasks import fixture_path
 
 
 def picture_bytes(seed: int, size: tuple[int, int] = (64, 48), form: str = "PNG") -> bytes:

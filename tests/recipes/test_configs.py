@@ -8,8 +8,8 @@ import pytest
 
 from mmrl import plugins
 from mmrl.config import DataConfig, RecipeConfig, load_config
-from mmrl.data import build_missing
-from mmrl.tasking import load_task, resolve_weights
+from mmrl.data.stream import build_missing
+from mmrl.scoring.tasks import load_task, resolve_weights
 from tests.recipes.raw import LAYOUTS
 
 CONFIGS = Path(__file__).parents[2] / "configs"

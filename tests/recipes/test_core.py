@@ -13,15 +13,15 @@ from rich.console import Console
 from rich.text import Text
 
 from mmrl import cli
-from mmrl.data import load_samples
+from mmrl.data.stream import load_samples
 from mmrl.errors import UserError
 from mmrl.recipes.manifest import verify
 from mmrl.recipes.medium import Medium
 from mmrl.recipes.meter import meter
-from mmrl.recipes.options import Options
+from mmrl.recipes.raw_folder import Source
 from mmrl.recipes.recipe import About, Recipe
-from mmrl.recipes.source import Source
-from mmrl.tasking import load_task
+from mmrl.recipes.settings import Options
+from mmrl.scoring.tasks import load_task
 from tests.recipes.grading import refuse
 from tests.recipes.media import picture, picture_bytes, write_lines
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from mmrl import cli, plugins
-from mmrl.data import load_samples
+from mmrl.data.stream import load_samples
 from mmrl.recipes.manifest import verify
-from mmrl.recipes.options import Options
-from mmrl.tasking import load_task
+from mmrl.recipes.settings import Options
+from mmrl.scoring.tasks import load_task
 from tests.recipes.grading import assert_full_marks, refuse
 from tests.recipes.raw import LAYOUTS, Expected
 

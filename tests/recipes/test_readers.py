@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmrl.errors import UserError
-from mmrl.recipes import json_stream, key_steps
+from mmrl.recipes import json_stream, solution_steps
 from mmrl.recipes.pickles import load_plain
-from mmrl.recipes.source import Source, split_of
+from mmrl.recipes.raw_folder import Source, split_of
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -157,13 +157,13 @@ def test_names_of_parquet_files_give_the_split(name: str, split: str) -> None:
     ],
 )  # fmt: skip
 def test_key_steps_are_the_results_of_a_solution(solution: str, steps: list[list[str]]) -> None:
-    assert key_steps.of_solution(solution) == steps
+    assert solution_steps.of_solution(solution) == steps
 
 
 def test_key_steps_are_found_again_in_a_completion() -> None:
-    from mmrl.algorithms.key_steps import matched
+    from mmrl.algorithms.stages.key_steps import matched
 
-    steps = key_steps.of_solution("Since $2x=10$, we have $x=10/2=5$.")
+    steps = solution_steps.of_solution("Since $2x=10$, we have $x=10/2=5$.")
     said = "### Step 1: so 2 x = 10\n### Step 2: thus x is 10/2 = 5"
     assert matched(said, steps) == [True, True]
     assert matched("### Step 1: it is 110 or 5", steps) == [False, False]
@@ -171,10 +171,10 @@ def test_key_steps_are_found_again_in_a_completion() -> None:
 
 def test_key_steps_are_capped() -> None:
     many = " ".join(f"${n}+1={n + 1}$." for n in range(10, 90))
-    assert len(key_steps.of_solution(many)) == key_steps.MAX_STEPS
-    assert key_steps.of_solution("=" * 100_000) == []
+    assert len(solution_steps.of_solution(many)) == solution_steps.MAX_STEPS
+    assert solution_steps.of_solution("=" * 100_000) == []
 
 
 def test_annotated_key_steps_keep_their_alternatives() -> None:
     annotated = {"Steps": ["isosceles", ["1/2", r"\frac{1}{2}"], []]}
-    assert key_steps.of_annotation(annotated) == [["isosceles"], ["1/2", r"\frac{1}{2}"]]
+    assert solution_steps.of_annotation(annotated) == [["isosceles"], ["1/2", r"\frac{1}{2}"]]

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from mmrl import plugins
-from mmrl.data import load_samples
+from mmrl.data.stream import load_samples
 from mmrl.recipes.manifest import verify
-from mmrl.tasking import load_task
+from mmrl.scoring.tasks import load_task
 from mmrl.types import Sample
 from tests.grading import real_data
 from tests.recipes.grading import assert_full_marks, refuse

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from mmrl.answers import Answers, Asked, question_of
-from mmrl.evaluation import Evaluation, Scored, summarise
-from mmrl.report.evaluation import render
-from mmrl.tasking import load_task
+from mmrl.evaluate.answers import Answers, Asked, question_of
+from mmrl.evaluate.evaluation_page import render
+from mmrl.evaluate.summary import Evaluation, Scored, summarise
+from mmrl.scoring.tasks import load_task
 from mmrl.types import Sample, Score, Text
 
 from .test_hostile_text import HOSTILE, KNOWN_TAGS, Page

@@ -149,7 +149,7 @@ def test_long_or_empty_text_is_not_read() -> None:
 def test_rewards_import_neither_torch_nor_math_verify() -> None:
     code = (
         "import sys, mmrl.rewards, mmrl.rewards.grammar, mmrl.rewards.math, mmrl.rewards.boxes\n"
-        "import mmrl.rewards.custom, mmrl.tasks.geometry3k, mmrl.rollout.score_worker\n"
+        "import mmrl.rewards.custom, mmrl.tasks.geometry3k, mmrl.scoring.worker\n"
         "print([m for m in ('torch', 'math_verify', 'sympy', 'transformers') if m in sys.modules])"
     )
     output = subprocess.run(

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from mmrl.engines import background
+from mmrl.engines.background import BackgroundEngine
+from mmrl.engines.engine import Sampling
 from mmrl.policy.policy import Policy
 from mmrl.policy.weights import Weights, weights_of
-from mmrl.rollout import background
-from mmrl.rollout.background import BackgroundEngine
-from mmrl.rollout.engine import Sampling
 from mmrl.types import Prompt, Response
 
 WAIT = 60.0  # seconds; only a test that fails takes them

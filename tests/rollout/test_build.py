@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from mmrl.config import ModelConfig, RolloutConfig, RunConfig
+from mmrl.engines.hf import HFEngine
+from mmrl.engines.targets import Targets
+from mmrl.engines.vllm.client import process
 from mmrl.errors import UserError
-from mmrl.policy.folder import model_folder
+from mmrl.policy.model_folder import model_folder
 from mmrl.policy.policy import Policy
-from mmrl.rollout import build, vllm_process
+from mmrl.rollout import build
 from mmrl.rollout.build import build_engine, serve
-from mmrl.rollout.hf import HFEngine
-from mmrl.rollout.targets import Targets
 from tests.conftest import TINY
 
 
@@ -51,6 +52,6 @@ def test_an_adapter_is_served_by_its_base(tmp_path: Path, monkeypatch: pytest.Mo
         served.extend((arguments["model"], host, port))
 
     monkeypatch.setattr(build, "_require", lambda package, rollout: None)
-    monkeypatch.setattr(vllm_process, "serve_in_place", take)
+    monkeypatch.setattr(process, "serve_in_place", take)
     serve(config, "127.0.0.1", 1)
     assert served == [base, "127.0.0.1", 1]

@@ -10,12 +10,12 @@ import pytest
 
 from mmrl.algorithm import Cuts
 from mmrl.algorithms.brpo import BudgetRelative, budget_advantages, chances
+from mmrl.engines.engine import Sampling
+from mmrl.engines.hf import HFEngine
 from mmrl.errors import UserError
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy
-from mmrl.rollout.cuts import Thinking, answers_of, settle
-from mmrl.rollout.engine import Sampling
-from mmrl.rollout.hf import HFEngine
+from mmrl.rollout.thinking import Thinking, answers_of, settle
 from mmrl.types import Group, Prompt, Sample, Score
 from tests.algorithms.cases import context
 from tests.rollout.test_hf import make_noisy, teacher_forced

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from mmrl.engines import decoding
+from mmrl.engines.decoding import BLOCK, Decoding, Prefill
 from mmrl.policy.shared_prefix import SharedRow, lay_out
-from mmrl.rollout import decoding
-from mmrl.rollout.decoding import BLOCK, Decoding, Prefill
 from tests.rollout.test_hf import bare_prompt
 
 HEADS, SIZE = 2, 8

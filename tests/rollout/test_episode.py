@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from mmrl.engines.engine import Sampling
+from mmrl.engines.hf import HFEngine
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
-from mmrl.rollout.engine import Sampling
 from mmrl.rollout.episode import Episodes, continued
-from mmrl.rollout.hf import HFEngine
-from mmrl.rollout.score import StepJob
+from mmrl.scoring.pool import StepJob
 from mmrl.types import Episode, Prompt, Response, Sample, Score, Situation
 from tests.rollout.test_hf import make_noisy, teacher_forced
 

@@ -12,16 +12,16 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from transformers import AutoModelForImageTextToText
 
+from mmrl.engines import decoding as decoding_module
+from mmrl.engines import hf
+from mmrl.engines.decoding import Decoding, Prefill, Table
+from mmrl.engines.engine import Sampling
+from mmrl.engines.hf import HFEngine, draw, truncate
 from mmrl.policy.attention import active_layout
 from mmrl.policy.encoder import Encoder
-from mmrl.policy.folder import model_folder
+from mmrl.policy.model_folder import model_folder
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
-from mmrl.rollout import decoding as decoding_module
-from mmrl.rollout import hf
-from mmrl.rollout.decoding import Decoding, Prefill, Table
-from mmrl.rollout.engine import Sampling
-from mmrl.rollout.hf import HFEngine, draw, truncate
 from mmrl.types import Prompt, Response, Sample
 from tests.conftest import TINY
 

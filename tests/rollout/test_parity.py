@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from mmrl.engines.engine import Engine, Sampling
+from mmrl.engines.hf import HFEngine
+from mmrl.engines.parity import Gaps, Parity, by_modality, parity_limit, probes, table
 from mmrl.errors import UserError
 from mmrl.policy.attention import active_layout
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
-from mmrl.rollout.engine import Engine, Sampling
-from mmrl.rollout.hf import HFEngine
-from mmrl.rollout.parity import Gaps, Parity, by_modality, parity_limit, probes, table
 from mmrl.types import Floats, Group, MediaRef, Prompt, Sample, Text, TrainSample
 from tests.conftest import noise_image
 

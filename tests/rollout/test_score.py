@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from mmrl.errors import UserError
-from mmrl.rollout.score import ScoreJob, Scorer, TaskSpec
-from mmrl.tasking import load_task
+from mmrl.scoring.pool import ScoreJob, Scorer, TaskSpec
+from mmrl.scoring.tasks import load_task
 from mmrl.types import Answer, Score
 
 HOSTILE = """
@@ -229,7 +229,7 @@ def test_a_hang_costs_about_one_deadline(scorer: Scorer) -> None:
 def test_workers_see_no_torch_and_not_the_main_script(scorer: Scorer) -> None:
     import torch  # noqa: F401  # the parent has it
 
-    assert scorer.score(jobs("modules"))[0].reason == "mmrl.rollout.score_worker []"
+    assert scorer.score(jobs("modules"))[0].reason == "mmrl.scoring.worker []"
 
 
 def test_prints_of_a_verifier_do_not_disturb(scorer: Scorer) -> None:
@@ -268,7 +268,7 @@ def test_what_a_verifier_started_dies_with_it(scorer: Scorer) -> None:
 
 PARENT = """
 import sys
-from mmrl.rollout.score import ScoreJob, Scorer, TaskSpec
+from mmrl.scoring.pool import ScoreJob, Scorer, TaskSpec
 from mmrl.types import Answer
 if __name__ == "__main__":
     scorer = Scorer({"h": TaskSpec("hostile")}, workers=1, timeout_seconds=1.0)

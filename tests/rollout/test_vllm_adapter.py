@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from mmrl.config import LoraConfig, ModelConfig, RolloutConfig, RunConfig, validate
+from mmrl.engines.vllm import adapter
+from mmrl.engines.vllm.adapter import adapter_arguments, room_for, takes_adapter
+from mmrl.engines.vllm.client.push import WeightFiles
+from mmrl.engines.vllm.client.remote import VLLMServerEngine
+from mmrl.engines.vllm.in_process import engine_arguments
 from mmrl.errors import UserError
 from mmrl.policy.policy import load_policy
-from mmrl.rollout import vllm_adapter
-from mmrl.rollout.vllm import engine_arguments
-from mmrl.rollout.vllm_adapter import adapter_arguments, room_for, takes_adapter
-from mmrl.rollout.vllm_push import WeightFiles
-from mmrl.rollout.vllm_server import VLLMServerEngine
 from tests.conftest import TINY
 
 
@@ -42,7 +42,7 @@ def classes(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(of: Any) -> str | None:
         return None if of.architectures == ["Known"] else "vLLM has no adapters for Unknown"
 
-    monkeypatch.setattr(vllm_adapter, "_class_objection", missing)
+    monkeypatch.setattr(adapter, "_class_objection", missing)
 
 
 @pytest.mark.parametrize(

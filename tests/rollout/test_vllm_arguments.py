@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from mmrl.config import ModelConfig, RolloutConfig
-from mmrl.rollout.vllm import engine_arguments
+from mmrl.engines.vllm.in_process import engine_arguments
 
 SETTINGS = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=4096))
 

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 
 from mmrl.config import ServersConfig
+from mmrl.engines.engine import Sampling
+from mmrl.engines.vllm import wire
+from mmrl.engines.vllm.client.http import Client
+from mmrl.engines.vllm.client.push import ByFile
+from mmrl.engines.vllm.client.server_pool import TRIES, Pool
 from mmrl.errors import UserError
-from mmrl.rollout import vllm_wire as wire
-from mmrl.rollout.engine import Sampling
-from mmrl.rollout.vllm_client import Client
-from mmrl.rollout.vllm_pool import TRIES, Pool
-from mmrl.rollout.vllm_push import ByFile
 
 Fault = Callable[[wire.Ask], tuple[int, dict[str, Any]] | None]
 

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from mmrl.config import RolloutConfig, ServersConfig
+from mmrl.engines.engine import Sampling
+from mmrl.engines.vllm import wire
+from mmrl.engines.vllm.client.process import devices_of_servers, flags
+from mmrl.engines.vllm.client.push import WeightFiles
+from mmrl.engines.vllm.client.remote import weights_folder
+from mmrl.engines.vllm.media import PlacedMedium
 from mmrl.errors import UserError
 from mmrl.policy.policy import Policy
-from mmrl.rollout import vllm_wire as wire
-from mmrl.rollout.engine import Sampling
-from mmrl.rollout.vllm_media import PlacedMedium
-from mmrl.rollout.vllm_process import devices_of_servers, flags
-from mmrl.rollout.vllm_push import WeightFiles
-from mmrl.rollout.vllm_server import weights_folder
 
 
 def test_a_request_arrives_as_it_was() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mmrl.tasking import load_task, resolve_weights, weigh
+from mmrl.scoring.tasks import load_task, resolve_weights, weigh
 from mmrl.types import Answer, Record
 
 

@@ -9,7 +9,7 @@ import pytest
 from mmrl.rewards.choices import Choice
 from mmrl.rewards.labels import Label
 from mmrl.rewards.typed import TypedGold, typed_metric
-from mmrl.tasking import load_task
+from mmrl.scoring.tasks import load_task
 from mmrl.tasks.medical_vqa.task import inline_options
 from tests.grading import asked, graded, reward
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from mmrl.errors import UserError
-from mmrl.rollout.score import ScoreJob, Scorer, TaskSpec
-from mmrl.tasking import load_task
+from mmrl.scoring.pool import ScoreJob, Scorer, TaskSpec
+from mmrl.scoring.tasks import load_task
 from mmrl.types import Answer, MediaRef, Record, Text
 
 REWARDS = """

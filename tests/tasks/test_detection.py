@@ -21,7 +21,7 @@ from mmrl.rewards.detection import (
     od_length,
     suppress,
 )
-from mmrl.tasking import load_task, resolve_weights, weigh
+from mmrl.scoring.tasks import load_task, resolve_weights, weigh
 from mmrl.types import Answer, Frame, Record, Space
 
 # A 1000 x 500 picture of which the middle was cut out and shown at 700 x 350: thousandths of the

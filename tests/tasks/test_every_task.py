@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from mmrl import plugins
-from mmrl.task import Task
-from mmrl.task_check import check
-from mmrl.tasking import (
+from mmrl.scoring.check import check
+from mmrl.scoring.tasks import (
     example_answer,
     find_defect,
     fixture_path,
@@ -23,6 +22,7 @@ from mmrl.tasking import (
     resolve_weights,
     weigh,
 )
+from mmrl.task import Task
 from mmrl.types import MediaRef, Sample, Score, Text
 
 PARAMS: dict[str, dict[str, Any]] = {

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from mmrl.errors import UserError
+from mmrl.scoring.tasks import fixture_path, load_task, resolve_weights, weigh
 from mmrl.task import Task
-from mmrl.tasking import fixture_path, load_task, resolve_weights, weigh
 from mmrl.types import Answer, MediaRef, Record, Score, Text
 
 ROOT221 = r"2\sqrt{221}"

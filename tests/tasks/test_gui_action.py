@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mmrl.tasking import load_task, resolve_weights, weigh
+from mmrl.scoring.tasks import load_task, resolve_weights, weigh
 from mmrl.types import Answer, Frame, Record, Score, Space
 
 UI_R1_WEIGHTS = {"type": 1.0, "accuracy": 1.0, "format": 1.0}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mmrl.tasking import load_task, resolve_weights, weigh
+from mmrl.scoring.tasks import load_task, resolve_weights, weigh
 from mmrl.types import Answer, Frame, Record, Score, Space
 
 FRAME = Frame((1920, 1080), (960, 270), crop=(0.0, 540.0, 1920.0, 1080.0))

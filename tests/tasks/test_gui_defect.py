@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mmrl.tasking import load_task
+from mmrl.scoring.tasks import load_task
 from mmrl.types import Answer, MediaRef, Record, Score, Text
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mmrl.tasking import load_task
+from mmrl.scoring.tasks import load_task
 from mmrl.types import Answer, Frame, Record, Score, Space
 
 # A 400 x 200 region cut out of a 1000 x 500 screen and shown at 200 x 400: both axes differ.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mmrl.rewards.correlation import pearson, spearman
-from mmrl.tasking import load_task
+from mmrl.scoring.tasks import load_task
 from mmrl.tasks.image_quality.task import Comparison, Degradation, Rating
 from mmrl.tasks.trance.reward import Change, parse_changes, set_score
 from tests.grading import asked, graded, reward

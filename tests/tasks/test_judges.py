@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmrl.evaluation import estimate, units
+from mmrl.evaluate.summary import estimate, units
 from mmrl.rewards.labels import Label
-from mmrl.rewards.pairs import SWAPPED, consistency, consistent_accuracy
-from mmrl.tasking import load_task
+from mmrl.rewards.pairwise import SWAPPED, consistency, consistent_accuracy
+from mmrl.scoring.tasks import load_task
 from mmrl.types import MediaRef, Text
 from tests.grading import asked, graded, reward
 

@@ -11,7 +11,7 @@ import pytest
 
 from mmrl.rewards.choices import Choice
 from mmrl.rewards.math_answers import Formula, Phrase
-from mmrl.tasking import load_task
+from mmrl.scoring.tasks import load_task
 from mmrl.tasks.math_vision.official import extract
 from mmrl.tasks.mathvista.task import Typed
 from mmrl.types import Answer, MediaRef

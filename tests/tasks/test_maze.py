@@ -13,7 +13,7 @@ from mmrl.rewards.moves import (
     shortest_path,
     write_moves,
 )
-from mmrl.tasking import load_task, resolve_weights, weigh
+from mmrl.scoring.tasks import load_task, resolve_weights, weigh
 from mmrl.types import Answer, Record, Score
 
 # 3 x 3, origin bottom left, target two up and two right but one: gold UURD ends at (1, 1).

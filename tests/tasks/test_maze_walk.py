@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmrl.tasking import load_task, resolve_weights, weigh
+from mmrl.scoring.tasks import load_task, resolve_weights, weigh
 from mmrl.types import Answer, Record, Sample, Situation
 
 # One row of three cells, a wall between the second and the third, and a way round below.

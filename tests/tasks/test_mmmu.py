@@ -8,7 +8,7 @@ import time
 import pytest
 
 from mmrl.rewards.choices import Choice
-from mmrl.tasking import load_task
+from mmrl.scoring.tasks import load_task
 from mmrl.tasks.mmmu.official import open_right
 from mmrl.tasks.mmmu.task import Open, official_verdict
 from mmrl.types import MediaRef, Text

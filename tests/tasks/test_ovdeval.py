@@ -8,7 +8,7 @@ import pytest
 
 from mmrl.rewards.boxes import Box, from_source
 from mmrl.rewards.detection import GoldBoxes
-from mmrl.tasking import load_task
+from mmrl.scoring.tasks import load_task
 from mmrl.types import Answer, Frame, Record, Score
 
 FRAME = Frame((600, 400), (300, 250), crop=(30, 20, 570, 380))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmrl.tasking import (
+from mmrl.scoring.tasks import (
     example_answer,
     find_defect,
     fixture_path,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mmrl.rewards.boxes import Box, from_source
-from mmrl.tasking import load_task
+from mmrl.scoring.tasks import load_task
 from mmrl.types import Answer, Frame, Record, Score
 
 FRAME = Frame((800, 600), (400, 320), crop=(80, 60, 720, 540))

@@ -16,7 +16,7 @@ from mmrl.rewards.boxes import Box, from_source
 from mmrl.rewards.masks import box_mask, run_lengths
 from mmrl.rewards.points import Point
 from mmrl.rewards.points import from_source as point_from_source
-from mmrl.tasking import fixture_path, load_task, resolve_weights, weigh
+from mmrl.scoring.tasks import fixture_path, load_task, resolve_weights, weigh
 from mmrl.types import Answer, Bools, Frame, Record, Score
 
 FRAME = Frame((840, 840), (420, 280), crop=(40, 0, 840, 800))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mmrl.tasking import load_task
+from mmrl.scoring.tasks import load_task
 from mmrl.types import Answer, Frame, MediaRef, Record, Score
 
 WHOLE = Frame(seconds=tuple(range(0, 41, 2)))

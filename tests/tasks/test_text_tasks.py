@@ -10,7 +10,7 @@ import pytest
 
 from mmrl.rewards.json_schema import check_schema, field_accuracy, is_valid
 from mmrl.rewards.labels import Label
-from mmrl.tasking import load_task
+from mmrl.scoring.tasks import load_task
 from mmrl.tasks.faithful_qa.task import Faithful
 from mmrl.tasks.json_schema.task import Adherence
 from tests.grading import asked, graded, reward

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mmrl.tasking import load_task
+from mmrl.scoring.tasks import load_task
 from mmrl.types import Answer, Record, Score
 
 SCRIPT = "CREATE TABLE t (a INTEGER, b TEXT); INSERT INTO t VALUES (1,'x'),(2,'y'),(2,'y');"

@@ -10,7 +10,7 @@ import pytest
 
 from mmrl.rewards.call_match import AllowedCall, ExactCall, accept_all, graded_match
 from mmrl.rewards.calls import Call
-from mmrl.tasking import load_task
+from mmrl.scoring.tasks import load_task
 from mmrl.types import Answer, Record, Score
 
 AREA = {

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mmrl.tasking import load_task
+from mmrl.scoring.tasks import load_task
 from mmrl.types import Answer, Record, Score
 
 ANSWERS = {"": "10", "0": "100", "1": "96", "2": "10", "0,2": "99", "3": None}

@@ -7,7 +7,7 @@ import pytest
 
 from mmrl.rewards.boxes import Box, from_source
 from mmrl.rewards.tracks import success
-from mmrl.tasking import load_task
+from mmrl.scoring.tasks import load_task
 from mmrl.types import Answer, Frame, Record, Score
 
 FRAME = Frame((320, 200), (100, 90), crop=(20, 10, 300, 190), seconds=tuple(range(8)))

@@ -12,7 +12,7 @@ import pytest
 from mmrl.rewards.choices import Choice
 from mmrl.rewards.intervals import Interval
 from mmrl.rewards.typed import TypedGold
-from mmrl.tasking import load_task, resolve_weights, weigh
+from mmrl.scoring.tasks import load_task, resolve_weights, weigh
 from mmrl.tasks.grounded_video_qa.task import Gold as Grounded
 from mmrl.types import Answer, Frame, MediaRef, Record, Score
 

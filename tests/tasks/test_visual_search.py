@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mmrl.tasking import load_task
+from mmrl.scoring.tasks import load_task
 from mmrl.types import Answer, Frame, Record, Score
 
 FRAME = Frame((1000, 800), (500, 200))

@@ -1,0 +1,1 @@
+"""Records -> samples -> a resumable stream of prompts."""

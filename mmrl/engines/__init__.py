@@ -1,0 +1,1 @@
+"""Engines: prompts -> responses, by the weights they were handed."""

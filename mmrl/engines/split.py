@@ -1,0 +1,131 @@
+"""Work on prompts and answers, split over the processes of a run and put together again.
+
+Every process ends with all groups, so that what sees the whole batch (baselines over it, editors,
+refills, denominators) is computed alike everywhere. Media stay where they were decoded: a prompt
+from elsewhere has its tokens and its media's frames, not their tensors.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+from mmrl.backend.world import World
+from mmrl.engines.engine import Engine, Sampling
+from mmrl.errors import MediaError
+from mmrl.policy.encoder import Encoded, Encoder
+from mmrl.policy.weights import Weights
+from mmrl.scoring.pool import ScoreJob, Scorer, StepJob
+from mmrl.types import EncodedMedium, Media, Prompt, Response, Sample, Score, Situation
+
+Gathered = Callable[[], AbstractContextManager[None]]
+
+
+class SplitEncoder:
+    """Encodes this process's share of the samples and takes over the others' prompts."""
+
+    def __init__(self, encoder: Encoder, world: World) -> None:
+        self._encoder, self._world = encoder, world
+
+    def encode(self, variants: Sequence[Sequence[Sample]]) -> list[Encoded]:
+        """Prompts of every sample's variants, or why a sample is unusable."""
+        rank, size = self._world.rank, self._world.size
+        own = [_at_home(e, rank) for e in self._encoder.encode(self._world.share(variants))]
+        merged = self._world.merge([_light(encoded) for encoded in own])
+        found = [_asked(e, samples) for e, samples in zip(merged, variants, strict=True)]
+        found[rank::size] = own
+        return found
+
+    def prompt(self, sample: Sample) -> Prompt:
+        """Make one prompt on every process; one of them, known by its id, is its home."""
+        home = zlib.crc32(sample.id.encode()) % self._world.size
+        return replace(self._encoder.prompt(sample), home=home)
+
+    def prefetch(self, samples: Sequence[Sample]) -> None:
+        """Start decoding this process's share."""
+        self._encoder.prefetch(self._world.share(samples))
+
+    def decoded(self, prompt: Prompt, wanted: Callable[[EncodedMedium], bool]) -> dict[str, Media]:
+        """The wanted media of a prompt by hash, decoded again wherever they were before."""
+        return self._encoder.decoded(prompt, wanted)
+
+    def close(self) -> None:
+        """Stop the decoding threads."""
+        self._encoder.close()
+
+
+def _at_home(encoded: Encoded, rank: int) -> Encoded:
+    if isinstance(encoded, MediaError):
+        return encoded
+    return [replace(prompt, home=rank) for prompt in encoded]
+
+
+def _light(encoded: Encoded) -> Encoded:
+    """Without what is large and what every process has: tensors and the sample."""
+    if isinstance(encoded, MediaError):
+        return encoded
+    nothing = Sample("", "", (), None)
+    return [
+        replace(p, sample=nothing, media=tuple(replace(m, tensors={}) for m in p.media))
+        for p in encoded
+    ]
+
+
+def _asked(encoded: Encoded, variants: Sequence[Sample]) -> Encoded:
+    if isinstance(encoded, MediaError):
+        return encoded
+    return [replace(p, sample=sample) for p, sample in zip(encoded, variants, strict=True)]
+
+
+class SplitEngine:
+    """Rolls out the prompts whose media are here; `gathered` makes the weights whole meanwhile."""
+
+    def __init__(self, engine: Engine, world: World, gathered: Gathered) -> None:
+        self._engine, self._world, self._gathered = engine, world, gathered
+
+    def generate(
+        self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
+    ) -> list[list[Response]]:
+        """Responses to all prompts; every process draws from a seed of its own."""
+        own = [i for i, prompt in enumerate(prompts) if prompt.home == self._world.rank]
+        with self._gathered():
+            drawn = self._engine.generate(
+                [prompts[i] for i in own],
+                [counts[i] for i in own],
+                sampling,
+                # Far apart: engines count on from the seed they are given.
+                seed + (self._world.rank << 32),
+            )
+        parts = self._world.gather(dict(zip(own, drawn, strict=True)))
+        merged = {i: group for part in parts for i, group in part.items()}
+        return [merged[i] for i in range(len(prompts))]
+
+    def sync(self, weights: Weights) -> None:
+        """Let the engine take over the weights, whole."""
+        with self._gathered():
+            self._engine.sync(weights)
+
+    def close(self) -> None:
+        """Free what the engine holds."""
+        self._engine.close()
+
+
+class SplitScorer:
+    """Scores this process's share of the answers with its own workers."""
+
+    def __init__(self, scorer: Scorer, world: World) -> None:
+        self._scorer, self._world = scorer, world
+
+    def score(self, jobs: Sequence[ScoreJob]) -> list[Score]:
+        """Score all answers in order."""
+        return self._world.merge(self._scorer.score(self._world.share(jobs)))
+
+    def step(self, jobs: Sequence[StepJob]) -> list[Situation | str]:
+        """Carry out all turns in order."""
+        return self._world.merge(self._scorer.step(self._world.share(jobs)))
+
+    def close(self) -> None:
+        """Kill the workers."""
+        self._scorer.close()

@@ -1,0 +1,73 @@
+"""Supervised phases: the "rollout" is the task's own reference completion.
+
+With an algorithm that gives every token advantage 1, the loop becomes supervised fine-tuning: same
+rows, same checkpoints, same report; scoring the targets checks the data on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mmrl.engines.engine import Sampling
+from mmrl.errors import UserError
+from mmrl.policy.policy import Policy
+from mmrl.policy.weights import Weights
+from mmrl.task import Task
+from mmrl.types import Answer, Prompt, Response
+
+
+class Targets:
+    """An engine that samples nothing: it writes what `Task.target` says, as often as asked.
+
+    `thought_dropout` is the chance that a target is written with an empty thought. TON, arXiv
+    2505.16854.
+    """
+
+    def __init__(
+        self, policy: Policy, tasks: Mapping[str, Task], thought_dropout: float = 0.0
+    ) -> None:
+        self._policy, self._tasks, self._dropout = policy, tasks, thought_dropout
+
+    def generate(
+        self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
+    ) -> list[list[Response]]:
+        """Return each prompt's target; log-probs are NaN, since no policy sampled it."""
+        rng = np.random.default_rng(seed)
+        dropped = rng.random(len(prompts)) < self._dropout
+        return [
+            [self._response(prompt, sampling.max_new_tokens, thoughtless)] * count
+            for prompt, count, thoughtless in zip(
+                prompts, sampling.counts(counts), dropped, strict=True
+            )
+        ]
+
+    def sync(self, weights: Weights) -> None:
+        """Nothing depends on the weights."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _response(self, prompt: Prompt, max_new_tokens: int, thoughtless: bool) -> Response:
+        sample = prompt.sample
+        blank = Answer("", frames=prompt.frames, space=prompt.space)
+        text = self._tasks[sample.task].target(sample, blank)
+        if text is None:
+            raise UserError(f"sample '{sample.id}' has no target to fine-tune on")
+        text = without_thought(text) if thoughtless else text
+        tokens = self._policy.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = np.array([*tokens, self._policy.family.end_ids[0]], dtype=np.int64)
+        if len(ids) > max_new_tokens:
+            raise UserError(
+                f"the target of sample '{sample.id}' has {len(ids)} tokens: raise "
+                f"rollout.max_new_tokens={max_new_tokens}"
+            )
+        return Response(ids, np.full(len(ids), np.nan), text, "stop")
+
+
+def without_thought(text: str) -> str:
+    """The text with an empty thought in the place of its first; as it is where it has none."""
+    head, opened, rest = text.partition("<think>")
+    _, closed, answer = rest.partition("</think>")
+    return f"{head}<think>\n\n</think>{answer}" if opened and closed else text

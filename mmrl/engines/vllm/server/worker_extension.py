@@ -1,0 +1,101 @@
+"""What mmrl adds to vLLM's workers (`worker_extension_cls`): runs in vLLM's own processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor
+from vllm.lora.lora_model import LoRAModel
+from vllm.lora.peft_helper import PEFTHelper
+from vllm.model_executor.layers.vocab_parallel_embedding import (
+    ParallelLMHead,
+    VocabParallelEmbedding,
+)
+
+from mmrl.engines.vllm.broadcast import receive
+from mmrl.engines.vllm.inputs import ADAPTER_ID
+
+
+class TakesWeights:
+    """Replaces the weights of a worker's model; `self` is the worker too."""
+
+    def take_weights(self: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Load weights that have the names of a checkpoint's files, tied heads included.
+
+        An adapter is dropped: it stood on other weights.
+        """
+        self.reload_weights(weights_iterator=weights)
+        for head in tied_heads(self.get_model()):
+            # Where a layer computes with a packed copy (CPUs), only a layer whose weight was in the
+            # checkpoint is packed anew, and a tied head's is there under the embedding's name.
+            head.quant_method.process_weights_after_loading(head)
+
+    def take_adapter(self: Any, tensors: Mapping[str, Tensor]) -> None:
+        """Put an adapter in the place of the one before; the base keeps its weights.
+
+        `tensors` are those of `checkpoint_adapter`. Raises ValueError where the model has no layer
+        for one of them.
+        """
+        manager, model = self.model_runner.lora_manager, self.get_model()
+        mapper, layers = model.hf_to_vllm_mapper, manager._adapter_manager
+        rank = max(len(t) for name, t in tensors.items() if name.endswith(".lora_A.weight"))
+        adapter = LoRAModel.from_lora_tensors(
+            ADAPTER_ID,
+            # vLLM keeps what it is given, and a trainer in this process goes on to change it.
+            {name: tensor.clone() for name, tensor in tensors.items()},
+            PEFTHelper(r=rank, lora_alpha=rank, target_modules=[]),
+            device="cpu",
+            dtype=manager.lora_config.lora_dtype,
+            weights_mapper=mapper and mapper.get_rename_mapper(),
+        )
+        _all_have_layers(adapter.loras, layers)
+        layers.remove_adapter(ADAPTER_ID)
+        layers.add_adapter(adapter)
+        layers.activate_adapter(ADAPTER_ID)
+
+    def take_pushed(self: Any, push: Mapping[str, Any]) -> None:
+        """Load what a trainer has pushed, weights or an adapter or both: see `vllm_push`."""
+        if "host" in push:
+            received = receive(push, push["first_rank"] + self.rank)
+            if push["weights"]:
+                self.take_weights(islice(received, push["weights"]))
+            adapter = dict(received)
+        else:
+            if push["file"]:
+                self.take_weights(stored_weights(push["file"]))
+            adapter = dict(stored_weights(push["adapter"])) if push["adapter"] else {}
+        if adapter:
+            self.take_adapter(adapter)
+
+
+def _all_have_layers(adapted: Iterable[str], layers: Any) -> None:
+    """vLLM passes over an adapter's modules that it has no layer for, without a word."""
+    parts = {
+        f"{name.rpartition('.')[0]}.{part}"
+        for name in layers.modules
+        for part in layers.packed_modules_mapping.get(name.rpartition(".")[2], ())
+    }
+    lost = sorted(set(adapted) - parts - set(layers.modules))
+    if lost:
+        raise ValueError(
+            f"vLLM has no layer for the adapter of {lost[0]}: set rollout.adapter_sync=merged"
+        )
+
+
+def stored_weights(file: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a safetensors file by name, one read at a time."""
+    with safe_open(file, "pt") as opened:
+        for name in opened.keys():  # noqa: SIM118
+            yield name, opened.get_tensor(name)
+
+
+def tied_heads(model: Any) -> Iterator[Any]:
+    """The LM heads whose weight is an embedding's."""
+    tables = [m for m in model.modules() if isinstance(m, VocabParallelEmbedding)]
+    embeddings = [m.weight for m in tables if not isinstance(m, ParallelLMHead)]
+    for module in tables:
+        if isinstance(module, ParallelLMHead) and any(module.weight is w for w in embeddings):
+            yield module

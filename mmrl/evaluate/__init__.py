@@ -1,0 +1,1 @@
+"""A policy's answers -> the benchmark's number, with its page."""

@@ -1,0 +1,150 @@
+"""The answers of an evaluation, kept as they come: a killed one goes on and asks none twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from mmrl.errors import UserError
+from mmrl.runlog.journal import Journal, plain
+from mmrl.types import Answer, Frame, MediaRef, Sample, Space, Text
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What became of a record: its answers and what scoring needs of its prompt, or `unreadable`.
+
+    `question` is the fingerprint of what was asked. `media` describe what was seen, for the page.
+    `turns` and `outcomes` are those of episodes, empty where no answer is one.
+    """
+
+    id: str
+    question: str
+    texts: tuple[str, ...] = ()
+    truncated: tuple[bool, ...] = ()
+    lengths: tuple[int, ...] = ()
+    turns: tuple[tuple[str, ...], ...] = ()
+    outcomes: tuple[float | None, ...] = ()
+    frames: tuple[Frame, ...] = ()
+    space: Space = "processed_pixels"
+    media: tuple[Mapping[str, Any], ...] = ()
+    unreadable: str = ""
+
+    def answers(self) -> list[Answer]:
+        """What a verifier sees."""
+        turns = self.turns or ((),) * len(self.texts)
+        outcomes = self.outcomes or (None,) * len(self.texts)
+        return [
+            Answer(text, cut, self.frames, self.space, outcome, said)
+            for text, cut, outcome, said in zip(
+                self.texts, self.truncated, outcomes, turns, strict=True
+            )
+        ]
+
+
+class Answers:
+    """The answers of one way of asking: in memory, and in a folder if there is one.
+
+    The folder holds `asking.json` and `answers.jsonl`, a line a record. A record whose question
+    has changed since is not known any more, so that new data or other prompts are asked; how an
+    answer is scored is no part of the question.
+    """
+
+    def __init__(self, folder: Path | None = None, asking: Mapping[str, Any] | None = None) -> None:
+        self._known: dict[str, Asked] = {}
+        self._journal = None
+        if folder is None:
+            return
+        _same_asking(folder / "asking.json", plain(asking or {}))
+        self._journal = Journal(folder / "answers.jsonl")
+        for row in self._journal.rows():
+            asked = _from_row(row)
+            self._known[asked.id] = asked
+
+    def add(self, rows: Sequence[Asked]) -> None:
+        """Keep the rows, in one write that a kill leaves whole or undone."""
+        self._known.update((row.id, row) for row in rows)
+        if self._journal is not None:
+            self._journal.append(asdict(row) for row in rows)
+
+    def find(self, sample: Sample, count: int) -> Asked | None:
+        """The sample's row if the same question was asked, `count` answers of it at least."""
+        row = self._known.get(sample.id)
+        if row is None or row.question != question_of(sample):
+            return None
+        if row.unreadable:
+            return row
+        if len(row.texts) < count:
+            return None
+        return replace(
+            row,
+            texts=row.texts[:count],
+            truncated=row.truncated[:count],
+            lengths=row.lengths[:count],
+            turns=row.turns[:count],
+            outcomes=row.outcomes[:count],
+        )
+
+
+def question_of(sample: Sample) -> str:
+    """A fingerprint of what is asked: text, media by reference with their options, system."""
+    digest = sha256()
+    for piece in _pieces(sample):
+        digest.update(len(piece).to_bytes(8, "big") + piece)
+    return digest.hexdigest()[:16]
+
+
+def _pieces(sample: Sample) -> Iterable[bytes]:
+    yield (sample.system or "").encode("utf-8", "backslashreplace")
+    for part in sample.parts:
+        if isinstance(part, Text):
+            yield part.text.encode("utf-8", "backslashreplace")
+        else:
+            yield from _reference(part)
+    if sample.start is not None:
+        yield f"{sample.turns} turns from {sample.start.key}".encode("utf-8", "backslashreplace")
+
+
+def _reference(part: MediaRef) -> Iterable[bytes]:
+    """A path counts with the size of its file, so that an exchanged picture is noticed."""
+    source = part.source
+    options = json.dumps(plain(part.options), sort_keys=True)
+    yield f"{part.kind} {options}".encode()
+    if isinstance(source, bytes):
+        yield source
+    else:
+        size = source.stat().st_size if isinstance(source, Path) and source.is_file() else 0
+        yield f"{source} {size}".encode("utf-8", "backslashreplace")
+
+
+def _same_asking(file: Path, asking: Mapping[str, Any]) -> None:
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(asking, indent=1) + "\n", encoding="utf-8")
+        return
+    known = json.loads(file.read_text(encoding="utf-8"))
+    for name in dict.fromkeys([*known, *asking]):
+        if known.get(name) != asking.get(name):
+            raise UserError(
+                f"{file.parent} holds answers with {name} {known.get(name)!r}, not "
+                f"{asking.get(name)!r}: choose another --out, or pass --overwrite"
+            )
+
+
+def _from_row(row: Mapping[str, Any]) -> Asked:
+    frames = tuple(_frame(frame) for frame in row["frames"])
+    known = {field.name for field in fields(Asked)}
+    values = {name: _tupled(value) for name, value in row.items() if name in known}
+    return Asked(**{**values, "frames": frames})
+
+
+def _frame(row: Mapping[str, Any]) -> Frame:
+    return Frame(**{name: _tupled(value) for name, value in row.items()})
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(item) for item in value) if isinstance(value, list) else value

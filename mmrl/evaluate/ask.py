@@ -1,0 +1,153 @@
+"""Records -> the benchmark's number: the same `score()` as in training, every record counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mmrl.engines.engine import Engine, Sampling
+from mmrl.errors import MediaError
+from mmrl.evaluate.answers import Answers, Asked, question_of
+from mmrl.evaluate.summary import Evaluation, Scored, summarise
+from mmrl.policy.encoder import Encodes
+from mmrl.runlog.transcript import Thumbnails
+from mmrl.scoring.pool import ScoreJob, Scores
+from mmrl.task import Task
+from mmrl.types import EncodedMedium, Prompt, Response, Sample
+
+ANSWERS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How records are asked: `count` answers each, sampled so, from this seed."""
+
+    sampling: Sampling
+    count: int = 1
+    seed: int = 0
+
+
+def evaluate(
+    samples: Sequence[Sample],
+    task: Task,
+    encoder: Encodes,
+    engine: Engine,
+    scorer: Scores,
+    sampling: Sampling,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> Evaluation:
+    """Answer every sample once and aggregate as the task says; `on_progress` as in `ask`."""
+    answers = Answers()
+    ask(samples, Asking(sampling), encoder, engine, answers, on_progress)
+    return summarise(score(samples, samples[0].task, 1, answers, scorer), task)
+
+
+def ask(
+    samples: Sequence[Sample],
+    asking: Asking,
+    encoder: Encodes,
+    engine: Engine,
+    answers: Answers,
+    on_progress: Callable[[int], None] = lambda done: None,
+    pictures: Thumbnails | None = None,
+) -> None:
+    """Ask what is not answered yet, a few records at a time, each kept before the next are asked.
+
+    Where a part of the work begins and its random numbers depend on the samples alone, so that an
+    evaluation that was killed and goes on gives the answers of one that was not. `on_progress`
+    hears how many records are done; with `pictures`, a thumbnail of each medium is written.
+    """
+    stride = max(1, ANSWERS_AT_ONCE // asking.count)
+    for start in range(0, len(samples), stride):
+        part = samples[start : start + stride]
+        missing = [s for s in part if answers.find(s, asking.count) is None]
+        if missing:
+            answers.add(_ask(missing, asking, start, encoder, engine, pictures))
+        on_progress(start + len(part))
+
+
+def _ask(
+    samples: Sequence[Sample],
+    asking: Asking,
+    start: int,
+    encoder: Encodes,
+    engine: Engine,
+    pictures: Thumbnails | None,
+) -> list[Asked]:
+    encoded = encoder.encode([(sample,) for sample in samples])
+    prompts = [p for each in encoded if not isinstance(each, MediaError) for p in each]
+    responses: dict[str, list[Response]] = {}
+    if prompts:
+        counts = [asking.count] * len(prompts)
+        drawn = engine.generate(prompts, counts, asking.sampling, asking.seed + start)
+        responses = {p.sample.id: rs for p, rs in zip(prompts, drawn, strict=True)}
+    rows = []
+    for sample, each in zip(samples, encoded, strict=True):
+        question = question_of(sample)
+        if isinstance(each, MediaError):
+            rows.append(Asked(sample.id, question, unreadable=str(each) or "unreadable"))
+        else:
+            (prompt,) = each
+            seen = _seen(prompt, encoder, pictures)
+            rows.append(_asked(question, prompt, responses[sample.id], seen))
+    return rows
+
+
+def _seen(
+    prompt: Prompt, encoder: Encodes, pictures: Thumbnails | None
+) -> tuple[dict[str, Any], ...]:
+    if pictures is None:
+        return ()
+    lacking: Callable[[EncodedMedium], bool] = pictures.lacks
+    media = encoder.decoded(prompt, lacking)
+    return tuple(pictures.describe(medium, media) for medium in prompt.media)
+
+
+def _asked(
+    question: str, prompt: Prompt, responses: Sequence[Response], media: tuple[dict[str, Any], ...]
+) -> Asked:
+    episodes = [response.episode for response in responses if response.episode is not None]
+    return Asked(
+        id=prompt.sample.id,
+        question=question,
+        texts=tuple(response.text for response in responses),
+        truncated=tuple(response.truncated for response in responses),
+        lengths=tuple(len(response.ids) for response in responses),
+        turns=tuple(episode.said for episode in episodes),
+        outcomes=tuple(episode.outcome for episode in episodes),
+        frames=prompt.frames,
+        space=prompt.space,
+        media=media,
+    )
+
+
+def score(
+    samples: Sequence[Sample], key: str, count: int, answers: Answers, scorer: Scores
+) -> list[Scored]:
+    """Score the answers of all samples by the scorer's task of that key."""
+    rows = [answers.find(sample, count) for sample in samples]
+    assert None not in rows, "a sample was not asked"
+    asked = [row for row in rows if row is not None]
+    jobs = [
+        ScoreJob(key, sample.gold, answer)
+        for sample, row in zip(samples, asked, strict=True)
+        for answer in row.answers()
+    ]
+    scores = iter(scorer.score(jobs))
+    return [
+        Scored(
+            sample,
+            row.texts,
+            row.truncated,
+            tuple(next(scores) for _ in row.texts),
+            row.unreadable,
+        )
+        for sample, row in zip(samples, asked, strict=True)
+    ]
+
+
+def sampling_settings(asking: Asking) -> dict[str, Any]:
+    """What answers depend on, besides the model and the records."""
+    settings = asdict(asking.sampling)
+    return {**settings, "samples": asking.count, "seed": asking.seed}

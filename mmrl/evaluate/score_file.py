@@ -1,0 +1,111 @@
+"""`mmrl score`: a file of answers against a file of records, without a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmrl.data.stream import load_samples
+from mmrl.errors import MediaError, UserError
+from mmrl.evaluate.summary import Evaluation, Scored, summarise
+from mmrl.records import json_lines
+from mmrl.runlog.journal import to_json
+from mmrl.scoring.pool import ScoreJob, Scorer, TaskSpec
+from mmrl.scoring.tasks import example_answer, load_task
+from mmrl.types import Answer, Sample, Score, Space
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredFile:
+    """Scores in the order of the answers; the number, if each record has as many answers."""
+
+    scores: list[tuple[str, Score]]
+    unanswered: list[str]
+    evaluation: Evaluation | None
+
+
+def score_file(
+    task: str,
+    data: Path,
+    answers: Path,
+    *,
+    params: Mapping[str, Any] | None = None,
+    weights: Mapping[str, float] | None = None,
+    space: Space = "source_pixels",
+    workers: int = 2,
+    timeout_seconds: float = 10.0,
+) -> ScoredFile:
+    """Score lines `{"id", "answer"}`; an id may have several. Coordinates are in `space`.
+
+    Media are decoded for their sizes and taken as seen unchanged. An id that no record has raises
+    UserError; records without an answer are counted as wrong.
+    """
+    loaded = load_task(task, params)
+    samples = {s.id: s for s in load_samples(loaded, data, task, _refuse)}
+    rows = list(_answers(answers, samples))
+    blanks = {name: _blank(samples[name], space) for name, _ in rows}
+    jobs = [
+        ScoreJob(task, samples[name].gold, dataclasses.replace(blanks[name], text=text))
+        for name, text in rows
+    ]
+    spec = {task: TaskSpec(task, params or {}, weights or {})}
+    with Scorer(spec, workers=workers, timeout_seconds=timeout_seconds) as scorer:
+        scores = scorer.score(jobs)
+    found: dict[str, list[tuple[str, Score]]] = {name: [] for name in samples}
+    for (name, text), score in zip(rows, scores, strict=True):
+        found[name].append((text, score))
+    counts = {len(each) for each in found.values() if each}
+    return ScoredFile(
+        [(name, score) for (name, _), score in zip(rows, scores, strict=True)],
+        [name for name, each in found.items() if not each],
+        summarise([_scored(samples[n], each) for n, each in found.items()], loaded, counts.pop())
+        if len(counts) == 1
+        else None,
+    )
+
+
+def write_scores(path: Path, found: ScoredFile) -> None:
+    """Write lines `{"id", "status", "parts", "reward", "metric"}`, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(path.name + ".tmp")
+    with half.open("wb") as file:
+        for name, score in found.scores:
+            row = {"id": name, "status": score.status, "parts": score.parts}
+            file.write(to_json({**row, "reward": score.reward, "metric": score.metric}) + b"\n")
+    os.replace(half, path)
+
+
+def _scored(sample: Sample, each: list[tuple[str, Score]]) -> Scored:
+    if not each:
+        return Scored(sample, unreadable="no answer")
+    texts, scores = zip(*each, strict=True)
+    return Scored(sample, texts, (False,) * len(texts), scores)
+
+
+def _refuse(record: str, reason: str) -> None:
+    raise UserError(f"record '{record}' cannot be asked: {reason}")
+
+
+def _blank(sample: Sample, space: Space) -> Answer:
+    try:
+        return dataclasses.replace(example_answer(sample), space=space)
+    except MediaError:
+        return Answer("", space=space)  # a task that needs the picture's size says so
+
+
+def _answers(path: Path, samples: Mapping[str, Sample]) -> Iterator[tuple[str, str]]:
+    if not path.is_file():
+        raise UserError(f"no file of answers at {path}")
+    for number, row in json_lines(path):
+        try:
+            name, text = str(row["id"]), row["answer"]
+        except (KeyError, TypeError):
+            raise UserError(f'{path}:{number}: a line is {{"id": ..., "answer": ...}}') from None
+        if not isinstance(text, str):
+            raise UserError(f"{path}:{number}: the answer is no text: {text!r:.40}")
+        if name not in samples:
+            raise UserError(f"{path}:{number}: no record has the id '{name}'")
+        yield name, text

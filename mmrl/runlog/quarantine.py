@@ -1,0 +1,49 @@
+"""The list of what a run left out and why: nothing is dropped silently."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from mmrl.runlog.journal import Journal
+
+
+class Quarantine:
+    """Writes `quarantine.jsonl`, one line per sample or trajectory left out, and counts them."""
+
+    def __init__(self, run: Path) -> None:
+        self._journal = Journal(run / "quarantine.jsonl")
+        self._load()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of entries by stage."""
+        return dict(self._counts)
+
+    def add(self, sample: str, stage: str, reason: str, *, step: int = 0, task: str = "") -> None:
+        """Record that `stage` left out `sample`; the same entry of the same step counts once."""
+        entry = (step, sample, stage, reason)
+        if entry in self._seen:
+            return
+        self._seen.add(entry)
+        self._counts[stage] += 1
+        row = {"step": step, "id": sample, "task": task, "stage": stage, "reason": reason}
+        self._journal.append([row])
+
+    def metrics(self) -> dict[str, float]:
+        """Totals so far under flat metric names, `quarantine/total` and `quarantine/<stage>`."""
+        by_stage = {f"quarantine/{stage}": float(n) for stage, n in self._counts.items()}
+        return {"quarantine/total": float(self._counts.total()), **by_stage}
+
+    def truncate_to_step(self, step: int) -> None:
+        """Forget the entries of later steps, before a run resumes from `step`."""
+        self._journal.truncate_to_step(step)
+        self._load()
+
+    def _load(self) -> None:
+        self._seen: set[tuple[int, str, str, str]] = set()
+        self._counts: Counter[str] = Counter()
+        for row in self._journal.rows():
+            stage = str(row.get("stage", ""))
+            self._seen.add((row.get("step", 0), row.get("id", ""), stage, row.get("reason", "")))
+            self._counts[stage] += 1

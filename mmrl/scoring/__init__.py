@@ -1,0 +1,1 @@
+"""Responses -> scores, in worker processes with a deadline."""

@@ -1,0 +1,229 @@
+"""Tasks by name: build one from its parameters, weigh its scores, show what it asks."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import json
+import math
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from mmrl import plugins
+from mmrl.errors import UserError
+from mmrl.runlog.journal import plain
+from mmrl.task import RewardPart, Task
+from mmrl.types import Answer, Sample, Score, Situation, Status, Text
+
+_RANGE_SLACK = 1e-9
+
+
+def task_class(name: str) -> type[Task]:
+    """The dataclass `Task` of the module that a task name stands for."""
+    return typing.cast(type[Task], plugins.load("task", name).Task)
+
+
+def load_task(name: str, params: Mapping[str, Any] | None = None) -> Task:
+    """Build a task from its parameters.
+
+    An unknown parameter (naming the nearest), a missing one or a value of the wrong type raises
+    UserError.
+    """
+    cls = task_class(name)
+    known = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    values = dict(params or {})
+    for unknown in values.keys() - known.keys():
+        near = difflib.get_close_matches(unknown, known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}"
+        raise UserError(f"task '{name}' has no parameter '{unknown}': {hint}")
+    for field in known.values():
+        if field.name not in values and _is_required(field):
+            raise UserError(f"task '{name}' needs the parameter '{field.name}'")
+    hints = typing.get_type_hints(cls)
+    checked = {key: _check(name, key, hints[key], value) for key, value in values.items()}
+    try:
+        return cls(**checked)
+    except ValueError as error:
+        raise UserError(f"task '{name}': {error}") from None
+
+
+def resolve_weights(task: Task, overrides: Mapping[str, float]) -> dict[str, float]:
+    """Weight of every reward part; an override of a part the task lacks raises UserError."""
+    for part, weight in overrides.items():
+        if part not in task.parts:
+            known = ", ".join(task.parts)
+            raise UserError(f"task '{task.name}' has no reward part '{part}'; known: {known}")
+        if not math.isfinite(weight):
+            raise UserError(f"weight of reward part '{part}' must be finite, got {weight}")
+    return {name: overrides.get(name, part.weight) for name, part in task.parts.items()}
+
+
+def weigh(score: Score, weights: Mapping[str, float]) -> Score:
+    """Fill in the reward: the weighted sum of the parts."""
+    reward = math.fsum(weight * score.parts[name] for name, weight in weights.items())
+    return dataclasses.replace(score, reward=reward)
+
+
+def find_defect(task: Task, score: Score) -> str:
+    """Say how a score breaks the task's own declaration; "" if it does not."""
+    if score.status not in typing.get_args(Status):
+        return f"status '{score.status}'"
+    if score.parts.keys() != task.parts.keys():
+        return f"parts {sorted(score.parts)} instead of {sorted(task.parts)}"
+    for name, part in task.parts.items():
+        value = score.parts[name]
+        if not math.isfinite(value):
+            return f"part '{name}' is {value}"
+        if not part.low - _RANGE_SLACK <= value <= part.high + _RANGE_SLACK:
+            return f"part '{name}' is {value}, outside [{part.low}, {part.high}]"
+    if score.metric is not None and not math.isfinite(score.metric):
+        return f"metric is {score.metric}"
+    return ""
+
+
+def situation_defect(situation: Situation) -> str:
+    """Say what an environment may not give; "" if it is in order."""
+    if not isinstance(situation.text, str) or not isinstance(situation.key, str):
+        return "a text or a key that is no string: later turns are text only"
+    for name in ("reward", "outcome"):
+        value = getattr(situation, name)
+        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+            return f"the {name} {value!r:.40}"
+    if situation.outcome is not None and not 0 <= situation.outcome <= 1:
+        return f"the outcome {situation.outcome}, outside [0, 1]"
+    return ""
+
+
+def fixture_path(name: str) -> Path:
+    """The records that ship with a task; a task without any raises UserError."""
+    module = plugins.load("task", name)
+    path = Path(str(module.__file__)).with_name("fixture.jsonl")
+    if not path.is_file():
+        raise UserError(f"task '{name}' ships no fixture; pass --data")
+    return path
+
+
+def example_answer(sample: Sample, text: str = "") -> Answer:
+    """An answer to a sample as if the model saw its media unchanged."""
+    media = [part for part in sample.parts if not isinstance(part, Text)]
+    frames = [plugins.load("modality", ref.kind).decode(ref).frame for ref in media]
+    seen = [dataclasses.replace(frame, processed_size=frame.source_size) for frame in frames]
+    return Answer(text, frames=tuple(seen))
+
+
+def play(task: Task, sample: Sample, say: Callable[[Sample], str | None]) -> Answer:
+    """Answer a sample by what `say` writes: once, or in every situation of an episode.
+
+    `say` gets the sample as it stands, its `start` where the episode is; None says nothing.
+    """
+    answer = example_answer(sample)
+    if sample.start is None:
+        return dataclasses.replace(answer, text=say(sample) or "")
+    said: tuple[str, ...] = ()
+    here = sample
+    while here.start is not None and not here.start.done and len(said) < sample.turns:
+        said = (*said, say(here) or "")
+        turn = dataclasses.replace(answer, text=said[-1], turns=said)
+        situation = task.step(sample.gold, here.start.state, turn)
+        here = dataclasses.replace(here, start=situation)
+    outcome = here.start.outcome if here.start else None
+    return dataclasses.replace(answer, text="\n".join(said), turns=said, outcome=outcome)
+
+
+def listing(*, as_json: bool = False) -> str:
+    """All tasks: a line each, or JSON with their reward parts, metric and parameters."""
+    classes = {name: task_class(name) for name in sorted(plugins.available("task"))}
+    if not as_json:
+        return "\n".join(f"{name:24} {cls.summary}" for name, cls in classes.items())
+    rows = [
+        {
+            "name": name,
+            "summary": cls.summary,
+            "metric": cls.metric,
+            "better": cls.better,
+            "parts": {part: dataclasses.asdict(p) for part, p in _declared(cls).items()},
+            "params": [field.name for field in dataclasses.fields(cls)],  # type: ignore[arg-type]
+            "official": dict(cls.official),
+        }
+        for name, cls in classes.items()
+    ]
+    return json.dumps(plain(rows), indent=1)
+
+
+def _declared(cls: type[Task]) -> Mapping[str, RewardPart]:
+    """The reward parts; none where they hang on the parameters, as those of `custom`."""
+    return {} if isinstance(cls.parts, property) else cls.parts
+
+
+def describe(name: str, params: Mapping[str, Any] | None = None, data: Path | None = None) -> str:
+    """Show a task: parameters, reward parts, and its first record asked and scored."""
+    task = load_task(name, params)
+    lines = [f"{name}: {task.summary}", f"metric: {task.metric}, {task.better} is better", ""]
+    lines += _parameters(task)
+    lines += ["reward parts:"]
+    lines += [
+        f"  {part}: {p.low:g} to {p.high:g}, weight {p.weight:g}" for part, p in task.parts.items()
+    ]
+    sample = task.sample(next(iter(task.records(data or fixture_path(name)))))
+    asked = [p.text if isinstance(p, Text) else f"[{p.kind}]" for p in sample.parts]
+    system = [f"system: {sample.system}"] if sample.system else []
+    lines += ["", "prompt:", *system, *asked, "", f"gold: {sample.gold!r}", ""]
+    return "\n".join([*lines, *_scored_examples(task, sample)])
+
+
+def _parameters(task: Task) -> list[str]:
+    """Each with its value, its other choices, and what the task says of it as a whole."""
+    fields = dataclasses.fields(task)  # type: ignore[arg-type]
+    if not fields:
+        return []
+    hints = typing.get_type_hints(type(task))
+    lines = ["parameters:"]
+    for field in fields:
+        value, hint = getattr(task, field.name), hints[field.name]
+        choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+        others = [str(choice) for choice in choices if choice != value]
+        lines.append(
+            f"  {field.name} = {value!r}" + (f"  (or {', '.join(others)})" if others else "")
+        )
+    said = inspect.getdoc(type(task)) or ""
+    return [*lines, *(f"  {line}".rstrip() for line in said.splitlines()), ""]
+
+
+def _scored_examples(task: Task, sample: Sample) -> list[str]:
+    blank = example_answer(sample)
+    weights = resolve_weights(task, {})
+    sayings: dict[str, Callable[[Sample], str | None]] = {
+        "good": lambda here: task.target(here, blank),
+        "empty": lambda here: "",
+        "junk": lambda here: "I do not know.",
+    }
+    lines = []
+    for label, say in sayings.items():
+        if say(sample) is None:
+            continue
+        answer = play(task, sample, say)
+        score = weigh(task.score(sample.gold, answer), weights)
+        parts = ", ".join(f"{part} {value:g}" for part, value in score.parts.items())
+        said = answer.text
+        lines.append(f"{label}: reward {score.reward:g} ({parts}; {score.status}) for {said!r}")
+    return lines
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    missing = dataclasses.MISSING
+    return field.default is missing and field.default_factory is missing
+
+
+def _check(task: str, key: str, hint: Any, value: Any) -> Any:
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].lower()
+        raise UserError(
+            f"task '{task}', parameter '{key}': {message} (got {value!r:.80})"
+        ) from None

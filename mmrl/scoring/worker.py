@@ -1,0 +1,112 @@
+"""The process in which untrusted text meets a verifier: reads jobs, writes one verdict each.
+
+The parent starts it as `python -m mmrl.scoring.worker FD`, talks over that socket and kills
+it when an answer overruns its deadline. It never imports torch and never writes a pickle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import pickle
+import resource
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from mmrl.scoring.tasks import load_task
+from mmrl.task import Task
+from mmrl.types import Score
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """First message to a worker: its tasks (key -> name and parameters) and its limits.
+
+    The parent enforces `timeout_seconds`. Twice that and a little is also the worker's own kernel
+    timer, so that one stuck in a verifier does not outlive a parent that was killed.
+    """
+
+    tasks: Mapping[str, tuple[str, Mapping[str, Any]]]
+    timeout_seconds: float
+    memory_bytes: int | None
+
+
+def main() -> None:
+    """Serve the parent until its end of the socket closes."""
+    connection = Connection(int(sys.argv[1]))
+    try:
+        serve(connection)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass
+    finally:
+        # Threads that a verifier left behind must not keep the process alive.
+        os._exit(0)
+
+
+def serve(connection: Connection) -> None:
+    """Load the tasks, report ready, then answer chunks of jobs one verdict at a time."""
+    setup: Setup = connection.recv()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if setup.memory_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (setup.memory_bytes, setup.memory_bytes))
+    try:
+        tasks = {key: load_task(name, params) for key, (name, params) in setup.tasks.items()}
+        for module in {module for task in tasks.values() for module in task.imports}:
+            importlib.import_module(module)
+    except Exception as error:  # the parent raises it with this text
+        connection.send_bytes(_json({"failed": f"{type(error).__name__}: {error}"}))
+        return
+    lifeline_seconds = 2 * setup.timeout_seconds + 5
+    connection.send_bytes(_json({"ready": True}))
+    while True:
+        for job in connection.recv():
+            # The default action of SIGALRM ends the process even while a C call holds the GIL.
+            signal.setitimer(signal.ITIMER_REAL, lifeline_seconds)
+            verdict = judge(tasks, job)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            connection.send_bytes(verdict)
+
+
+def judge(tasks: Mapping[str, Task], job: bytes) -> bytes:
+    """Score one pickled (task key, gold, answer); with a state behind it, carry out a turn.
+
+    Whatever goes wrong becomes a failure verdict.
+    """
+    try:
+        # Bytes that the parent pickled itself: the model's text is a string in them.
+        key, gold, answer, *turn = pickle.loads(job)
+        if turn:
+            return _json(dataclasses.asdict(tasks[key].step(gold, turn[0], answer)))
+        return _json(_plain(tasks[key].score(gold, answer)))
+    except MemoryError:
+        return _json({"failure": "memory", "reason": "verifier reached the memory limit"})
+    except (Exception, SystemExit) as error:  # the verifier is untrusted; the parent counts it
+        return _json({"failure": "exception", "reason": f"{type(error).__name__}: {error}"[:500]})
+
+
+def _plain(score: Score) -> dict[str, Any]:
+    return {
+        "parts": {str(name): float(value) for name, value in score.parts.items()},
+        "metric": None if score.metric is None else float(score.metric),
+        "status": score.status,
+        "reason": score.reason[:500],
+        "spans": [
+            dataclasses.astuple(dataclasses.replace(span, value=float(span.value)))
+            for span in score.spans
+        ],
+        "evidence": dict(score.evidence),
+    }
+
+
+def _json(message: Mapping[str, Any]) -> bytes:
+    return json.dumps(message).encode()
+
+
+if __name__ == "__main__":
+    main()

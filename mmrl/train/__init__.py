@@ -1,0 +1,1 @@
+"""The loop and what it moves: batches in, weights out."""

@@ -1,0 +1,189 @@
+"""A critic: what a response will earn from each of its tokens on, learnt beside the policy.
+
+The value of a token is that of the state before it, read off the hidden state that predicts it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmrl.backend.local import LocalBackend
+from mmrl.config import CriticConfig, OptimizerConfig
+from mmrl.errors import UserError
+from mmrl.policy.policy import Policy
+from mmrl.train import checkpoint
+from mmrl.train.losses import value_loss
+from mmrl.train.measure import forward_rows, measured
+from mmrl.types import Bools, Floats, TrainSample
+
+FILE = "critic"
+"""Name under which a checkpoint keeps what `Critic.state` says."""
+
+WEIGHT, OPTIMIZER = "weight.", "optimizer."
+
+
+class Critic:
+    """A linear value head on a trunk of its own, or on the policy's, which it then leaves alone.
+
+    It starts at 0 everywhere, or as another one (`take`), and learns with an optimiser of its own;
+    a frozen one stays as it starts.
+    """
+
+    def __init__(self, policy: Policy, config: CriticConfig, budget: int) -> None:
+        self._config, self._budget = config, budget
+        self._trunk = policy.trained_copy() if config.trunk == "own" else policy
+        width = policy.model.get_output_embeddings().weight.shape[-1]
+        self._head = nn.Linear(width, 1, device=policy.device)
+        nn.init.zeros_(self._head.weight)
+        nn.init.zeros_(self._head.bias)
+        parts = {"head": self._head}
+        self._learnt = nn.ModuleDict(
+            {**parts, "trunk": self._trunk.model} if config.trunk == "own" else parts
+        )
+        self._weights = {n: p for n, p in self._learnt.named_parameters() if p.requires_grad}
+        self._backend = self._made_backend()
+
+    def _made_backend(self) -> LocalBackend | None:
+        """An optimiser that knows the weights of now; none of a frozen critic."""
+        if self._config.frozen:
+            self._learnt.requires_grad_(False)
+            return None
+        optimizer = OptimizerConfig(
+            learning_rate=self._config.learning_rate,
+            warmup_steps=self._config.warmup_steps,
+            max_grad_norm=self._config.max_grad_norm,
+        )
+        return LocalBackend(self._learnt, optimizer, total_updates=1)
+
+    def values(self, samples: Sequence[TrainSample]) -> list[Floats]:
+        """Values [T] of every sample's response."""
+        read = {"values": lambda hidden, targets: self._read(hidden)}
+        return measured(self._trunk, samples, self._budget, read)["values"]
+
+    def update(self, samples: Sequence[TrainSample]) -> float | None:
+        """Take one step towards the samples' returns, unless frozen; None where none has any.
+
+        Returns the mean loss of a token's value. Raises UserError where it is not finite.
+        """
+        known = [s for s in samples if s.returns is not None and s.response.written.any()]
+        if not known:
+            return None
+        if self._backend is None:
+            said = [_loss(_tensor([s.values]), [s], None) for s in known]
+        else:
+            own = self._config.trunk == "own"
+            with self._trunk.learning(self._backend.updates) if own else nullcontext():
+                said = self._backward(known, self._backend)
+            self._backend.step()
+        return sum(float(loss.detach()) for loss in said) / _written(known)
+
+    def _backward(self, known: Sequence[TrainSample], backend: LocalBackend) -> list[Tensor]:
+        """Add up the gradient of the mean loss; returns the losses of the micro-batches."""
+        said, tokens = [], _written(known)
+        for members, layout, prompts in forward_rows(self._trunk, known, self._budget):
+            with torch.set_grad_enabled(self._config.trunk == "own"):
+                hidden = self._trunk.response_hidden(layout, prompts)
+            loss = _loss(self._read(hidden), members, self._config.clip)
+            if not torch.isfinite(loss):
+                raise UserError(
+                    "the critic's loss is not finite: lower critic.learning_rate, or check the "
+                    "rewards in rollouts.jsonl; the last checkpoint is from before this step"
+                )
+            backend.backward(loss / tokens)
+            said.append(loss.detach())
+        return said
+
+    def state(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+        """Everything needed to continue: weights and optimiser as named tensors, and JSON data."""
+        weights = {f"{WEIGHT}{name}": p.detach() for name, p in self._weights.items()}
+        if self._backend is None:
+            return weights, {"updates": 0}
+        tensors, data = self._backend.state()
+        return {**weights, **{f"{OPTIMIZER}{n}": t for n, t in tensors.items()}}, data
+
+    def load_state(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
+        """Continue from `state()`; raises UserError where it is another kind of critic's."""
+        self.take(tensors)
+        if self._backend is not None:
+            self._backend.load_state(_under(OPTIMIZER, tensors), data)
+
+    def take(self, tensors: Mapping[str, Tensor]) -> None:
+        """Start as the critic of this `state()` is, bit for bit, with an optimiser that is new.
+
+        Raises UserError where it is another kind of critic's.
+        """
+        saved = _under(WEIGHT, tensors)
+        for name in sorted(saved.keys() ^ self._weights.keys()):
+            has = "no" if name in self._weights else "a weight"
+            raise _other(f"it has {has} '{name}'")
+        for name, parameter in self._weights.items():
+            if saved[name].shape != parameter.shape:
+                shapes = f"{list(saved[name].shape)}, here it is {list(parameter.shape)}"
+                raise _other(f"its '{name}' is {shapes}")
+        with torch.no_grad():
+            for name, parameter in self._weights.items():
+                parameter.copy_(saved[name])
+        self._backend = self._made_backend()
+
+    def _read(self, hidden: Tensor) -> Tensor:
+        values: Tensor = self._head(hidden.float())[:, 0]
+        return values
+
+
+def saved_critic(path: Path) -> checkpoint.Checkpoint:
+    """Return the checkpoint that a path names, a run's newest; it holds a critic, or UserError."""
+    found = checkpoint.latest(path) or checkpoint.Checkpoint(path, 0)
+    if not (found.path / "trainer" / f"{FILE}.safetensors").is_file():
+        raise UserError(
+            f"critic.path: {path} holds no critic: name a run of an algorithm with one, or its "
+            "checkpoints/step_N"
+        )
+    return found
+
+
+def explained_variance(samples: Sequence[TrainSample]) -> float:
+    """1 - var(returns - values) / var(returns) over tokens; 0 where the returns are constant."""
+    returns = np.concatenate(
+        [s.returns[s.response.written] for s in samples if s.returns is not None]
+    )
+    values = np.concatenate([s.values[s.response.written] for s in samples if s.values is not None])
+    spread = float(returns.var())
+    return 1 - float((returns - values).var()) / spread if spread > 0 else 0.0
+
+
+def _loss(values: Tensor, samples: Sequence[TrainSample], clip: float | None) -> Tensor:
+    """Sum of the losses of values [M] over the tokens that the samples' policy wrote."""
+
+    def flat(arrays: Sequence[Floats | Bools | None]) -> Tensor:
+        return _tensor(arrays).to(values.device, values.dtype)
+
+    old, returns = flat([s.values for s in samples]), flat([s.returns for s in samples])
+    # Nobody's value is that of a token which an environment told.
+    written = flat([s.response.written for s in samples])
+    return (value_loss(values, old, returns, clip) * written).sum()
+
+
+def _tensor(arrays: Sequence[Floats | Bools | None]) -> Tensor:
+    return torch.from_numpy(np.concatenate([array for array in arrays if array is not None]))
+
+
+def _written(samples: Sequence[TrainSample]) -> int:
+    return sum(int(s.response.written.sum()) for s in samples)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _other(what: str) -> UserError:
+    return UserError(
+        f"the critic to start as does not fit: {what}; both need the same model, model.lora, "
+        "model.freeze_tower and critic.trunk"
+    )

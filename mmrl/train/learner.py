@@ -1,0 +1,421 @@
+"""Train samples -> gradients: the algorithm's objective over packed rows, one update at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmrl.algorithm import Algorithm, Need
+from mmrl.algorithms.stages.credit import pair
+from mmrl.backend.agreement import Agreement, passes
+from mmrl.backend.backend import Backend
+from mmrl.backend.world import World
+from mmrl.errors import UserError
+from mmrl.policy.attention import active_layout
+from mmrl.policy.packing import Row, Weighted, pack
+from mmrl.policy.policy import Policy
+from mmrl.policy.shared_prefix import lay_out
+from mmrl.train.correction import Activity, Correction, correct
+from mmrl.train.critic import Critic, explained_variance
+from mmrl.train.losses import (
+    TokenBatch,
+    bounds,
+    kl_loss,
+    policy_loss,
+    positive_share,
+    reduce,
+    token_batch,
+    token_weights,
+)
+from mmrl.train.measure import (
+    Measure,
+    attach,
+    certainty,
+    entropy,
+    head_gradient_norms,
+    measured,
+    token_offsets,
+    unweighted,
+)
+from mmrl.train.old_logprobs import compared_with
+from mmrl.types import Floats, Group, TrainSample
+
+
+@dataclass(frozen=True)
+class UpdateStats:
+    """What one step's updates did; None: there was nothing of the kind.
+
+    `tokens` were trained, a token of two passes twice; means and shares are over them, by the
+    policy as it was before each update. `loss` and `grad_norm` are means over the updates.
+    `learning_rate` is that of the last one. `clip_share` is what the objective's bounds took the
+    gradient of, below and above; `bounded_share` what they bounded a weight of (`losses.Bounds`).
+    """
+
+    tokens: int = 0
+    updates: int = 0
+    loss: float | None = None
+    kl: float | None = None
+    entropy: float | None = None
+    grad_norm: float | None = None
+    learning_rate: float | None = None
+    clip_share: float | None = None
+    clip_share_low: float | None = None
+    clip_share_high: float | None = None
+    bounded_share: float | None = None
+    value_loss: float | None = None
+    value_explained: float | None = None
+    correction_weight: float | None = None
+    correction_bounded: float | None = None
+    correction_mismatch: float | None = None
+
+
+class Learner:
+    """Carries out an algorithm's objective, reducer, KL and update plan on a policy.
+
+    `other_engine`: what sampled computes log-probs by other code than the policy's.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        algorithm: Algorithm,
+        backend: Backend,
+        *,
+        temperature: float,
+        tokens_per_micro_batch: int,
+        reference: Policy | None = None,
+        world: World | None = None,
+        critic: Critic | None = None,
+        correction: Correction | None = None,
+        other_engine: bool = False,
+    ) -> None:
+        self._policy, self._algorithm, self._backend = policy, algorithm, backend
+        self._temperature, self._budget = temperature, tokens_per_micro_batch
+        self._critic = critic
+        self._correction = correction
+        self._exact = policy.model.dtype == torch.float32 and not other_engine
+        if reference is None and "reference" in algorithm.needs:
+            reference = policy.frozen_copy()
+        self._reference = reference
+        self._world = world or World()
+        self._agreement = Agreement(self._world) if backend.in_step else None
+
+    def update(
+        self, samples: Sequence[TrainSample], kl_coefficient: float, step: int = 1
+    ) -> UpdateStats:
+        """Train on the samples as the update plan says; raises UserError on a non-finite loss.
+
+        The learning rate is that of `step`, however many updates the steps before it made: with
+        fewer groups than mini-batches, or nothing to train on, a step makes fewer than planned.
+        """
+        samples, activity = self._compared(self._with_reference(samples))
+        plan = self._algorithm.updates
+        tallies: list[_Tally] = []
+        judged = []
+        for number, part in self._parts(samples):
+            chosen = [sample for _, sample in part]
+            if self._critic is not None:
+                judged.append(self._critic.update(chosen))
+            if any(sample.mask.any() for sample in chosen):
+                place = (step - 1) * plan.planned + number
+                with self._policy.learning(self._backend.updates):
+                    tallies.append(self._one_update(chosen, kl_coefficient, place))
+        return _with_critic(_with_activity(_summary(tallies), activity), judged, samples)
+
+    def update_critic(self, samples: Sequence[TrainSample]) -> UpdateStats:
+        """Train the critic on the samples as the update plan says; the policy stays as it is."""
+        assert self._critic is not None, "an algorithm with steps for its critic has one"
+        judged = [
+            self._critic.update([sample for _, sample in part]) for _, part in self._parts(samples)
+        ]
+        return _with_critic(UpdateStats(), judged, samples)
+
+    def _parts(
+        self, samples: Sequence[TrainSample]
+    ) -> Iterator[tuple[int, list[tuple[int, TrainSample]]]]:
+        """Each update of the plan by its number: its samples, with their places in `samples`."""
+        plan = self._algorithm.updates
+        for index in range(plan.passes):
+            chosen = plan.select(samples, index)
+            for number, places in enumerate(_mini_batches(chosen, plan.mini_batches)):
+                yield index * plan.mini_batches + number, [(i, chosen[i]) for i in places]
+
+    def _one_update(
+        self, samples: Sequence[TrainSample], kl_coefficient: float, place: int
+    ) -> _Tally:
+        weights = token_weights(samples, self._algorithm.reducer)
+        trainable = [Weighted(s, w) for s, w in zip(samples, weights, strict=True) if s.mask.any()]
+        share = positive_share(samples)
+        tally = _Tally()
+        own = [w for w in trainable if w.sample.prompt.home == self._world.rank]
+        packed = pack(own, self._budget, self._algorithm.objective.whole_groups)
+        for rows, last in passes(packed, self._agreement):
+            shown = rows or [idle_row(trainable)]
+            layout = lay_out([row.shared() for row in shown], self._policy.device)
+            with active_layout(layout):
+                prompts = [row.members[0].sample.prompt for row in shown]
+                with self._in_step(self._policy):
+                    logprobs, entropy = self._policy.logprobs(layout, prompts, self._temperature)
+                if rows is None:
+                    self._backend.backward(0.0 * logprobs.sum(), last=last)
+                    continue
+                members = [member for row in rows for member in row.members]
+                batch = token_batch(
+                    [m.sample for m in members], [m.weights for m in members], logprobs, share
+                )
+                loss, kl = self._loss(batch, kl_coefficient)
+                if not torch.isfinite(loss):
+                    raise UserError(
+                        "the loss is not finite: lower optimizer.learning_rate, or check the "
+                        "rewards in rollouts.jsonl; the last checkpoint is from before this step"
+                    )
+                self._backend.backward(loss, last=last)
+            bounded = bounds(batch, self._algorithm.objective)
+            tally.add(batch, loss, entropy=entropy, kl=kl, **vars(bounded))
+        tally.add_up(self._world)
+        tally.grad_norm, tally.rate = self._backend.step(place), self._backend.rate(place)
+        return tally
+
+    def _loss(self, batch: TokenBatch, kl_coefficient: float) -> tuple[Tensor, Tensor | None]:
+        """The loss of a micro-batch, and the KL of each token [M] wherever it is placed."""
+        loss = policy_loss(batch, self._algorithm.objective)
+        kl = self._algorithm.kl
+        if kl is None or batch.ref is None:
+            return loss, None
+        penalty = kl_loss(batch, kl)
+        if kl.placement == "loss":
+            loss = loss + kl_coefficient * reduce(penalty, batch)
+        return loss, penalty
+
+    def _with_reference(self, samples: Sequence[TrainSample]) -> Sequence[TrainSample]:
+        """Fill in the reference's log-probs of what is trained, but for those already measured."""
+        algorithm = self._algorithm
+        wanted = algorithm.loss_needs_reference or algorithm.rewards_need_reference
+        if self._reference is None or not wanted:
+            return samples
+        missing = {i for i, s in enumerate(samples) if s.ref_logprobs is None}
+        found = self._as_in_updates(samples, missing, self._reference)
+        return [
+            replace(s, ref_logprobs=found[i]) if i in found else s for i, s in enumerate(samples)
+        ]
+
+    def _compared(
+        self, samples: Sequence[TrainSample]
+    ) -> tuple[Sequence[TrainSample], Activity | None]:
+        """Give samples their old log-probs, and weights where those are asked for."""
+        several = not self._algorithm.updates.on_policy
+        corrected = self._correction is not None
+        samples = compared_with(samples, several=several, exact=self._exact, corrected=corrected)
+        unknown = {i for i, s in enumerate(samples) if s.old_logprobs is None}
+        wanted = unknown if several or corrected else set()
+        own = self._as_in_updates(samples, wanted, self._policy)
+        if several:
+            samples = [
+                replace(s, old_logprobs=own[i]) if i in own else s for i, s in enumerate(samples)
+            ]
+        if self._correction is None or not own:
+            return samples, None
+        values = [own.get(i, np.zeros(len(s.mask))) for i, s in enumerate(samples)]
+        return correct(samples, values, self._correction)
+
+    def _as_in_updates(
+        self, samples: Sequence[TrainSample], wanted: set[int], policy: Policy
+    ) -> dict[int, Floats]:
+        """Log-probs [T] under `policy`, by place, of those wanted samples that will be trained.
+
+        They share their passes with what they will share an update's with.
+        """
+        found: dict[int, Floats] = {}
+        for _, part in self._parts(samples):
+            trained = [(i, sample) for i, sample in part if sample.mask.any()]
+            if {i for i, _ in trained} & wanted <= found.keys():
+                continue
+            whole = self._algorithm.objective.whole_groups
+            values = self.score([sample for _, sample in trained], policy, whole)
+            for (i, _), value in zip(trained, values, strict=True):
+                if i in wanted:
+                    found.setdefault(i, value)
+        return found
+
+    def observe(self, groups: Sequence[Group]) -> list[Group]:
+        """Attach what rewards or credit read of every response: see `algorithm.NEEDS`."""
+        found = list(groups)
+        samples = [s for i, g in enumerate(groups) for s in pair(g, np.zeros(len(g.responses)), i)]
+        for need, values in self._observations(samples):
+            found = attach(found, need, values)
+        return found
+
+    def _observations(self, samples: Sequence[TrainSample]) -> Iterator[tuple[str, Sequence[Any]]]:
+        needs, policy, temperature = self._algorithm.needs, self._policy, self._temperature
+        if self._reference is not None and self._algorithm.rewards_need_reference:
+            yield "reference", self.score(samples, self._reference)
+        makers: dict[Need, Callable[[Policy, float], Measure]] = {
+            "entropy": entropy,
+            "self_certainty": certainty,
+        }
+        wanted: dict[str, Measure] = {
+            need: make(policy, temperature) for need, make in makers.items() if need in needs
+        }
+        if wanted:
+            yield from measured(policy, samples, self._budget, wanted).items()
+        if "values" in needs:
+            assert self._critic is not None, "an algorithm with a critic needs one"
+            yield "values", self._critic.values(samples)
+        if "offsets" in needs:
+            tokenizer = policy.processor.tokenizer
+            yield "offsets", [token_offsets(tokenizer, s.response.ids) for s in samples]
+        if "gradient_norms" in needs:
+            norms = head_gradient_norms(policy, samples, self._budget, temperature)
+            yield "gradient_norms", norms
+
+    def own(self, samples: Sequence[TrainSample]) -> list[Floats]:
+        """Log-probs [T] of every sample's response by the policy that learns."""
+        return self.score(samples, self._policy)
+
+    @contextmanager
+    def _in_step(self, policy: Policy) -> Iterator[None]:
+        """Keep the passes of the processes alike, where the backend needs that."""
+        policy.lockstep = self._agreement
+        yield
+        policy.lockstep = None
+
+    def score(
+        self, samples: Sequence[TrainSample], policy: Policy, whole_groups: bool = False
+    ) -> list[Floats]:
+        """Log-probs [T] of every sample's response under its prompt by `policy`.
+
+        Each process scores the samples whose media it has, and gets all values.
+        """
+        if not samples:
+            return []
+        own = [i for i, s in enumerate(samples) if s.prompt.home == self._world.rank]
+        scored = self._score_here([samples[i] for i in own], policy, samples, whole_groups)
+        parts = self._world.gather(dict(zip(own, scored, strict=True)))
+        merged = {i: values for part in parts for i, values in part.items()}
+        return [merged[i] for i in range(len(samples))]
+
+    @torch.no_grad()
+    def _score_here(
+        self,
+        samples: Sequence[TrainSample],
+        policy: Policy,
+        everyone: Sequence[TrainSample],
+        whole_groups: bool,
+    ) -> list[Floats]:
+        scored: list[Floats] = [np.zeros(len(s.response.ids)) for s in samples]
+        packed = pack(unweighted(samples), self._budget, whole_groups)
+        for rows, _ in passes(packed, self._agreement):
+            shown = rows or [idle_row(unweighted(everyone))]
+            layout = lay_out([row.shared() for row in shown], policy.device)
+            with active_layout(layout), self._in_step(policy):
+                prompts = [row.members[0].sample.prompt for row in shown]
+                logprobs, _ = policy.logprobs(layout, prompts, self._temperature)
+            if rows is None:
+                continue
+            members = [member for row in rows for member in row.members]
+            lengths = [len(member.sample.response.ids) for member in members]
+            for member, piece in zip(members, logprobs.split(lengths), strict=True):
+                scored[member.place] = piece.double().cpu().numpy()
+        return scored
+
+
+def _with_activity(stats: UpdateStats, activity: Activity | None) -> UpdateStats:
+    if activity is None:
+        return stats
+    return replace(
+        stats,
+        correction_weight=activity.weight,
+        correction_bounded=activity.bounded,
+        correction_mismatch=activity.mismatch,
+    )
+
+
+def idle_row(samples: Sequence[Weighted]) -> Row:
+    """A short row without media, for a pass that is only made to keep in step."""
+    sample = min(samples, key=lambda w: len(w.sample.prompt.ids)).sample
+    return Row(
+        (
+            Weighted(
+                replace(
+                    sample,
+                    prompt=replace(sample.prompt, media=(), order=None),
+                    response=replace(sample.response, ids=sample.response.ids[:1]),
+                ),
+                np.zeros(1),
+            ),
+        )
+    )
+
+
+def _with_critic(
+    stats: UpdateStats, losses: Sequence[float | None], samples: Sequence[TrainSample]
+) -> UpdateStats:
+    known = [loss for loss in losses if loss is not None]
+    if not known:
+        return stats
+    return replace(
+        stats, value_loss=float(np.mean(known)), value_explained=explained_variance(samples)
+    )
+
+
+def _mini_batches(samples: Sequence[TrainSample], count: int) -> Iterator[range]:
+    """Split into at most `count` parts, of whole groups each; yields the places of every part."""
+    starts = [i for i, s in enumerate(samples) if i == 0 or s.group != samples[i - 1].group]
+    for part in np.array_split(np.array(starts, dtype=int), min(count, max(len(starts), 1))):
+        if len(part):
+            after = [start for start in starts if start > part[-1]]
+            yield range(part[0], after[0] if after else len(samples))
+
+
+class _Tally:
+    """What one update did: its loss, and sums over its trained tokens by name."""
+
+    def __init__(self) -> None:
+        self.loss, self.tokens = 0.0, 0
+        self.sums: dict[str, float] = {}
+        self.grad_norm = self.rate = 0.0
+
+    def add(self, batch: TokenBatch, loss: Tensor, **values: Tensor | None) -> None:
+        """Add a micro-batch, with values [M] of its tokens; None: there are none of the name."""
+        self.loss += float(loss.detach())
+        self.tokens += int(batch.mask.sum())
+        for name, each in values.items():
+            if each is not None:
+                added = float(each.detach()[batch.mask].sum())
+                self.sums[name] = self.sums.get(name, 0.0) + added
+
+    def add_up(self, world: World) -> None:
+        """Add what the other processes have."""
+        every = world.gather((self.loss, self.tokens, self.sums))
+        self.loss, self.tokens = sum(loss for loss, _, _ in every), sum(n for _, n, _ in every)
+        names = sorted(set().union(*(sums for _, _, sums in every)))
+        self.sums = {n: sum(sums.get(n, 0.0) for _, _, sums in every) for n in names}
+
+
+def _summary(tallies: Sequence[_Tally]) -> UpdateStats:
+    """A step's updates: every trained token counts alike, whichever update it was in."""
+    if not tallies:
+        return UpdateStats()
+    tokens = sum(tally.tokens for tally in tallies)
+    names = set().union(*(tally.sums for tally in tallies))
+    means = {n: sum(tally.sums.get(n, 0.0) for tally in tallies) / tokens for n in names}
+    clips = [means[side] for side in ("low", "high") if side in means]
+    return UpdateStats(
+        tokens=tokens,
+        updates=len(tallies),
+        loss=float(np.mean([tally.loss for tally in tallies])),
+        kl=means.get("kl"),
+        entropy=means["entropy"],
+        grad_norm=float(np.mean([tally.grad_norm for tally in tallies])),
+        learning_rate=tallies[-1].rate,
+        clip_share=sum(clips) if clips else None,
+        clip_share_low=means.get("low"),
+        clip_share_high=means.get("high"),
+        bounded_share=means.get("weight"),
+    )

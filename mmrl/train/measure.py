@@ -1,0 +1,159 @@
+"""What a policy says of given responses, token by token, without gradient and in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmrl.policy.attention import active_layout
+from mmrl.policy.logprobs import CHUNK_TOKENS, Head, policy_log_softmax
+from mmrl.policy.packing import Weighted, pack
+from mmrl.policy.policy import Policy
+from mmrl.policy.shared_prefix import SharedPrefix, lay_out
+from mmrl.train.losses import self_certainty
+from mmrl.types import Floats, Group, Ints, Prompt, TrainSample
+
+Hidden = Callable[[SharedPrefix, Sequence[Prompt]], Tensor]
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""Hidden states [M, H] that predict target ids [M] -> one value for each [M]."""
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+@torch.no_grad()
+def measured(
+    policy: Policy, samples: Sequence[TrainSample], budget: int, measures: Mapping[str, Measure]
+) -> dict[str, list[Floats]]:
+    """Every measure [T] of every sample's response under its prompt, in one pass of the trunk."""
+    found = {name: [np.zeros(len(s.response.ids)) for s in samples] for name in measures}
+    for places, layout, prompts in _placed_rows(policy, samples, budget):
+        hidden = policy.response_hidden(layout, prompts)
+        lengths = [len(samples[place].response.ids) for place in places]
+        for name, measure in measures.items():
+            pieces = measure(hidden, layout.targets).split(lengths)
+            for place, piece in zip(places, pieces, strict=True):
+                found[name][place] = piece.double().cpu().numpy()
+    return found
+
+
+def forward_rows(
+    policy: Policy, samples: Sequence[TrainSample], budget: int
+) -> Iterator[tuple[list[TrainSample], SharedPrefix, list[Prompt]]]:
+    """Yield the samples of each micro-batch, its layout, which is active meanwhile, its prompts."""
+    for places, layout, prompts in _placed_rows(policy, samples, budget):
+        yield [samples[place] for place in places], layout, prompts
+
+
+def _placed_rows(
+    policy: Policy, samples: Sequence[TrainSample], budget: int
+) -> Iterator[tuple[list[int], SharedPrefix, list[Prompt]]]:
+    for rows in pack(unweighted(samples), budget):
+        layout = lay_out([row.shared() for row in rows], policy.device)
+        prompts = [row.members[0].sample.prompt for row in rows]
+        with active_layout(layout):
+            yield [member.place for row in rows for member in row.members], layout, prompts
+
+
+def unweighted(samples: Sequence[TrainSample]) -> list[Weighted]:
+    """The samples as packing takes them, each with its place, where nothing is learnt."""
+    return [Weighted(sample, np.zeros(0), place) for place, sample in enumerate(samples)]
+
+
+def entropy(policy: Policy, temperature: float) -> Measure:
+    """The entropy in nats of the distribution that was sampled from."""
+
+    def chunk(hidden: Tensor, targets: Tensor) -> Tensor:
+        log_all = policy_log_softmax(policy.head(hidden), policy.banned, temperature)
+        return -(log_all.exp() * log_all.clamp_min(-1e4)).sum(-1)
+
+    return _in_chunks(chunk)
+
+
+def certainty(policy: Policy, temperature: float) -> Measure:
+    """Self-certainty of the distribution that was sampled from, over the ids it can sample."""
+    head: Head = policy.head
+
+    def chunk(hidden: Tensor, targets: Tensor) -> Tensor:
+        logits = head(hidden).float() / temperature
+        allowed = torch.ones(logits.shape[-1], dtype=torch.bool, device=logits.device)
+        allowed[policy.banned] = False
+        return self_certainty(logits[:, allowed])
+
+    return _in_chunks(chunk)
+
+
+def _in_chunks(measure: Measure) -> Measure:
+    def whole(hidden: Tensor, targets: Tensor) -> Tensor:
+        pieces = zip(hidden.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS), strict=True)
+        return torch.cat([measure(h, t) for h, t in pieces])
+
+    return whole
+
+
+@torch.no_grad()
+def head_gradient_norms(
+    policy: Policy, samples: Sequence[TrainSample], budget: int, temperature: float
+) -> list[float]:
+    """Norm of d log-prob(response) / d LM head weight, for every sample.
+
+    The gradient of a token is d log-prob / d head output, which soft caps and scales are part of,
+    outer hidden state; the norm of their sum follows from the inner products of both, chunk by
+    chunk, without the gradient itself.
+    """
+    norms = [0.0] * len(samples)
+    for places, layout, prompts in _placed_rows(policy, samples, budget):
+        hidden = policy.response_hidden(layout, prompts)
+        lengths = [len(samples[place].response.ids) for place in places]
+        parts = zip(hidden.split(lengths), layout.targets.split(lengths), strict=True)
+        for place, (h, targets) in zip(places, parts, strict=True):
+            squared = _squared_norm(policy, h, targets, temperature)
+            norms[place] = max(squared, 0.0) ** 0.5
+    return norms
+
+
+def _squared_norm(policy: Policy, hidden: Tensor, targets: Tensor, temperature: float) -> float:
+    def slopes(h: Tensor, t: Tensor) -> Tensor:
+        output = policy.head.output(h).requires_grad_()
+        with torch.enable_grad():
+            logits = policy.head.finish(output.clone())  # which the model may change in place
+            log_all = policy_log_softmax(logits, policy.banned, temperature)
+            chosen = log_all.gather(-1, t[:, None]).sum()
+        return torch.autograd.grad(chosen, output)[0].float()
+
+    chunks = list(zip(hidden.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS), strict=True))
+    total = 0.0
+    for i, (h, t) in enumerate(chunks):
+        own = slopes(h, t)
+        for j, (other_h, other_t) in enumerate(chunks[: i + 1]):
+            other = own if i == j else slopes(other_h, other_t)
+            inner = ((own @ other.T) * (h.float() @ other_h.float().T)).sum()
+            total += float(inner) * (1 if i == j else 2)
+    return total
+
+
+def attach(groups: Sequence[Group], need: str, values: Sequence[object]) -> list[Group]:
+    """Let every group carry what was found for its responses, in order, as `need`."""
+    left = iter(values)
+    return [replace(g, extra={**g.extra, need: [next(left) for _ in g.responses]}) for g in groups]
+
+
+def token_offsets(tokenizer: Any, ids: Ints) -> Ints:
+    """Characters of the text before each token, and in all [T + 1].
+
+    Tokens that hold parts of one character stand at its start.
+    """
+    starts, text, held = [0], 0, []
+    for token in ids.tolist():
+        held.append(token)
+        piece = tokenizer.decode(held, skip_special_tokens=False)
+        if piece.endswith(REPLACEMENT):
+            starts.append(text)
+        else:
+            text, held = text + len(piece), []
+            starts.append(text)
+    return np.array(starts, dtype=np.int64)
