@@ -418,7 +418,7 @@ class Algorithm:
     def train_samples(self, groups: list[Group], context: Context) -> list[TrainSample]:
         """Give every token its advantage, then refine; say which responses are of older weights.
 
-        Old log-probs are those of whatever sampled: `mmrl.train.old_logprobs` says which ones count.
+        Old log-probs are those of whatever sampled; `mmrl.train.old_logprobs` says which count.
         """
         samples = self.credit(groups, context)
         for stage in self.refine:

@@ -44,7 +44,7 @@ def evaluate(
 ) -> Evaluation:
     """Score a model on a task's records with the task's own `score()`; greedy by default.
 
-    Settings are the fields of `mmrl.evaluate.benchmark.EvalConfig`: params, samples, k, limit, out ...
+    Settings are the fields of `mmrl.evaluate.benchmark.EvalConfig`: params, samples, k, limit ...
     """
     values = {"model": {"path": str(model)}, "task": task, "data": data, **settings}
     config = validate(EvalConfig, values, "evaluate")

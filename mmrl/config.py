@@ -22,9 +22,9 @@ class Section(BaseModel):
 
 
 class LoraConfig(Section):
-    rank: int = Field(16, gt=0)
+    rank: int = Field(16, gt=0, description="rank of every adapter")
     alpha: int = Field(32, gt=0, description="adapters are scaled by alpha / rank")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout in front of the adapters")
     targets: Literal["auto"] | tuple[str, ...] = Field(
         "auto", description="linears of a language layer by name; auto: all that the family names"
     )
@@ -39,7 +39,9 @@ class LoraConfig(Section):
 class ModelConfig(Section):
     path: str = Field(description="folder with a transformers model and its processor")
     family: str | None = Field(None, description="family name; default: from the model's type")
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of the weights in the forward pass; the optimiser steps in float32"
+    )
     freeze_tower: bool = Field(
         False, description="keep the media encoders as they are; what projects from them learns"
     )
@@ -50,9 +52,11 @@ class ModelConfig(Section):
     )
     freeze_language: bool = Field(False, description="keep all but encoders and projectors")
     lora: LoraConfig | None = Field(None, description="train low-rank adapters only")
-    gradient_checkpointing: bool = False
-    trust_remote_code: bool = False
-    max_prompt_tokens: int = Field(4096, gt=0)
+    gradient_checkpointing: bool = Field(
+        False, description="compute layers again in the backward pass: less memory, more time"
+    )
+    trust_remote_code: bool = Field(False, description="run code that lies in the model folder")
+    max_prompt_tokens: int = Field(4096, gt=0, description="longest prompt, media included")
     overflow: Literal["quarantine", "shrink", "fail"] = Field(
         "quarantine",
         description="of a longer prompt; shrink: its pictures and videos are seen smaller",
@@ -79,14 +83,14 @@ class ModelConfig(Section):
 
 
 class RecipeConfig(Section):
-    name: str
+    name: str = Field(description="see `mmrl data`")
     source: Path | None = Field(None, description="folder of the raw data, where it reads any")
     out: Path = Field(description="folder the recipe writes into")
 
 
 class DataConfig(Section):
-    task: str
-    path: Path
+    task: str = Field(description="see `mmrl tasks`")
+    path: Path = Field(description="records to train on: .jsonl, .json or .parquet")
     eval_path: Path | None = Field(None, description="held-out records; default: none")
     params: Mapping[str, Any] = Field(default_factory=dict, description="the task's parameters")
     weights: Mapping[str, float] = Field(
@@ -96,8 +100,8 @@ class DataConfig(Section):
         default_factory=dict, description="the records' columns that algorithms read, if renamed"
     )
     mix: float = Field(1.0, gt=0, description="share of this source among several")
-    limit: int | None = Field(None, gt=0)
-    shuffle: bool = True
+    limit: int | None = Field(None, gt=0, description="read only so many records")
+    shuffle: bool = Field(True, description="draw in a seeded order, anew in every epoch")
     recipe: RecipeConfig | None = Field(
         None, description="data recipe that runs if `path` is missing"
     )
@@ -112,7 +116,7 @@ class ServersConfig(Section):
         (), description="CUDA devices of each started server, such as ['1', '2,3']"
     )
     restarts: int = Field(3, ge=0, description="how often a lost server is started or sought again")
-    start_timeout_seconds: float = Field(900.0, gt=0)
+    start_timeout_seconds: float = Field(900.0, gt=0, description="for a server to be ready")
     request_timeout_seconds: float = Field(
         900.0, gt=0, description="for a group of answers, and for taking weights"
     )
@@ -127,26 +131,36 @@ class ServersConfig(Section):
 
 
 class RolloutConfig(Section):
-    engine: Literal["hf", "hf_copy", "targets", "vllm", "vllm_server"] = "hf"
+    engine: Literal["hf", "hf_copy", "targets", "vllm", "vllm_server"] = Field(
+        "hf", description="what samples; see docs/engines.md"
+    )
     max_staleness: int = Field(
         0,
         ge=0,
         description="roll out so many steps ahead while the policy trains, with weights that are "
         "so many steps old; 0: on-policy",
     )
-    max_new_tokens: int = Field(256, gt=0)
+    max_new_tokens: int = Field(256, gt=0, description="longest answer")
     thought_dropout: float = Field(
         0.0, ge=0, le=1, description="of engine targets: chance that a target's thought is emptied"
     )
     max_turn_tokens: int | None = Field(
         None, gt=0, description="longest turn of an episode; max_new_tokens is then of all turns"
     )
-    temperature: float = Field(1.0, gt=0)
-    top_p: float = Field(1.0, gt=0, le=1)
+    temperature: float = Field(
+        1.0,
+        gt=0,
+        description="of sampling; the policy that is trained is the one at this temperature",
+    )
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="smallest share of probability that is drawn from; 1: all"
+    )
     top_k: int = Field(0, ge=0, description="0: no limit")
     max_sequences: int = Field(256, gt=0, description="responses decoded side by side")
-    scoring_workers: int = Field(2, gt=0)
-    scoring_timeout_seconds: float = Field(10.0, gt=0)
+    scoring_workers: int = Field(2, gt=0, description="processes that score answers")
+    scoring_timeout_seconds: float = Field(
+        10.0, gt=0, description="for one answer; one that takes longer is unscorable"
+    )
     max_unscorable_share: float = Field(0.2, ge=0, le=1, description="stop the run above it")
     vllm: Mapping[str, Any] = Field(
         default_factory=dict, description="engine arguments of vLLM, over those chosen for it"
@@ -204,10 +218,10 @@ class CriticConfig(Section):
         "value of 0 everywhere",
     )
     frozen: bool = Field(False, description="its values are used, and it learns nothing")
-    learning_rate: float = Field(1e-5, gt=0)
+    learning_rate: float = Field(1e-5, gt=0, description="of the critic")
     warmup_steps: int = Field(0, ge=0, description="updates until the full learning rate")
     clip: float | None = Field(0.5, gt=0, description="how far a value may move in a step")
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients of the critic are clipped to it")
 
     @model_validator(mode="after")
     def _frozen_with_a_trunk_of_its_own(self) -> CriticConfig:
@@ -223,41 +237,51 @@ FLOAT16 = (
 
 
 class OptimizerConfig(Section):
-    learning_rate: float = Field(1e-6, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(0.0, ge=0)
+    learning_rate: float = Field(1e-6, gt=0, description="the highest; see schedule")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's")
+    weight_decay: float = Field(0.0, ge=0, description="of matrices; vectors do not decay")
     warmup_steps: int = Field(
         0,
         ge=0,
         description="updates until the full rate; they and a decay are counted by the plan (steps "
         "x passes x mini-batches), of which a step with few groups may make fewer",
     )
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    max_grad_norm: float = Field(1.0, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="of the learning rate after the warm-up"
+    )
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to it")
     moments: Literal["float32", "bfloat16"] = Field(
         "float32", description="bfloat16: moments in half the memory, rounded at random"
     )
 
 
 class TrainerConfig(Section):
-    steps: int = Field(gt=0)
-    prompts_per_step: int = Field(8, gt=0)
+    steps: int = Field(gt=0, description="batches of prompts that are rolled out and trained on")
+    prompts_per_step: int = Field(8, gt=0, description="each gets a group of answers")
     tokens_per_micro_batch: int | None = Field(
         None,
         gt=0,
         description="trunk tokens of one forward; default: 16384, on a CPU 1024 a thread",
     )
-    backend: Literal["local", "deepspeed"] = "local"
+    backend: Literal["local", "deepspeed"] = Field(
+        "local", description="deepspeed: ZeRO, see docs/scaling.md"
+    )
     deepspeed: Path | None = Field(
         None, description="DeepSpeed's JSON, such as configs/deepspeed/zero2.json"
     )
     exchange_timeout_seconds: float = Field(
         1800.0, gt=0, description="wait so long for other processes before giving the run up"
     )
-    checkpoint_every: int = Field(0, ge=0, description="0: only after the last step")
-    keep_checkpoints: int = Field(2, gt=0)
-    eval_every: int = Field(0, ge=0, description="0: only before and after")
-    eval_limit: int | None = Field(None, gt=0)
+    checkpoint_every: int = Field(
+        0, ge=0, description="steps between checkpoints; 0: only after the last step"
+    )
+    keep_checkpoints: int = Field(2, gt=0, description="older ones are deleted")
+    eval_every: int = Field(
+        0, ge=0, description="steps between evaluations; 0: only before and after"
+    )
+    eval_limit: int | None = Field(
+        None, gt=0, description="evaluate on so many held-out records only"
+    )
     reward_control: Literal["none", "shuffle"] = Field(
         "none",
         description="shuffle: permute rewards between answers, a control that must not learn",
@@ -277,23 +301,30 @@ class PhaseConfig(Section):
     keep: tuple[Literal["state", "optimizer", "reference", "critic"], ...] = Field(
         ("state",), description="what it takes over besides the weights"
     )
-    data: Any = None
-    algorithm: Mapping[str, Any] | None = None
-    media: Mapping[str, Mapping[str, Any]] | None = None
-    rollout: Mapping[str, Any] | None = None
-    optimizer: Mapping[str, Any] | None = None
-    critic: Mapping[str, Any] | None = None
-    trainer: Mapping[str, Any] | None = None
+    data: Any = Field(None, description="sources in place of the run's")
+    algorithm: Mapping[str, Any] | None = Field(
+        None, description="with a name: in place of the run's; else options of it"
+    )
+    media: Mapping[str, Mapping[str, Any]] | None = Field(
+        None, description="options over the run's"
+    )
+    rollout: Mapping[str, Any] | None = Field(None, description="options over the run's")
+    optimizer: Mapping[str, Any] | None = Field(None, description="options over the run's")
+    critic: Mapping[str, Any] | None = Field(None, description="options over the run's")
+    trainer: Mapping[str, Any] | None = Field(None, description="options over the run's")
 
 
 class RunConfig(Section):
     """Everything a run is made of; the resolved form is written to the run folder."""
 
-    run: Path
-    seed: int = 0
+    run: Path = Field(description="folder that the run writes into")
+    seed: int = Field(0, description="all random numbers of the run follow from it")
     model: ModelConfig
     data: tuple[DataConfig, ...]
-    algorithm: Mapping[str, Any] = Field(default_factory=lambda: {"name": "grpo"})
+    algorithm: Mapping[str, Any] = Field(
+        default_factory=lambda: {"name": "grpo"},
+        description="its name, its options, and stages put in place of its own",
+    )
     media: Mapping[str, Mapping[str, Any]] = Field(
         default_factory=dict, description="options by modality: image, screenshot, video, audio"
     )

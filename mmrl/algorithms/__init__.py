@@ -1,24 +1,6 @@
-"""Algorithms, one file each; the modules in `SHARED` hold the pure parts they are made of."""
+"""Algorithms, one file each, made of the pure parts in `stages`.
 
-SHARED = (
-    "advantage_estimation",
-    "answers",
-    "catalogue",
-    "checks",
-    "common",
-    "compose",
-    "credit",
-    "editors",
-    "estimates",
-    "key_steps",
-    "lengths",
-    "objectives",
-    "pairs",
-    "refiners",
-    "replay",
-    "samplers",
-    "schedules",
-    "shapers",
-    "turns",
-    "variants",
-)
+The modules in `SHARED` build and list algorithms.
+"""
+
+SHARED = ("catalogue", "checks", "common", "compose", "stages")

@@ -31,14 +31,16 @@ class Options(opts.Options):
     reader: Name | None = Field(None, description="default: the first that is installed")
     fps: float = Field(2.0, gt=0, description="frames a second of the clip")
     frames: int | None = Field(None, gt=0, description="number of frames, instead of fps")
-    min_frames: int = Field(2, gt=0)
-    max_frames: int = Field(128, gt=0)
+    min_frames: int = Field(2, gt=0, description="frames of a short clip")
+    max_frames: int = Field(128, gt=0, description="frames of a long clip")
     start: float = Field(0.0, ge=0, description="start of the clip in seconds")
     end: float | None = Field(None, gt=0, description="end of the clip; default: of the video")
     max_seconds: float = Field(3600.0, gt=0, description="length limit of the clip")
     max_frame_pixels: int = Field(602_112, gt=0, description="larger frames are scaled down")
     max_total_pixels: int = Field(90_316_800, gt=0, description="of all frames together")
-    max_aspect_ratio: float = Field(200.0, ge=1)
+    max_aspect_ratio: float = Field(
+        200.0, ge=1, description="longer side of a frame over the shorter; above it is refused"
+    )
     audio: bool = Field(False, description="also take the video's own sound")
     rate: int = Field(16_000, gt=0, description="samples a second of that sound")
 

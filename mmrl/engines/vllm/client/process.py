@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mmrl.engines.vllm.server.launch import WATCH
+from mmrl.engines.vllm.server import launch
 from mmrl.engines.vllm.wire import KEY
 from mmrl.errors import UserError
 
@@ -42,13 +42,14 @@ class ServerProcess:
     ) -> None:
         self.log = log
         environment = {k: v for k, v in os.environ.items() if k not in OTHERS}
-        environment = {**ENVIRONMENT, **environment, KEY: key, WATCH: "1"}
+        environment = {**ENVIRONMENT, **environment, KEY: key, launch.WATCH: "1"}
         if devices is not None:
             environment["CUDA_VISIBLE_DEVICES"] = devices
         where = ["--host", "127.0.0.1", "--port", str(port)]
+        command = [sys.executable, "-m", launch.__name__, *flags(arguments), *where]
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "mmrl.engines.vllm.server.launch", *flags(arguments), *where],
+                command,
                 stdin=subprocess.PIPE,  # its end tells the server that this process is gone
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -90,12 +91,8 @@ class ServerProcess:
 def serve_in_place(arguments: Mapping[str, Any], host: str, port: int) -> NoReturn:
     """Replace this process by a `vllm serve`."""
     environment = {**ENVIRONMENT, **os.environ}
-    command = [*flags(arguments), "--host", host, "--port", str(port)]
-    os.execve(
-        sys.executable,
-        [sys.executable, "-m", "mmrl.engines.vllm.server.launch", *command],
-        environment,
-    )
+    command = ["-m", launch.__name__, *flags(arguments), "--host", host, "--port", str(port)]
+    os.execve(sys.executable, [sys.executable, *command], environment)
 
 
 def flags(arguments: Mapping[str, Any]) -> list[str]:
