@@ -43,7 +43,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     ahead = {
         "name": "rl",
-        "algorithm": {"name": "gspo", "group_size": 2, "kl": {"placement": "reward"}},
+        "algorithm": {
+            "name": "gspo",
+            "group_size": 2,
+            "kl": {"coefficient": 0.04, "placement": "reward"},
+        },
         "rollout": {
             "engine": "hf_copy",
             "max_staleness": 1,

@@ -293,7 +293,9 @@ def test_who_waited_is_told(
 
     monkeypatch.setattr(Learner, "update", counted_update)
     (side,) = (side for side in SIDES if side != slower)
-    engines = watch(monkeypatch, delay, lambda: done["engine"][len(engines[0].used) - 1].set())
+    engines = watch(
+        monkeypatch, delay, after=lambda: done["engine"][len(engines[0].used) - 1].set()
+    )
     trainer = {"steps": steps, "prompts_per_step": 2}
     run = start(tmp_path / "run", digits, 1, rollout=NO_PARITY, trainer=trainer)
     waited = [row[f"overlap/{side}_waited"] for row in rows(run)[1:-1]]

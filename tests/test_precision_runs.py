@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from mmrl.config import RunConfig, validate
-from mmrl.policy.policy import model_folder
+from mmrl.policy.model_folder import model_folder
 from mmrl.train.run import train
 from tests.conftest import TINY
 from tests.runs import make_digits, run_config

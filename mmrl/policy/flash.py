@@ -138,7 +138,7 @@ def _scores(q: Tensor, k: Tensor, part: slice, scale: float, causal: bool) -> Te
     """Scores [B, H, m, N] of some queries, with what they do not see at minus infinity."""
     scores = _grouped_product(q[:, :, part], k.mT).to(statistics(q.dtype)) * scale
     if causal:
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device)
+        later = scores.new_ones(scores.shape[-2:], dtype=torch.bool)
         scores = scores.masked_fill(later.triu(part.start + 1), float("-inf"))
     return scores
 

@@ -7,13 +7,16 @@ is written down here, and a forward that cannot be followed so is refused when i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils.weak import WeakIdKeyDictionary
 
 from mmrl.errors import UserError, one_line
 
@@ -54,44 +57,46 @@ class Tape:
         return logits
 
 
-class Followed(Tensor):
-    """A tensor made from the head's output; what is done to it is noted on its tape."""
+class Follower(TorchFunctionMode):
+    """While it is entered, notes what is done to the head's output and to what comes of it.
 
-    tape: Tape
-    place: Place
+    Any kind of tensor is followed: none is wrapped, each is known for as long as it lives.
+    """
 
-    @classmethod
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self.tape = Tape(values=0)
+        self._places: MutableMapping[Tensor, Place] = WeakIdKeyDictionary()
+        self._follow(output)
+
+    def place(self, value: object) -> Place | None:
+        """Where a value stands on the tape; None for one that does not come of the output."""
+        return self._places.get(value) if isinstance(value, Tensor) else None
+
     def __torch_function__(
-        cls,
+        self,
         func: Callable[..., Any],
         types: Any,
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = dict(kwargs or {})
-        given = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Followed)]
-        tape = given[0].tape
         # Looked up first: a call may change its arguments in place and hand them back.
-        before = tree_map(lambda x: x.place if isinstance(x, Followed) else x, (args, kwargs))
-        with torch._C.DisableTorchFunctionSubclass():
-            made = func(*args, **kwargs)
-            leaves, _ = tree_flatten(made)
+        before = tree_map(lambda x: self.place(x) or x, (args, kwargs))
+        made = func(*args, **kwargs)
+        if any(isinstance(x, Place) for x in tree_flatten(before)[0]):
+            leaves = tree_flatten(made)[0]
             if made is None or any(isinstance(leaf, Tensor) for leaf in leaves):
-                made = tree_map(lambda x: follow(x, tape) if isinstance(x, Tensor) else x, made)
-                places = [x.place for x in tree_flatten(made)[0] if isinstance(x, Followed)]
-                tape.calls.append((func, *before, places))
+                places = [self._follow(leaf) for leaf in leaves if isinstance(leaf, Tensor)]
+                self.tape.calls.append((func, *before, places))
         return made
 
-
-def follow(value: Tensor, tape: Tape) -> Followed:
-    """The value as one more of the tape's; one that is there already stays."""
-    if isinstance(value, Followed):
-        return value
-    with torch._C.DisableTorchFunctionSubclass():
-        followed = value.as_subclass(Followed)
-    followed.tape, followed.place = tape, Place(tape.values)
-    tape.values += 1
-    return followed
+    def _follow(self, value: Tensor) -> Place:
+        """The value's place, a new one unless it has one already."""
+        if value not in self._places:
+            self._places[value] = Place(self.tape.values)
+            self.tape.values += 1
+        return self._places[value]
 
 
 class HeadTap:
@@ -105,6 +110,8 @@ class HeadTap:
     def __init__(self, model: nn.Module) -> None:
         self._head = lm_head(model)
         self._tape: Tape | None = None
+        self._follower: Follower | None = None
+        self._following = ExitStack()  # left when the model is done with its logits
         self._taken: Tensor | None = None
         self._shown: Tensor | None = None
         self._showing = False
@@ -141,6 +148,7 @@ class HeadTap:
         try:
             model(**inputs)
         finally:
+            self._leave()
             for hook in hooks:
                 hook.remove()
         assert self._taken is not None
@@ -171,22 +179,27 @@ class HeadTap:
         self._taken = args[0]
         return None if self._showing else (args[0][:, :0], *args[1:])
 
-    def _begin(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        if self._showing:
-            return output
-        self._tape = Tape(values=0)
-        return follow(output, self._tape)
+    def _begin(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        if not self._showing:
+            self._follower = self._following.enter_context(Follower(output))
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         logits = getattr(output, "logits", None)
         if self._showing:
             self._shown = logits
             return
-        if not isinstance(logits, Followed) or logits.tape is not self._tape:
+        follower = self._leave()
+        place = follower.place(logits) if follower is not None else None
+        if follower is None or place is None or logits is None:
             raise UserError(f"{type(module).__name__}: {REFUSED}")
-        self._tape.logits, self._tape.vocabulary = logits.place.number, logits.shape[-1]
-        with torch._C.DisableTorchFunctionSubclass():
-            output.logits = logits.as_subclass(Tensor)
+        self._tape = follower.tape
+        self._tape.logits, self._tape.vocabulary = place.number, logits.shape[-1]
+
+    def _leave(self) -> Follower | None:
+        """Stop following; what was followed by."""
+        follower, self._follower = self._follower, None
+        self._following.close()
+        return follower
 
 
 def same(found: Tensor, own: Tensor) -> bool:

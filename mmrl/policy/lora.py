@@ -74,7 +74,19 @@ def attach(model: Any, declaration: Declaration, config: LoraConfig, seed: int) 
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
     model.eval()  # new dropout layers are born in training mode
+    _keep_trainable(model)
     return Adapter(wrapped, seed)
+
+
+def _keep_trainable(model: nn.Module) -> None:
+    """Keep linears in 4 bits as they are on CPUs with products in bfloat16.
+
+    bitsandbytes 0.50 packs them anew in their first pass without gradients, for inference: later
+    passes fail at a bias, and have no gradient without one.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010
 
 
 def linear_targets(model: nn.Module, declaration: Declaration, config: LoraConfig) -> list[str]:

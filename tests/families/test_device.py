@@ -38,14 +38,15 @@ def test_training_and_sampling_on_a_device_are_those_of_the_cpu(name: str) -> No
         # Inference mode does not know tensors that stand for others.
         with torch.no_grad():
             sampled = HFEngine.generate.__wrapped__(engine, prompts, counts, sampling, 1)  # type: ignore[attr-defined]
-    assert torch.equal(found.inner, wanted)
+    # A device has attention kernels of its own: the same numbers but for rounding.
+    assert torch.allclose(found.inner, wanted, rtol=0, atol=2e-5)
     for (label, a), b in zip(own.model.named_parameters(), other.model.parameters(), strict=True):
         if a.grad is not None:
             torch.testing.assert_close(b.grad.inner, a.grad, rtol=1e-4, atol=1e-6, msg=label)
     for group, others in zip(answers, sampled, strict=True):
         for a, b in zip(group, others, strict=True):
             assert a.ids.tolist() == b.ids.tolist()
-            assert np.array_equal(a.logprobs, b.logprobs)
+            assert np.allclose(a.logprobs, b.logprobs, rtol=0, atol=2e-5)
 
 
 def test_the_device_is_told_from_the_cpu() -> None:
