@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import struct
 import wave
 from pathlib import Path
@@ -13,6 +14,10 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+
+from mmrl.policy.policy import model_folder
+from tests.conftest import TINY
+from tests.runs import make_digits
 
 TOOLS = Path(__file__).parent.parent / "tools"
 
@@ -235,3 +240,51 @@ def test_the_table_holds_what_the_runs_wrote(tmp_path: Path) -> None:
     )
     assert "Not run: bfloat16-full-shuffled-0." in text
     assert [row["seed"] for row in json.loads((tmp_path / "results.json").read_text())] == [0, 1]
+
+
+@pytest.mark.slow
+def test_one_command_goes_from_parts_to_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import real_runs
+
+    folder = model_folder(TINY)
+
+    def assemble(packages: Path) -> tuple[Any, Any]:
+        model = tf.Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        return model, tf.AutoProcessor.from_pretrained(folder)
+
+    def write(source: Path, out: Path) -> None:
+        if out.exists():
+            return
+        digits = make_digits(tmp_path / "digits") / "digit_count"
+        shutil.copy(digits / "train.jsonl", digits / "warm.jsonl")
+        out.symlink_to(digits)
+
+    config = tmp_path / "config.yaml"  # JSON is YAML, too
+    trainer = {"steps": 2, "prompts_per_step": 2, "eval_every": 1, "checkpoint_every": 1}
+    data = {"task": "digit_count", "path": "-"}
+    config.write_text(
+        json.dumps({"run": "-", "model": {"path": "-"}, "data": data, "trainer": trainer})
+    )
+    experiment = real_runs.Experiment(
+        packages=(),
+        assemble=assemble,
+        source=tmp_path,
+        write=write,
+        warm=config,
+        grpo=config,
+        ready={"digit_count": 0.0},
+    )
+    cell = real_runs.Cell("bfloat16", shuffled=True, seed=3)
+    monkeypatch.setattr(real_runs, "cells", lambda seeds: [cell])
+    monkeypatch.setattr("sys.argv", ["real", str(tmp_path / "out")])
+    real_runs.carry_out(experiment, "")
+    before = (tmp_path / "out" / "table.md").read_text()
+    assert "| bfloat16 | language model | shuffled | 3 |" in before and "Not run" not in before
+    (found,) = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["steps"] == 2 and found["cpu_seconds"] > 0 and found["memory_mib"] > 0
+    resolved = (tmp_path / "out" / "grpo" / cell.name / "config.yaml").read_text()
+    assert "warm/checkpoints/step_1\n" in resolved and "reward_control: shuffle" in resolved
+    real_runs.carry_out(experiment, "")  # all is there: nothing is repeated
+    assert (tmp_path / "out" / "table.md").read_text() == before
