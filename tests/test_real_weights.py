@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers as tf
 
-from mmrl.policy.policy import model_folder
+from mmrl.policy.model_folder import model_folder
 from tests.conftest import TINY
 from tests.runs import make_digits
 

@@ -40,9 +40,12 @@ def test_training_and_sampling_on_a_device_are_those_of_the_cpu(name: str) -> No
             sampled = HFEngine.generate.__wrapped__(engine, prompts, counts, sampling, 1)  # type: ignore[attr-defined]
     # A device has attention kernels of its own: the same numbers but for rounding.
     assert torch.allclose(found.inner, wanted, rtol=0, atol=2e-5)
+    learnt = [p.grad for p in own.model.parameters() if p.grad is not None]
+    whole = torch.stack([grad.norm() for grad in learnt]).norm()
     for (label, a), b in zip(own.model.named_parameters(), other.model.parameters(), strict=True):
-        if a.grad is not None:
-            torch.testing.assert_close(b.grad.inner, a.grad, rtol=1e-4, atol=1e-6, msg=label)
+        if a.grad is not None:  # a key's bias has a gradient of nothing but rounding
+            away = (b.grad.inner - a.grad).norm()
+            assert away < 2e-5 * a.grad.norm() + 1e-6 * whole, label
     for group, others in zip(answers, sampled, strict=True):
         for a, b in zip(group, others, strict=True):
             assert a.ids.tolist() == b.ids.tolist()
