@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from mmrl.records import read_records
-from mmrl.types import Answer, MediaRef, Record, Sample, Score, Situation
+from mmrl.types import Answer, MediaRef, Observation, Record, Sample, Score
 
 Better = Literal["higher", "lower"]
 """Which way a metric is better: accuracy rises, an error falls."""
@@ -97,14 +97,14 @@ class Task(Protocol):
         """Grade one answer. Linear in the answer's length, no side effects."""
         ...
 
-    def step(self, gold: Any, state: Any, answer: Answer) -> Situation:
+    def step(self, gold: Any, state: Any, answer: Answer) -> Observation:
         """Carry out one turn of an episode that began at `Sample.start`: the environment.
 
-        `state` is that of the situation the turn was written in; `answer` holds the turn's text
+        `state` is that of the observation the turn was written in; `answer` holds the turn's text
         and, in `turns`, those of all turns so far. Pure, plain data, runs where `score` runs and
         with its deadline: what it needs to go on is in the state. A turn that cannot be read is
-        a turn, with a situation that says so; what raises makes the episode unscorable. After the
-        last turn `score` gets the environment's last verdict as `Answer.outcome`.
+        a turn, with an observation that says so; what raises makes the episode unscorable. After
+        the last turn `score` gets the environment's last verdict as `Answer.outcome`.
         """
         raise NotImplementedError(f"task '{self.name}' has no environment")
 
@@ -138,6 +138,6 @@ class Task(Protocol):
         """Write the completion that earns full marks, for supervised phases and self-checks.
 
         `answer` carries the frames and the coordinate space; its text is ignored. Of an episode it
-        writes the turn in the situation `sample.start`.
+        writes the turn in the observation `sample.start`.
         """
         return sample.target

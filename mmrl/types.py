@@ -86,11 +86,11 @@ Part = Text | MediaRef
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class Observation:
     """Where an episode of several turns stands; plain JSON data throughout.
 
     `state` is what the environment goes on from; `key` names what the model sees in it (equal
-    keys: the same situation); `text` is the user turn that tells of it. `reward` is what the turn
+    keys: the same observation); `text` is the user turn that tells of it. `reward` is what the turn
     that led here earned (None: nothing of its own), `outcome` the environment's verdict so far,
     from 0 to 1. `done`: the model has no further turn.
     """
@@ -121,7 +121,7 @@ class Sample:
     target: str | None = None
     variant: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    start: Situation | None = None
+    start: Observation | None = None
     turns: int = 1
 
     @property
@@ -304,7 +304,7 @@ class Episode:
     """What a response of several turns consists of, and how its episode ended.
 
     `turns` are the tokens that the model wrote, what each turn earned, and the key of the
-    situation it was written in; the tokens between were told by the environment. `said` are the
+    observation it was written in; the tokens between are the environment's. `said` are the
     turns' texts. `outcome` is the environment's last verdict; `failure` says why there is none
     to be had (the environment crashed or ran out of time).
     """
@@ -320,16 +320,17 @@ class Response:
     """A sampled completion: token ids [T] (end token included) and their log-probs [T].
 
     Log-probs are of the policy that sampled, at its temperature, with placeholders banned. In an
-    episode of several turns the tokens that the environment told have log-prob 0, and `text` is
-    what the model said, a line a turn. `weights` counts the steps that its weights had been
-    trained for, where that is kept track of; None are those that the step began with.
+    episode of several turns the environment's tokens have log-prob 0, and `text` is
+    what the model said, a line a turn. `policy_version` counts the steps that the weights it was
+    sampled by had been trained for, where that is kept track of; None are those that the step began
+    with.
     """
 
     ids: Ints
     logprobs: Floats
     text: str
     finish: Finish
-    weights: int | None = None
+    policy_version: int | None = None
     episode: Episode | None = None
 
     @property
@@ -338,7 +339,7 @@ class Response:
 
     def staleness(self, step: int) -> int:
         """Steps by which its weights are older than those that step `step` begins with."""
-        return 0 if self.weights is None else step - 1 - self.weights
+        return 0 if self.policy_version is None else step - 1 - self.policy_version
 
     @property
     def written(self) -> Bools:

@@ -18,9 +18,9 @@ def test_families_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert {tiny.family for tiny in TINY.values()} == rows.keys() - {"generic"}
     for tiny in TINY.values():
         row = rows[tiny.family]
-        kinds = {"video" if kind == "film" else kind for kind in tiny.kinds}
+        kinds = {"video" if kind == "sounding clip" else kind for kind in tiny.kinds}
         assert kinds | ({"screenshot"} if "image" in kinds else set()) == set(row["takes"])
-        assert row["video_sound"] == ("film" in tiny.kinds)
+        assert row["video_sound"] == ("sounding clip" in tiny.kinds)
         assert row["shared_prefix"]
 
 

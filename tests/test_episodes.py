@@ -72,7 +72,7 @@ def test_it_trains_on_what_the_model_wrote(
     measured = rows(run, "metrics.jsonl")
     assert [row["step"] for row in measured] == [1, 2]
     for row in measured:
-        assert row["tokens/told"] > 0 and row["turns/mean"] > 1
+        assert row["tokens/environment"] > 0 and row["turns/mean"] > 1
         assert np.isfinite(row["train/loss"])
     for group in rows(run, "rollouts.jsonl"):
         for response in group["responses"]:

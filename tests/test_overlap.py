@@ -65,7 +65,11 @@ def same(one: Path, other: Path, step: int) -> bool:
 def said(run: Path) -> list[Any]:
     """Everything that was asked and answered, and what it earned."""
     return [
-        (row["step"], row["id"], [(r["text"], r["reward"], r["weights"]) for r in row["responses"]])
+        (
+            row["step"],
+            row["id"],
+            [(r["text"], r["reward"], r["policy_version"]) for r in row["responses"]],
+        )
         for row in rows(run, "rollouts")
     ]
 
@@ -133,7 +137,7 @@ def test_a_step_is_sampled_by_the_weights_of_so_many_steps_before(
     assert used[staleness + 1 :] == after[: steps - 1 - staleness]
     for row in rows(run, "rollouts"):
         expected = max(0, row["step"] - 1 - staleness)
-        assert {r["weights"] for r in row["responses"]} == {expected}
+        assert {r["policy_version"] for r in row["responses"]} == {expected}
     ages = [row["overlap/staleness_max"] for row in rows(run)]
     assert ages == [min(staleness, step - 1) for step in range(1, steps + 1)]
     assert [row["overlap/staleness_mean"] for row in rows(run)] == ages
@@ -308,7 +312,7 @@ def answered(staleness: int, text_logprobs: float = -1.0) -> Group:
 
     prompt = sample([0.5]).prompt
     responses = [
-        Response(np.arange(3), np.full(3, text_logprobs), "", "stop", weights=4 - staleness)
+        Response(np.arange(3), np.full(3, text_logprobs), "", "stop", policy_version=4 - staleness)
         for _ in range(2)
     ]
     scores = [Score({}, None, reward=reward) for reward in (0.0, 1.0)]

@@ -19,11 +19,15 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from bench_sides import Turns, Workload, arguments, peak_mib
 from bench_step import Side, machine
+
+import mmrl
 
 HERE = Path(__file__).resolve().parent.parent
 Group = tuple[int, Sequence[int]]
@@ -59,14 +63,14 @@ def prepare(name: str, model: str) -> Callable[[], None]:
     import torch
 
     from mmrl.config import ModelConfig
-    from mmrl.engines.engine import Sampling
-    from mmrl.engines.hf import HFEngine
     from mmrl.policy.attention import active_layout
-    from mmrl.policy.packing import Weighted, pack
     from mmrl.policy.policy import load_policy
     from mmrl.policy.shared_prefix import lay_out
     from mmrl.types import Prompt, Response, Sample, TrainSample
 
+    packing = module("policy.packing", "packing")
+    pack, Weighted = packing.pack, packing.Weighted
+    Sampling = module("engines.engine", "rollout.engine").Sampling
     case, rng = CASES[name], np.random.default_rng(0)
     policy = load_policy(ModelConfig(path=model), torch.device("cpu"))
 
@@ -115,8 +119,15 @@ def prepare(name: str, model: str) -> Callable[[], None]:
                 sample = TrainSample(one, response, np.ones(n), np.ones(n, bool), group=number)
                 weighted.append(Weighted(sample, np.ones(n)))
         return update
-    engine = HFEngine(policy)
+    engine = module("engines.hf", "rollout.hf").HFEngine(policy)
     return rollout
+
+
+def module(*names: str) -> ModuleType:
+    """The first of these that this checkout has: its rooms have had other names."""
+    root = Path(mmrl.__file__).parent
+    there = (n for n in names if (root / f"{n.replace('.', '/')}.py").is_file())
+    return import_module(f"mmrl.{next(there)}")
 
 
 def run(name: str, model: str, turns: Turns) -> None:

@@ -258,14 +258,14 @@ MUTATIONS = (
     Mutation(
         "a turn paid for the turn before",
         EPISODE,
-        "self.spans[-1] = replace(self.spans[-1], value=situation.reward)",
-        "self.spans[0] = replace(self.spans[0], value=situation.reward)",
+        "self.spans[-1] = replace(self.spans[-1], value=observation.reward)",
+        "self.spans[0] = replace(self.spans[0], value=observation.reward)",
     ),
     Mutation(
         "a turn in the state it led to",
         EPISODE,
-        "TokenSpan(at, at + len(answer.ids), None, self.situation.key)",
-        "TokenSpan(at, at + len(answer.ids), None, f'{self.situation.key}+')",
+        "TokenSpan(at, at + len(answer.ids), None, self.observation.key)",
+        "TokenSpan(at, at + len(answer.ids), None, f'{self.observation.key}+')",
     ),
     Mutation(
         "an episode over its tokens",

@@ -18,7 +18,7 @@ from mmrl.errors import MediaError
 from mmrl.policy.encoder import Encoded, Encoder
 from mmrl.policy.weights import Weights
 from mmrl.scoring.pool import ScoreJob, Scorer, StepJob
-from mmrl.types import EncodedMedium, Media, Prompt, Response, Sample, Score, Situation
+from mmrl.types import EncodedMedium, Media, Observation, Prompt, Response, Sample, Score
 
 Gathered = Callable[[], AbstractContextManager[None]]
 
@@ -122,7 +122,7 @@ class SplitScorer:
         """Score all answers in order."""
         return self._world.merge(self._scorer.score(self._world.share(jobs)))
 
-    def step(self, jobs: Sequence[StepJob]) -> list[Situation | str]:
+    def step(self, jobs: Sequence[StepJob]) -> list[Observation | str]:
         """Carry out all turns in order."""
         return self._world.merge(self._scorer.step(self._world.share(jobs)))
 

@@ -94,7 +94,7 @@ class Family(Protocol):
         """A short prompt for trying the model out, whatever the limits are."""
         ...
 
-    def told(self, text: str) -> Ints:
+    def environment_tokens(self, text: str) -> Ints:
         """Tokens between two turns of the model: a user turn of text, and what opens the next.
 
         The end of the turn before, which the model has written itself, is not among them.

@@ -54,9 +54,9 @@ def adding(embedding: nn.Module, spare: Tensor | None) -> Iterator[None]:
 
 
 def kind_of(medium: EncodedMedium) -> str:
-    """The medium's kind; a clip with its own sound, which takes two towers, is a film."""
+    """The medium's kind; a clip with its own sound, which takes two towers, is one by itself."""
     heard = medium.kind == "video" and any("feature" in key for key in medium.tensors)
-    return "film" if heard else medium.kind
+    return "sounding clip" if heard else medium.kind
 
 
 def blank(family: Family, kind: str) -> EncodedMedium:
@@ -64,7 +64,7 @@ def blank(family: Family, kind: str) -> EncodedMedium:
     silence = np.zeros(RATE, dtype=np.float32)
     if kind == "audio":
         media = Media("audio", silence, Frame(seconds=(0.0, 1.0)), "blank", rate=RATE)
-    elif kind in ("video", "film"):
+    elif kind in ("video", "sounding clip"):
         frame = Frame(
             source_size=(84, 56),
             seconds=(0.0, 0.5),
@@ -73,7 +73,7 @@ def blank(family: Family, kind: str) -> EncodedMedium:
             processed_size=(0, 0),
         )
         pixels = np.zeros((2, 56, 84, 3), dtype=np.uint8)
-        track, rate = (silence, RATE) if kind == "film" else (None, 0)
+        track, rate = (silence, RATE) if kind == "sounding clip" else (None, 0)
         media = Media("video", pixels, frame, "blank", track, rate)
     else:
         pixels = np.zeros((84, 112, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""A prompt over the token limit: its pictures and films are seen smaller, or it is not asked."""
+"""A prompt over the token limit: its pictures and clips are seen smaller, or it is not asked."""
 
 from __future__ import annotations
 

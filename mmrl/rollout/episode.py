@@ -1,11 +1,11 @@
 """Episodes of several turns: the model speaks, its task's environment answers, and again.
 
-    tokens   [turn 1 ... end][told ...][turn 2 ... end][told ...][turn 3 ... end]
-    written   yes             no        yes             no        yes
+    tokens   [turn 1 ... end][observed ...][turn 2 ... end][observed ...][turn 3 ... end]
+    written   yes             no            yes             no            yes
 
 A response is the whole sequence after the first prompt, exactly as it was sampled: each turn is
 asked with the tokens so far, nothing is written anew. So the group shares one prompt and its media,
-and what is trained is a response like any other, with the tokens that were told left out.
+and what is trained is a response like any other, with the environment's tokens left out.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from mmrl.types import (
     Finish,
     Floats,
     Ints,
+    Observation,
     Prompt,
     Response,
-    Situation,
     TokenSpan,
 )
 
@@ -119,11 +119,11 @@ class Episodes:
     def _act(self, walks: Sequence[_Walk]) -> list[_Walk]:
         """Let the environments answer; returns the walks that go on."""
         waiting = [walk for walk in walks if not walk.over]
-        situations = self._steps.step([walk.job() for walk in waiting]) if waiting else []
-        for walk, situation in zip(waiting, situations, strict=True):
-            walk.move(situation)
+        observations = self._steps.step([walk.job() for walk in waiting]) if waiting else []
+        for walk, observation in zip(waiting, observations, strict=True):
+            walk.move(observation)
             if not walk.over:
-                walk.hear(self._family.told(walk.situation.text))
+                walk.observe(self._family.environment_tokens(walk.observation.text))
         return [walk for walk in waiting if not walk.over]
 
     def _limit(self, room: int) -> int:
@@ -146,7 +146,7 @@ class _Walk:
     said: list[str] = field(default_factory=list)
 
     @property
-    def situation(self) -> Situation:
+    def observation(self) -> Observation:
         start = self.prompt.sample.start
         assert start is not None
         return start
@@ -154,7 +154,7 @@ class _Walk:
     def say(self, answer: Response) -> None:
         """Take in a turn of the model; one that was cut short ends the episode."""
         at = sum(map(len, self.ids))
-        self.spans.append(TokenSpan(at, at + len(answer.ids), None, self.situation.key))
+        self.spans.append(TokenSpan(at, at + len(answer.ids), None, self.observation.key))
         self.said.append(answer.text)
         self._append(answer.ids, answer.logprobs)
         if answer.truncated:
@@ -166,28 +166,28 @@ class _Walk:
         answer = Answer(
             self.said[-1], frames=prompt.frames, space=prompt.space, turns=tuple(self.said)
         )
-        return StepJob(sample.task, sample.gold, self.situation.state, answer)
+        return StepJob(sample.task, sample.gold, self.observation.state, answer)
 
-    def move(self, situation: Situation | str) -> None:
-        """Go where the last turn led; a reason instead of a situation ends the episode."""
-        if isinstance(situation, str):
-            self.over, self.failure = True, situation
+    def move(self, observation: Observation | str) -> None:
+        """Go where the last turn led; a reason instead of an observation ends the episode."""
+        if isinstance(observation, str):
+            self.over, self.failure = True, observation
             return
-        self.spans[-1] = replace(self.spans[-1], value=situation.reward)
-        self.prompt = replace(self.prompt, sample=replace(self.prompt.sample, start=situation))
-        self.over = situation.done or len(self.said) >= self.prompt.sample.turns
+        self.spans[-1] = replace(self.spans[-1], value=observation.reward)
+        self.prompt = replace(self.prompt, sample=replace(self.prompt.sample, start=observation))
+        self.over = observation.done or len(self.said) >= self.prompt.sample.turns
 
-    def hear(self, told: Ints) -> None:
-        """Take in what was told; without room for it and a token more the episode is cut."""
-        if len(told) >= self.room:
+    def observe(self, tokens: Ints) -> None:
+        """Append the environment's tokens; without room for them and one more the episode is cut."""
+        if len(tokens) >= self.room:
             self.over, self.finish = True, "length"
             return
-        self._append(told, np.zeros(len(told)))
+        self._append(tokens, np.zeros(len(tokens)))
         self.prompt = continued(self.prompt, np.concatenate(self.ids[-2:]))
 
     def response(self) -> Response:
         """The episode as one response."""
-        outcome = None if self.failure else self.situation.outcome
+        outcome = None if self.failure else self.observation.outcome
         episode = Episode(tuple(self.spans), tuple(self.said), outcome, self.failure)
         ids, logprobs = np.concatenate(self.ids), np.concatenate(self.logprobs)
         return Response(ids, logprobs, "\n".join(self.said), self.finish, episode=episode)

@@ -114,16 +114,16 @@ def _counts(groups: Sequence[Group]) -> Metrics:
 
 
 def _episodes(groups: Sequence[Group]) -> Metrics:
-    """Turns of episodes, and the tokens that environments told; nothing where there are none."""
+    """Turns of episodes, and the tokens of environments; nothing where there are none."""
     played = [r for group in groups for r in group.responses if r.episode is not None]
     if not played:
         return {}
     turns = [len(r.episode.turns) for r in played if r.episode is not None]
-    told = sum(len(r.ids) - int(r.written.sum()) for r in played)
+    observed = sum(len(r.ids) - int(r.written.sum()) for r in played)
     return {
         "turns/mean": _mean(turns),
         "turns/max": float(max(turns)),
-        "tokens/told": float(told),
+        "tokens/environment": float(observed),
     }
 
 

@@ -145,7 +145,7 @@ def _response(
         **({"tokens": list(tokens)} if tokens else {}),
         "length": len(response.ids),
         "finish": response.finish,
-        **({} if response.weights is None else {"weights": response.weights}),
+        **({} if response.policy_version is None else {"policy_version": response.policy_version}),
         "reward": score.reward,
         "parts": score.parts,
         "status": score.status,

@@ -26,9 +26,9 @@ from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Protocol
 
 from mmrl.errors import UserError
-from mmrl.scoring.tasks import find_defect, load_task, resolve_weights, situation_defect, weigh
+from mmrl.scoring.tasks import find_defect, load_task, observation_defect, resolve_weights, weigh
 from mmrl.scoring.worker import Setup
-from mmrl.types import Answer, Group, Response, Score, Situation, SpanScore
+from mmrl.types import Answer, Group, Observation, Response, Score, SpanScore
 
 STARTUP_SECONDS = 120.0
 MAX_CHUNK = 64
@@ -70,7 +70,7 @@ class Scores(Protocol):
         """Score answers in order; a verifier's failure is a Score with reward None."""
         ...
 
-    def step(self, jobs: Sequence[StepJob]) -> list[Situation | str]:
+    def step(self, jobs: Sequence[StepJob]) -> list[Observation | str]:
         """Carry turns out in order; an environment's failure is its reason."""
         ...
 
@@ -113,7 +113,7 @@ class Scorer:
         verdicts = self._carry_out([(job.task, job.gold, job.answer) for job in jobs])
         return [self._finish(job, verdict) for job, verdict in zip(jobs, verdicts, strict=True)]
 
-    def step(self, jobs: Sequence[StepJob]) -> list[Situation | str]:
+    def step(self, jobs: Sequence[StepJob]) -> list[Observation | str]:
         """Carry turns out in order; a failure is its reason, and counted as an answer's is."""
         asked = [(job.task, job.gold, job.answer, job.state) for job in jobs]
         return [
@@ -199,15 +199,15 @@ class Scorer:
             return self._unscorable("defect", f"task '{job.task}' returned {defect}")
         return weigh(score, self._weights[job.task])
 
-    def _situation(self, job: StepJob, verdict: Mapping[str, Any]) -> Situation | str:
+    def _situation(self, job: StepJob, verdict: Mapping[str, Any]) -> Observation | str:
         if "failure" in verdict:
             return self._unscorable(verdict["failure"], verdict["reason"]).reason
-        situation = Situation(**verdict)
-        defect = situation_defect(situation)
+        observation = Observation(**verdict)
+        defect = observation_defect(observation)
         if defect:
             reason = f"the environment of task '{job.task}' gave {defect}"
             return self._unscorable("defect", reason).reason
-        return situation
+        return observation
 
     def _unscorable(self, kind: str, reason: str) -> Score:
         self._counts[kind] += 1

@@ -18,7 +18,7 @@ from mmrl import plugins
 from mmrl.errors import UserError
 from mmrl.runlog.journal import plain
 from mmrl.task import RewardPart, Task
-from mmrl.types import Answer, Sample, Score, Situation, Status, Text
+from mmrl.types import Answer, Observation, Sample, Score, Status, Text
 
 _RANGE_SLACK = 1e-9
 
@@ -86,16 +86,16 @@ def find_defect(task: Task, score: Score) -> str:
     return ""
 
 
-def situation_defect(situation: Situation) -> str:
+def observation_defect(observation: Observation) -> str:
     """Say what an environment may not give; "" if it is in order."""
-    if not isinstance(situation.text, str) or not isinstance(situation.key, str):
+    if not isinstance(observation.text, str) or not isinstance(observation.key, str):
         return "a text or a key that is no string: later turns are text only"
     for name in ("reward", "outcome"):
-        value = getattr(situation, name)
+        value = getattr(observation, name)
         if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
             return f"the {name} {value!r:.40}"
-    if situation.outcome is not None and not 0 <= situation.outcome <= 1:
-        return f"the outcome {situation.outcome}, outside [0, 1]"
+    if observation.outcome is not None and not 0 <= observation.outcome <= 1:
+        return f"the outcome {observation.outcome}, outside [0, 1]"
     return ""
 
 
@@ -117,7 +117,7 @@ def example_answer(sample: Sample, text: str = "") -> Answer:
 
 
 def play(task: Task, sample: Sample, say: Callable[[Sample], str | None]) -> Answer:
-    """Answer a sample by what `say` writes: once, or in every situation of an episode.
+    """Answer a sample by what `say` writes: once, or in every observation of an episode.
 
     `say` gets the sample as it stands, its `start` where the episode is; None says nothing.
     """
@@ -129,8 +129,8 @@ def play(task: Task, sample: Sample, say: Callable[[Sample], str | None]) -> Ans
     while here.start is not None and not here.start.done and len(said) < sample.turns:
         said = (*said, say(here) or "")
         turn = dataclasses.replace(answer, text=said[-1], turns=said)
-        situation = task.step(sample.gold, here.start.state, turn)
-        here = dataclasses.replace(here, start=situation)
+        observation = task.step(sample.gold, here.start.state, turn)
+        here = dataclasses.replace(here, start=observation)
     outcome = here.start.outcome if here.start else None
     return dataclasses.replace(answer, text="\n".join(said), turns=said, outcome=outcome)
 

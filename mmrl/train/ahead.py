@@ -40,10 +40,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class _Batch:
-    """The groups of a step, under way or made, by the weights after `weights` steps."""
+    """The groups of a step, under way or made, sampled by policy version `version`."""
 
     step: int
-    weights: int
+    version: int
     drawn: Sequence[Sequence[str]]
     made: Future[list[Group]]
 
@@ -115,7 +115,7 @@ class Ahead:
         with clock.stage("sync"), self._gathered():
             self._engine.hand_over(wait=wait)
 
-    def _ask(self, last: int, weights: int, clock: Clock) -> None:
+    def _ask(self, last: int, version: int, clock: Clock) -> None:
         """Ask for the batches up to step `last`, or to the run's last."""
         last = min(last, self._asker.config.steps)
         while self._asked < last:
@@ -123,18 +123,18 @@ class Ahead:
             context = self._asker.context(self._asked)
             with clock.stage("encode"):
                 asked = self._asker.ask(context, context.prompts_per_step)
-            made = self._begin(asked, weights, clock) if asked.prompts else _done([])
-            self._queue.append(_Batch(self._asked, weights, asked.drawn, made))
+            made = self._begin(asked, version, clock) if asked.prompts else _done([])
+            self._queue.append(_Batch(self._asked, version, asked.drawn, made))
 
-    def _begin(self, asked: Asked, weights: int, clock: Clock) -> Future[list[Group]]:
+    def _begin(self, asked: Asked, version: int, clock: Clock) -> Future[list[Group]]:
         """Let what was asked be sampled by the newest weights, which are those of so many steps."""
         self._hand_over(clock)
 
         def sample() -> list[Group]:
             groups = self._rollouts.sample(asked.prompts, asked.counts, asked.length, asked.seed)
-            return [_dated(group, weights) for group in groups]
+            return [_dated(group, version) for group in groups]
 
-        return self._engine.submit(sample, weights)
+        return self._engine.submit(sample, version)
 
     def _wait(self, made: Future[T], clock: Clock) -> T:
         """The result; what went wrong in the background is raised here, in one line."""
@@ -157,7 +157,7 @@ class Ahead:
             groups = self._wait(batch.made, Clock())
             assert not any(group.scores or group.extra for group in groups), "not yet scored"
             answers = [[_to_state(r) for r in group.responses] for group in groups]
-            row = {"step": batch.step, "weights": batch.weights, "drawn": batch.drawn}
+            row = {"step": batch.step, "policy_version": batch.version, "drawn": batch.drawn}
             rows.append({**row, "answers": answers})
             tokens += [response for group in groups for response in group.responses]
         ids = np.concatenate([np.zeros(0, np.int64), *(r.ids for r in tokens)])
@@ -187,9 +187,9 @@ class Ahead:
                     for answer, first, end in zip(answers, ends, ends[1:], strict=False)
                 )
                 start = int(ends[-1])
-                groups.append(_dated(Group(prompt, responses, ()), row["weights"]))
+                groups.append(_dated(Group(prompt, responses, ()), row["policy_version"]))
             made = _done(groups)
-            self._queue.append(_Batch(row["step"], row["weights"], row["drawn"], made))
+            self._queue.append(_Batch(row["step"], row["policy_version"], row["drawn"], made))
             self._asked = row["step"]
 
 
@@ -226,8 +226,9 @@ def _done(groups: list[Group]) -> Future[list[Group]]:
     return made
 
 
-def _dated(group: Group, weights: int) -> Group:
-    return replace(group, responses=tuple(replace(r, weights=weights) for r in group.responses))
+def _dated(group: Group, version: int) -> Group:
+    dated = (replace(response, policy_version=version) for response in group.responses)
+    return replace(group, responses=tuple(dated))
 
 
 def _to_state(response: Response) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from mmrl.rewards.grammar import TagAnswer, Think
 from mmrl.rewards.moves import MOVES, Cell, Move, read_maze, shortest_path
 from mmrl.rewards.parsed import Parsed, malformed, ok
 from mmrl.task import RewardPart, mean_by
-from mmrl.types import Answer, MediaRef, Record, Sample, Score, Situation, Status, Text
+from mmrl.types import Answer, MediaRef, Observation, Record, Sample, Score, Status, Text
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class Task(contract.Task):
             parts=(image, Text(ask)),
             gold=text,
             meta={"moves": len(path)},
-            start=Situation(list(maze.start), key=_key(maze.start), outcome=0.0),
+            start=Observation(list(maze.start), key=_key(maze.start), outcome=0.0),
             turns=self.turns,
         )
 
-    def step(self, gold: Any, state: Any, answer: Answer) -> Situation:
+    def step(self, gold: Any, state: Any, answer: Answer) -> Observation:
         """Make one move; it earns 1 if it leads to the target."""
         maze, here = read_maze(gold), _cell(state)
         move = self._move(answer)
@@ -64,7 +64,7 @@ class Task(contract.Task):
         there = beyond or here
         reached = there == maze.target
         news = "That is no move. " if move.value is None else "" if beyond else "A wall. "
-        return Situation(
+        return Observation(
             state=list(there),
             key=_key(there),
             text=f"{news}Row {there[0] + 1}, column {there[1] + 1}.",

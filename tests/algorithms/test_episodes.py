@@ -16,7 +16,7 @@ from mmrl.algorithms.stages.refiners import RandomTokens
 from mmrl.algorithms.stages.replay import freeze, thaw
 from mmrl.algorithms.stages.turns import require_episodes
 from mmrl.errors import UserError
-from mmrl.types import Episode, Group, Sample, Situation, TokenSpan
+from mmrl.types import Episode, Group, Observation, Sample, TokenSpan
 from tests.algorithms.cases import context, group
 
 WRITTEN = np.array([1, 1, 0, 0, 0, 1, 1, 0, 1], dtype=bool)
@@ -104,7 +104,7 @@ def test_a_stored_episode_comes_back_whole() -> None:
 
 def test_samples_and_algorithms_agree_about_turns() -> None:
     alone = Sample("q", "t", (), None)
-    played = replace(alone, start=Situation(None, "a"), turns=2)
+    played = replace(alone, start=Observation(None, "a"), turns=2)
     require_episodes(compose({"name": "gigpo"}), [played])
     require_episodes(compose({"name": "grpo"}), [alone, played])
     with pytest.raises(UserError, match=r"'gigpo' needs episodes .* 'q' of task 't'"):

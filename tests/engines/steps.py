@@ -57,7 +57,7 @@ class Model:
 
 MODELS = {
     # A process without media, and kinds that only one process has.
-    "omni": Model("qwen2_5_omni", (("image",), (), ("audio", "image"), (), ("film",))),
+    "omni": Model("qwen2_5_omni", (("image",), (), ("audio", "image"), (), ("sounding clip",))),
     "experts": Model("qwen3_vl_moe", (("image", "video"), (), ("image",), (), ("video",))),
     "adapters": Model(
         "qwen2_5_vl",

@@ -48,4 +48,4 @@ def test_episodes_are_sampled_by_what_is_trained(engine: dict[str, Any], tmp_pat
     train(validate(RunConfig, values, "test"))
     metrics = list(Journal(tmp_path / "run" / "metrics.jsonl").rows())[10:]
     assert [row["parity/image/max"] < 1e-4 for row in metrics] == [True, True]
-    assert all(row["turns/mean"] > 1 and row["tokens/told"] > 0 for row in metrics)
+    assert all(row["turns/mean"] > 1 and row["tokens/environment"] > 0 for row in metrics)

@@ -54,12 +54,12 @@ def medium(kind: MediaKind, array: Any, frame: Frame, track: Any = None) -> Medi
 
 
 def make(kind: str, seed: int) -> Media:
-    """One medium of a kind; a film is a clip with its own sound."""
+    """One medium of a kind; a sounding clip has a track of its own."""
     if kind == "image":
         return picture(seed, 112 + 28 * (seed % 2), 84)
     if kind == "audio":
         return tone(seed, 0.8 + 0.3 * (seed % 3))
-    return clip(seed, 4 + 2 * (seed % 2), sound=kind == "film")
+    return clip(seed, 4 + 2 * (seed % 2), sound=kind == "sounding clip")
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,14 @@ def cases(kinds: Sequence[str]) -> dict[str, Case]:
         ("Compare", make(first, 10), "and", make(first, 11), "please, which is larger?")
     )
     # A clip with its sound and one without do not mix in one prompt of the library.
-    together = [kind for kind in kinds if kind != "film"]
+    together = [kind for kind in kinds if kind != "sounding clip"]
     if len(together) > 1:
         media = [make(kind, 20 + i) for i, kind in enumerate(together)]
         found["mixed"] = Case(("Here:", *media, "Say it all, in the order you were given it."))
-    if "film" in kinds:
-        found["film and image"] = Case((make("image", 30), "and", make("film", 31), "fit?"))
+    if "sounding clip" in kinds:
+        found["clip and image"] = Case(
+            (make("image", 30), "and", make("sounding clip", 31), "fit?")
+        )
     return found
 
 

@@ -33,7 +33,7 @@ def heard(seconds: float) -> Media:
 
 
 def extremes(kinds: tuple[str, ...]) -> dict[str, Media]:
-    """Thin, tiny and large pictures, films of a frame, sounds shorter than a spectrum's window."""
+    """Thin, tiny and large pictures, clips of a frame, sounds shorter than a spectrum's window."""
     found: dict[str, Media] = {}
     if "image" in kinds:
         found |= {
@@ -42,8 +42,8 @@ def extremes(kinds: tuple[str, ...]) -> dict[str, Media]:
     if "video" in kinds:
         found |= {f"one frame {w} x {h}": shown(1, w, h) for w, h in ((84, 56), (1, 1), (1000, 6))}
         found |= {f"{n} frames": shown(n, 56, 56) for n in (2, 3)}
-    if "film" in kinds:
-        found["a film with 70 s"] = replace(shown(4, 56, 56), track=heard(70).array, rate=RATE)
+    if "sounding clip" in kinds:
+        found["a clip with 70 s"] = replace(shown(4, 56, 56), track=heard(70).array, rate=RATE)
     if "audio" in kinds:
         found |= {f"{seconds:g} s": heard(seconds) for seconds in SECONDS}
     return found

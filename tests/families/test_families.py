@@ -129,8 +129,8 @@ def test_media_are_seen(name: str) -> None:
     made = policy(name)
     for kind in TINY[name].kinds:
         medium = make(kind, 1)
-        if kind in ("video", "film"):
-            medium = clip(1, 6, sound=kind == "film")
+        if kind in ("video", "sounding clip"):
+            medium = clip(1, 6, sound=kind == "sounding clip")
 
         def logprobs(one: Media, kind: str = kind) -> torch.Tensor:
             prompt = ask(made, Case((one, f"What is this {kind}?")))
@@ -146,7 +146,7 @@ def test_media_are_seen(name: str) -> None:
 @every_family
 def test_towers_run_once_for_each_kind_and_distinct_medium(name: str) -> None:
     made = policy(name)
-    kinds = [kind for kind in TINY[name].kinds if kind != "film"]
+    kinds = [kind for kind in TINY[name].kinds if kind != "sounding clip"]
     first = make(kinds[0], 1)
     asked = [Case((first, "One?")), Case((first, "Two?"))]
     asked += [Case((make(kind, 2), "Three?")) for kind in kinds[1:]]

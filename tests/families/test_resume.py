@@ -71,13 +71,15 @@ def config_of(name: str, folder: Path) -> RunConfig:
     for part in (model, processor):
         part.save_pretrained(folder / "model")
     kinds = tiny.TINY[name].kinds
-    sources = [questions(kind, folder / kind) for kind in kinds if kind != "film"]
+    sources = [questions(kind, folder / kind) for kind in kinds if kind != "sounding clip"]
     values = {
         "run": str(folder / "run"),
         "model": {"path": str(folder / "model")},
         "data": sources,
         # PyAV's child starts soonest; a busy machine must not look like a hanging decoder.
-        "media": {"video": {"frames": 4, "reader": "pyav", "audio": "film" in kinds, **PATIENT}},
+        "media": {
+            "video": {"frames": 4, "reader": "pyav", "audio": "sounding clip" in kinds, **PATIENT}
+        },
         "algorithm": {"name": "intuitor", "group_size": 2, "updates": {"mini_batches": 2}},
         "rollout": {"max_new_tokens": 5, "scoring_workers": 1},
         "optimizer": {"learning_rate": 1e-3, "warmup_steps": 2, "schedule": "linear"},
@@ -125,7 +127,7 @@ def test_a_resumed_run_ends_as_the_one_left_alone(name: str, tmp_path: Path) -> 
     towers = [key for key in whole if "vis" in key or "audio" in key]
     assert any(not torch.equal(middle[key], whole[key]) for key in towers)
     kinds = {identity.split()[0] for row in consumed for identity in row["ids"]}
-    assert kinds == {kind for kind in tiny.TINY[name].kinds if kind != "film"}
+    assert kinds == {kind for kind in tiny.TINY[name].kinds if kind != "sounding clip"}
 
     for step in range(MIDDLE + 1, STEPS + 1):
         shutil.rmtree(run / "checkpoints" / f"step_{step}")

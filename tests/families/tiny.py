@@ -584,8 +584,10 @@ TINY = {
     "qwen2_5_vl": Tiny(qwen2_5_vl, "qwen2_5_vl", ("image", "video")),
     "qwen3_vl": Tiny(qwen3_vl, "qwen3_vl", ("image", "video")),
     "qwen3_vl_moe": Tiny(qwen3_vl_moe, "qwen3_vl", ("image", "video")),
-    "qwen2_5_omni": Tiny(qwen2_5_omni, "qwen2_5_omni", ("image", "video", "audio", "film")),
-    "qwen3_omni": Tiny(qwen3_omni, "qwen3_omni", ("image", "video", "audio", "film")),
+    "qwen2_5_omni": Tiny(
+        qwen2_5_omni, "qwen2_5_omni", ("image", "video", "audio", "sounding clip")
+    ),
+    "qwen3_omni": Tiny(qwen3_omni, "qwen3_omni", ("image", "video", "audio", "sounding clip")),
     "qwen2_audio": Tiny(qwen2_audio, "qwen2_audio", ("audio",)),
     "qwen2_audio_30s": Tiny(lambda: qwen2_audio(30), "qwen2_audio", ("audio",)),
     "llava_onevision": Tiny(llava_onevision, "llava_onevision", ("image", "video")),

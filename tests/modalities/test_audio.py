@@ -84,7 +84,7 @@ def test_sound_of_a_container() -> None:
         (Path("/nonexistent/a.wav"), {}, "no audio at"),
         ("http://example.org/a.wav", {}, "remote media are refused"),
     ],
-    ids=["zero", "cut", "empty", "text", "silent film", "after", "reversed", "missing", "remote"],
+    ids=["zero", "cut", "empty", "text", "silent clip", "after", "reversed", "missing", "remote"],
 )
 def test_bad_audio_is_refused_with_the_reason(
     source: bytes | Path | str, options: dict[str, object], reason: str

@@ -54,7 +54,7 @@ def place(folder: Path, name: str, medium: bytes | str) -> str:
 def records(folder: Path) -> tuple[Path, Path]:
     """Clip and sound records, three good ones of each among the bad."""
     folder.mkdir()
-    one = clip(frames=1, tone_seconds=1.0)  # a film of one frame is short, not bad
+    one = clip(frames=1, tone_seconds=1.0)  # a clip of one frame is short, not bad
     clips = {name: medium for name, (medium, _) in CLIPS.items()} | {"one frame": one}
     clips |= {f"good {n}": clip(frames=4 + n, tone_seconds=1.0) for n in range(GOOD - 1)}
     sounds = {name: medium for name, (medium, _) in SOUNDS.items()}

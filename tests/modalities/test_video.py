@@ -169,10 +169,10 @@ def test_a_phones_clip_is_upright(reader: str, degrees: int) -> None:
 
 
 def test_four_hours_are_refused_and_a_clip_of_them_is_not(reader: str) -> None:
-    film = clip(frames=25, step_seconds=Fraction(600), fps=1)
+    long = clip(frames=25, step_seconds=Fraction(600), fps=1)
     with pytest.raises(MediaError, match="over max_seconds=3600"):
-        read(film, reader=reader)
-    part = read(film, reader=reader, start=7200.0, end=9000.0, frames=3)
+        read(long, reader=reader)
+    part = read(long, reader=reader, start=7200.0, end=9000.0, frames=3)
     assert part.frame.seconds == pytest.approx((7200, 7800, 8400))
 
 

@@ -17,7 +17,7 @@ from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.rollout.episode import Episodes, continued
 from mmrl.scoring.pool import StepJob
-from mmrl.types import Episode, Prompt, Response, Sample, Score, Situation
+from mmrl.types import Episode, Observation, Prompt, Response, Sample, Score
 from tests.rollout.test_hf import make_noisy, teacher_forced
 
 TURNS = 3
@@ -32,12 +32,12 @@ class Counter:
         self.jobs: list[StepJob] = []
         self._answers = answers
 
-    def step(self, jobs: Sequence[StepJob]) -> list[Situation | str]:
+    def step(self, jobs: Sequence[StepJob]) -> list[Observation | str]:
         self.jobs += jobs
         return [self._step(job) for job in jobs]
 
-    def _step(self, job: StepJob) -> Situation | str:
-        made = Situation(job.state + 1, f"after {job.state + 1}", NEWS, reward=0.5, outcome=0.25)
+    def _step(self, job: StepJob) -> Observation | str:
+        made = Observation(job.state + 1, f"after {job.state + 1}", NEWS, reward=0.5, outcome=0.25)
         return (
             self._answers["fails"] if "fails" in self._answers else replace(made, **self._answers)
         )
@@ -55,7 +55,7 @@ def prompts(encoder: Encoder, ask: Callable[..., Sample]) -> list[Prompt]:
         ask((84, 56, 1), "Which way?", (56, 56, 2), id="two"),
         ask("No picture at all.", id="none"),
     ]
-    start = Situation(0, "after 0", outcome=0.0)
+    start = Observation(0, "after 0", outcome=0.0)
     return [encoder.prompt(replace(sample, start=start, turns=TURNS)) for sample in samples]
 
 
@@ -106,7 +106,7 @@ def test_a_response_is_the_turns_as_sampled_with_what_was_told_between(
 ) -> None:
     groups, counter = play(prompts, [4, 3])
     tokenizer = policy.processor.tokenizer
-    told = tokenizer.decode(policy.family.told(NEWS))
+    told = tokenizer.decode(policy.family.environment_tokens(NEWS))
     for response, episode in episodes(groups):
         assert response.text == "\n".join(episode.said)
         for turn, said in zip(episode.turns, episode.said, strict=True):
@@ -125,7 +125,7 @@ def test_a_response_is_the_turns_as_sampled_with_what_was_told_between(
 
 
 def test_the_told_turn_is_what_the_chat_template_writes(policy: Policy) -> None:
-    text = policy.processor.tokenizer.decode(policy.family.told(NEWS))
+    text = policy.processor.tokenizer.decode(policy.family.environment_tokens(NEWS))
     escaped = NEWS.replace("<|im_end|>", "<\u200b|im_end|>")
     assert text == f"\n<|im_start|>user\n{escaped}<|im_end|>\n<|im_start|>assistant\n"
 
@@ -169,7 +169,7 @@ def test_the_same_seed_plays_the_same_episodes(play: Any, prompts: list[Prompt])
 
 def test_turns_draw_other_numbers(play: Any, policy: Policy, prompts: list[Prompt]) -> None:
     """A turn that is asked as the first was must not repeat it."""
-    policy.family.told = lambda text: policy.family.encode(prompts[1].sample, ()).ids  # type: ignore[attr-defined]
+    policy.family.environment_tokens = lambda text: policy.family.encode(prompts[1].sample, ()).ids  # type: ignore[attr-defined]
     groups, _ = play(prompts[1:], [8])
     turns = [e.said for _, e in episodes(groups) if len(e.said) == TURNS]
     assert turns and any(len(set(said)) > 1 for said in turns)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmrl.scoring.tasks import load_task, resolve_weights, weigh
-from mmrl.types import Answer, Record, Sample, Situation
+from mmrl.types import Answer, Observation, Record, Sample
 
 # One row of three cells, a wall between the second and the third, and a way round below.
 MAZE = (
@@ -25,17 +25,17 @@ def sample(tmp_path: Path) -> Sample:
     return TASK.sample(Record("1", {"image": "map.png", "maze": MAZE}, tmp_path))
 
 
-def go(sample: Sample, state: object, text: str) -> Situation:
+def go(sample: Sample, state: object, text: str) -> Observation:
     return TASK.step(sample.gold, state, Answer(text))
 
 
 def test_a_walk_by_hand(sample: Sample) -> None:
-    assert sample.start == Situation([0, 0], "0,0", outcome=0.0)
+    assert sample.start == Observation([0, 0], "0,0", outcome=0.0)
     assert sample.meta == {"moves": 4}  # right, down, right, up
     there = go(sample, [0, 0], "<answer>right</answer>")
-    assert there == Situation([0, 1], "0,1", "Row 1, column 2.", 0.0, 0.0)
+    assert there == Observation([0, 1], "0,1", "Row 1, column 2.", 0.0, 0.0)
     wall = go(sample, [0, 1], "<answer>right</answer>")
-    assert wall == Situation([0, 1], "0,1", "A wall. Row 1, column 2.", 0.0, 0.0)
+    assert wall == Observation([0, 1], "0,1", "A wall. Row 1, column 2.", 0.0, 0.0)
     reached = go(sample, [1, 2], "<answer>up</answer>")
     assert (reached.state, reached.reward, reached.outcome) == ([0, 2], 1.0, 1.0)
     assert reached.done and not there.done and not wall.done

@@ -187,7 +187,7 @@ class Composed:
         )
         return text
 
-    def told(self, text: str) -> Ints:
+    def environment_tokens(self, text: str) -> Ints:
         """Render the user turn with the chat template, less the end of the turn before it."""
         processor = self._own_processor()
         between = chat.turn_after(processor, text, list(self._escaped))
