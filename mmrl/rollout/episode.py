@@ -178,7 +178,7 @@ class _Walk:
         self.over = observation.done or len(self.said) >= self.prompt.sample.turns
 
     def observe(self, tokens: Ints) -> None:
-        """Append the environment's tokens; without room for them and one more the episode is cut."""
+        """Append the environment's tokens; without room for them and one more it is cut."""
         if len(tokens) >= self.room:
             self.over, self.finish = True, "length"
             return
