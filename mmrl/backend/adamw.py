@@ -37,7 +37,10 @@ class AdamW(torch.optim.AdamW):
         self._rounded = config.moments == "bfloat16"
 
     def move(self, gradients: MutableMapping[nn.Parameter, Tensor], rate: float, draw: int) -> None:
-        """Make a step with every parameter's gradient and let go of it; `draw` seeds rounding."""
+        """Make a step with every parameter's gradient, of its shape, and let go of it.
+
+        `rate` is the learning rate; `draw` seeds the rounding.
+        """
         noise: torch.Generator | None = None
         for group in self.param_groups:
             group["lr"] = rate
@@ -95,7 +98,10 @@ class AdamW(torch.optim.AdamW):
         state["step"] += 1
 
     def tensors(self, parameter: nn.Parameter) -> Iterator[tuple[str, Tensor]]:
-        """Name and value of everything that a step of the parameter depends on, but the weight."""
+        """Name and value of everything that a step of the parameter depends on, but the weight.
+
+        Each has the parameter's shape; the count of steps is a scalar.
+        """
         yield from self.state.get(parameter, {}).items()
         if parameter in self.masters:
             yield MASTER, self.masters[parameter].to_cpu()
@@ -104,7 +110,7 @@ class AdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def load(self, parameter: nn.Parameter, tensors: dict[str, Tensor]) -> None:
-        """Take over `tensors`; the weight becomes the rounding of its master, where there is one.
+        """Take over `tensors`, shapes as there; the weight becomes its master's rounding.
 
         All of it lies where the parameter does, the count of steps too, as torch's kernel asks.
         """

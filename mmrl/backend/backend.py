@@ -28,7 +28,7 @@ class Backend(Protocol):
         ...
 
     def backward(self, loss: Tensor, *, last: bool = True) -> None:
-        """Add the gradient of one micro-batch; losses of a step add up to the step's loss.
+        """Add the gradient of a micro-batch's scalar loss; a step's add up to the step's loss.
 
         They do over all processes too. `last` is the step's last on this process.
         """
@@ -51,12 +51,15 @@ class Backend(Protocol):
         ...
 
     def state(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-        """Everything needed to continue: named tensors and JSON data.
+        """Everything needed to continue: named tensors in their parameters' shapes, and JSON data.
 
         All processes ask for it; each gets the tensors that are its own to write.
         """
         ...
 
     def load_state(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
-        """Continue from the `state()` of all processes together, however many there were."""
+        """Continue from the `state()` of all processes together, however many there were.
+
+        Tensors have their parameters' whole shapes, wherever these are sharded.
+        """
         ...

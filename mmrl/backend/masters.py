@@ -30,7 +30,7 @@ class Master:
 
     @torch.no_grad()
     def read(self, piece: Piece = ...) -> Tensor:
-        """A float32 copy."""
+        """A float32 copy of a piece of the weight, in the piece's shape."""
         if self._weight._version != self._version:
             self._lower.zero_()
             self._version = self._weight._version
@@ -38,20 +38,20 @@ class Master:
 
     @torch.no_grad()
     def write(self, value: Tensor, piece: Piece = ...) -> None:
-        """Take a float32 value over; the weight becomes its rounding."""
+        """Take a float32 value of the piece's shape over; the weight becomes its rounding."""
         weight, lower = split(value)
         self._weight[piece], self._lower[piece] = weight, lower
         self._version = self._weight._version
 
     def to_cpu(self) -> Tensor:
-        """The whole value in host memory."""
+        """The whole value in host memory, float32 in the weight's shape."""
         found = torch.empty_like(self._weight, dtype=torch.float32, device="cpu")
         for piece in pieces(found.shape):
             found[piece] = self.read(piece)
         return found
 
     def load(self, value: Tensor) -> None:
-        """Take a whole value over, wherever it lies."""
+        """Take a whole value of the weight's shape over, wherever it lies."""
         for piece in pieces(value.shape):
             self.write(value[piece].to(self._weight.device, torch.float32), piece)
 
@@ -63,7 +63,7 @@ def join(weight: Tensor, lower: Tensor) -> Tensor:
 
 
 def split(value: Tensor) -> tuple[Tensor, Tensor]:
-    """Cut float32 into its rounding to bfloat16 and the rest, as 16 bits with a sign.
+    """Cut float32 of any shape into its rounding to bfloat16 and the rest, 16 bits with a sign.
 
     A value halfway between two is rounded to the even one. Below its magnitude that makes a rest of
     2^15, one more than fits: of one value in 131072 the last bit is lost.
@@ -75,7 +75,7 @@ def split(value: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def round_at_random(value: Tensor, generator: torch.Generator) -> Tensor:
-    """Round float32 to one of its two neighbours in bfloat16, so that the mean is the value.
+    """Round float32 of any shape to a neighbour in bfloat16, so that the mean is the value.
 
     Rounded to the nearest, an average that decays by a thousandth a step would never decay.
     """

@@ -81,7 +81,10 @@ class World:
         return result
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Replace every tensor by its sum over the processes, a bucket at a time."""
+        """Replace every tensor by its sum over the processes, a bucket at a time.
+
+        Shapes are free, and the same in every process.
+        """
         if self.size == 1:
             return
         for bucket in _buckets(tensors):

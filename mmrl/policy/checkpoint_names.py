@@ -13,7 +13,7 @@ from mmrl.policy.weights import Named
 
 
 def checkpoint_weights(model: Any, weights: Named) -> dict[str, Tensor]:
-    """A model's weights, adapters added, as `save_pretrained` would write them.
+    """A model's weights, adapters added, in the shapes that `save_pretrained` would write.
 
     Tensors that only have another name are not copied; weights that are tied occur once.
     """
@@ -21,14 +21,18 @@ def checkpoint_weights(model: Any, weights: Named) -> dict[str, Tensor]:
 
 
 def checkpoint_base(model: Any) -> dict[str, Tensor]:
-    """The weights beside the adapters, which training leaves alone, as `checkpoint_weights`."""
+    """The weights beside the adapters, which training leaves alone, as `checkpoint_weights`.
+
+    Names and shapes are those of a checkpoint without adapters.
+    """
     return _as_saved(model, lora.base_weights(model))
 
 
 def checkpoint_adapter(model: Any, adapter: Named) -> dict[str, Tensor]:
     """An adapter's tensors as `MODULE.lora_A.weight` and `MODULE.lora_B.weight`.
 
-    MODULE is the linear's name in a checkpoint; alpha / rank is in the second tensor.
+    They are [rank, in] and [out, rank], alpha / rank in the second. MODULE is the linear's name in a
+    checkpoint.
     """
     return _renamed(model, dict(adapter))
 

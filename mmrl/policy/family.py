@@ -95,7 +95,7 @@ class Family(Protocol):
         ...
 
     def environment_tokens(self, text: str) -> Ints:
-        """Tokens between two turns of the model: a user turn of text, and what opens the next.
+        """Ids [T] between two turns of the model: a user turn of text, and what opens the next.
 
         The end of the turn before, which the model has written itself, is not among them.
         """

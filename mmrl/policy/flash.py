@@ -53,7 +53,10 @@ def backward(
     scale: float,
     causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value; `out` and `lse` are joint ones of the query's tiles."""
+    """Gradients of query, key and value, shapes as in `forward`.
+
+    `out` and `lse` are joint ones of all tiles that the query has.
+    """
     grad, q, k, v, out = (x.transpose(1, 2) for x in (grad, query, key, value, out))
     lse = lse.transpose(1, 2).contiguous()
     if _fused_on_cpu(query):

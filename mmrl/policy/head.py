@@ -203,7 +203,7 @@ class HeadTap:
 
 
 def same(found: Tensor, own: Tensor) -> bool:
-    """Whether logits agree but for the rounding of another order of sums."""
+    """Whether logits of any shape agree but for the rounding of another order of sums."""
     if found.shape != own.shape or found.dtype != own.dtype:
         return False
     tolerance = max(4 * torch.finfo(own.dtype).eps, 1e-4)

@@ -34,7 +34,7 @@ class Lockstep(Protocol):
 
 @contextmanager
 def adding(embedding: nn.Module, spare: Tensor | None) -> Iterator[None]:
-    """Add a zero that depends on blank media to the embeddings of a forward.
+    """Add the scalar `spare`, a zero that depends on blank media, to the embeddings of a forward.
 
     It enters where features do: under adapters the embeddings learn nothing, and a first layer that
     had no gradient to pass on would not be gathered on this process alone.

@@ -155,7 +155,7 @@ def merge(model: Any, folder: Path) -> Any:
 
 
 def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights under the base model's own names, adapters added, one at a time."""
+    """Yield the weights under the base model's names, in its shapes, adapters added, one by one."""
     from peft.tuners.lora import LoraLayer
 
     adapted: dict[str, Any] = {
@@ -185,7 +185,7 @@ def adapter_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights under the base model's own names without the adapters, one at a time.
+    """Yield the weights under the base model's names, in its shapes, without adapters, one by one.
 
     A quantised base is unpacked on the way.
     """

@@ -62,7 +62,7 @@ class Policy:
 
     @property
     def banned(self) -> Tensor:
-        """Ids that are never sampled and have no probability: every media placeholder.
+        """Ids [n] that are never sampled and have no probability: every media placeholder.
 
         One that the model's logits do not reach has none anyway.
         """
@@ -163,14 +163,14 @@ class Policy:
         self.model.load_state_dict(saved.state_dict())
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the weights under the names of the model without adapters, adapters added."""
+        """Yield the weights by name and in shapes as without adapters, which are added in."""
         if self.adapter is None:
             yield from self.model.state_dict().items()
         else:
             yield from lora.merged_weights(self.model)
 
     def adapter_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the adapter's tensors, alpha / rank in the second of each pair."""
+        """Yield the adapter's pairs, [rank, in] and [out, rank], alpha / rank in the second."""
         yield from lora.adapter_weights(self.model)
 
     def save(self, folder: Path) -> None:

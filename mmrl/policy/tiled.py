@@ -95,13 +95,16 @@ class Triangles:
         return self._shape[0] * self._shape[1]
 
     def forward(self, flat: Flat) -> tuple[Tensor, Tensor]:
-        """Outputs and log-sum-exps of the rows `real`."""
+        """Outputs [R, H, D] and log-sum-exps [R, H] of the rows `real`."""
         gathered = self._gathered(self._queries, flat.query), *self._pair(flat)
         out, lse = flash.forward(*gathered, flat.scale, causal=True)
         return self._unpadded(out), self._unpadded(lse)
 
     def backward(self, flat: Flat, grad: Tensor, out: Tensor, lse: Tensor, into: Gradients) -> None:
-        """Add what flows into queries, keys and values; own triangles are the first to."""
+        """Add what flows into queries, keys and values; own triangles are the first to.
+
+        `grad` and `out` are [N, H, D], `lse` is [N, H].
+        """
         rows = self._gathered(self._queries, grad)
         if self._padding is not None:
             rows = rows.flatten(0, 1).index_fill_(0, self._padding, 0.0).view_as(rows)
@@ -145,12 +148,12 @@ class Rectangle:
         return self.real.count
 
     def forward(self, flat: Flat) -> tuple[Tensor, Tensor]:
-        """Outputs and log-sum-exps of the rows `real`."""
+        """Outputs [R, H, D] and log-sum-exps [R, H] of the rows `real`."""
         out, lse = flash.forward(self._query(flat), *self._pair(flat), flat.scale, causal=False)
         return out[0], lse[0]
 
     def backward(self, flat: Flat, grad: Tensor, out: Tensor, lse: Tensor, into: Gradients) -> None:
-        """Add what flows into queries, keys and values."""
+        """Add what flows into queries, keys and values; `grad`, `out` [N, H, D], `lse` [N, H]."""
         rows = self._query(flat), *self._pair(flat)
         grad, out, lse = (self.real.of(x)[None] for x in (grad, out, lse))
         dq, dk, dv = flash.backward(grad, *rows, out, lse, flat.scale, causal=False)

@@ -37,6 +37,7 @@ class Run:
 
     @property
     def places(self) -> Ints:
+        """Places [size] in the flat row."""
         return np.arange(self.start, self.stop)
 
 

@@ -67,7 +67,7 @@ def polygon_area(polygon: Sequence[Sequence[float]]) -> float:
 
 
 def box_mask(box: Box, size: tuple[int, int]) -> Bools:
-    """The pixels whose centre lies in a box of source pixels."""
+    """True [H, W] for pixels whose centre lies in a box; `size` is (width, height)."""
     columns, rows = np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5
     across = (columns >= box.x1) & (columns < box.x2)
     down = (rows >= box.y1) & (rows < box.y2)
@@ -75,7 +75,7 @@ def box_mask(box: Box, size: tuple[int, int]) -> Bools:
 
 
 def bounding_box(mask: Bools) -> Box:
-    """The smallest box around a mask, in pixels; an empty mask raises ValueError."""
+    """The smallest box around a mask [H, W], in pixels; an empty mask raises ValueError."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
         raise ValueError("an empty mask has no box")
@@ -83,7 +83,7 @@ def bounding_box(mask: Bools) -> Box:
 
 
 def inner_points(mask: Bools, count: int) -> tuple[Point, ...]:
-    """Points inside a mask, spread over its rows: each the middle of its row's longest run."""
+    """Points inside a mask [H, W], over its rows: each the middle of its row's longest run."""
     rows = np.flatnonzero(mask.any(axis=1))
     points = []
     for i in range(count):
@@ -96,7 +96,7 @@ def inner_points(mask: Bools, count: int) -> tuple[Point, ...]:
 
 
 def overlap(found: Bools, gold: Bools, ignore: Bools | None = None) -> tuple[int, int]:
-    """Pixels in the intersection and in the union, not counting ignored ones."""
+    """Pixels in the intersection and union of masks [H, W], not counting ignored ones."""
     if found.shape != gold.shape:
         raise ValueError(f"a mask of {found.shape} for a picture of {gold.shape}")
     counted = np.ones_like(gold) if ignore is None else ~ignore

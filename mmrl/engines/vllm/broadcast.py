@@ -21,7 +21,10 @@ SENDER = 0
 def announcement(
     weights: Mapping[str, Tensor], host: str, port: int, first_rank: int, size: int, seconds: float
 ) -> dict[str, Any]:
-    """What a server must know to take part: its workers are the ranks from `first_rank`."""
+    """What a server must know to take part: its workers are the ranks from `first_rank`.
+
+    Dtypes and shapes of the weights are in it; `seconds` is how long a process waits for another.
+    """
     return {
         "host": host,
         "port": port,
@@ -36,7 +39,7 @@ def announcement(
 
 
 def send(weights: Mapping[str, Tensor], said: Mapping[str, Any]) -> None:
-    """Send weights to those who were told; raises RuntimeError where one does not take part."""
+    """Send weights, shapes as announced; raises RuntimeError where one does not take part."""
     group = _join(said, SENDER)
     for weight in weights.values():
         _broadcast(group, weight.detach().contiguous())
@@ -44,7 +47,7 @@ def send(weights: Mapping[str, Tensor], said: Mapping[str, Any]) -> None:
 
 
 def receive(said: Mapping[str, Any], rank: int) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights by name, on the device that they travel to."""
+    """Yield the weights by name, in the shapes announced, on the device that they travel to."""
     group = _join(said, rank)
     device = "cuda" if said["backend"] == "nccl" else "cpu"
     for name, dtype, shape in said["tensors"]:

@@ -188,7 +188,7 @@ class Composed:
         return text
 
     def environment_tokens(self, text: str) -> Ints:
-        """Render the user turn with the chat template, less the end of the turn before it."""
+        """Render the user turn, ids [T], by the chat template, less the end of the turn before."""
         processor = self._own_processor()
         between = chat.turn_after(processor, text, list(self._escaped))
         ids = processor.tokenizer(between, add_special_tokens=False)["input_ids"]
@@ -205,7 +205,7 @@ class Composed:
         return list(_parameters(self._projectors))
 
     def features(self, media: Encoded) -> list[Tensor]:
-        """One call for each distinct tower among the media's kinds."""
+        """One call for each distinct tower among the media's kinds: [tokens, width] a medium."""
         groups: dict[Tower, list[int]] = {}
         for i, medium in enumerate(media):
             groups.setdefault(self.intakes[medium.kind].tower, []).append(i)
@@ -323,7 +323,7 @@ def audio(media: Media, rate: int, max_seconds: float = math.inf) -> dict[str, A
 
 
 def stacked(media: Encoded, key: str, device: torch.device) -> Tensor:
-    """A tensor of every medium, one after the other along the first axis."""
+    """A tensor [n, ...] of every medium, one after the other along the first axis."""
     return torch.cat([medium.tensors[key] for medium in media]).to(device)
 
 

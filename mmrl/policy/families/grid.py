@@ -163,7 +163,7 @@ def rope_positions(owner: Any, ids: Ints, kinds: Ints, media: Encoded) -> npt.ND
 
 
 def gathered(media: Encoded, key: str) -> Tensor | None:
-    """A tensor of those media that have it, in order; None where none has."""
+    """A tensor [n, ...] of those media that have it, in order; None where none has."""
     found = [medium.tensors[key] for medium in media if key in medium.tensors]
     return torch.cat(found) if found else None
 

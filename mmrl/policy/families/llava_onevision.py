@@ -49,7 +49,7 @@ def build(model: Any, processor: Any, limits: Limits) -> Family:
 
 
 def one_tile(processor: Any, media: Media) -> dict[str, Tensor]:
-    """The one tile that a picture has among others, and its tokens with the line end."""
+    """The tile [1, 3, H, W] that a picture has among others, and its tokens with the line end."""
     picture = Image.fromarray(media.array)
     two = processor.image_processor([[picture, picture]], return_tensors="pt")
     tokens = processor.num_image_tokens + 1
@@ -89,7 +89,7 @@ class Tower:
         self._model = model
 
     def images(self, media: Encoded) -> list[Tensor]:
-        """One call; pictures that share a prompt go first, as one sample of several."""
+        """One call, [tokens, width] a picture; those that share a prompt come first, as one."""
         order = sorted(range(len(media)), key=lambda i: "alone" not in media[i].tensors)
         shared = sum("alone" in m.tensors for m in media)
         # A sample of one picture would count as alone: that picture is given twice.
@@ -110,7 +110,7 @@ class Tower:
         return [found[i] for i in range(len(media))]
 
     def videos(self, media: Encoded) -> list[Tensor]:
-        """One call for clips of any length: all frames as one clip, then each its line end."""
+        """One call, [tokens, width] a clip: all frames as one clip, then each its line end."""
         clips = [m.tensors["pixel_values_videos"][0] for m in media]
         out = self._model.model.get_video_features(
             torch.cat(clips)[None].to(self._model.device, self._model.dtype), return_dict=True

@@ -103,7 +103,7 @@ class OmniTower(grid.GridTower):
         self._tokens = re.compile(f"({re.escape(video_token)})|{re.escape(audio_token)}")
 
     def sounds(self, media: Encoded) -> list[Tensor]:
-        """One call for all sounds, padded to one length."""
+        """One call for all sounds, padded to one length: [tokens, width] a sound."""
         longest = max(m.tensors["input_features"].shape[-1] for m in media)
 
         def padded(key: str) -> Tensor:
@@ -117,7 +117,10 @@ class OmniTower(grid.GridTower):
         return composed.split(heard.last_hidden_state, media)
 
     def clips(self, media: Encoded) -> list[Tensor]:
-        """One call of the vision tower for all clips, and one of the other for all their sound."""
+        """One call of the vision tower for all clips, and one of the other for all their sound.
+
+        [tokens, width] a clip, its frames' rows and its sound's in the order of the placeholders.
+        """
         shown = [self._is_shown(m) for m in media]
         with_sound = [i for i, places in enumerate(shown) if not places.all()]
         rows = self.videos(
@@ -130,7 +133,7 @@ class OmniTower(grid.GridTower):
         return rows
 
     def deepstack(self, media: Encoded, features: Sequence[Tensor]) -> dict[str, Any]:
-        """The deeper layers' features of what is shown; sound has none."""
+        """The deeper layers' features [tokens, width] of what is shown; sound has none."""
         seen = [
             f[self._is_shown(m).to(f.device)] if m.kind == "video" else f
             for m, f in zip(media, features, strict=True)
@@ -144,7 +147,7 @@ class OmniTower(grid.GridTower):
 
 
 def interleave(frames: Tensor, sound: Tensor, shown: Tensor) -> Tensor:
-    """Rows of frames where `shown`, of sound elsewhere; sound is as wide with zeros."""
+    """Rows [N, width] of frames where `shown` [N], of sound elsewhere, made as wide by zeros."""
     wide = torch.nn.functional.pad(sound, (0, frames.shape[-1] - sound.shape[-1]))
     both = torch.cat([frames, wide])
     order = torch.where(shown, shown.cumsum(0) - 1, len(frames) + (~shown).cumsum(0) - 1)

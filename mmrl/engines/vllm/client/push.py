@@ -98,7 +98,7 @@ def broadcast(
     clients: Sequence[Client],
     seconds: float,
 ) -> Push:
-    """A push to these servers, from an address that all of them reach.
+    """A push of weights, in their parameters' shapes, from an address that all servers reach.
 
     `base` is the version that brought these weights, or where there are none an earlier one.
     """
@@ -130,12 +130,12 @@ class WeightFiles:
         self._newest: ByFile | None = None
 
     def write(self, weights: Mapping[str, Tensor], version: str) -> Push:
-        """Write the weights of a version."""
+        """Write the weights of a version, in their parameters' shapes."""
         self._newest = ByFile(self._save(weights, version), version)
         return self._newest
 
     def write_adapter(self, adapter: Mapping[str, Tensor], version: str) -> Push:
-        """Write the adapter of a version; it stands on the weights written last."""
+        """Write a version's adapter, pairs [rank, in] and [out, rank], for the weights written last."""
         assert self._newest is not None
         written = self._save(adapter, f"{version}-adapter")
         self._newest = replace(self._newest, adapter=written)

@@ -23,7 +23,7 @@ class TakesWeights:
     """Replaces the weights of a worker's model; `self` is the worker too."""
 
     def take_weights(self: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Load weights that have the names of a checkpoint's files, tied heads included.
+        """Load weights that have the names and shapes of a checkpoint's files, tied heads included.
 
         An adapter is dropped: it stood on other weights.
         """
@@ -36,8 +36,8 @@ class TakesWeights:
     def take_adapter(self: Any, tensors: Mapping[str, Tensor]) -> None:
         """Put an adapter in the place of the one before; the base keeps its weights.
 
-        `tensors` are those of `checkpoint_adapter`. Raises ValueError where the model has no layer
-        for one of them.
+        `tensors` are those of `checkpoint_adapter`, [rank, in] and [out, rank]. Raises
+        ValueError where the model has no layer for one of them.
         """
         manager, model = self.model_runner.lora_manager, self.get_model()
         mapper, layers = model.hf_to_vllm_mapper, manager._adapter_manager
@@ -86,7 +86,7 @@ def _all_have_layers(adapted: Iterable[str], layers: Any) -> None:
 
 
 def stored_weights(file: str) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of a safetensors file by name, one read at a time."""
+    """Yield the tensors of a safetensors file by name, in their stored shapes, one at a time."""
     with safe_open(file, "pt") as opened:
         for name in opened.keys():  # noqa: SIM118
             yield name, opened.get_tensor(name)
