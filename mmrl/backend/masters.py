@@ -57,7 +57,7 @@ class Master:
 
 
 def join(weight: Tensor, lower: Tensor) -> Tensor:
-    """The float32 number that `split` took apart."""
+    """The float32 numbers, in the same shape, that `split` took apart."""
     bits = weight.view(torch.int16).to(torch.int32).bitwise_left_shift_(16)
     return bits.add_(lower).view(torch.float32)
 

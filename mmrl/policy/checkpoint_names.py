@@ -31,8 +31,8 @@ def checkpoint_base(model: Any) -> dict[str, Tensor]:
 def checkpoint_adapter(model: Any, adapter: Named) -> dict[str, Tensor]:
     """An adapter's tensors as `MODULE.lora_A.weight` and `MODULE.lora_B.weight`.
 
-    They are [rank, in] and [out, rank], alpha / rank in the second. MODULE is the linear's name in a
-    checkpoint.
+    They are [rank, in] and [out, rank], alpha / rank in the second. MODULE is the linear's name in
+    a checkpoint.
     """
     return _renamed(model, dict(adapter))
 

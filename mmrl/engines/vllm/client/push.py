@@ -135,7 +135,7 @@ class WeightFiles:
         return self._newest
 
     def write_adapter(self, adapter: Mapping[str, Tensor], version: str) -> Push:
-        """Write a version's adapter, pairs [rank, in] and [out, rank], for the weights written last."""
+        """Write a version's adapter, [rank, in] and [out, rank], for the weights written last."""
         assert self._newest is not None
         written = self._save(adapter, f"{version}-adapter")
         self._newest = replace(self._newest, adapter=written)
