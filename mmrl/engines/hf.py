@@ -15,6 +15,7 @@ from mmrl.engines.engine import Sampling
 from mmrl.engines.threads import decoding_threads
 from mmrl.errors import UserError
 from mmrl.policy.attention import active_layout
+from mmrl.policy.linears import decoding as packed_linears
 from mmrl.policy.logprobs import policy_log_softmax
 from mmrl.policy.packing import default_budget
 from mmrl.policy.policy import Policy
@@ -42,7 +43,8 @@ class HFEngine:
         was_training = self._policy.model.training
         self._policy.model.eval()
         sample = self._sample if self._policy.family.declaration.shared_prefix else self._copy
-        groups = sample(prompts, counts, sampling, seed)
+        with packed_linears(self._policy.model):
+            groups = sample(prompts, counts, sampling, seed)
         self._policy.model.train(was_training)
         return groups
 

@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 from mmrl import plugins
 from mmrl.config import ModelConfig
 from mmrl.errors import UserError, one_line
-from mmrl.policy import attention, lora, plain
+from mmrl.policy import attention, linears, lora, plain
 from mmrl.policy.family import Declaration, Family, Limits
 from mmrl.policy.features import FeatureStore
 from mmrl.policy.head import HeadTap
@@ -291,6 +291,8 @@ def wrap(model: Any, processor: Any, family: Family, adapter: lora.Adapter | Non
     """Put a model behind its family, with the layout deciding its language layers' attention."""
     if family.declaration.shared_prefix:
         model.set_attn_implementation({"text_config": attention.NAME})
+    if linears.onednn_is_faster():
+        linears.exchange(model)
     policy = Policy(model, processor, family, HeadTap(model), FeatureStore(family), adapter)
     _check_logits(policy)
     return policy

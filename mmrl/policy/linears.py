@@ -1,0 +1,128 @@
+"""float32 linears on CPUs by oneDNN, on processors where torch's own are slow.
+
+torch gives products of float32 to MKL, which runs at half its speed on AMD's processors; oneDNN, in
+the same build of torch, does not. Which library it is follows from the processor alone, never from
+a measurement: the same machine gives the same numbers.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+PACKED_ROWS = 128
+"""As many rows at most are multiplied with packed weights while a model decodes: with more, packing
+gains nothing. It is also what weights are packed for, whatever comes first: so the same numbers
+come out after a resume."""
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+@functools.cache
+def onednn_is_faster() -> bool:
+    """True on AMD's processors, where this build of torch has both libraries."""
+    has_both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    return has_both and _has_operators() and "AuthenticAMD" in _processor()
+
+
+def exchange(model: nn.Module) -> int:
+    """Let oneDNN make the products of a model's float32 linears; returns how many it has.
+
+    Modules stay what and where they are, so adapters, copies and checkpoints do not know of it.
+    Linears of a class of their own (packed ones of a quantised base) stay as they are.
+    """
+    exchanged = 0
+    for module in model.modules():
+        if type(module) is nn.Linear and _is_float32_on_cpu(module.weight):
+            module.__class__ = OneDNNLinear
+            exchanged += 1
+    return exchanged
+
+
+@contextmanager
+def decoding(model: nn.Module) -> Iterator[None]:
+    """Keep packed weights of those linears that multiply few rows, for as long as the block takes.
+
+    Weights must not change in it, and no gradient is taken.
+    """
+    modules = [module for module in model.modules() if isinstance(module, OneDNNLinear)]
+    for module in modules:
+        module.packs = True
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.packs, module.packed = False, None
+
+
+class OneDNNLinear(nn.Linear):
+    """`nn.Linear` by oneDNN: rows [..., in] -> [..., out]."""
+
+    packs = False
+    packed: Tensor | None = None
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Multiply as `nn.Linear` does; in another dtype, or without rows, by torch's own."""
+        if not rows.numel() or not (_is_float32_on_cpu(rows) and _is_float32_on_cpu(self.weight)):
+            return super().forward(rows)
+        flat = rows.reshape(-1, rows.shape[-1])
+        if torch.is_grad_enabled():
+            out: Tensor = _Product.apply(flat, self.weight, self.bias)
+        else:
+            out = _product(flat, self._packed(len(flat)), self.bias)
+        return out.view(*rows.shape[:-1], -1)
+
+    def _packed(self, rows: int) -> Tensor:
+        if not self.packs or rows > PACKED_ROWS:
+            return self.weight
+        if self.packed is None:
+            weight = self.weight.detach()
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_ROWS)
+        return self.packed
+
+
+class _Product(torch.autograd.Function):
+    """rows [N, in], weight [out, in], bias [out] or None -> [N, out], and their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(rows, weight)
+        return _product(rows, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight = ctx.saved_tensors
+        wants_rows, wants_weight, wants_bias = ctx.needs_input_grad
+        return (
+            _product(grad, weight.t(), None) if wants_rows else None,
+            _product(grad.t(), rows.t(), None) if wants_weight else None,
+            grad.sum(0) if wants_bias else None,
+        )
+
+
+def _product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    return out
+
+
+def _is_float32_on_cpu(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+
+
+def _has_operators() -> bool:
+    """They are torch's own business, and may be gone in its next version."""
+    names = ("_linear_pointwise", "_reorder_linear_weight")
+    return all(hasattr(torch.ops.mkldnn, name) for name in names)
+
+
+def _processor() -> str:
+    """What Linux says of the processors; nothing where it is another system."""
+    return CPUINFO.read_text(errors="replace") if CPUINFO.is_file() else ""

@@ -1,0 +1,129 @@
+"""Linears by oneDNN: the same products and gradients, and no weight that is out of date."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmrl.policy import linears
+
+pytestmark = pytest.mark.skipif(not linears._has_operators(), reason="torch has no such operators")
+
+SHAPES = [(1, 8, 5), (3, 64, 33), (150, 96, 64), (700, 40, 129)]
+
+
+def exchanged(inner: int, outer: int, bias: bool = True) -> nn.Module:
+    torch.manual_seed(inner)
+    model = nn.Sequential(nn.Linear(inner, outer, bias))
+    assert linears.exchange(model) == 1
+    return model
+
+
+def relative(found: Tensor, wanted: Tensor) -> float:
+    return float((found.double() - wanted).norm() / wanted.norm())
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows, inner, outer", SHAPES)
+def test_products_and_gradients_are_those_of_float64(
+    rows: int, inner: int, outer: int, bias: bool
+) -> None:
+    model = exchanged(inner, outer, bias)
+    exact = nn.Linear(inner, outer, bias).double()
+    exact.load_state_dict({k.removeprefix("0."): v.double() for k, v in model.state_dict().items()})
+    # What a layer is given is often a view: here every other column, two batch axes.
+    wide = torch.randn(2, rows, 2 * inner)
+    given, wanted = wide[..., ::2].requires_grad_(), wide[..., ::2].double().requires_grad_()
+    pull = torch.randn(2, outer, rows).transpose(1, 2)
+    found, expected = model(given), exact(wanted)
+    found.backward(pull)
+    expected.backward(pull.double())
+    assert found.shape == expected.shape
+    assert relative(found.detach(), expected.detach()) < 1e-6
+    assert given.grad is not None and wanted.grad is not None
+    assert relative(given.grad, wanted.grad) < 1e-6
+    for own, other in zip(model.parameters(), exact.parameters(), strict=True):
+        assert own.grad is not None and other.grad is not None
+        assert relative(own.grad, other.grad) < 1e-6
+
+
+def test_frozen_weights_pass_gradients_on_and_get_none() -> None:
+    model = exchanged(16, 8).requires_grad_(False)
+    rows = torch.randn(5, 16, requires_grad=True)
+    model(rows).sum().backward()
+    assert rows.grad is not None
+    torch.testing.assert_close(rows.grad[0], model[0].weight.sum(0))
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_no_rows_and_other_dtypes_are_torchs_own() -> None:
+    model = exchanged(16, 8)
+    assert model(torch.empty(1, 0, 16)).shape == (1, 0, 8)
+    assert model.double()(torch.ones(2, 16, dtype=torch.float64)).dtype == torch.float64
+    half = nn.Linear(16, 8, dtype=torch.bfloat16)
+    assert linears.exchange(half) == 0
+
+
+@pytest.mark.parametrize("rows", [1, 32, linears.PACKED_ROWS, linears.PACKED_ROWS + 1])
+def test_packed_weights_give_the_same_products(rows: int) -> None:
+    model, given = exchanged(96, 80), torch.randn(rows, 96)
+    plain = model(given).detach()
+    with torch.inference_mode(), linears.decoding(model):
+        found = model(given)
+        assert (model[0].packed is not None) == (rows <= linears.PACKED_ROWS)
+    assert relative(found, plain.double()) < 1e-6
+
+
+def test_packed_weights_do_not_depend_on_what_came_first() -> None:
+    model, given = exchanged(96, 80), torch.randn(64, 96)
+    found = []
+    for first in (1, 17, 128):
+        with torch.inference_mode(), linears.decoding(model):
+            model(torch.randn(first, 96))
+            found.append(model(given))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+def test_weights_that_changed_are_packed_anew() -> None:
+    model, given = exchanged(32, 8), torch.randn(4, 32)
+    with torch.inference_mode(), linears.decoding(model):
+        model(given)
+    model[0].weight.data.mul_(2)  # as backends write them: torch counts no new version
+    with torch.inference_mode(), linears.decoding(model):
+        found = model(given)
+    torch.testing.assert_close(found, nn.functional.linear(given, *model[0].parameters()).detach())
+
+
+def test_nothing_of_it_is_copied_or_saved() -> None:
+    model = exchanged(32, 8)
+    with torch.inference_mode(), linears.decoding(model):
+        model(torch.randn(4, 32))
+    assert set(model.state_dict()) == {"0.weight", "0.bias"}
+    other = copy.deepcopy(model)
+    assert type(other[0]) is linears.OneDNNLinear and other[0].packed is None
+    other[0].weight.data.zero_()
+    assert model[0].weight.abs().sum() > 0
+
+
+def test_the_rule_asks_the_processor_and_the_operators(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.mktemp("proc") / "cpuinfo"
+    monkeypatch.setattr(linears, "CPUINFO", file)
+
+    def rule(text: str | None) -> bool:
+        file.unlink(missing_ok=True)
+        if text is not None:
+            file.write_text(text)
+        linears.onednn_is_faster.cache_clear()
+        return linears.onednn_is_faster()
+
+    assert rule("vendor_id\t: AuthenticAMD\nmodel name\t: AMD EPYC\n")
+    assert not rule("vendor_id\t: GenuineIntel\n")
+    assert not rule(None)
+    monkeypatch.setattr(linears, "_has_operators", lambda: False)
+    assert not rule("vendor_id\t: AuthenticAMD\n")
+    linears.onednn_is_faster.cache_clear()
