@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmrl.algorithm import Context
 from mmrl.algorithms.compose import compose
 from mmrl.config import CriticConfig
 from mmrl.policy import logprobs
@@ -18,6 +17,7 @@ from mmrl.policy.attention import active_layout
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
+from mmrl.stage import Context
 from mmrl.train.critic import Critic, explained_variance
 from mmrl.train.learner import Learner
 from mmrl.train.measure import certainty, entropy, head_gradient_norms, measured, token_offsets

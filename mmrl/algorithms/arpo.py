@@ -11,11 +11,12 @@ from typing import Any
 
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Context, Edit, Stage
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative, outcomes, scorable
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.algorithms.stages.replay import TAKEN_IN, freeze, taken_in, thaw
 from mmrl.config import Section
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.stage import Context, Edit, Stage
 from mmrl.types import Floats, Group
 
 SUMMARY = "replays a stored success where a group fails as a whole"

@@ -15,13 +15,14 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from mmrl.algorithm import Algorithm, Context, Cuts, Need, Stage, carried
+from mmrl.algorithm import Algorithm, Cuts
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, centre, scorable
 from mmrl.algorithms.stages.lengths import OfLongest
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.algorithms.stages.turns import by_turn
 from mmrl.config import Section
 from mmrl.errors import UserError
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.stage import Context, Need, Stage, carried
 from mmrl.types import Floats, Group, TokenSpan
 
 SUMMARY = "budget-relative advantages of thinking segments"

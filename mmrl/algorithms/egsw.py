@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Context, Need, Stage, carried
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import (
     PRESETS,
     FixedGroup,
@@ -20,8 +20,9 @@ from mmrl.algorithms.stages.credit import (
     Normalise,
     group_relative,
 )
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.stage import Context, Need, Stage, carried
 from mmrl.types import Floats, Group
 
 SUMMARY = "entropy-guided weights over the group (variant)"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Context, Edit, Stage
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import (
     PRESETS,
     FixedGroup,
@@ -24,9 +24,10 @@ from mmrl.algorithms.stages.credit import (
     is_uniform,
     scorable,
 )
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.algorithms.stages.replay import TAKEN_IN, freeze, taken_in, thaw
 from mmrl.config import Section
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.stage import Context, Edit, Stage
 from mmrl.types import Floats, Group
 
 SUMMARY = "replays groups with signal in place of groups without (variant)"

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import KL, Algorithm, Context, Need, Stage, carried, with_rewards
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import (
     PRESETS,
     FixedGroup,
@@ -27,9 +27,11 @@ from mmrl.algorithms.stages.credit import (
     scorable,
 )
 from mmrl.algorithms.stages.key_steps import KeyStep, is_valid_path, matched_share, scored_steps
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
 from mmrl.errors import UserError
+from mmrl.objective import KL
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.stage import Context, Need, Stage, carried, with_rewards
 from mmrl.types import Floats, Group, Ints, Response, Score, TokenSpan
 
 SUMMARY = "dense rewards for key steps and for a valid path"

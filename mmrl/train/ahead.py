@@ -25,13 +25,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmrl.algorithm import Algorithm, Context
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.replay import episode_of
 from mmrl.config import RolloutConfig
 from mmrl.engines.background import BackgroundEngine
 from mmrl.errors import UserError, one_line
 from mmrl.rollout.rollouts import Rollouts
 from mmrl.runlog.metrics import Clock
+from mmrl.stage import Context
 from mmrl.train.batches import Asked, Asker
 from mmrl.types import Group, Response
 

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Context
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.compose import compose
 from mmrl.config import Section, validate
 from mmrl.errors import UserError
+from mmrl.stage import Context
 from mmrl.train.losses import (
-    kl_loss,
     policy_loss,
     positive_share,
     reduce,
@@ -207,7 +207,7 @@ def _differentiate(
     )
     policy = policy_loss(batch, algorithm.objective)
     in_loss = algorithm.kl is not None and algorithm.kl.placement == "loss"
-    kl = reduce(kl_loss(batch, algorithm.kl), batch) if algorithm.kl and in_loss else policy * 0
+    kl = reduce(algorithm.kl.penalty(batch), batch) if algorithm.kl and in_loss else policy * 0
     slopes = [torch.autograd.grad(loss, leaves, retain_graph=True) for loss in (policy, kl)]
     for i, *found in zip(trained, *slopes, strict=True):
         gradients[i] = (found[0].numpy(), found[1].numpy())

@@ -15,7 +15,6 @@ from mmrl.policy.logprobs import CHUNK_TOKENS, Head, policy_log_softmax
 from mmrl.policy.packing import Weighted, pack
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedPrefix, lay_out
-from mmrl.train.losses import self_certainty
 from mmrl.types import Floats, Group, Ints, Prompt, TrainSample
 
 Hidden = Callable[[SharedPrefix, Sequence[Prompt]], Tensor]
@@ -85,6 +84,14 @@ def certainty(policy: Policy, temperature: float) -> Measure:
         return self_certainty(logits[:, allowed])
 
     return _in_chunks(chunk)
+
+
+def self_certainty(logits: Tensor) -> Tensor:
+    """KL(uniform || policy) + log V of every token: logits [M, V] -> [M].
+
+    Intuitor, arXiv 2505.19590.
+    """
+    return logits.logsumexp(-1) - logits.mean(-1)
 
 
 def _in_chunks(measure: Measure) -> Measure:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mmrl.algorithm import Context
+from mmrl.stage import Context
 from mmrl.train.algorithm_case import evaluate_case
 from mmrl.types import Group, Prompt, Response, Sample, Score
 

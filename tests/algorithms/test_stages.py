@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mmrl import plugins
-from mmrl.algorithm import FROM_DATA, KL, Group, Updates
+from mmrl.algorithm import Updates
 from mmrl.algorithms.ar_lopti import ByProbability
 from mmrl.algorithms.arpo import ReplaySuccess
 from mmrl.algorithms.compose import compose
@@ -35,7 +35,9 @@ from mmrl.algorithms.stages.samplers import DropSolved, EasyToHard, HardStage, U
 from mmrl.algorithms.stages.variants import AcrossVariants, Rewrites
 from mmrl.algorithms.stepgrpo import StepSpans, step_spans
 from mmrl.errors import UserError
-from mmrl.types import Sample, Score, Text, TokenSpan
+from mmrl.objective import KL
+from mmrl.stage import FROM_DATA
+from mmrl.types import Group, Sample, Score, Text, TokenSpan
 from tests.algorithms.cases import R, context, evaluate, first_tokens, group
 
 NAN = float("nan")

@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from mmrl.algorithm import Context, Need, Stage, carried
 from mmrl.algorithms.stages.credit import (
     gae,
     outcomes,
@@ -19,6 +18,7 @@ from mmrl.algorithms.stages.credit import (
     token_rewards,
     whitened,
 )
+from mmrl.stage import Context, Need, Stage, carried
 from mmrl.types import Floats, Group, Response, TrainSample
 
 Lambda = Callable[[int], float]

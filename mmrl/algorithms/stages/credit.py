@@ -12,8 +12,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from mmrl.algorithm import Context, Credit, Need, Reducer, Stage, carried
+from mmrl import plugins
 from mmrl.errors import UserError
+from mmrl.objective import Reducer
+from mmrl.stage import Context, Credit, Need, Stage, carried
 from mmrl.types import Bools, Floats, Group, Prompt, Response, TrainSample
 
 Numerics = Literal["paper", "trl", "verl"]
@@ -374,13 +376,16 @@ def whitened(samples: Sequence[TrainSample], ddof: int, epsilon: float) -> list[
     return [replace(s, advantages=a) for s, a in zip(samples, whole, strict=True)]
 
 
-CREDITS: Mapping[str, Credit] = {
-    "group_relative": GroupCredit(GroupRelative()),
-    "centred": GroupCredit(GroupRelative(None)),
-    "leave_one_out": GroupCredit(LeaveOneOut()),
-    "length_weighted": GroupCredit(LengthWeighted()),
-    "raw": GroupCredit(RawReward()),
-    "whitened": Whitened(),
-    "token_returns": TokenReturns(),
-}
+CREDITS: Mapping[str, Credit] = plugins.Named(
+    "mmrl.credits",
+    {
+        "group_relative": GroupCredit(GroupRelative()),
+        "centred": GroupCredit(GroupRelative(None)),
+        "leave_one_out": GroupCredit(LeaveOneOut()),
+        "length_weighted": GroupCredit(LengthWeighted()),
+        "raw": GroupCredit(RawReward()),
+        "whitened": Whitened(),
+        "token_returns": TokenReturns(),
+    },
+)
 """Credit stages by the name a config uses."""
