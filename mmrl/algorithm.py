@@ -39,7 +39,7 @@ from mmrl.stage import (
     Sampler,
     Shape,
     Stage,
-    carried,
+    needed,
     with_rewards,
 )
 from mmrl.types import Bools, Group, Sample, TrainSample
@@ -201,12 +201,13 @@ class Algorithm:
     def _penalised(self, group: Group, kl: KL, context: Context) -> Group:
         """Take the KL off the response's reward, or leave it per token to the credit stage."""
         coefficient = kl.at(context)
+        reference = needed(group.extra.reference, "reference")
         penalties = [
             coefficient * np.where(response.written, kl.estimate(response.logprobs, ref), 0.0)
-            for response, ref in zip(group.responses, carried(group, "reference"), strict=True)
+            for response, ref in zip(group.responses, reference, strict=True)
         ]
         if kl.placement == "token-reward":
-            return replace(group, extra={**group.extra, "penalties": penalties})
+            return replace(group, extra=replace(group.extra, penalties=penalties))
         return with_rewards(group, group.rewards - np.array([p.sum() for p in penalties]))
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 
 from mmrl.errors import UserError
 from mmrl.types import Floats, Group, Prompt, Sample, TrainSample
 
+T = TypeVar("T")
 Need = Literal[
     "reference",
     "entropy",
@@ -177,14 +178,11 @@ class Choosing:
         return self.sampler.epoch(samples, replace(self.context, epoch=number, rng=rng))
 
 
-def carried(group: Group, need: Need) -> Any:
-    """Return what the group carries of `need`: per response in order, or one value.
-
-    Raises UserError where the run did not provide it.
-    """
-    if need not in group.extra:
+def needed(value: T | None, need: Need) -> T:
+    """Return what a group carries in its `extra`; raise UserError where it is not there."""
+    if value is None:
         raise UserError(f"the algorithm needs {NEEDS[need]}, which this run does not provide")
-    return group.extra[need]
+    return value
 
 
 def with_rewards(group: Group, rewards: Floats) -> Group:

@@ -239,7 +239,7 @@ def test_a_sample_that_stands_twice_in_a_batch_has_its_values_twice(
     assert norm > 0 and norm == pytest.approx(again)
     group = replace(groups[0], responses=(groups[0].responses[0],) * 2)
     entropies = learner(policy, compose({"name": "egsw"})).observe([group, group])
-    values = [value for g in entropies for value in g.extra["entropy"]]
+    values = [value for g in entropies for value in g.extra.entropy]
     assert len(values) == 4 and all(v.all() for v in values)
     # Trained twice, it counts twice.
     stats = made.update(batch, 0.0)

@@ -331,7 +331,7 @@ MUTATIONS = (
     Mutation(
         "replayed responses taken for fresh ones",
         CREDIT,
-        "older=i in replayed",
+        "older=i in group.extra.replayed",
         "older=False",
     ),
     Mutation(

@@ -22,7 +22,7 @@ from mmrl.algorithms.stages.credit import (
 )
 from mmrl.config import Section
 from mmrl.objectives.clipped_ratio import Clipped
-from mmrl.stage import Context, Need, Stage, carried
+from mmrl.stage import Context, Need, Stage, needed
 from mmrl.types import Floats, Group
 
 SUMMARY = "entropy-guided weights over the group (variant)"
@@ -49,7 +49,7 @@ class EntropyGuided(Stage):
 
     def __call__(self, group: Group, context: Context) -> list[Floats]:
         advantages = group_relative(group.rewards, self.normalise)
-        entropies: list[Floats] = carried(group, "entropy")
+        entropies = needed(group.extra.entropy, "entropy")
         if self.level == "response":
             entropies = [
                 np.full(len(h), h[r.written].mean() if len(h) else 0.0)

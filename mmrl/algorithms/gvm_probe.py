@@ -17,7 +17,7 @@ from mmrl.algorithms.stages.credit import FixedGroup, outcomes, scorable
 from mmrl.algorithms.stages.estimates import EachOnce, Note
 from mmrl.config import Section
 from mmrl.objectives.likelihood import Likelihood
-from mmrl.stage import Need, Stage, carried
+from mmrl.stage import Need, Stage, needed
 from mmrl.types import Group
 
 SUMMARY = "the estimate phase of gvm_raft: probes every prompt, trains nothing"
@@ -43,7 +43,7 @@ class Probe(Stage):
         if not known.any():
             return None
         accepted = known & (values > 0)
-        norms = np.asarray(carried(group, "gradient_norms"), dtype=float)
+        norms = np.asarray(needed(group.extra.gradient_norms, "gradient_norms"), dtype=float)
         return {
             "rate": float(accepted.sum() / known.sum()),
             "norm": float(norms[accepted].mean()) if accepted.any() else 0.0,

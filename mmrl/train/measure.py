@@ -146,7 +146,10 @@ def _squared_norm(policy: Policy, hidden: Tensor, targets: Tensor, temperature: 
 def attach(groups: Sequence[Group], need: str, values: Sequence[object]) -> list[Group]:
     """Let every group carry what was found for its responses, in order, as `need`."""
     left = iter(values)
-    return [replace(g, extra={**g.extra, need: [next(left) for _ in g.responses]}) for g in groups]
+    own: list[dict[str, Any]] = [{need: [next(left) for _ in g.responses]} for g in groups]
+    return [
+        replace(g, extra=replace(g.extra, **found)) for g, found in zip(groups, own, strict=True)
+    ]
 
 
 def token_offsets(tokenizer: Any, ids: Ints) -> Ints:
