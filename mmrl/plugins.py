@@ -2,7 +2,8 @@
 
 `load("algorithm", "grpo")` imports `mmrl.algorithms.grpo`. Other packages add names through the
 entry-point groups `mmrl.algorithms`, `mmrl.tasks`, `mmrl.modalities`, `mmrl.families` and
-`mmrl.recipes`; a value there is the module's import path.
+`mmrl.recipes`; a value there is the module's import path. The stages of an algorithm are single
+objects (`Named`), several to a module; there, a value is `module:object`.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import functools
 import importlib
 import pkgutil
 import sys
+from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal, TypeVar, cast
 
 from mmrl.errors import UserError
 
+T = TypeVar("T")
 PluginKind = Literal["algorithm", "task", "modality", "family", "recipe"]
 
 PACKAGES: dict[PluginKind, str] = {
@@ -59,13 +62,50 @@ def find(kind: PluginKind, name: str) -> str:
 
 def available(kind: PluginKind) -> dict[str, str]:
     """List plugin names and their import paths without importing them."""
-    package = importlib.import_module(PACKAGES[kind])
-    modules = {
-        info.name: f"{package.__name__}.{info.name}"
+    return {**modules(PACKAGES[kind]), **_entries(_GROUPS[kind], tuple(sys.path))}
+
+
+def modules(name: str) -> dict[str, str]:
+    """List the modules of a package that are its plugins, with their import paths."""
+    package = importlib.import_module(name)
+    return {
+        info.name: f"{name}.{info.name}"
         for info in pkgutil.iter_modules(package.__path__)
         if not info.name.startswith("_") and info.name not in getattr(package, "SHARED", ())
     }
-    return {**modules, **_entries(_GROUPS[kind], tuple(sys.path))}
+
+
+class Named(Mapping[str, T]):
+    """Stages by the name a config uses: our own, and those that other packages add to `group`.
+
+    An entry point's value is `module:object`, imported when its name is asked for; a class stands
+    for what it makes of its defaults. One that is no `kind` raises UserError.
+    """
+
+    def __init__(self, group: str, own: Mapping[str, T], kind: type | None = None) -> None:
+        self._group, self._own, self._kind = group, own, kind
+
+    def __getitem__(self, name: str) -> T:
+        path = self._others().get(name)
+        return self._own[name] if path is None else self._loaded(name, path)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._own, **self._others()})
+
+    def __len__(self) -> int:
+        return len({**self._own, **self._others()})
+
+    def _others(self) -> dict[str, str]:
+        return _entries(self._group, tuple(sys.path))
+
+    def _loaded(self, name: str, path: str) -> T:
+        module, _, attribute = path.partition(":")
+        found: Any = getattr(importlib.import_module(module), attribute or name, None)
+        made = found() if isinstance(found, type) else found
+        if not (callable(made) if self._kind is None else isinstance(made, self._kind)):
+            wanted = "stage" if self._kind is None else self._kind.__name__
+            raise UserError(f"'{name}' of the entry points '{self._group}': {path} is no {wanted}")
+        return cast(T, made)
 
 
 @functools.cache

@@ -12,10 +12,10 @@ Shape suffixes: L prompt tokens, T response tokens, G responses of a group.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import torch
 
+T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -396,14 +397,54 @@ class Score:
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extra:
+    """What a group carries beside its scores; None: nothing of the kind. Sequences are [G].
+
+    Measured of the responses, for algorithms that need it (`mmrl.stage.NEEDS`): log-probs of the
+    `reference`, `entropy` in nats, `self_certainty` and a critic's `values`, of every token [T];
+    `offsets` [T + 1], the characters of the text before each token and in all; `gradient_norms` of
+    the LM head; the reward of a `greedy` answer to the prompt (NaN: unscorable).
+
+    Said by the rollout: `cuts` are the numbers of tokens after which a chain of thought was cut,
+    `steps` what its parts earned; a group of answers at a cut has the thought so far as its `head`,
+    the place of its `budget` among the budgets, and as `baseline` the mean reward at that budget.
+
+    Said by stages: `answers` are final answers where the text does not hold them, `penalties` the
+    KL of every token [T] with its coefficient, `replayed` the places of responses of an earlier
+    step. `own` holds frozen records of single stages and of other packages, known by their type.
+    """
+
+    reference: Sequence[Floats] | None = None
+    entropy: Sequence[Floats] | None = None
+    self_certainty: Sequence[Floats] | None = None
+    values: Sequence[Floats] | None = None
+    offsets: Sequence[Ints] | None = None
+    gradient_norms: Sequence[float] | None = None
+    greedy: float | None = None
+    cuts: Sequence[Sequence[int]] | None = None
+    steps: Sequence[Sequence[TokenSpan]] | None = None
+    head: str | None = None
+    budget: int | None = None
+    baseline: float | None = None
+    answers: Sequence[str | None] | None = None
+    penalties: Sequence[Floats] | None = None
+    replayed: tuple[int, ...] = ()
+    own: tuple[object, ...] = ()
+
+    def of(self, kind: type[T]) -> T | None:
+        """Return the record of a type that was put into `own` last; None where there is none."""
+        return next((record for record in reversed(self.own) if isinstance(record, kind)), None)
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A prompt with its G scored responses. `extra` carries what an algorithm's stages add."""
+    """A prompt with its G scored responses. `extra` carries what is known of them besides."""
 
     prompt: Prompt
     responses: tuple[Response, ...]
     scores: tuple[Score, ...]
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Extra = field(default_factory=Extra)
 
     @property
     def rewards(self) -> Floats:

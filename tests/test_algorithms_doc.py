@@ -12,9 +12,9 @@ import yaml
 from mmrl.algorithms.compose import compose
 from mmrl.algorithms.stages.credit import CREDITS
 from mmrl.algorithms.stages.editors import EDITORS
-from mmrl.algorithms.stages.objectives import OBJECTIVES
 from mmrl.algorithms.stages.refiners import REFINERS
 from mmrl.algorithms.stages.shapers import SHAPERS
+from mmrl.objectives.named import OBJECTIVES
 from mmrl.train.algorithm_case import evaluate_case
 
 TEXT = (Path(__file__).parent.parent / "docs" / "algorithms.md").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from mmrl.config import RunConfig, validate
 from mmrl.errors import UserError
 from mmrl.runlog.journal import Journal
 from mmrl.train.run import train
-from mmrl.types import Episode, Group, Score, TokenSpan
+from mmrl.types import Episode, Extra, Group, Score, TokenSpan
 from tests.algorithms.cases import context, group
 from tests.runs import make_digits, run_config
 
@@ -74,16 +74,16 @@ def test_an_empty_response_has_no_token_and_breaks_nothing(name: str) -> None:
             for r in made.responses
         ),
         scores=tuple(Score({**parts, "accuracy": r}, None, reward=r) for r in (1.0, 0.0)),
-        extra={
-            "entropy": [np.zeros(0), np.ones(3)],
-            "self_certainty": [np.zeros(0), np.ones(3)],
-            "values": [np.zeros(0), np.zeros(3)],
-            "reference": [np.zeros(0), np.zeros(3)],
-            "greedy": 0.0,
-            "gradient_norms": [0.0, 1.0],
-            "steps": [[], []],
-            "offsets": [np.zeros(1, dtype=int), np.zeros(4, dtype=int)],
-        },
+        extra=Extra(
+            entropy=[np.zeros(0), np.ones(3)],
+            self_certainty=[np.zeros(0), np.ones(3)],
+            values=[np.zeros(0), np.zeros(3)],
+            reference=[np.zeros(0), np.zeros(3)],
+            greedy=0.0,
+            gradient_norms=[0.0, 1.0],
+            steps=[[], []],
+            offsets=[np.zeros(1, dtype=int), np.zeros(4, dtype=int)],
+        ),
     )
     here = context(value_estimates={"q": 0.5}, probes={"q": {"rate": 0.5, "norm": 1.0}})
     shaped = algorithm.shape_rewards([rich], here)

@@ -9,15 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmrl.algorithm import Objective
-from mmrl.algorithms.stages.objectives import CISPO, CPGD, NFT, OBJECTIVES, Clipped, Ratio
-from mmrl.train import losses
-from mmrl.train.losses import TokenBatch, bounds, token_batch
+from mmrl.objective import Bounds, Objective, TokenBatch
+from mmrl.objectives.bounded_weight import CISPO
+from mmrl.objectives.clipped_likelihood import CPGD
+from mmrl.objectives.clipped_ratio import Clipped, Ratio
+from mmrl.objectives.implied_policies import NFT
+from mmrl.objectives.named import OBJECTIVES
+from mmrl.train.losses import token_batch
 from mmrl.types import Response, TrainSample
 
 SEQUENCES, TOKENS = 24, 4
 CASES: dict[str, Objective] = {
-    **{n: o for n, o in OBJECTIVES.items() if type(o) in losses.BOUNDS},
+    **{n: o for n, o in OBJECTIVES.items() if type(o).bounds is not Objective.bounds},
     "no clip below": Clipped(low=1.0),
     "no room": Clipped(low=0.0, high=0.0),
     "dual": Clipped(low=0.1, high=0.3, dual=1.5),
@@ -72,7 +75,7 @@ def varied(seed: int = 0) -> tuple[TokenBatch, Tensor]:
 
 def without_gradient(batch: TokenBatch, logprobs: Tensor, objective: Objective) -> Tensor:
     """True [M] where a trained token of some advantage has a loss without any gradient."""
-    each = losses.OBJECTIVES[type(objective)](batch, objective)
+    each = objective.losses(batch)
     rows = [torch.autograd.grad(x, logprobs, retain_graph=True)[0] for x in each]
     still = torch.stack(rows).abs().sum(-1) == 0
     return still & batch.mask & (batch.advantages != 0)
@@ -82,7 +85,7 @@ def without_gradient(batch: TokenBatch, logprobs: Tensor, objective: Objective) 
 @pytest.mark.parametrize("seed", range(3))
 def test_clipped_is_what_has_no_gradient(name: str, seed: int) -> None:
     batch, logprobs = varied(seed)
-    found = bounds(batch, CASES[name])
+    found = CASES[name].bounds(batch)
     still = without_gradient(batch, logprobs, CASES[name])
     sides = [side for side in (found.low, found.high) if side is not None]
     clipped = torch.stack([*sides, torch.zeros_like(batch.mask)]).any(0)
@@ -96,7 +99,7 @@ def test_clipped_is_what_has_no_gradient(name: str, seed: int) -> None:
 @pytest.mark.parametrize("name", CLIPPED)
 def test_the_cases_reach_both_sides(name: str) -> None:
     """What is compared above is not empty."""
-    seen = [bounds(varied(seed)[0], CASES[name]) for seed in range(3)]
+    seen = [CASES[name].bounds(varied(seed)[0]) for seed in range(3)]
     assert any((b.high & varied(i)[0].mask).any() for i, b in enumerate(seen))
     if CLIPPED[name].low < 1:
         assert any((b.low & varied(i)[0].mask).any() for i, b in enumerate(seen))
@@ -105,7 +108,7 @@ def test_the_cases_reach_both_sides(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {n for n in CASES}))
 def test_objectives_without_bounds_keep_every_gradient(name: str) -> None:
     batch, logprobs = varied()
-    assert bounds(batch, OBJECTIVES[name]) == losses.Bounds()
+    assert OBJECTIVES[name].bounds(batch) == Bounds()
     still = without_gradient(batch, logprobs, OBJECTIVES[name])
     compared = torch.stack([  # a group of one class has nothing to compare
         (batch.advantages[batch.mask & (batch.group == g)].sign().unique().abs().sum() > 1)
@@ -138,7 +141,7 @@ SHIFTS = (
 @pytest.mark.parametrize(("name", "shift", "advantage", "low", "high"), SHIFTS)
 def test_by_hand(name: str, shift: float, advantage: float, low: int, high: int) -> None:
     batch, _ = batch_of(np.full((1, 3), shift), np.full((1, 3), advantage))
-    found = bounds(batch, OBJECTIVES[name])
+    found = OBJECTIVES[name].bounds(batch)
     assert found.low is not None and found.high is not None
     assert found.low.float().mean() == low
     assert found.high.float().mean() == high
@@ -148,9 +151,9 @@ def test_a_bounded_weight_is_no_clip() -> None:
     """Ratios of 0.5, 1 and 1.5 against [0.8, 1.2]; the last token has advantage 0."""
     shifts = np.log([[0.5, 1.0, 1.5, 1.5]])
     batch, _ = batch_of(shifts, np.array([[1.0, 1.0, -1.0, 0.0]]))
-    found = bounds(batch, CISPO(low=0.8, high=1.2))
+    found = CISPO(low=0.8, high=1.2).bounds(batch)
     assert found.weight is not None and found.weight.tolist() == [True, False, True, False]
     # NFT, accuracy 1/2: the implied ratio of a wrong token is 1.5, 1 and 0.5, its floor 0.9.
     batch, _ = batch_of(shifts[:, :3], np.full((1, 3), -0.5))
-    found = bounds(batch, NFT(epsilon=0.9))
+    found = NFT(epsilon=0.9).bounds(batch)
     assert found.weight is not None and found.weight.tolist() == [False, False, True]

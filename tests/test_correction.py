@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmrl.algorithm import Reducer
-from mmrl.algorithms.stages.objectives import Clipped
+from mmrl.objective import Reducer
+from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.train.correction import Correction, Mode, correct
 from mmrl.train.losses import policy_loss, token_batch, token_weights
 from mmrl.types import Prompt, Response, Sample, TrainSample

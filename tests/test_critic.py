@@ -41,9 +41,7 @@ def samples(encoder: Encoder, ask: Callable[..., Sample]) -> list[TrainSample]:
     for index, earned in enumerate((1.0, 0.0)):
         prompt = encoder.prompt(ask((28, 28, index), "how many?", id=str(index)))
         length = 4 + index
-        response = Response(
-            rng.integers(100, 400, length), np.full(length, -1.0), "", "stop", weights=None
-        )
+        response = Response(rng.integers(100, 400, length), np.full(length, -1.0), "", "stop")
         nothing = np.zeros(length)
         sample = TrainSample(prompt, response, np.ones(length), np.ones(length, bool), group=index)
         made.append(replace(sample, returns=nothing + earned, values=nothing))

@@ -10,7 +10,8 @@ import pytest
 from mmrl import plugins
 
 PACKAGE = Path(__file__).parents[1] / "mmrl"
-TOP = {"algorithm", "api", "cli", "config", "errors", "plugins", "records", "task", "types"}
+CONTRACTS = {"algorithm", "config", "errors", "objective", "plugins", "records", "stage", "task"}
+TOP = {*CONTRACTS, "types", "api", "cli"}
 LINKED = ("tasks", "data_recipes")  # plug-ins: a folder or a file each, named by what they are
 
 

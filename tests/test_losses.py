@@ -11,24 +11,20 @@ import numpy as np
 import pytest
 import torch
 
-from mmrl.algorithm import KL, Objective, Reducer
-from mmrl.algorithms.stages.objectives import (
-    CISPO,
-    CPGD,
-    GVPO,
-    MPO,
-    NFT,
-    OBJECTIVES,
-    REBEL,
-    AStarPO,
-    Clipped,
-    DisCO,
-    Likelihood,
-    Preference,
-    SimPO,
-)
+from mmrl.objective import KL, Objective, Reducer
+from mmrl.objectives.bounded_weight import CISPO
+from mmrl.objectives.clipped_likelihood import CPGD
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.objectives.discriminative import DisCO
+from mmrl.objectives.group_regression import GVPO
+from mmrl.objectives.implied_policies import NFT
+from mmrl.objectives.likelihood import Likelihood
+from mmrl.objectives.mixed_preference import MPO
+from mmrl.objectives.pair_regression import REBEL
+from mmrl.objectives.preference import Preference
+from mmrl.objectives.reference_free import SimPO
+from mmrl.objectives.value_regression import AStarPO
 from mmrl.train.losses import (
-    kl_loss,
     policy_loss,
     positive_share,
     reduce,
@@ -108,7 +104,7 @@ def loss_and_gradient(
     tokens = token_batch(batch, [weights[id(s)] for s in batch], leaf, positive_share(step))
     loss = policy_loss(tokens, objective)
     if kl is not None:
-        loss = loss + kl.coefficient * reduce(kl_loss(tokens, kl), tokens)
+        loss = loss + kl.coefficient * reduce(kl.penalty(tokens), tokens)
     loss.backward()
     ends = np.cumsum([len(lp) for lp in logprobs])[:-1]
     return float(loss.detach()), list(np.split(leaf.grad.numpy(), ends))
@@ -349,9 +345,3 @@ def test_quality_moves_the_chosen_up_and_the_rejected_down() -> None:
         sign = 1 if sample.advantages[0] > 0 else -1
         slope = -sign * 0.5 / 2 / (1 + np.exp(sign * (implied[i] - implied.mean())))
         np.testing.assert_allclose(row, slope)
-
-
-def test_every_named_objective_has_a_function() -> None:
-    from mmrl.train import losses
-
-    assert {type(o) for o in OBJECTIVES.values()} == set(losses.OBJECTIVES)

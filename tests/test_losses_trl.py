@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmrl.algorithm import KL, Objective, Reducer
-from mmrl.algorithms.stages.objectives import CISPO, Clipped
+from mmrl.objective import KL, Objective, Reducer
+from mmrl.objectives.bounded_weight import CISPO
+from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.types import TrainSample
 from tests.test_losses import current, loss_and_gradient, samples
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmrl.algorithm import Context
 from mmrl.algorithms.compose import compose
 from mmrl.config import CriticConfig
 from mmrl.policy import logprobs
@@ -18,10 +17,11 @@ from mmrl.policy.attention import active_layout
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
+from mmrl.stage import Context
 from mmrl.train.critic import Critic, explained_variance
 from mmrl.train.learner import Learner
 from mmrl.train.measure import certainty, entropy, head_gradient_norms, measured, token_offsets
-from mmrl.types import Group, Response, Sample, Score, TrainSample
+from mmrl.types import Extra, Group, Response, Sample, Score, TrainSample
 from tests.algorithms.cases import context
 from tests.families.after_head import CHANGES, change_logits, learn_after_head
 from tests.test_learner import Gradients
@@ -125,7 +125,7 @@ def test_groups_carry_what_the_algorithm_needs(
         for pair in (samples[:2], samples[2:])
     ]
     seen = learner(policy, name).observe(groups)
-    values = [value for group in seen for value in group.extra[need]]
+    values = [value for group in seen for value in getattr(group.extra, need)]
     direct = {
         "entropy": lambda: measured(policy, samples, 99, {"x": entropy(policy, TEMPERATURE)})["x"],
         "self_certainty": lambda: measured(
@@ -135,7 +135,7 @@ def test_groups_carry_what_the_algorithm_needs(
     }[need]()
     for value, expected in zip(values, direct, strict=True):
         assert value == pytest.approx(expected, rel=1e-4, abs=1e-5)
-    assert need not in learner(policy, "grpo").observe(groups)[0].extra
+    assert getattr(learner(policy, "grpo").observe(groups)[0].extra, need) is None
 
 
 def with_returns(samples: list[TrainSample]) -> list[TrainSample]:
@@ -209,7 +209,7 @@ def test_ppo_trains_policy_and_critic_on_its_own_numbers(
     first = samples[0]
     group = Group(first.prompt, (first.response,), (Score({}, None, reward=1.0),))
     (seen,) = made.observe([group])
-    assert np.array_equal(seen.extra["values"][0], np.zeros(5))
+    assert np.array_equal(seen.extra.values[0], np.zeros(5))
     (sample,) = algorithm.train_samples([seen], Context(1, 1, 1, np.random.default_rng(0), {}))
     # gamma 1, lambda 0.95, values 0: what reaches token t is 0.95 ^ (4 - t)
     assert sample.returns == pytest.approx(0.95 ** np.arange(4.0, -1, -1))
@@ -240,7 +240,7 @@ def test_unscorable_responses_teach_the_critic_nothing(samples: list[TrainSample
     pair = samples[:2]
     scores = (Score({}, None, reward=1.0), Score({}, None, reward=None))
     values = [np.zeros(len(s.mask)) for s in pair]
-    group = Group(pair[0].prompt, tuple(s.response for s in pair), scores, {"values": values})
+    group = Group(pair[0].prompt, tuple(s.response for s in pair), scores, Extra(values=values))
     known, unknown = compose({"name": "ppo", "group_size": 2}).train_samples([group], context())
     assert known.returns is not None and unknown.returns is None
 

@@ -13,10 +13,10 @@ import torch
 from mmrl.algorithm import Updates
 from mmrl.algorithms.compose import compose
 from mmrl.algorithms.stages.credit import pair
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import ModelConfig
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
+from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.train.correction import Correction

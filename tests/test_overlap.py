@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import ModelConfig
 from mmrl.engines.background import Stopped, Worker
 from mmrl.errors import UserError
+from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.policy.attention import active_layout, attention
 from mmrl.policy.policy import load_policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
@@ -326,7 +326,7 @@ def grpo() -> Algorithm:
 
 
 def at_step(step: int) -> Any:
-    from mmrl.algorithm import Context
+    from mmrl.stage import Context
 
     return Context(step, 9, 1, np.random.default_rng(0), {})
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from mmrl.algorithm import Context
 from mmrl.algorithms.stages.credit import GroupCredit, GroupRelative, pair
 from mmrl.algorithms.stages.variants import AcrossVariants
 from mmrl.policy.packing import Row, Weighted, pack
 from mmrl.policy.shared_prefix import lay_out
+from mmrl.stage import Context
 from mmrl.types import TrainSample
 from tests.algorithms.cases import context, group
 

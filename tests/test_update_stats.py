@@ -13,14 +13,14 @@ import torch
 from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.compose import compose
 from mmrl.algorithms.stages.credit import pair
-from mmrl.algorithms.stages.objectives import OBJECTIVES
 from mmrl.backend.local import LocalBackend
 from mmrl.backend.world import World
 from mmrl.config import OptimizerConfig
+from mmrl.objectives.named import OBJECTIVES
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy
 from mmrl.train.learner import Learner, UpdateStats, _summary, _Tally
-from mmrl.train.losses import bounds, token_batch
+from mmrl.train.losses import token_batch
 from mmrl.train.measure import entropy, head_gradient_norms, measured
 from mmrl.train.trainer import update_metrics
 from mmrl.types import Group, Response, Sample, Score, TrainSample
@@ -166,7 +166,7 @@ def test_the_clip_is_counted_over_trained_tokens_of_all_updates() -> None:
         batch = token_batch([sample], [np.ones(length)], logprobs)
         made = _Tally()
         objective = compose({"name": "grpo"}).objective
-        made.add(batch, torch.tensor(1.0), entropy=logprobs, **vars(bounds(batch, objective)))
+        made.add(batch, torch.tensor(1.0), entropy=logprobs, **vars(objective.bounds(batch)))
         return made
 
     up, down = tally(1.0, [0.3, 0.3, 0.1], 2), tally(-1.0, [-0.3, 0.3, 0.0, 0.0, 0.1], 1)
@@ -239,7 +239,7 @@ def test_a_sample_that_stands_twice_in_a_batch_has_its_values_twice(
     assert norm > 0 and norm == pytest.approx(again)
     group = replace(groups[0], responses=(groups[0].responses[0],) * 2)
     entropies = learner(policy, compose({"name": "egsw"})).observe([group, group])
-    values = [value for g in entropies for value in g.extra["entropy"]]
+    values = [value for g in entropies for value in g.extra.entropy]
     assert len(values) == 4 and all(v.all() for v in values)
     # Trained twice, it counts twice.
     stats = made.update(batch, 0.0)

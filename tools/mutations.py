@@ -16,32 +16,33 @@ class Mutation:
 
 
 LOSSES, CREDIT = "mmrl/train/losses.py", "mmrl/algorithms/stages/credit.py"
+OBJECTIVE, CLIPPED = "mmrl/objective.py", "mmrl/objectives/clipped_ratio.py"
 EPISODE, CUTS = "mmrl/rollout/episode.py", "mmrl/rollout/thinking.py"
 LEARNER, OLD = "mmrl/train/learner.py", "mmrl/train/old_logprobs.py"
 MUTATIONS = (
     Mutation(
         "swapped clip bounds",
-        LOSSES,
-        "ratio.clamp(1 - options.low, 1 + options.high)",
-        "ratio.clamp(1 - options.high, 1 + options.low)",
+        CLIPPED,
+        "ratio.clamp(1 - self.low, 1 + self.high)",
+        "ratio.clamp(1 - self.high, 1 + self.low)",
     ),
     Mutation(
         "maximum instead of minimum of the surrogates",
-        LOSSES,
-        "torch.minimum(unbounded * advantages",
-        "torch.maximum(unbounded * advantages",
+        CLIPPED,
+        "(unbounded * advantages).minimum(",
+        "(unbounded * advantages).maximum(",
     ),
     Mutation(
         "dual clip on positive advantages",
-        LOSSES,
-        "torch.where(advantages < 0, floor, surrogate)",
-        "torch.where(advantages > 0, floor, surrogate)",
+        CLIPPED,
+        "floor.where(advantages < 0, surrogate)",
+        "floor.where(advantages > 0, surrogate)",
     ),
     Mutation(
         "two-sided cap on the clipped ratio",
-        LOSSES,
-        "torch.minimum(unbounded * advantages, bounded * advantages)",
-        "torch.minimum(ratio * advantages, bounded * advantages)",
+        CLIPPED,
+        "(unbounded * advantages).minimum(bounded * advantages)",
+        "(ratio * advantages).minimum(bounded * advantages)",
     ),
     Mutation(
         "mask lost in the reduction",
@@ -51,8 +52,8 @@ MUTATIONS = (
     ),
     Mutation(
         "mask lost within sequences",
-        LOSSES,
-        "kept = torch.where(self.mask, values, 0.0)",
+        OBJECTIVE,
+        "kept = values.where(self.mask, 0.0)",
         "kept = values",
     ),
     Mutation(
@@ -88,49 +89,49 @@ MUTATIONS = (
     ),
     Mutation(
         "CISPO with a gradient through its weight",
-        LOSSES,
+        "mmrl/objectives/bounded_weight.py",
         "weight = batch.log_ratio.detach().exp()",
         "weight = batch.log_ratio.exp()",
     ),
     Mutation(
         "GSPO-token with a gradient through its level",
-        LOSSES,
+        CLIPPED,
         "level = batch.sequence_mean(log_ratio).detach()[batch.sequence]",
         "level = batch.sequence_mean(log_ratio)[batch.sequence]",
     ),
     Mutation(
         "GSPO by the sum of log-ratios",
-        LOSSES,
+        CLIPPED,
         "return batch.sequence_mean(log_ratio).exp()[batch.sequence]",
         "return batch.sequence_sum(log_ratio).exp()[batch.sequence]",
     ),
     Mutation(
         "k3 with the sign of d turned",
-        LOSSES,
-        "return torch.expm1(-difference) + difference",
-        "return torch.expm1(difference) - difference",
+        OBJECTIVE,
+        "_expm1(-difference) + difference",
+        "_expm1(difference) - difference",
     ),
     Mutation(
         "straight-through with the wrong slope",
-        LOSSES,
+        OBJECTIVE,
         "return slope + (value - slope).detach()",
         "return value",
     ),
     Mutation(
         "GVPO over G instead of G - 1",
-        LOSSES,
+        "mmrl/objectives/group_regression.py",
         "(2 * (len(members) - 1))",
         "(2 * len(members))",
     ),
     Mutation(
         "NFT without its clamped value",
-        LOSSES,
-        "bounded = implied + (implied.clamp(min=options.epsilon) - implied).detach()",
+        "mmrl/objectives/implied_policies.py",
+        "bounded = implied + (implied.clamp(min=self.epsilon) - implied).detach()",
         "bounded = implied",
     ),
     Mutation(
         "preference of the rejected answer",
-        LOSSES,
+        "mmrl/objectives/margins.py",
         "loss(values[chosen][:, None] - values[rejected][None])",
         "loss(values[rejected][None] - values[chosen][:, None])",
     ),
@@ -270,8 +271,8 @@ MUTATIONS = (
     Mutation(
         "an episode over its tokens",
         EPISODE,
-        "if len(told) >= self.room:",
-        "if len(told) > self.room + 8:",
+        "if len(tokens) >= self.room:",
+        "if len(tokens) > self.room + 8:",
     ),
     Mutation(
         "thinking cut a token late",
@@ -330,7 +331,7 @@ MUTATIONS = (
     Mutation(
         "replayed responses taken for fresh ones",
         CREDIT,
-        "older=i in replayed",
+        "older=i in group.extra.replayed",
         "older=False",
     ),
     Mutation(
@@ -365,20 +366,20 @@ MUTATIONS = (
     ),
     Mutation(
         "clip counted whatever the advantage's sign",
-        LOSSES,
+        CLIPPED,
         "above = ((advantages > 0) & (ratio > near)) | ((advantages < 0) & (ratio > far))",
         "above = (advantages != 0) & (ratio > near)",
     ),
     Mutation(
         "clip counted without the dual bound",
-        LOSSES,
-        "far = min(far, options.dual)",
+        CLIPPED,
+        "far = min(far, self.dual)",
         "pass",
     ),
     Mutation(
         "clip of a sequence counted by token",
-        LOSSES,
-        "ratio, advantages = _ratio(batch, options).detach(), batch.advantages",
+        CLIPPED,
+        "ratio, advantages = self._ratio(batch).detach(), batch.advantages",
         "ratio, advantages = batch.log_ratio.detach().exp(), batch.advantages",
     ),
     Mutation(

@@ -13,11 +13,12 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Context, Need, Stage
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, scorable
-from mmrl.algorithms.stages.objectives import AStarPO
 from mmrl.config import Section
 from mmrl.errors import UserError
+from mmrl.objectives.value_regression import AStarPO
+from mmrl.stage import Context, Need, Stage
 from mmrl.types import Floats, Group
 
 SUMMARY = "regression on the optimal advantage, V* estimated offline"

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import KL, Algorithm, Context, Stage, with_rewards
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.answer_kinds import kinds
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
+from mmrl.objective import KL
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.stage import Context, Stage, with_rewards
 from mmrl.types import Floats, Group
 
 SUMMARY = "scales rewards up for rare answer formats"

@@ -13,11 +13,12 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import KL, Algorithm, Updates
+from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.algorithms.stages.refiners import DampUnlikely
 from mmrl.config import Section
+from mmrl.objective import KL
+from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.types import Bools, TrainSample
 
 SUMMARY = "advantages scaled by token probability, two updates by token probability"

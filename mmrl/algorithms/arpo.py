@@ -6,16 +6,17 @@ advantages are computed, and counts as on-policy (ratio 1), as in the released c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Context, Edit, Stage
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative, outcomes, scorable
-from mmrl.algorithms.stages.objectives import Clipped
-from mmrl.algorithms.stages.replay import TAKEN_IN, freeze, taken_in, thaw
+from mmrl.algorithms.stages.replay import freeze, is_taken_in, put_first, taken_in, thaw
 from mmrl.config import Section
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.stage import Context, Edit, Stage
 from mmrl.types import Floats, Group
 
 SUMMARY = "replays a stored success where a group fails as a whole"
@@ -46,7 +47,7 @@ class ReplaySuccess(Stage):
         buffer: dict[str, list[Any]] = context.state.setdefault("successes", {})
         edited = []
         for group in groups:
-            if TAKEN_IN in group.extra:
+            if is_taken_in(group):
                 edited.append(group)
                 continue
             values = outcomes(group, self.part)
@@ -64,12 +65,7 @@ class ReplaySuccess(Stage):
 
     def _injected(self, group: Group, stored: list[Any], context: Context) -> Group:
         chosen = stored[int(context.rng.integers(len(stored)))]
-        response, score = thaw(chosen, on_policy=True)
-        return replace(
-            group,
-            responses=(response, *group.responses[1:]),
-            scores=(score, *group.scores[1:]),
-        )
+        return put_first(group, *thaw(chosen, on_policy=True))
 
     def _keep(self, buffer: dict[str, list[Any]], group: Group, values: Floats) -> None:
         successes = [

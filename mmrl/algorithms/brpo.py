@@ -8,21 +8,21 @@ against the mean of their budget.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from mmrl.algorithm import Algorithm, Context, Cuts, Need, Stage, carried
+from mmrl.algorithm import Algorithm, Cuts
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, centre, scorable
 from mmrl.algorithms.stages.lengths import OfLongest
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.algorithms.stages.turns import by_turn
 from mmrl.config import Section
 from mmrl.errors import UserError
-from mmrl.types import Floats, Group, TokenSpan
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.stage import Context, Need, Stage, needed
+from mmrl.types import Floats, Group
 
 SUMMARY = "budget-relative advantages of thinking segments"
 PAPER = "arXiv 2505.13438"
@@ -57,9 +57,9 @@ class BudgetRelative(Stage):
     needs: ClassVar[frozenset[Need]] = frozenset({"steps"})
 
     def __call__(self, group: Group, context: Context) -> list[Floats] | Floats:
-        if "baseline" in group.extra:
-            return self._answers(group.rewards, float(group.extra["baseline"]))
-        spans: Sequence[Sequence[TokenSpan]] = carried(group, "steps")
+        if group.extra.baseline is not None:
+            return self._answers(group.rewards, group.extra.baseline)
+        spans = needed(group.extra.steps, "steps")
         if len({len(row) for row in spans}) > 1:
             raise UserError("brpo needs the same number of thinking segments in every response")
         scores = np.array([[span.value or 0.0 for span in row] for row in spans])

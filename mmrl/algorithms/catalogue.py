@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmrl import plugins
-from mmrl.algorithm import NEEDS, Algorithm, Reducer, Updates, one_variant
+from mmrl.algorithm import Algorithm, Updates, one_variant
 from mmrl.algorithms import common
 from mmrl.algorithms.compose import compose
 from mmrl.algorithms.stages.credit import FixedGroup
 from mmrl.algorithms.stages.lengths import lengths_of
+from mmrl.objective import Reducer
+from mmrl.stage import NEEDS
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mmrl.algorithm import KL, Algorithm, Stage
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative, LeaveOneOut
 from mmrl.algorithms.stages.editors import AccuracyBand, DropUniform
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.algorithms.stages.refiners import DampUnlikely, KeepLargest, RandomTokens
 from mmrl.algorithms.stages.schedules import Adaptive
 from mmrl.algorithms.stages.shapers import ShortWhenSolved
 from mmrl.errors import UserError
+from mmrl.objective import KL
+from mmrl.stage import Stage
 
 
 def refuse(algorithm: Algorithm) -> None:
@@ -41,8 +42,7 @@ def _objective(algorithm: Algorithm) -> Iterator[str]:
         yield f"reducer 'group-mean' is for losses of whole groups, {name} is one of tokens"
     if reducer.name == "constant" and not reducer.length:
         yield "reducer 'constant' needs a length to divide by"
-    if isinstance(objective, Clipped) and objective.imitation and reducer.name != "token-mean":
-        yield "the imitation term is a mean over tokens: it needs reducer 'token-mean'"
+    yield from objective.reasons(reducer)
     if objective.whole_groups and any(isinstance(s, KeepLargest) for s in algorithm.refine):
         yield f"the objective {name} compares whole groups, keep_largest takes parts of them away"
     by_token = (RandomTokens, DampUnlikely)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Reducer
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import PRESETS, FixedGroup, GroupCredit, GroupRelative, Numerics
-from mmrl.algorithms.stages.objectives import CISPO
 from mmrl.config import Section
+from mmrl.objective import Reducer
+from mmrl.objectives.bounded_weight import CISPO
 
 SUMMARY = "clips the importance weight, not the gradient"
 PAPER = "arXiv 2506.13585"

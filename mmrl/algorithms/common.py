@@ -13,11 +13,12 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from mmrl.algorithm import KL, Algorithm, KLEstimator, KLPlacement
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.checks import kl_reasons
 from mmrl.algorithms.stages.estimates import Note
-from mmrl.algorithms.stages.objectives import CISPO, Clipped
 from mmrl.config import Section
+from mmrl.objective import KL, KLEstimator, KLPlacement
+from mmrl.objectives.clipped_ratio import Clipped
 
 Change = Callable[[Any, Mapping[str, Any]], Any]
 """Replaces fields of a stage, with the types its dataclass declares."""
@@ -162,7 +163,7 @@ def _with_clip(
             continue
         unused[f"clip_{side}"] = reason
         del wanted[side]
-    if isinstance(algorithm.objective, CISPO):  # its bounds are those of the ratio itself
+    if algorithm.objective.clips_ratio:
         wanted = {side: 1 - v if side == "low" else 1 + v for side, v in wanted.items()}
     return dataclasses.replace(algorithm, objective=change(algorithm.objective, wanted))
 
@@ -178,7 +179,7 @@ def clip_of(algorithm: Algorithm) -> tuple[float, float] | None:
         return None
     objective: Any = algorithm.objective
     bounds = objective.low, objective.high
-    return (1 - bounds[0], bounds[1] - 1) if isinstance(objective, CISPO) else bounds
+    return (1 - bounds[0], bounds[1] - 1) if objective.clips_ratio else bounds
 
 
 def wide_clip(own: Algorithm, algorithm: Algorithm) -> str:

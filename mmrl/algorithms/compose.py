@@ -22,29 +22,22 @@ from typing import Any, TypeVar, cast, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from mmrl import plugins
-from mmrl.algorithm import (
-    FROM_DATA,
-    KL,
-    NEEDS,
-    Algorithm,
-    Need,
-    Objective,
-    Reducer,
-    Schedule,
-    Updates,
-)
+from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms import common
 from mmrl.algorithms.checks import refuse
 from mmrl.algorithms.stages import lengths
 from mmrl.algorithms.stages.credit import CREDITS
 from mmrl.algorithms.stages.editors import EDITORS
 from mmrl.algorithms.stages.lengths import Length
-from mmrl.algorithms.stages.objectives import OBJECTIVES, Clipped
 from mmrl.algorithms.stages.refiners import REFINERS
 from mmrl.algorithms.stages.schedules import SCHEDULES
 from mmrl.algorithms.stages.shapers import SHAPERS
 from mmrl.config import validate
 from mmrl.errors import UserError
+from mmrl.objective import KL, Objective, Reducer, Schedule
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.objectives.named import OBJECTIVES
+from mmrl.stage import FROM_DATA, NEEDS, Need
 
 T = TypeVar("T")
 
@@ -213,11 +206,12 @@ class _Stages:
         return cast(T, dataclasses.replace(cast(Any, made), **values))
 
 
-def _options(where: str, default: T, options: Any) -> T:
+def _options(where: str, default: T, values: Any) -> T:
     """Replace fields of a stage, with the types its dataclass declares."""
-    given = _mapping(where, options)
-    hints = get_type_hints(type(default), include_extras=True)
-    known = [f.name for f in dataclasses.fields(cast(Any, default))]
+    given = _mapping(where, values)
+    options = dataclasses.fields(default) if dataclasses.is_dataclass(default) else ()
+    hints = get_type_hints(type(default), include_extras=True) if options else {}
+    known = [option.name for option in options]
     checked = {}
     for key, value in given.items():
         if key not in known:
@@ -227,7 +221,7 @@ def _options(where: str, default: T, options: Any) -> T:
         except ValidationError as error:
             message = error.errors()[0]["msg"].lower()
             raise UserError(f"algorithm.{where}.{key}: {message} (got {value!r:.80})") from None
-    return cast(T, dataclasses.replace(cast(Any, default), **checked))
+    return cast(T, dataclasses.replace(cast(Any, default), **checked)) if checked else default
 
 
 def _stage_hint(key: str, known: Sequence[str]) -> str:

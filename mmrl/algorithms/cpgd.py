@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Context, Credit, Reducer, Stage, Updates
+from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.credit import (
     FixedGroup,
     GroupCredit,
@@ -21,8 +21,10 @@ from mmrl.algorithms.stages.credit import (
     is_uniform,
     pair,
 )
-from mmrl.algorithms.stages.objectives import CPGD
 from mmrl.config import Section
+from mmrl.objective import Reducer
+from mmrl.objectives.clipped_likelihood import CPGD
+from mmrl.stage import Context, Credit, Stage
 from mmrl.types import Group, TrainSample
 
 SUMMARY = "clips log-likelihoods and adds a policy drift; no ratio in the gradient"

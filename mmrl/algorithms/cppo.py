@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mmrl.algorithm import KL, Algorithm, Updates
+from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.credit import PRESETS, FixedGroup, GroupCredit, GroupRelative, Numerics
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.algorithms.stages.refiners import KeepLargest
 from mmrl.config import Section
+from mmrl.objective import KL
+from mmrl.objectives.clipped_ratio import Clipped
 
 SUMMARY = "prunes responses with small advantages, fills up with more questions"
 PAPER = "arXiv 2503.22342"

@@ -9,14 +9,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Reducer
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
 from mmrl.algorithms.stages.editors import AccuracyBand
 from mmrl.algorithms.stages.lengths import OfLongest
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.algorithms.stages.refiners import MaskTruncated
 from mmrl.algorithms.stages.shapers import SoftOverlong
 from mmrl.config import Section
+from mmrl.objective import Reducer
+from mmrl.objectives.clipped_ratio import Clipped
 
 SUMMARY = "clip-higher, groups with signal only, token-mean loss, soft length limit"
 PAPER = "arXiv 2503.14476"

@@ -13,11 +13,13 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import KL, Aggregation, Algorithm, Context, Reducer, Stage, with_rewards
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative, outcomes
 from mmrl.algorithms.stages.editors import DropUniform
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
+from mmrl.objective import KL, Aggregation, Reducer
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.stage import Context, Stage, with_rewards
 from mmrl.types import Floats, Group
 
 SUMMARY = "weighs the control token apart from the response"

@@ -12,11 +12,13 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Context, Reducer, Stage, Updates
+from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, outcomes, scorable
-from mmrl.algorithms.stages.objectives import DisCO
 from mmrl.config import Section
 from mmrl.errors import UserError
+from mmrl.objective import Reducer
+from mmrl.objectives.discriminative import DisCO
+from mmrl.stage import Context, Stage
 from mmrl.types import Floats, Group
 
 SUMMARY = "separates right from wrong answers by their scores, KL as a constraint"

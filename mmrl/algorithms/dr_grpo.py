@@ -10,11 +10,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Reducer
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
 from mmrl.algorithms.stages.lengths import OfLongest
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
+from mmrl.objective import Reducer
+from mmrl.objectives.clipped_ratio import Clipped
 
 SUMMARY = "centred rewards, token losses divided by a constant length"
 PAPER = "arXiv 2503.20783"

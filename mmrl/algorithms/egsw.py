@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Context, Need, Stage, carried
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import (
     PRESETS,
     FixedGroup,
@@ -20,8 +20,9 @@ from mmrl.algorithms.stages.credit import (
     Normalise,
     group_relative,
 )
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.stage import Context, Need, Stage, needed
 from mmrl.types import Floats, Group
 
 SUMMARY = "entropy-guided weights over the group (variant)"
@@ -48,7 +49,7 @@ class EntropyGuided(Stage):
 
     def __call__(self, group: Group, context: Context) -> list[Floats]:
         advantages = group_relative(group.rewards, self.normalise)
-        entropies: list[Floats] = carried(group, "entropy")
+        entropies = needed(group.extra.entropy, "entropy")
         if self.level == "response":
             entropies = [
                 np.full(len(h), h[r.written].mean() if len(h) else 0.0)

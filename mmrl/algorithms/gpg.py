@@ -13,11 +13,13 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Context, Reducer, Stage
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, centre, is_uniform, pair
 from mmrl.algorithms.stages.editors import EnoughSignal
-from mmrl.algorithms.stages.objectives import Likelihood
 from mmrl.config import Section
+from mmrl.objective import Reducer
+from mmrl.objectives.likelihood import Likelihood
+from mmrl.stage import Context, Stage
 from mmrl.types import Floats, Group, TrainSample
 
 SUMMARY = "no clip, no KL; the loss is scaled up for groups without signal"

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mmrl.algorithm import KL, Algorithm
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import PRESETS, FixedGroup, GroupCredit, GroupRelative, Numerics
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
+from mmrl.objective import KL
+from mmrl.objectives.clipped_ratio import Clipped
 
 SUMMARY = "group-relative advantages with a clipped ratio"
 PAPER = "arXiv 2402.03300"

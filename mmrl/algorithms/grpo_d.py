@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mmrl.algorithm import KL, Algorithm
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.algorithms.stages.schedules import FallThenRise
 from mmrl.config import Section
+from mmrl.objective import KL
+from mmrl.objectives.clipped_ratio import Clipped
 
 SUMMARY = "GRPO with a dynamic KL weight"
 PAPER = "arXiv 2503.16081"

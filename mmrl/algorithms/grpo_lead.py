@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Context, Stage
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import (
     PRESETS,
     FixedGroup,
@@ -22,9 +22,10 @@ from mmrl.algorithms.stages.credit import (
     scorable,
 )
 from mmrl.algorithms.stages.lengths import OfLongest
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.algorithms.stages.shapers import ShortIsBetter
 from mmrl.config import Section
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.stage import Context, Stage
 from mmrl.types import Floats, Group
 
 SUMMARY = "length-aware rewards, advantages weighed by difficulty"

@@ -12,11 +12,12 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Need, Stage, carried
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, outcomes, scorable
 from mmrl.algorithms.stages.estimates import EachOnce, Note
-from mmrl.algorithms.stages.objectives import Likelihood
 from mmrl.config import Section
+from mmrl.objectives.likelihood import Likelihood
+from mmrl.stage import Need, Stage, needed
 from mmrl.types import Group
 
 SUMMARY = "the estimate phase of gvm_raft: probes every prompt, trains nothing"
@@ -42,7 +43,7 @@ class Probe(Stage):
         if not known.any():
             return None
         accepted = known & (values > 0)
-        norms = np.asarray(carried(group, "gradient_norms"), dtype=float)
+        norms = np.asarray(needed(group.extra.gradient_norms, "gradient_norms"), dtype=float)
         return {
             "rate": float(accepted.sum() / known.sum()),
             "norm": float(norms[accepted].mean()) if accepted.any() else 0.0,

@@ -14,11 +14,13 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Context, Need, Reducer, Stage
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import GroupCredit, RawReward
-from mmrl.algorithms.stages.objectives import Likelihood
 from mmrl.config import Section
 from mmrl.errors import UserError
+from mmrl.objective import Reducer
+from mmrl.objectives.likelihood import Likelihood
+from mmrl.stage import Context, Need, Stage
 from mmrl.types import Floats, Prompt
 
 SUMMARY = "rejection sampling with responses allocated by gradient variance"

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Reducer
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.algorithms.stages.objectives import GVPO
 from mmrl.config import Section
+from mmrl.objective import Reducer
+from mmrl.objectives.group_regression import GVPO
 
 SUMMARY = "regresses group log-ratios on rewards; whole groups in one batch"
 PAPER = "arXiv 2504.19599"

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import KL, Algorithm, Context, Need, Stage, carried
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import (
     PRESETS,
     FixedGroup,
@@ -22,8 +22,10 @@ from mmrl.algorithms.stages.credit import (
     group_relative,
     scorable,
 )
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
+from mmrl.objective import KL
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.stage import Context, Need, Stage, needed
 from mmrl.types import Floats, Group
 
 SUMMARY = "self-certainty as the reward"
@@ -46,9 +48,10 @@ class SelfCertain(Stage):
     needs: ClassVar[frozenset[Need]] = frozenset({"self_certainty"})
 
     def __call__(self, group: Group, context: Context) -> Floats:
+        certainties = needed(group.extra.self_certainty, "self_certainty")
         means = [
             float(c[r.written].mean()) if len(c) else 0.0
-            for c, r in zip(carried(group, "self_certainty"), group.responses, strict=True)
+            for c, r in zip(certainties, group.responses, strict=True)
         ]
         certainty = np.where(scorable(group.rewards), means, np.nan)
         own = group_relative(certainty, self.normalise)

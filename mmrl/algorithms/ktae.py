@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Context, Stage
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import (
     PRESETS,
     FixedGroup,
@@ -23,8 +23,9 @@ from mmrl.algorithms.stages.credit import (
     outcomes,
     scorable,
 )
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.stage import Context, Stage
 from mmrl.types import Floats, Group
 
 SUMMARY = "adds statistical key-token values to the advantage"

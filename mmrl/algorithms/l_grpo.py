@@ -10,12 +10,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Reducer
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
 from mmrl.algorithms.stages.lengths import OfLongest
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.algorithms.stages.shapers import ShortWhenSolved
 from mmrl.config import Section
+from mmrl.objective import Reducer
+from mmrl.objectives.clipped_ratio import Clipped
 
 SUMMARY = "pays short answers where all are right (variant)"
 PAPER = "arXiv 2505.21178"

@@ -9,12 +9,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Reducer, Updates
+from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
 from mmrl.algorithms.stages.editors import AccuracyBand
 from mmrl.algorithms.stages.lengths import OfLongest
-from mmrl.algorithms.stages.objectives import NFT
 from mmrl.config import Section
+from mmrl.objective import Reducer
+from mmrl.objectives.implied_policies import NFT
 
 SUMMARY = "negative-aware fine-tuning: likelihood of the implied policies"
 PAPER = "arXiv 2505.18116"

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Reducer
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, LengthWeighted
-from mmrl.algorithms.stages.objectives import Likelihood
 from mmrl.config import Section
+from mmrl.objective import Reducer
+from mmrl.objectives.likelihood import Likelihood
 
 SUMMARY = "exactly on-policy, length-weighted baseline"
 PAPER = "arXiv 2505.23585"

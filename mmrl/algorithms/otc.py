@@ -12,10 +12,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Context, Stage, with_rewards
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative, outcomes
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.stage import Context, Stage, with_rewards
 from mmrl.types import Floats, Group
 
 SUMMARY = "multiplies the reward by how few tools were called"

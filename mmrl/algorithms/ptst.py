@@ -13,12 +13,13 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from mmrl.algorithm import Algorithm, Context, Stage
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import GroupCredit, GroupRelative
 from mmrl.algorithms.stages.lengths import OfLongest
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.algorithms.stages.shapers import RightAndWellFormed
 from mmrl.config import Section
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.stage import Context, Stage
 from mmrl.types import Prompt
 
 SUMMARY = "response length grows and groups shrink by stages"

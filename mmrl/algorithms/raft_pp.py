@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mmrl.algorithm import KL, Algorithm, Reducer, Updates
+from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, RawReward
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
+from mmrl.objective import KL, Reducer
+from mmrl.objectives.clipped_ratio import Clipped
 
 SUMMARY = "rejection sampling with a clipped ratio"
 PAPER = "arXiv 2504.11343"

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mmrl.algorithm import KL, Algorithm, Reducer, Updates
+from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, RawReward
-from mmrl.algorithms.stages.objectives import REBEL
 from mmrl.config import Section
+from mmrl.objective import KL, Reducer
+from mmrl.objectives.pair_regression import REBEL
 
 SUMMARY = "regresses differences of log-ratios on differences of rewards"
 PAPER = "arXiv 2404.16767"

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mmrl.algorithm import KL, Algorithm
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, TokenReturns
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
+from mmrl.objective import KL
+from mmrl.objectives.clipped_ratio import Clipped
 
 SUMMARY = "discounted token returns, normalised over the batch"
 PAPER = "arXiv 2501.03262"

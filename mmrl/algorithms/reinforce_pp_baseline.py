@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mmrl.algorithm import KL, Algorithm
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, Whitened
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
+from mmrl.objective import KL
+from mmrl.objectives.clipped_ratio import Clipped
 
 SUMMARY = "group-centred rewards, normalised over the batch"
 PAPER = "arXiv 2501.03262"

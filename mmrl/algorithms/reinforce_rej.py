@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mmrl.algorithm import KL, Algorithm, Reducer, Updates
+from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, RawReward
 from mmrl.algorithms.stages.editors import DropUniform
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
+from mmrl.objective import KL, Reducer
+from mmrl.objectives.clipped_ratio import Clipped
 
 SUMMARY = "raw rewards, groups without contrast dropped"
 PAPER = "arXiv 2504.11343"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mmrl.algorithm import KL, Algorithm, Reducer
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GreedyBaseline, GroupCredit
-from mmrl.algorithms.stages.objectives import Likelihood
 from mmrl.config import Section
+from mmrl.objective import KL, Reducer
+from mmrl.objectives.likelihood import Likelihood
 
 SUMMARY = "a greedy answer to the same prompt is the baseline"
 PAPER = "arXiv 2310.10505"

@@ -10,10 +10,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from mmrl.algorithm import KL, Algorithm
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, LeaveOneOut
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
+from mmrl.objective import KL
+from mmrl.objectives.clipped_ratio import Clipped
 
 SUMMARY = "leave-one-out baseline, whole responses as actions"
 PAPER = "arXiv 2402.14740"

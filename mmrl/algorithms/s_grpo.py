@@ -12,9 +12,9 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
 from mmrl.algorithms.stages.lengths import OfLongest
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.algorithms.stages.refiners import RandomTokens
 from mmrl.config import Section
+from mmrl.objectives.clipped_ratio import Clipped
 
 SUMMARY = "trains on a random part of the tokens (variant)"
 PAPER = "arXiv 2504.20834"

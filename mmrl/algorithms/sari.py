@@ -9,9 +9,9 @@ from pydantic import Field
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.algorithms.stages.samplers import EasyToHard
 from mmrl.config import Section
+from mmrl.objectives.clipped_ratio import Clipped
 
 SUMMARY = "asks easy samples first (variant)"
 PAPER = "arXiv 2504.15900"

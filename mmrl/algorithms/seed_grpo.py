@@ -13,11 +13,12 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Context, Need, Stage
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.answer_kinds import clusters
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, centre
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.stage import Context, Need, Stage
 from mmrl.types import Floats, Group
 
 SUMMARY = "damps advantages by the semantic entropy of the answers (variant)"

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mmrl.algorithm import Algorithm, Context, Reducer
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit
-from mmrl.algorithms.stages.objectives import Likelihood
 from mmrl.config import Section
+from mmrl.objective import Reducer
+from mmrl.objectives.likelihood import Likelihood
+from mmrl.stage import Context
 from mmrl.types import Floats, Group
 
 SUMMARY = "supervised fine-tuning on the tasks' own targets"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Reducer
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit
-from mmrl.algorithms.stages.objectives import SimPO
 from mmrl.algorithms.stages.pairs import BestAgainstWorst
 from mmrl.config import Section
+from mmrl.objective import Reducer
+from mmrl.objectives.reference_free import SimPO
 
 SUMMARY = "preference by mean log-prob, without a reference"
 PAPER = "arXiv 2405.14734"

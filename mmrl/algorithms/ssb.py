@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Context, Edit, Stage
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import (
     PRESETS,
     FixedGroup,
@@ -24,10 +24,11 @@ from mmrl.algorithms.stages.credit import (
     is_uniform,
     scorable,
 )
-from mmrl.algorithms.stages.objectives import Clipped
-from mmrl.algorithms.stages.replay import TAKEN_IN, freeze, taken_in, thaw
+from mmrl.algorithms.stages.replay import freeze, is_taken_in, taken_in, thaw
 from mmrl.config import Section
-from mmrl.types import Floats, Group
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.stage import Context, Edit, Stage
+from mmrl.types import Extra, Floats, Group
 
 SUMMARY = "replays groups with signal in place of groups without (variant)"
 PAPER = "arXiv 2504.16656"
@@ -49,13 +50,13 @@ class ReplaySignal(Stage):
 
     def __call__(self, groups: list[Group], context: Context) -> Edit:
         buffer: list[dict[str, Any]] = context.state.setdefault("replay", [])
-        new = [g for g in groups if TAKEN_IN not in g.extra]
+        new = [g for g in groups if not is_taken_in(g)]
         fresh = [g for g in new if not is_uniform(g.rewards)]
         here = {group.prompt.sample.id for group in groups}
         entries = [entry for entry in buffer if entry["id"] not in here]
         drawn = iter(self._draw(entries, len(new) - len(fresh), context))
         edited = [
-            g if TAKEN_IN in g.extra else taken_in(next(drawn, g) if is_uniform(g.rewards) else g)
+            g if is_taken_in(g) else taken_in(next(drawn, g) if is_uniform(g.rewards) else g)
             for g in groups
         ]
         self._store(buffer, fresh, context.step)
@@ -72,7 +73,7 @@ class ReplaySignal(Stage):
     def _restored(self, entry: dict[str, Any], context: Context) -> Group:
         pairs = [thaw(values) for values in entry["responses"]]
         responses, scores = zip(*pairs, strict=True)
-        extra = {"replayed": tuple(range(len(responses)))}
+        extra = Extra(replayed=tuple(range(len(responses))))
         return Group(context.recall(entry["id"]), responses, scores, extra)
 
     def _store(self, buffer: list[dict[str, Any]], groups: list[Group], step: int) -> None:

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import KL, Algorithm, Context, Need, Stage, carried, with_rewards
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import (
     PRESETS,
     FixedGroup,
@@ -27,10 +27,12 @@ from mmrl.algorithms.stages.credit import (
     scorable,
 )
 from mmrl.algorithms.stages.key_steps import KeyStep, is_valid_path, matched_share, scored_steps
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
 from mmrl.errors import UserError
-from mmrl.types import Floats, Group, Ints, Response, Score, TokenSpan
+from mmrl.objective import KL
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.stage import Context, Need, Stage, needed, with_rewards
+from mmrl.types import Floats, Group, Response, Score, TokenSpan
 
 SUMMARY = "dense rewards for key steps and for a valid path"
 PAPER = "arXiv 2503.12937"
@@ -108,7 +110,7 @@ class StepSpans(Stage):
 
     def __call__(self, group: Group, context: Context) -> list[Floats]:
         base = group_relative(group.rewards, self.normalise)
-        spans: Sequence[Sequence[TokenSpan]] = group.extra.get("steps") or step_spans(group)
+        spans = group.extra.steps or step_spans(group)
         earned = group_relative(
             np.array([np.nan if s.value is None else s.value for row in spans for s in row]),
             self.normalise,
@@ -126,7 +128,7 @@ def step_spans(group: Group) -> list[list[TokenSpan]]:
     steps = group.prompt.sample.meta.get("key_steps")
     if steps is None:
         raise UserError("stepgrpo needs `key_steps` in the meta of every sample")
-    offsets: Sequence[Ints] = carried(group, "offsets")
+    offsets = needed(group.extra.offsets, "offsets")
     spans = []
     for response, starts in zip(group.responses, offsets, strict=True):
         found = scored_steps(response.text, steps)

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Context, Reducer, Stage
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, pair, scorable
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
+from mmrl.objective import Reducer
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.stage import Context, Stage
 from mmrl.types import Bools, Floats, Group, TrainSample
 
 SUMMARY = "token advantages from the group's tree of prefixes (variant)"

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Context, Need, Stage
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import (
     PRESETS,
     FixedGroup,
@@ -22,9 +22,10 @@ from mmrl.algorithms.stages.credit import (
     group_relative,
     pair,
 )
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.algorithms.stages.turns import by_turn, turns
 from mmrl.config import Section
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.stage import Context, Need, Stage
 from mmrl.types import Floats, Group, TrainSample
 
 SUMMARY = "advantages by turn: the outcome plus the turns still ahead"

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Reducer, Updates
+from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
+from mmrl.objective import Reducer
+from mmrl.objectives.clipped_ratio import Clipped
 
 SUMMARY = "GRPO with a cap on the ratio of negative advantages too"
 PAPER = "arXiv 2505.07291"

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Stage
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.a_star_po import optimal_value
 from mmrl.algorithms.stages.credit import FixedGroup, scorable
 from mmrl.algorithms.stages.estimates import EachOnce, Note
-from mmrl.algorithms.stages.objectives import Likelihood
 from mmrl.config import Section
+from mmrl.objectives.likelihood import Likelihood
+from mmrl.stage import Stage
 from mmrl.types import Group
 
 SUMMARY = "the offline phase of a_star_po: estimates V* of every prompt, trains nothing"

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mmrl.algorithm import KL, Algorithm, Reducer, Updates
+from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.advantage_estimation import LengthAdaptive, WithCritic
 from mmrl.algorithms.stages.credit import FixedGroup
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
+from mmrl.objective import KL, Reducer
+from mmrl.objectives.clipped_ratio import Clipped
 
 SUMMARY = "PPO with critic warm-up, length-adaptive lambda, clip-higher, imitation"
 PAPER = "arXiv 2504.05118"

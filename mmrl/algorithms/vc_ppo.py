@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mmrl.algorithm import KL, Algorithm, Updates
+from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.advantage_estimation import Constant, WithCritic
 from mmrl.algorithms.stages.credit import FixedGroup
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
+from mmrl.objective import KL
+from mmrl.objectives.clipped_ratio import Clipped
 
 SUMMARY = "PPO with a pre-trained critic and separate lambdas"
 PAPER = "arXiv 2503.01491"

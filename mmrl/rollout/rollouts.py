@@ -75,5 +75,5 @@ def _greedy_apart(group: Group) -> Group:
         group,
         responses=group.responses[:-1],
         scores=tuple(scores),
-        extra={**group.extra, "greedy": reward},
+        extra=replace(group.extra, greedy=reward),
     )

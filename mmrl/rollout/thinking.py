@@ -21,7 +21,7 @@ from mmrl.engines.engine import Engine, Sampling
 from mmrl.errors import UserError
 from mmrl.policy.family import Family
 from mmrl.rollout.episode import SEEDS_OF_A_TURN, continued
-from mmrl.types import Group, Ints, Prompt, Response, Score, TokenSpan
+from mmrl.types import Extra, Group, Ints, Prompt, Response, Score, TokenSpan
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Thinking:
 
     def _chain_group(self, prompt: Prompt, thoughts: Sequence[Response]) -> Group:
         chains = tuple(self._chain(thought) for thought in thoughts)
-        return Group(prompt, chains, (), {"cuts": [self._places(chain) for chain in chains]})
+        return Group(prompt, chains, (), Extra(cuts=[self._places(chain) for chain in chains]))
 
     def _chain(self, thought: Response) -> Response:
         """The thought up to its end, if it has one; that it was cut is no fault of its own."""
@@ -107,7 +107,7 @@ class Thinking:
     def _answer_groups(self, chains: Group) -> list[Group]:
         """The questions at every different cut of every chain, without answers yet."""
         groups = []
-        for chain, places in zip(chains.responses, chains.extra["cuts"], strict=True):
+        for chain, places in zip(chains.responses, _cuts(chains), strict=True):
             for place in dict.fromkeys(places):
                 thought = chain.ids[:place]
                 if place and int(thought[-1]) in self.family.end_ids:
@@ -116,7 +116,7 @@ class Thinking:
                 closing = "" if self.cuts.marker in text else self.cuts.closing
                 told = self.tokenizer(closing, add_special_tokens=False)["input_ids"]
                 tail = np.array([*thought.tolist(), *told], dtype=np.int64)
-                extra = {"head": text + closing, "budget": places.index(place)}
+                extra = Extra(head=text + closing, budget=places.index(place))
                 groups.append(Group(continued(chains.prompt, tail), (), (), extra))
         return groups
 
@@ -127,13 +127,19 @@ class Thinking:
 
 def _answered(group: Group, answers: Sequence[Response]) -> Group:
     """A verifier reads the thought and the answer as one text."""
-    head = group.extra["head"]
+    head = group.extra.head or ""
     return replace(group, responses=tuple(replace(a, text=head + a.text) for a in answers))
+
+
+def _cuts(chains: Group) -> Sequence[Sequence[int]]:
+    """How many tokens of each chain stand before each of its cuts."""
+    assert chains.extra.cuts is not None, "a group of chains"
+    return chains.extra.cuts
 
 
 def answers_of(groups: Sequence[Group]) -> list[Group]:
     """The groups that a verifier scores: all but the chains."""
-    return [group for group in groups if "cuts" not in group.extra]
+    return [group for group in groups if group.extra.cuts is None]
 
 
 def settle(groups: Sequence[Group], scored: Sequence[Group]) -> list[Group]:
@@ -157,20 +163,20 @@ def _with_steps(chains: Group, own: Sequence[Group]) -> Group:
     """The group of chains with its steps and scores, from its answer groups."""
     left = iter(own)
     steps, scores = [], []
-    for places in chains.extra["cuts"]:
+    for places in _cuts(chains):
         at = {place: next(left) for place in dict.fromkeys(places)}
         values = [_earned(at[place]) for place in places]
         spans = zip([0, *places[:-1]], places, values, strict=True)
         steps.append([TokenSpan(start, end, value) for start, end, value in spans])
         scores.append(_score(at[places[-1]], values))
-    return replace(chains, scores=tuple(scores), extra={"steps": steps})
+    return replace(chains, scores=tuple(scores), extra=Extra(steps=steps))
 
 
 def _counted(groups: Sequence[Group]) -> list[tuple[Group | None, int]]:
     """Every group of chains with the number of answer groups behind it."""
     found: list[tuple[Group | None, int]] = []
     for group in groups:
-        if "cuts" in group.extra:
+        if group.extra.cuts is not None:
             found.append((group, 0))
         else:
             chains, count = found.pop() if found else (None, 0)
@@ -200,8 +206,9 @@ def _with_baselines(own: Sequence[Group]) -> list[Group]:
     """Answer groups with the mean of what all answers at their budget earned."""
     found = []
     for group in own:
-        budget = group.extra["budget"]
-        rewards = np.concatenate([g.rewards for g in own if g.extra["budget"] == budget])
+        budget = group.extra.budget
+        rewards = np.concatenate([g.rewards for g in own if g.extra.budget == budget])
         known = rewards[~np.isnan(rewards)]
-        found.append(replace(group, extra={"baseline": float(known.mean()) if len(known) else 0.0}))
+        baseline = float(known.mean()) if len(known) else 0.0
+        found.append(replace(group, extra=Extra(baseline=baseline)))
     return found

@@ -25,15 +25,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmrl.algorithm import Algorithm, Context
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.replay import episode_of
 from mmrl.config import RolloutConfig
 from mmrl.engines.background import BackgroundEngine
 from mmrl.errors import UserError, one_line
 from mmrl.rollout.rollouts import Rollouts
 from mmrl.runlog.metrics import Clock
+from mmrl.stage import Context
 from mmrl.train.batches import Asked, Asker
-from mmrl.types import Group, Response
+from mmrl.types import Extra, Group, Response
 
 T = TypeVar("T")
 
@@ -155,7 +156,7 @@ class Ahead:
         rows, tokens = [], []
         for batch in self._queue:
             groups = self._wait(batch.made, Clock())
-            assert not any(group.scores or group.extra for group in groups), "not yet scored"
+            assert not any(g.scores or g.extra != Extra() for g in groups), "not yet scored"
             answers = [[_to_state(r) for r in group.responses] for group in groups]
             row = {"step": batch.step, "policy_version": batch.version, "drawn": batch.drawn}
             rows.append({**row, "answers": answers})

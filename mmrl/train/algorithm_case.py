@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from mmrl.algorithm import Algorithm, Context
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.compose import compose
 from mmrl.config import Section, validate
 from mmrl.errors import UserError
+from mmrl.stage import Context
 from mmrl.train.losses import (
-    kl_loss,
     policy_loss,
     positive_share,
     reduce,
@@ -31,6 +31,7 @@ from mmrl.train.losses import (
 )
 from mmrl.types import (
     Episode,
+    Extra,
     Finish,
     Floats,
     Group,
@@ -207,7 +208,7 @@ def _differentiate(
     )
     policy = policy_loss(batch, algorithm.objective)
     in_loss = algorithm.kl is not None and algorithm.kl.placement == "loss"
-    kl = reduce(kl_loss(batch, algorithm.kl), batch) if algorithm.kl and in_loss else policy * 0
+    kl = reduce(algorithm.kl.penalty(batch), batch) if algorithm.kl and in_loss else policy * 0
     slopes = [torch.autograd.grad(loss, leaves, retain_graph=True) for loss in (policy, kl)]
     for i, *found in zip(trained, *slopes, strict=True):
         gradients[i] = (found[0].numpy(), found[1].numpy())
@@ -280,22 +281,27 @@ def _group(
     sample = Sample(str(index), "case", (), gold=None, variant=variant, meta=meta)
     nothing = np.zeros(0, dtype=np.int64)
     prompt = Prompt(sample, (), nothing, nothing.reshape(1, 0), 0, (), "unit")
-    extra: dict[str, Any] = {}
-    for need, values in {
-        "reference": [r.ref_logprobs for r in given],
-        "entropy": [r.entropy for r in given],
-        "self_certainty": [r.self_certainty for r in given],
-        "values": [r.values for r in given],
-    }.items():
-        if all(v is not None for v in values):
-            extra[need] = [np.array(v) for v in values]
-    if any(r.steps for r in given):
-        extra["steps"] = [[TokenSpan(*step) for step in r.steps] for r in given]
-    if any(r.answer is not None for r in given):
-        extra["answers"] = [r.answer for r in given]
-    if index < len(case.greedy):
-        extra["greedy"] = case.greedy[index]
-    return Group(prompt, tuple(made), tuple(_score(r) for r in given), extra)
+    return Group(prompt, tuple(made), tuple(_score(r) for r in given), _extra(case, index, given))
+
+
+def _extra(case: Case, index: int, given: Sequence[ResponseCase]) -> Extra:
+    """What is known of a group besides; an array counts where every response has it."""
+    return Extra(
+        reference=_arrays([r.ref_logprobs for r in given]),
+        entropy=_arrays([r.entropy for r in given]),
+        self_certainty=_arrays([r.self_certainty for r in given]),
+        values=_arrays([r.values for r in given]),
+        steps=[[TokenSpan(*step) for step in r.steps] for r in given]
+        if any(r.steps for r in given)
+        else None,
+        answers=[r.answer for r in given] if any(r.answer is not None for r in given) else None,
+        greedy=case.greedy[index] if index < len(case.greedy) else None,
+    )
+
+
+def _arrays(given: Sequence[Sequence[float] | None]) -> list[Floats] | None:
+    known = [np.array(values) for values in given if values is not None]
+    return known if len(known) == len(given) else None
 
 
 def _episode(given: ResponseCase) -> Episode | None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mmrl.algorithm import Algorithm, Context
+from mmrl.algorithm import Algorithm
 from mmrl.config import TrainerConfig
 from mmrl.data.stream import PromptStream
 from mmrl.errors import MediaError, UserError
@@ -16,6 +16,7 @@ from mmrl.policy.encoder import Encodes
 from mmrl.rollout.rollouts import Rollouts
 from mmrl.runlog.metrics import Clock
 from mmrl.runlog.quarantine import Quarantine
+from mmrl.stage import Context
 from mmrl.types import Group, Prompt, Sample
 
 

@@ -11,22 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmrl.algorithm import Algorithm, Need
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import pair
 from mmrl.backend.agreement import Agreement, passes
 from mmrl.backend.backend import Backend
 from mmrl.backend.world import World
 from mmrl.errors import UserError
+from mmrl.objective import TokenBatch
 from mmrl.policy.attention import active_layout
 from mmrl.policy.packing import Row, Weighted, pack
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import lay_out
+from mmrl.stage import Need
 from mmrl.train.correction import Activity, Correction, correct
 from mmrl.train.critic import Critic, explained_variance
 from mmrl.train.losses import (
-    TokenBatch,
-    bounds,
-    kl_loss,
     policy_loss,
     positive_share,
     reduce,
@@ -54,7 +53,7 @@ class UpdateStats:
     `tokens` were trained, a token of two passes twice; means and shares are over them, by the
     policy as it was before each update. `loss` and `grad_norm` are means over the updates.
     `learning_rate` is that of the last one. `clip_share` is what the objective's bounds took the
-    gradient of, below and above; `bounded_share` what they bounded a weight of (`losses.Bounds`).
+    gradient of, below and above; `bounded_share` what they bounded a weight of (`Bounds`).
     """
 
     tokens: int = 0
@@ -176,7 +175,7 @@ class Learner:
                         "rewards in rollouts.jsonl; the last checkpoint is from before this step"
                     )
                 self._backend.backward(loss, last=last)
-            bounded = bounds(batch, self._algorithm.objective)
+            bounded = self._algorithm.objective.bounds(batch)
             tally.add(batch, loss, entropy=entropy, kl=kl, **vars(bounded))
         tally.add_up(self._world)
         tally.grad_norm, tally.rate = self._backend.step(place), self._backend.rate(place)
@@ -188,7 +187,7 @@ class Learner:
         kl = self._algorithm.kl
         if kl is None or batch.ref is None:
             return loss, None
-        penalty = kl_loss(batch, kl)
+        penalty = kl.penalty(batch)
         if kl.placement == "loss":
             loss = loss + kl_coefficient * reduce(penalty, batch)
         return loss, penalty

@@ -15,7 +15,6 @@ from mmrl.policy.logprobs import CHUNK_TOKENS, Head, policy_log_softmax
 from mmrl.policy.packing import Weighted, pack
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedPrefix, lay_out
-from mmrl.train.losses import self_certainty
 from mmrl.types import Floats, Group, Ints, Prompt, TrainSample
 
 Hidden = Callable[[SharedPrefix, Sequence[Prompt]], Tensor]
@@ -87,6 +86,14 @@ def certainty(policy: Policy, temperature: float) -> Measure:
     return _in_chunks(chunk)
 
 
+def self_certainty(logits: Tensor) -> Tensor:
+    """KL(uniform || policy) + log V of every token: logits [M, V] -> [M].
+
+    Intuitor, arXiv 2505.19590.
+    """
+    return logits.logsumexp(-1) - logits.mean(-1)
+
+
 def _in_chunks(measure: Measure) -> Measure:
     def whole(hidden: Tensor, targets: Tensor) -> Tensor:
         pieces = zip(hidden.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS), strict=True)
@@ -139,7 +146,10 @@ def _squared_norm(policy: Policy, hidden: Tensor, targets: Tensor, temperature: 
 def attach(groups: Sequence[Group], need: str, values: Sequence[object]) -> list[Group]:
     """Let every group carry what was found for its responses, in order, as `need`."""
     left = iter(values)
-    return [replace(g, extra={**g.extra, need: [next(left) for _ in g.responses]}) for g in groups]
+    own: list[dict[str, Any]] = [{need: [next(left) for _ in g.responses]} for g in groups]
+    return [
+        replace(g, extra=replace(g.extra, **found)) for g, found in zip(groups, own, strict=True)
+    ]
 
 
 def token_offsets(tokenizer: Any, ids: Ints) -> Ints:

@@ -24,10 +24,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mmrl.algorithm import ESTIMATED_BY
 from mmrl.algorithms.compose import compose
 from mmrl.config import PhaseConfig, RunConfig, validate
 from mmrl.errors import UserError
+from mmrl.stage import ESTIMATED_BY
 
 MERGED = ("rollout", "optimizer", "critic", "trainer", "media")
 

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from torch import Tensor
 
-from mmrl.algorithm import NEEDS, Algorithm, Context, Need
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.compose import compose, require
 from mmrl.algorithms.stages.turns import require_episodes
 from mmrl.backend.backend import Backend
@@ -45,6 +45,7 @@ from mmrl.runlog.run_folder import Records, prepare_folder, record_folder
 from mmrl.runlog.trackers import Trackers
 from mmrl.runlog.transcript import Entry, advantages_of
 from mmrl.scoring.pool import Scorer
+from mmrl.stage import NEEDS, Context, Need
 from mmrl.train import checkpoint
 from mmrl.train.ahead import Ahead, older, refuse_stale
 from mmrl.train.batches import Asker, Batches, OnPolicy, derived_seed

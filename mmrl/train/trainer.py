@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
-from mmrl.algorithm import Algorithm, Context
+from mmrl.algorithm import Algorithm
 from mmrl.config import TrainerConfig
 from mmrl.policy.weights import Weights
 from mmrl.rollout.rollouts import Rollouts
 from mmrl.runlog.metrics import Clock, questions
+from mmrl.stage import Context
 from mmrl.train.batches import Asker, Batches
 from mmrl.train.learner import Learner, UpdateStats
 from mmrl.types import Group, TrainSample

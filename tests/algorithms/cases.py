@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from mmrl.algorithm import Context
+from mmrl.stage import Context
 from mmrl.train.algorithm_case import evaluate_case
-from mmrl.types import Group, Prompt, Response, Sample, Score
+from mmrl.types import Extra, Group, Prompt, Response, Sample, Score
 
 R = [1.0, 0.0, 0.5, 0.0]
 NEW = [[-1.0, -0.5, -2.0], [-0.7, -1.2]]
@@ -57,7 +57,7 @@ def group(
         for n in lengths or [1] * len(rewards)
     )
     scores = tuple(Score({}, None, reward=reward) for reward in rewards)
-    return Group(prompt, responses, scores, extra)
+    return Group(prompt, responses, scores, Extra(**extra))
 
 
 def first_tokens(result: Mapping[str, Any]) -> list[list[float | None]]:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from mmrl import plugins
-from mmrl.algorithm import NEEDS
 from mmrl.algorithms import SHARED
 from mmrl.cli import main
+from mmrl.stage import NEEDS
 from tests.algorithms.cases import tokens
 
 

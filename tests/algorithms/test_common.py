@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 
 from mmrl import plugins
-from mmrl.algorithm import Algorithm, Reducer
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.catalogue import common_table
 from mmrl.algorithms.common import NUMERICS, Common
 from mmrl.algorithms.compose import compose
 from mmrl.algorithms.ptst import StagedGroups
-from mmrl.algorithms.stages.objectives import CISPO, Clipped
 from mmrl.algorithms.stages.refiners import RandomTokens
 from mmrl.algorithms.stages.shapers import ShortIsBetter, ShortWhenSolved, SoftOverlong
 from mmrl.errors import UserError
+from mmrl.objective import Reducer
+from mmrl.objectives.bounded_weight import CISPO
+from mmrl.objectives.clipped_ratio import Clipped
 from tests.algorithms.cases import context
 
 ALGORITHMS = sorted(plugins.available("algorithm"))

@@ -16,7 +16,7 @@ from mmrl.algorithms.stages.refiners import RandomTokens
 from mmrl.algorithms.stages.replay import freeze, thaw
 from mmrl.algorithms.stages.turns import require_episodes
 from mmrl.errors import UserError
-from mmrl.types import Episode, Group, Observation, Sample, TokenSpan
+from mmrl.types import Episode, Extra, Group, Observation, Sample, TokenSpan
 from tests.algorithms.cases import context, group
 
 WRITTEN = np.array([1, 1, 0, 0, 0, 1, 1, 0, 1], dtype=bool)
@@ -75,7 +75,7 @@ def test_recursions_pass_over_what_was_told() -> None:
     assert (returns[~WRITTEN] == 0).all()
     values = np.linspace(0.1, 0.9, len(WRITTEN))
     critic = WithCritic(0.9, Constant(0.8), 1.0, whiten=False)
-    (estimate, _) = critic.estimates(replace(made, extra={"values": [values, values]}))
+    (estimate, _) = critic.estimates(replace(made, extra=Extra(values=[values, values])))
     expected = gae(token_rewards(made)[0][WRITTEN], values[WRITTEN], 0.9, 0.8)
     np.testing.assert_allclose(estimate[WRITTEN], expected)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mmrl import plugins
-from mmrl.algorithm import FROM_DATA, KL, Group, Updates
+from mmrl.algorithm import Updates
 from mmrl.algorithms.ar_lopti import ByProbability
 from mmrl.algorithms.arpo import ReplaySuccess
 from mmrl.algorithms.compose import compose
@@ -31,11 +31,14 @@ from mmrl.algorithms.stages.credit import (
 from mmrl.algorithms.stages.editors import AccuracyBand, DropUniform, EnoughSignal
 from mmrl.algorithms.stages.key_steps import is_valid_path, matched, matched_share, scored_steps
 from mmrl.algorithms.stages.refiners import DampUnlikely, KeepLargest, MaskTruncated, RandomTokens
+from mmrl.algorithms.stages.replay import TakenIn, is_taken_in
 from mmrl.algorithms.stages.samplers import DropSolved, EasyToHard, HardStage, UpperConfidence
 from mmrl.algorithms.stages.variants import AcrossVariants, Rewrites
 from mmrl.algorithms.stepgrpo import StepSpans, step_spans
 from mmrl.errors import UserError
-from mmrl.types import Sample, Score, Text, TokenSpan
+from mmrl.objective import KL
+from mmrl.stage import FROM_DATA, needed
+from mmrl.types import Extra, Group, Sample, Score, Text, TokenSpan
 from tests.algorithms.cases import R, context, evaluate, first_tokens, group
 
 NAN = float("nan")
@@ -149,7 +152,7 @@ def test_advantages_stay_with_their_tokens() -> None:
     made = StepSpans(Normalise(1, 0.0))(
         replace(
             group([1.0, 0.0], [4, 4]),
-            extra={"steps": [[TokenSpan(*s) for s in row["steps"]] for row in rows]},
+            extra=Extra(steps=[[TokenSpan(*s) for s in row["steps"]] for row in rows]),
         ),
         context(),
     )
@@ -201,7 +204,7 @@ def test_replayed_responses_are_told_apart_by_their_place() -> None:
     """One response object stands in three places of the step, replayed in one of them."""
     (response, _), scores = (made := group([1.0, 0.0], [2, 2])).responses, made.scores
     twice = replace(made, responses=(response, response), scores=scores)
-    replayed = replace(twice, extra={"replayed": (1,)})
+    replayed = replace(twice, extra=Extra(replayed=(1,)))
     samples = compose({"name": "grpo"}).train_samples([twice, replayed], context())
     assert [s.older for s in samples] == [False, False, False, True]
     assert [s.origin for s in samples] == [(0, 0), (0, 1), (1, 0), (1, 1)]
@@ -263,6 +266,43 @@ def test_replayed_success_counts_as_on_policy() -> None:
     assert other.rewards.tolist() == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("placement", ["reward", "token-reward"])
+def test_a_replayed_success_brings_nothing_that_was_measured_of_another(placement: str) -> None:
+    """The stored response has 3 tokens, the one it replaces 5: its reference is measured anew."""
+    kl = {"kl_coefficient": 0.5, "kl_estimator": "k1", "kl_placement": placement}
+    algorithm = compose({"name": "arpo", **kl, "credit": "token_returns"})
+    run = context()
+    algorithm.edit_groups([group([1.0, 0.0], [3, 2])], run)
+    made = group([0.0, 0.0], [5, 4])
+    gaps = (np.full(5, 0.16), np.full(4, 0.2))  # of one sum: the group fails as a whole
+    reference = [r.logprobs - gap for r, gap in zip(made.responses, gaps, strict=True)]
+    failed = replace(made, extra=Extra(reference=reference))
+    edited = algorithm.edit_groups(algorithm.shape_rewards([failed], run), run).groups
+    returns = TokenReturns().returns(edited[0])
+    replayed, own = algorithm.train_samples(edited, run)
+    assert replayed.ref_logprobs is None and len(replayed.advantages) == 3
+    np.testing.assert_allclose(returns[0], 1.0)  # what it earned then; its KL is not known
+    by_token = placement == "token-reward"
+    np.testing.assert_allclose(returns[1], [-0.4, -0.3, -0.2, -0.1] if by_token else -0.4)
+    assert own.ref_logprobs is None
+
+
+def test_what_a_stage_keeps_is_known_by_its_type() -> None:
+    @dataclass(frozen=True)
+    class Seen:
+        times: int
+
+    extra = Extra(own=(Seen(1), TakenIn(), Seen(2)))
+    assert extra.of(Seen) == Seen(2) and extra.of(TakenIn) == TakenIn()
+    assert Extra().of(Seen) is None and not is_taken_in(group([1.0]))
+
+
+def test_what_a_run_does_not_provide_is_said_by_its_name() -> None:
+    with pytest.raises(UserError, match="entropy at every sampled token, which this run does not"):
+        needed(Extra().entropy, "entropy")
+    assert needed(Extra(greedy=0.0).greedy, "greedy") == 0.0
+
+
 def test_replayed_groups_keep_the_log_probs_of_their_policy() -> None:
     stage, run = ReplaySignal(size=2), context()
     mixed = group([1.0, 0.0], [2, 3], sample="old")
@@ -270,7 +310,7 @@ def test_replayed_groups_keep_the_log_probs_of_their_policy() -> None:
     state = json.loads(json.dumps(run.state))
     later = replace(context(**state), recall=lambda sample: mixed.prompt)
     back = stage([group([1.0, 1.0])], later).groups[0]
-    assert back.rewards.tolist() == [1.0, 0.0] and back.extra["replayed"] == (0, 1)
+    assert back.rewards.tolist() == [1.0, 0.0] and back.extra.replayed == (0, 1)
     np.testing.assert_allclose(back.responses[1].logprobs, mixed.responses[1].logprobs)
     with pytest.raises(UserError, match="bring back"):
         stage([group([1.0, 1.0])], context(**state))
@@ -401,7 +441,7 @@ def test_steps_pay_the_tokens_of_their_own_section() -> None:
             replace(made.responses[0], text=text),
             replace(made.responses[1], text="no step"),
         ),
-        extra={"offsets": [starts, np.array([0, 3, 7])]},
+        extra=Extra(offsets=[starts, np.array([0, 3, 7])]),
     )
     # "###" of the second step stands in the token that begins before it: tokens 0-4 and 5-8.
     assert step_spans(spoken) == [[TokenSpan(0, 5, 0.5), TokenSpan(5, 9, 0.5)], []]

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmrl.algorithm import Choosing, Context, Sampler
 from mmrl.algorithms.ada_grpo import RareFormats
 from mmrl.algorithms.arpo import ReplaySuccess
 from mmrl.algorithms.ptst import Staged
@@ -23,6 +22,7 @@ from mmrl.algorithms.stages.schedules import FallThenRise
 from mmrl.backend.local import schedule_factor
 from mmrl.config import OptimizerConfig
 from mmrl.data.stream import PromptStream
+from mmrl.stage import Choosing, Context, Sampler
 from mmrl.types import Sample
 from tests.algorithms.cases import group
 

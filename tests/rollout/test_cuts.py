@@ -16,7 +16,7 @@ from mmrl.errors import UserError
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy
 from mmrl.rollout.thinking import Thinking, answers_of, settle
-from mmrl.types import Group, Prompt, Sample, Score
+from mmrl.types import Extra, Group, Prompt, Sample, Score
 from tests.algorithms.cases import context
 from tests.rollout.test_hf import make_noisy, teacher_forced
 
@@ -47,7 +47,7 @@ def groups(thinking: Thinking, policy: Policy, prompts: list[Prompt]) -> list[Gr
 def families(groups: Sequence[Group]) -> list[tuple[Group, list[Group]]]:
     found: list[tuple[Group, list[Group]]] = []
     for group in groups:
-        if "cuts" in group.extra or "steps" in group.extra:
+        if group.extra.cuts or group.extra.steps:
             found.append((group, []))
         else:
             found[-1][1].append(group)
@@ -81,7 +81,7 @@ def test_answers_follow_the_thought_up_to_their_cut(
 
 
 def test_sampled_logprobs_are_the_trainers(groups: list[Group], policy: Policy) -> None:
-    for part in ([g for g in groups if "cuts" in g.extra], answers_of(groups)):
+    for part in ([g for g in groups if g.extra.cuts], answers_of(groups)):
         trained = teacher_forced(policy, [g.prompt for g in part], [g.responses for g in part], 1.3)
         sampled = np.concatenate([r.logprobs for g in part for r in g.responses])
         np.testing.assert_allclose(sampled, trained, rtol=1e-4, atol=1e-4)
@@ -99,7 +99,7 @@ def test_thinking_ends_with_its_marker(
     written = replace(thought, ids=ids, logprobs=np.zeros(len(ids)), text=text)
     chains = thinking._chain_group(prompts[1], [written])
     assert chains.responses[0].ids.tolist() == ids[:3].tolist()
-    assert chains.extra["cuts"] == [[3, 3, 3]]
+    assert chains.extra.cuts == [[3, 3, 3]]
     (group,) = thinking._answer_groups(chains)
     assert group.prompt.ids.tolist() == [*prompts[1].ids.tolist(), *ids[:3].tolist()]
 
@@ -123,7 +123,7 @@ def test_steps_earn_what_their_cuts_answers_earn(groups: list[Group]) -> None:
     number = 0
     for chains, answers in families(settled):
         for chain, spans, score in zip(
-            chains.responses, chains.extra["steps"], chains.scores, strict=True
+            chains.responses, chains.extra.steps, chains.scores, strict=True
         ):
             places = [min(b, len(chain.ids)) for b in BUDGETS]
             assert [(s.start, s.end) for s in spans] == list(
@@ -133,21 +133,21 @@ def test_steps_earn_what_their_cuts_answers_earn(groups: list[Group]) -> None:
             assert [s.value for s in spans] == [firsts[place] + 5.0 for place in places]
             assert score.reward == spans[-1].value == score.metric
             number += len(firsts)
-        assert all("baseline" in group.extra for group in answers)
+        assert all(group.extra.baseline is not None for group in answers)
 
 
 def test_a_chain_with_an_unscorable_cut_is_left_out(groups: list[Group]) -> None:
     """None is not 0: its segments get nothing, and the others are compared without it."""
     settled = settle(groups, scored(groups, lambda i, j: None if i == 0 else float(i % 2)))
     (chains, _), _ = families(settled)
-    assert chains.scores[0].reward is None and np.isnan(chains.extra["steps"][0][0].value)
+    assert chains.scores[0].reward is None and np.isnan(chains.extra.steps[0][0].value)
     credit = BudgetRelative("uniform")
     advantages = credit(chains, context())
     assert not np.any(advantages[0])
-    rest = np.array([[s.value for s in row] for row in chains.extra["steps"][1:]])
+    rest = np.array([[s.value for s in row] for row in chains.extra.steps[1:]])
     expected = budget_advantages(rest, chances(3, "uniform"))
     for response, spans, got, values in zip(
-        chains.responses[1:], chains.extra["steps"][1:], advantages[1:], expected, strict=True
+        chains.responses[1:], chains.extra.steps[1:], advantages[1:], expected, strict=True
     ):
         by_hand = np.zeros(len(response.ids))
         for span, value in zip(spans, values, strict=True):
@@ -157,7 +157,7 @@ def test_a_chain_with_an_unscorable_cut_is_left_out(groups: list[Group]) -> None
 
 def test_an_answer_alone_at_its_cut_is_set_against_its_budget() -> None:
     credit = BudgetRelative("uniform")
-    group = Group(None, (), (Score({}, None, reward=1.0),), {"baseline": 0.25})  # type: ignore[arg-type]
+    group = Group(None, (), (Score({}, None, reward=1.0),), Extra(baseline=0.25))  # type: ignore[arg-type]
     assert credit(group, context()).tolist() == [0.75]  # type: ignore[union-attr]
     two = replace(group, scores=(*group.scores, Score({}, None, reward=0.0)))
     assert credit(two, context()).tolist() == [0.5, -0.5]  # type: ignore[union-attr]

@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from mmrl.algorithm import Context, Need, Stage, carried
 from mmrl.algorithms.stages.credit import (
     gae,
     outcomes,
@@ -19,6 +18,7 @@ from mmrl.algorithms.stages.credit import (
     token_rewards,
     whitened,
 )
+from mmrl.stage import Context, Need, Stage, needed
 from mmrl.types import Floats, Group, Response, TrainSample
 
 Lambda = Callable[[int], float]
@@ -82,7 +82,7 @@ class WithCritic(Stage):
                 outcomes(group, self.part),
                 scorable(group.rewards),
                 self.targets(group),
-                carried(group, "values"),
+                needed(group.extra.values, "values"),
                 strict=True,
             )
         ]
@@ -111,7 +111,10 @@ class WithCritic(Stage):
         return [
             over_written(response, partial(estimate, response), rewards, values)
             for response, rewards, values in zip(
-                group.responses, token_rewards(group), carried(group, "values"), strict=True
+                group.responses,
+                token_rewards(group),
+                needed(group.extra.values, "values"),
+                strict=True,
             )
         ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from mmrl.rewards.grammar import BoxedAnswer, TagAnswer
 from mmrl.types import Answer, Group
@@ -12,9 +12,9 @@ _GRAMMARS = (TagAnswer(think="optional"), BoxedAnswer(think="optional"))
 
 def answers(group: Group) -> list[str | None]:
     """The final answer of every response, folded for comparison; None where there is none."""
-    given: Sequence[str | None] = group.extra.get(
-        "answers", [_answer(r.text) for r in group.responses]
-    )
+    given = group.extra.answers
+    if given is None:
+        given = [_answer(r.text) for r in group.responses]
     return [None if answer is None else " ".join(answer.split()).casefold() for answer in given]
 
 

@@ -12,8 +12,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from mmrl.algorithm import Context, Credit, Need, Reducer, Stage, carried
+from mmrl import plugins
 from mmrl.errors import UserError
+from mmrl.objective import Reducer
+from mmrl.stage import Context, Credit, Need, Stage, needed
 from mmrl.types import Bools, Floats, Group, Prompt, Response, TrainSample
 
 Numerics = Literal["paper", "trl", "verl"]
@@ -202,8 +204,7 @@ def pair(
     """
     away = prompt is not None and prompt is not group.prompt
     known = scorable(group.rewards)
-    reference = None if away else group.extra.get("reference")
-    replayed = group.extra.get("replayed", ())
+    reference = None if away else group.extra.reference
     return [
         TrainSample(
             prompt=prompt or group.prompt,
@@ -215,7 +216,7 @@ def pair(
             group=index if tie is None else tie,
             sampled=not (away or np.isnan(response.logprobs).any()),
             origin=(index, i),
-            older=i in replayed,
+            older=i in group.extra.replayed,
         )
         for i, response in enumerate(group.responses)
     ]
@@ -284,7 +285,7 @@ class GreedyBaseline(Stage):
     needs: ClassVar[frozenset[Need]] = frozenset({"greedy"})
 
     def __call__(self, group: Group, context: Context) -> Floats:
-        rewards, greedy = group.rewards, float(carried(group, "greedy"))
+        rewards, greedy = group.rewards, needed(group.extra.greedy, "greedy")
         return np.where(scorable(rewards) & np.isfinite(greedy), rewards - greedy, 0.0)
 
 
@@ -340,8 +341,9 @@ def over_written(response: Response, recursion: Callable[..., Floats], *arrays: 
 
 def token_rewards(group: Group) -> list[Floats]:
     """Rewards [T] of every response: minus its penalties, and its reward at the last token."""
-    lengths = [len(response.ids) for response in group.responses]
-    penalties = group.extra.get("penalties", [np.zeros(length) for length in lengths])
+    penalties = group.extra.penalties
+    if penalties is None:
+        penalties = [np.zeros(len(response.ids)) for response in group.responses]
     rewards = [-np.asarray(penalty) for penalty in penalties]
     for tokens, reward in zip(rewards, np.nan_to_num(group.rewards), strict=True):
         tokens[-1:] += reward
@@ -374,13 +376,16 @@ def whitened(samples: Sequence[TrainSample], ddof: int, epsilon: float) -> list[
     return [replace(s, advantages=a) for s, a in zip(samples, whole, strict=True)]
 
 
-CREDITS: Mapping[str, Credit] = {
-    "group_relative": GroupCredit(GroupRelative()),
-    "centred": GroupCredit(GroupRelative(None)),
-    "leave_one_out": GroupCredit(LeaveOneOut()),
-    "length_weighted": GroupCredit(LengthWeighted()),
-    "raw": GroupCredit(RawReward()),
-    "whitened": Whitened(),
-    "token_returns": TokenReturns(),
-}
+CREDITS: Mapping[str, Credit] = plugins.Named(
+    "mmrl.credits",
+    {
+        "group_relative": GroupCredit(GroupRelative()),
+        "centred": GroupCredit(GroupRelative(None)),
+        "leave_one_out": GroupCredit(LeaveOneOut()),
+        "length_weighted": GroupCredit(LengthWeighted()),
+        "raw": GroupCredit(RawReward()),
+        "whitened": Whitened(),
+        "token_returns": TokenReturns(),
+    },
+)
 """Credit stages by the name a config uses."""

@@ -13,8 +13,9 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import Context, Edit, EditStage, Stage
+from mmrl import plugins
 from mmrl.algorithms.stages.credit import families, is_uniform, outcomes, scorable
+from mmrl.stage import Context, Edit, EditStage, Stage
 from mmrl.types import Floats, Group
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -108,10 +109,13 @@ class EnoughSignal(Stage):
         return Edit([group for family in signal for group in family], wanted)
 
 
-EDITORS: Mapping[str, EditStage] = {
-    "dapo_filter": AccuracyBand(),
-    "balanced_filter": AccuracyBand(0.2, 0.8, inclusive=True),
-    "drop_uniform": DropUniform(),
-    "enough_signal": EnoughSignal(),
-}
+EDITORS: Mapping[str, EditStage] = plugins.Named(
+    "mmrl.editors",
+    {
+        "dapo_filter": AccuracyBand(),
+        "balanced_filter": AccuracyBand(0.2, 0.8, inclusive=True),
+        "drop_uniform": DropUniform(),
+        "enough_signal": EnoughSignal(),
+    },
+)
 """Editors by the name a config uses."""

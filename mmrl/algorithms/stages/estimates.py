@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mmrl.algorithm import Context, Sampler, Stage
+from mmrl.stage import Context, Sampler, Stage
 from mmrl.types import Group, Sample, TrainSample
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmrl.algorithm import Context, Stage
 from mmrl.algorithms.stages.credit import is_uniform, scorable
+from mmrl.stage import Context, Stage
 from mmrl.types import Floats, Group
 
 

@@ -10,8 +10,9 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import Context, Refine, Stage
+from mmrl import plugins
 from mmrl.algorithms.stages.lengths import OfLongest
+from mmrl.stage import Context, Refine, Stage
 from mmrl.types import Bools, Floats, TrainSample
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -103,10 +104,13 @@ class DampUnlikely(Stage):
         return np.asarray(self.alpha * probabilities + 1 - self.alpha)
 
 
-REFINERS: Mapping[str, Refine] = {
-    "mask_truncated": MaskTruncated(),
-    "keep_largest": KeepLargest(),
-    "random_tokens": RandomTokens(),
-    "damp_unlikely": DampUnlikely(),
-}
+REFINERS: Mapping[str, Refine] = plugins.Named(
+    "mmrl.refiners",
+    {
+        "mask_truncated": MaskTruncated(),
+        "keep_largest": KeepLargest(),
+        "random_tokens": RandomTokens(),
+        "damp_unlikely": DampUnlikely(),
+    },
+)
 """Refiners by the name a config uses."""

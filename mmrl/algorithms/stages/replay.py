@@ -3,20 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from mmrl.types import Episode, Group, Response, Score, TokenSpan
+from mmrl.types import Episode, Extra, Group, Response, Score, TokenSpan
 
-TAKEN_IN = "taken_in"
-"""Mark of a group that a buffer has seen: where a step is refilled, its first groups come again."""
+
+@dataclass(frozen=True)
+class TakenIn:
+    """Mark of a group that a buffer has seen: where a step is refilled, its first come again."""
 
 
 def taken_in(group: Group) -> Group:
     """Mark a group as seen by a buffer."""
-    return replace(group, extra={**group.extra, TAKEN_IN: True})
+    return replace(group, extra=replace(group.extra, own=(*group.extra.own, TakenIn())))
+
+
+def is_taken_in(group: Group) -> bool:
+    """True of a group that a buffer has seen."""
+    return group.extra.of(TakenIn) is not None
+
+
+def put_first(group: Group, response: Response, score: Score) -> Group:
+    """Let a stored response take the place of a group's first.
+
+    What was measured of the group's responses no longer holds: the learner measures what it needs
+    again. The KL of the stored one is not known and costs nothing.
+    """
+    penalties = group.extra.penalties
+    if penalties is not None:
+        penalties = [np.zeros(len(response.ids)), *penalties[1:]]
+    return replace(
+        group,
+        responses=(response, *group.responses[1:]),
+        scores=(score, *group.scores[1:]),
+        extra=Extra(penalties=penalties, greedy=group.extra.greedy, own=group.extra.own),
+    )
 
 
 def freeze(response: Response, score: Score) -> dict[str, Any]:

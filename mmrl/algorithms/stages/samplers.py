@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from mmrl.algorithm import Context, Need, Sampler, Stage
 from mmrl.algorithms.stages.credit import outcomes, scorable
 from mmrl.errors import UserError
+from mmrl.stage import Context, Need, Sampler, Stage
 from mmrl.types import Floats, Group, Sample, TrainSample
 
 

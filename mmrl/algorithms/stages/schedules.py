@@ -8,7 +8,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from mmrl.algorithm import Context, Schedule
+from mmrl import plugins
+from mmrl.objective import Schedule
+from mmrl.stage import Context
 
 
 @dataclass(frozen=True)
@@ -54,5 +56,7 @@ class Adaptive(Schedule):
         context.state["kl_coefficient"] = self.at(context) * (1 + error * responses / self.horizon)
 
 
-SCHEDULES: Mapping[str, Schedule] = {"grpo_d": FallThenRise(), "adaptive": Adaptive()}
+SCHEDULES: Mapping[str, Schedule] = plugins.Named(
+    "mmrl.schedules", {"grpo_d": FallThenRise(), "adaptive": Adaptive()}
+)
 """Schedules by the name a config uses."""

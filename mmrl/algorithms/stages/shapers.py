@@ -9,9 +9,10 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import Context, Shape, Stage, with_rewards
+from mmrl import plugins
 from mmrl.algorithms.stages.credit import lengths_of, outcomes, scorable
 from mmrl.algorithms.stages.lengths import OfLongest
+from mmrl.stage import Context, Shape, Stage, with_rewards
 from mmrl.types import Bools, Floats, Group
 
 Positive = Annotated[float, Field(gt=0)]
@@ -124,10 +125,13 @@ class ShortWhenSolved(Stage):
         return self.bonus * (1 - lengths / self.longest)
 
 
-SHAPERS: Mapping[str, Shape] = {
-    "soft_overlong": SoftOverlong(),
-    "right_and_well_formed": RightAndWellFormed(),
-    "short_is_better": ShortIsBetter(),
-    "short_when_solved": ShortWhenSolved(),
-}
+SHAPERS: Mapping[str, Shape] = plugins.Named(
+    "mmrl.shapers",
+    {
+        "soft_overlong": SoftOverlong(),
+        "right_and_well_formed": RightAndWellFormed(),
+        "short_is_better": ShortIsBetter(),
+        "short_when_solved": ShortWhenSolved(),
+    },
+)
 """Shapers by the name a config uses."""

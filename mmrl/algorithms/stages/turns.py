@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from mmrl.algorithm import NEEDS, Algorithm
+from mmrl.algorithm import Algorithm
 from mmrl.errors import UserError
+from mmrl.stage import NEEDS
 from mmrl.types import Floats, Group, Response, Sample, TokenSpan
 
 

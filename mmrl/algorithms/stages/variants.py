@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from mmrl.algorithm import Context, Need, Stage
 from mmrl.algorithms.stages.credit import (
     PRESETS,
     Normalise,
@@ -21,6 +20,7 @@ from mmrl.algorithms.stages.credit import (
     scorable,
 )
 from mmrl.errors import UserError
+from mmrl.stage import Context, Need, Stage
 from mmrl.types import Floats, Group, Sample, Text, TrainSample
 
 Change = Literal[

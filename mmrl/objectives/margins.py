@@ -1,0 +1,44 @@
+"""What pair losses are made of: chosen against rejected answers of a group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mmrl.objective import TokenBatch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def over_groups(
+    batch: TokenBatch, values: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Spread one loss a group on all of the group's tokens [M]; 0 without a pair.
+
+    `loss` gets the indices of the group's chosen and of its rejected sequences, whose advantages
+    are positive and negative, at least one of each. `values` [sequences] is what it is computed of.
+    """
+    labels = batch.sequence_advantages
+
+    def of_group(members: Tensor) -> Tensor:
+        chosen, rejected = members[labels[members] > 0], members[labels[members] < 0]
+        if not len(chosen) or not len(rejected):
+            return values.sum() * 0.0
+        return loss(chosen, rejected)
+
+    return batch.spread_groups([of_group(members) for members in batch.members()])
+
+
+def over_margins(batch: TokenBatch, values: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """Spread the mean of `loss` over a group's (chosen - rejected) values [chosen, rejected]."""
+    return over_groups(
+        batch,
+        values,
+        lambda chosen, rejected: loss(values[chosen][:, None] - values[rejected][None]).mean(),
+    )
+
+
+def log_sigmoid(values: Tensor) -> Tensor:
+    """log(1 / (1 + exp(-values))), finite for every finite value."""
+    return -values.new_zeros(()).logaddexp(-values)
