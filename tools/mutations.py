@@ -18,6 +18,7 @@ class Mutation:
 LOSSES, CREDIT = "mmrl/train/losses.py", "mmrl/algorithms/stages/credit.py"
 EPISODE, CUTS = "mmrl/rollout/episode.py", "mmrl/rollout/thinking.py"
 LEARNER, OLD = "mmrl/train/learner.py", "mmrl/train/old_logprobs.py"
+STATS = "mmrl/train/update_stats.py"
 MUTATIONS = (
     Mutation(
         "swapped clip bounds",
@@ -426,7 +427,7 @@ MUTATIONS = (
     ),
     Mutation(
         "masked tokens in the means",
-        LEARNER,
+        STATS,
         "added = float(each.detach()[batch.mask].sum())",
         "added = float(each.detach().sum())",
     ),

@@ -9,6 +9,7 @@ can take them up.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import io
 import json
@@ -89,9 +90,9 @@ class DeepSpeedBackend:
                 config=settings,
             )[0]
         self.updates = 0
-        policy.run = self._engine
-        if reference is not None:
-            reference.run = self._host(reference, policy, settings)
+        self._host_of_reference: Any = (
+            None if reference is None else self._host(reference, policy, settings)
+        )
 
     def _host(self, reference: Policy, policy: Policy, settings: Mapping[str, Any]) -> Any:
         """What carries the reference's passes out."""
@@ -102,6 +103,11 @@ class DeepSpeedBackend:
         import deepspeed
 
         return deepspeed.initialize(model=Pass(reference.model), config=dict(settings))[0]
+
+    def carrying(self, policy: Policy) -> Policy:
+        """Return the policy it was made for, or its reference, with passes that the engine runs."""
+        own = policy.model is self._model and not policy.bare
+        return dataclasses.replace(policy, run=self._engine if own else self._host_of_reference)
 
     @property
     def in_step(self) -> bool:

@@ -1,8 +1,5 @@
 """Checkpoints: written beside their place and renamed into it, so that one exists whole or not.
 
-checkpoints/step_N/            loads with `from_pretrained`, processor included
-checkpoints/step_N/trainer/    optimizer*.safetensors and state.json: what a resumed run needs
-
 Every process of a sharded run writes the optimiser's state of some parameters, whole, so that any
 number of processes can take it up.
 """
@@ -26,9 +23,7 @@ from mmrl.backend.backend import Backend
 from mmrl.backend.world import World
 from mmrl.errors import UserError, one_line
 from mmrl.policy.policy import Policy
-
-STATE = "state.json"
-OPTIMIZER = "optimizer"
+from mmrl.train.checkpoint_files import OPTIMIZER, STATE, folder_of, newest, step_of, whole
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ class Checkpoint:
 
 def at(run: Path, step: int) -> Checkpoint:
     """The checkpoint of a step; raises UserError where it is gone."""
-    found = Checkpoint(run / "checkpoints" / f"step_{step}", step)
+    found = Checkpoint(folder_of(run, step), step)
     if not (found.path / "trainer" / STATE).is_file():
         raise UserError(f"no whole checkpoint at {found.path}: a phase began with it")
     return found
@@ -84,8 +79,8 @@ def at(run: Path, step: int) -> Checkpoint:
 
 def latest(run: Path) -> Checkpoint | None:
     """The newest whole checkpoint of a run."""
-    found = sorted(_whole(run), key=lambda c: c.step)
-    return found[-1] if found else None
+    folder = newest(run)
+    return Checkpoint(folder, step_of(folder)) if folder else None
 
 
 class Stored(Mapping[str, Tensor]):
@@ -127,7 +122,7 @@ def save(
     """
     world = world or World()
     folder = run / "checkpoints"
-    # A name that `_whole` does not know: a killed run leaves it behind, the next save removes it.
+    # A name that `whole` does not know: a killed run leaves it behind, the next save removes it.
     partial = folder / f".writing_{step}"
     world.once(lambda: _start(partial))
     with backend.gathered():
@@ -142,7 +137,7 @@ def save(
         text = json.dumps({**state, "step": step, "backend": data})
         (partial / "trainer" / STATE).write_text(text, encoding="utf-8")
     world.gather(None)  # everybody has written
-    return world.once(lambda: _finish(partial, folder / f"step_{step}", keep, pinned))
+    return world.once(lambda: _finish(partial, folder_of(run, step), keep, pinned))
 
 
 def _start(partial: Path) -> None:
@@ -155,18 +150,10 @@ def _finish(partial: Path, final: Path, keep: int, pinned: Collection[int]) -> P
     shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
     _sync(final.parent)
-    for old in sorted(_whole(final.parent.parent), key=lambda c: c.step)[:-keep]:
-        if old.step not in pinned:
-            shutil.rmtree(old.path)
+    for old in whole(final.parent.parent)[:-keep]:
+        if step_of(old) not in pinned:
+            shutil.rmtree(old)
     return final
-
-
-def _whole(run: Path) -> list[Checkpoint]:
-    return [
-        Checkpoint(path, int(path.name.removeprefix("step_")))
-        for path in (run / "checkpoints").glob("step_*")
-        if (path / "trainer" / STATE).is_file()
-    ]
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,9 @@ from mmrl.backend.local import LocalBackend
 from mmrl.config import CriticConfig, OptimizerConfig
 from mmrl.errors import UserError
 from mmrl.policy.policy import Policy
-from mmrl.train import checkpoint
 from mmrl.train.losses import value_loss
 from mmrl.train.measure import forward_rows, measured
 from mmrl.types import Bools, Floats, TrainSample
-
-FILE = "critic"
-"""Name under which a checkpoint keeps what `Critic.state` says."""
 
 WEIGHT, OPTIMIZER = "weight.", "optimizer."
 
@@ -135,17 +130,6 @@ class Critic:
     def _read(self, hidden: Tensor) -> Tensor:
         values: Tensor = self._head(hidden.float())[:, 0]
         return values
-
-
-def saved_critic(path: Path) -> checkpoint.Checkpoint:
-    """Return the checkpoint that a path names, a run's newest; it holds a critic, or UserError."""
-    found = checkpoint.latest(path) or checkpoint.Checkpoint(path, 0)
-    if not (found.path / "trainer" / f"{FILE}.safetensors").is_file():
-        raise UserError(
-            f"critic.path: {path} holds no critic: name a run of an algorithm with one, or its "
-            "checkpoints/step_N"
-        )
-    return found
 
 
 def explained_variance(samples: Sequence[TrainSample]) -> float:
