@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Literal
 
-from mmrl.errors import UserError
+from mmrl.errors import ConfigError
 
 PluginKind = Literal["algorithm", "task", "modality", "family", "recipe"]
 
@@ -37,7 +37,7 @@ _GROUPS: dict[PluginKind, str] = {
 
 
 def load(kind: PluginKind, name: str) -> ModuleType:
-    """Import the module that `name` stands for; an unknown name raises UserError with the nearest.
+    """Import the module that `name` stands for; an unknown one raises ConfigError with the nearest.
 
     A package names the modules beside its plugins that are not plugins in `SHARED`.
     """
@@ -45,7 +45,7 @@ def load(kind: PluginKind, name: str) -> ModuleType:
 
 
 def find(kind: PluginKind, name: str) -> str:
-    """The import path of what `name` stands for; an unknown name raises UserError as `load` does.
+    """The import path of what `name` stands for; an unknown name raises ConfigError as `load` does.
 
     Nothing is imported: a family's module brings torch.
     """
@@ -53,7 +53,7 @@ def find(kind: PluginKind, name: str) -> str:
     if name not in modules:
         near = difflib.get_close_matches(name, modules, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(modules))}"
-        raise UserError(f"unknown {kind} '{name}': {hint}")
+        raise ConfigError(f"unknown {kind} '{name}': {hint}")
     return modules[name]
 
 

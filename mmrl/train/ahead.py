@@ -28,7 +28,7 @@ from torch import Tensor
 from mmrl.algorithm import Context
 from mmrl.algorithms.stages.replay import episode_of
 from mmrl.engines.background import BackgroundEngine
-from mmrl.errors import UserError, one_line
+from mmrl.errors import DataError, TrainingError, UserError, one_line
 from mmrl.rollout.rollouts import Rollouts
 from mmrl.runlog.metrics import Clock
 from mmrl.train.batches import Asked, Asker
@@ -145,7 +145,7 @@ class Ahead:
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {one_line(error)}"
-            raise UserError(f"rolling out ahead failed: {reason}") from error
+            raise TrainingError(f"rolling out ahead failed: {reason}") from error
         finally:
             self._waited += time.monotonic() - begun
 
@@ -174,7 +174,7 @@ class Ahead:
             context = self._asker.context(row["step"])
             prompts = self._asker.again(context, context.prompts_per_step, row["drawn"])
             if len(prompts) != len(row["answers"]):
-                raise UserError(
+                raise DataError(
                     f"the prompts of step {row['step']}, which the checkpoint holds answers to, "
                     "cannot be made again: resume needs the same records, media and algorithm"
                 )
@@ -192,9 +192,9 @@ class Ahead:
             self._asked = row["step"]
 
 
-def older(batches: int) -> UserError:
+def older(batches: int) -> TrainingError:
     """What to say where a checkpoint holds more batches than the run may have in its queue."""
-    return UserError(
+    return TrainingError(
         f"the checkpoint holds answers for {batches} steps ahead: resume with "
         f"rollout.max_staleness={batches}"
     )

@@ -15,7 +15,7 @@ from mmrl.algorithms.stages.credit import pair
 from mmrl.backend.agreement import Agreement, passes
 from mmrl.backend.backend import Backend
 from mmrl.backend.world import World
-from mmrl.errors import UserError
+from mmrl.errors import TrainingError
 from mmrl.policy.attention import active_layout
 from mmrl.policy.packing import Row, Weighted, pack
 from mmrl.policy.policy import Policy
@@ -81,7 +81,7 @@ class Learner:
     def update(
         self, samples: Sequence[TrainSample], kl_coefficient: float, step: int = 1
     ) -> UpdateStats:
-        """Train on the samples as the update plan says; raises UserError on a non-finite loss.
+        """Train on the samples as the update plan says; raises TrainingError on a non-finite loss.
 
         The learning rate is that of `step`, however many updates the steps before it made: with
         fewer groups than mini-batches, or nothing to train on, a step makes fewer than planned.
@@ -144,7 +144,7 @@ class Learner:
                 )
                 loss, kl = self._loss(batch, kl_coefficient)
                 if not torch.isfinite(loss):
-                    raise UserError(
+                    raise TrainingError(
                         "the loss is not finite: lower optimizer.learning_rate, or check the "
                         "rewards in rollouts.jsonl; the last checkpoint is from before this step"
                     )

@@ -9,7 +9,7 @@ from mmrl.backend.backend import Backend
 from mmrl.backend.local import LocalBackend
 from mmrl.config import RunConfig
 from mmrl.data.sources import Say
-from mmrl.errors import UserError
+from mmrl.errors import ConfigError
 from mmrl.policy.packing import default_budget
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.train import checkpoint
@@ -81,7 +81,7 @@ def take_start(policy: Policy, setting: Setting, *, needed: bool) -> Policy | No
     run, first = setting.config.run, setting.place.before
     step = setting.place.reference_start(setting.phases)
     if needed and step and setting.config.model.lora:
-        raise UserError(
+        raise ConfigError(
             f"phase '{setting.phase.name}': the reference of adapters is their base; "
             "say so with keep: [state, reference] in every phase before it and in it"
         )
@@ -94,11 +94,11 @@ def take_start(policy: Policy, setting: Setting, *, needed: bool) -> Policy | No
 
 
 def _refuse_many(setting: Setting, algorithm: Algorithm) -> None:
-    """Raise UserError where processes share what must be measured in one."""
+    """Raise ConfigError where processes share what must be measured in one."""
     config = setting.config
     alone = sorted(algorithm.needs & ONE_PROCESS)
     if alone and (setting.world.size > 1 or config.trainer.backend != "local"):
-        raise UserError(
+        raise ConfigError(
             f"algorithm '{config.algorithm_name}' needs {NEEDS[alone[0]]}: run it in one "
             "process with trainer.backend=local"
         )

@@ -6,9 +6,11 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from mmrl.errors import UserError
+from mmrl.errors import TrainingError
+from mmrl.runlog.claim import Claim
 from mmrl.runlog.diagnosis import below_greedy
 from mmrl.runlog.progress import Progress
 from mmrl.train import checkpoint, phase_state
@@ -16,16 +18,30 @@ from mmrl.train.batches import derived_seed
 from mmrl.train.checkpoint import Checkpoint
 from mmrl.train.parts import Parts
 from mmrl.train.step_record import step_metrics, write_down
+from mmrl.train.stopping import Stopping, terminated
 from mmrl.train.trainer import StepResult
 
 PARITY = 0xBA12  # keeps the seeds of parity checks apart from those of rollouts
 
 
-class PhaseRun:
-    """Carries a phase out with its parts; `started` is when the run would have begun in one go."""
+@dataclass(frozen=True)
+class Session:
+    """What all phases of a run share from its start to its end.
 
-    def __init__(self, parts: Parts, started: float) -> None:
-        self._parts, self._started = parts, started
+    `started` is when the run would have begun in one go.
+    """
+
+    started: float
+    progress: Progress
+    claim: Claim
+    stopping: Stopping
+
+
+class PhaseRun:
+    """Carries a phase out with its parts."""
+
+    def __init__(self, parts: Parts, session: Session) -> None:
+        self._parts, self._session = parts, session
         self._setting, self._config = parts.setting, parts.setting.config
         self._last = parts.setting.place.before
 
@@ -40,15 +56,18 @@ class PhaseRun:
         self._check_parity(self._last)
         return done + 1, before
 
-    def train(self, first_step: int, progress: Progress) -> None:
+    def train(self, first_step: int) -> None:
         """Carry the steps out from `first_step` of the phase on."""
-        self._parts.trainer.train(first_step, lambda result: self._after_step(result, progress))
+        with self._session.stopping.between_steps():
+            self._parts.trainer.train(first_step, self._after_step)
 
     def end(self) -> Checkpoint:
         """Write the phase's last checkpoint; it may have ended before its steps were used up."""
         if self._last == self._setting.place.before:
-            raise UserError(f"phase '{self._setting.phase.name}': there was nothing to ask")
+            raise TrainingError(f"phase '{self._setting.phase.name}': there was nothing to ask")
         phase_state.save(self._parts, self._last, self._seconds(), ended=True)
+        if self._session.stopping.told(self._setting.world):
+            raise terminated(self._last)
         return checkpoint.at(self._config.run, self._last)
 
     def finish(self, before: float | None) -> dict[str, Any]:
@@ -71,7 +90,7 @@ class PhaseRun:
         """The evaluation that was written last."""
         return self._parts.held_out.last
 
-    def _after_step(self, result: StepResult, progress: Progress) -> None:
+    def _after_step(self, result: StepResult) -> None:
         """Record a step, show it, and write a checkpoint or evaluate when due."""
         config, step = self._config.trainer, self._setting.place.before + result.step
         metrics = step_metrics(self._parts, result)
@@ -88,10 +107,14 @@ class PhaseRun:
             self._compare_with_greedy(metrics)
         self._setting.records.metrics.write(step, metrics)
         self._parts.trackers.log(step, metrics)
-        progress.step(step, metrics)
+        self._session.progress.step(step, metrics)
+        self._session.claim.settle()
+        told = self._session.stopping.told(self._setting.world)
         due = config.checkpoint_every and step % config.checkpoint_every == 0
-        if due and result.step < config.steps:
+        if (due or told) and result.step < config.steps:
             phase_state.save(self._parts, step, self._seconds())
+            if told:
+                raise terminated(step)
 
     def _compare_with_greedy(self, metrics: Mapping[str, float]) -> None:
         """Say early on that answers are sampled from a much flatter policy than is evaluated."""
@@ -113,4 +136,4 @@ class PhaseRun:
         return f"the first {steps} of the {self._config.trainer.steps} steps {phase}"
 
     def _seconds(self) -> float:
-        return time.monotonic() - self._started
+        return time.monotonic() - self._session.started

@@ -9,7 +9,7 @@ from pathlib import Path
 from mmrl.algorithm import Algorithm, Context, Need
 from mmrl.algorithms.compose import compose, require
 from mmrl.config import RolloutConfig, RunConfig
-from mmrl.errors import UserError
+from mmrl.errors import ConfigError
 from mmrl.train.checkpoint_files import CRITIC, newest
 from mmrl.train.phases import Phase, require_critics
 from mmrl.types import Group
@@ -53,18 +53,18 @@ def shuffle_rewards(groups: list[Group], context: Context) -> list[Group]:
 
 
 def refuse_stale(algorithm: Algorithm, rollout: RolloutConfig) -> None:
-    """Raise UserError where an algorithm would take older weights' responses for its own.
+    """Raise ConfigError where an algorithm would take older weights' responses for its own.
 
     Also where it asks for more than responses: chains and their answers are not kept over a stop.
     """
     if rollout.max_staleness and algorithm.cuts is not None:
-        raise UserError(
+        raise ConfigError(
             f"algorithm '{algorithm.name}' cuts thinking at budgets, which is not rolled out "
             "ahead: set rollout.max_staleness=0"
         )
     alone = algorithm.always_on_policy or algorithm.objective.on_policy
     if rollout.max_staleness and alone and rollout.correction is None:
-        raise UserError(
+        raise ConfigError(
             f"algorithm '{algorithm.name}' holds for its own responses only, and "
             f"rollout.max_staleness={rollout.max_staleness} gives it those of older weights: set "
             "rollout.correction=token_truncate, or rollout.max_staleness=0"
@@ -72,7 +72,7 @@ def refuse_stale(algorithm: Algorithm, rollout: RolloutConfig) -> None:
 
 
 def refuse_phases(phases: Sequence[Phase], *, resume: bool) -> None:
-    """Raise UserError where a phase's algorithm or critic cannot be what it is said to be.
+    """Raise ConfigError where a phase's algorithm or critic cannot be what it is said to be.
 
     A run that is resumed has its own copy of what it began with.
     """
@@ -82,16 +82,16 @@ def refuse_phases(phases: Sequence[Phase], *, resume: bool) -> None:
     for phase, algorithm, has in zip(phases, algorithms, have, strict=True):
         critic = phase.config.critic
         if has and critic.frozen and algorithm.updates.critic_steps:
-            raise UserError("critic.frozen learns nothing: set the algorithm's critic_steps to 0")
+            raise ConfigError("critic.frozen learns nothing: set the algorithm's critic_steps to 0")
         if has and critic.path is not None and "critic" not in phase.keep and not resume:
             critic_folder(critic.path)
 
 
 def critic_folder(path: Path) -> Path:
-    """Return the checkpoint that a path names, a run's newest; without a critic raise UserError."""
+    """The checkpoint that a path names, a run's newest; one without a critic raises ConfigError."""
     found = newest(path) or path
     if not (found / "trainer" / f"{CRITIC}.safetensors").is_file():
-        raise UserError(
+        raise ConfigError(
             f"critic.path: {path} holds no critic: name a run of an algorithm with one, or its "
             "checkpoints/step_N"
         )

@@ -13,7 +13,7 @@ from mmrl.engines.engine import Engine, Sampling
 from mmrl.engines.hf import HFEngine
 from mmrl.engines.parity import MAX_NEW_TOKENS, Parity, Scoring, parity_limit, probes
 from mmrl.engines.split import SplitEncoder, SplitEngine, SplitScorer
-from mmrl.errors import UserError
+from mmrl.errors import ConfigError
 from mmrl.policy.encoder import Encoder
 from mmrl.rollout.build import WITH_WEIGHTS, build_engine, holding
 from mmrl.rollout.episode import Episodes
@@ -74,7 +74,7 @@ def _start_engine(
     """The configured engine, itself in the background where it works ahead, and its exchange."""
     config, world = setting.config, setting.world
     if config.rollout.engine == "vllm" and world.size > 1:
-        raise UserError("rollout.engine=vllm runs in one process: use rollout.engine=vllm_server")
+        raise ConfigError("rollout.engine=vllm runs in one process: use rollout.engine=vllm_server")
     ahead = config.rollout.max_staleness > 0
     view = view_of(models.policy) if ahead else models.policy
     # A thread of its own needs an exchange of its own: for all that an engine says to others.

@@ -14,13 +14,17 @@ from mmrl.train.phases import Phase, Place
 
 @dataclass(frozen=True)
 class Setting:
-    """A run's phases, the place it has come to, its processes, and where it writes and says."""
+    """A run's phases, the place it has come to, its processes, and where it writes and says.
+
+    `allow_changes`: it may go on with other records than it began with.
+    """
 
     phases: Sequence[Phase]
     place: Place
     world: World
     records: Records
     say: Say
+    allow_changes: bool = False
 
     @property
     def phase(self) -> Phase:

@@ -12,7 +12,7 @@ from mmrl.config import RolloutConfig
 from mmrl.data.sources import Source
 from mmrl.data.stream import PromptStream
 from mmrl.engines.split import SplitEngine, SplitScorer
-from mmrl.errors import UserError
+from mmrl.errors import ConfigError
 from mmrl.policy.policy import Policy
 from mmrl.policy.weights import weights_of
 from mmrl.rollout.build import OTHER_CODE
@@ -114,7 +114,7 @@ def build_ahead(
 
 
 def changing(sources: Sequence[Source]) -> Callable[[Sample, Mapping[str, Any]], Sample]:
-    """What asks a sample with changed pictures; without a gold then it raises UserError."""
+    """What asks a sample with changed pictures; without a gold then it raises ConfigError."""
     tasks = {source.key: source.task for source in sources}
 
     def change(sample: Sample, options: Mapping[str, Any]) -> Sample:
@@ -122,7 +122,7 @@ def changing(sources: Sequence[Source]) -> Callable[[Sample, Mapping[str, Any]],
         changed = task.changed(sample, options)
         if changed is None:
             named = ", ".join(f"{key} {value}" for key, value in options.items())
-            raise UserError(
+            raise ConfigError(
                 f"task '{task.name}' does not say its gold for changed pictures ({named}): "
                 "take the changes out of the algorithm, or give the task a `changed`"
             )
