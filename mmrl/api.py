@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmrl.config import ModelConfig, RunConfig, load_config, validate
 from mmrl.doctor.preflight import check_run
+from mmrl.errors import ConfigError, DataError, TrainingError, UserError
 from mmrl.evaluate.benchmark import EvalConfig, run_benchmark
 from mmrl.evaluate.summary import Evaluation
 from mmrl.policy.policy import Policy
@@ -15,17 +16,36 @@ from mmrl.policy.policy import load_policy as load_policy_from
 from mmrl.scoring.tasks import load_task
 from mmrl.train.run import train as train_run
 
-__all__ = ["evaluate", "load_policy", "load_task", "train"]
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "TrainingError",
+    "UserError",
+    "evaluate",
+    "load_policy",
+    "load_task",
+    "train",
+]
 
 
 def train(
-    config: RunConfig | Path | str, *, resume: bool = False, overwrite: bool = False
+    config: RunConfig | Mapping[str, Any] | Path | str,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    allow_changes: bool = False,
 ) -> dict[str, Any]:
-    """Carry out a run and return its result; a path is read as a YAML configuration."""
-    if not isinstance(config, RunConfig):
+    """Carry out a run and return its result.
+
+    A mapping holds the sections of a configuration; a path is read as one in YAML. The other
+    arguments are those of `mmrl train`.
+    """
+    if isinstance(config, Mapping):
+        config = validate(RunConfig, dict(config), "the configuration")
+    elif not isinstance(config, RunConfig):
         config = load_config(Path(config))
-    check_run(config)
-    return train_run(config, resume=resume, overwrite=overwrite)
+    check_run(config, resume=resume)
+    return train_run(config, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
 
 
 def load_policy(path: Path | str, **options: Any) -> Policy:

@@ -1,8 +1,45 @@
-"""A user's mistakes and unusable data, told apart from bugs."""
+"""A user's mistakes and unusable data, told apart from bugs.
+
+UserError            one line that says what to do; the command line exits with 2
+    ConfigError      what a configuration says
+    DataError        what records and media hold
+    TrainingError    what a run came to
+MediaError           one medium; its sample is quarantined
+Terminated           a run that was told to end, and did
+"""
+
+from __future__ import annotations
 
 
 class UserError(Exception):
-    """A user's mistake: one line that says what to do; the command line exits with 2."""
+    """A user's mistake: one line that says what to do; the command line exits with 2.
+
+    Its three kinds say where to look. What is none of them is a command's own, such as an absent
+    package.
+    """
+
+
+class ConfigError(UserError):
+    """A configuration, an override or an argument names what does not exist or cannot be."""
+
+
+class DataError(UserError):
+    """Records or media that cannot be read, or do not fit what is asked of them."""
+
+
+class TrainingError(UserError):
+    """A run that cannot go on: loss, gradient, answers, checkpoint, or another process of it."""
+
+
+class Terminated(SystemExit):
+    """A run that was told to end and did; exits as a shell counts what SIGTERM ended: 143."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(143)
+        self.said = said
+
+    def __str__(self) -> str:
+        return self.said
 
 
 class MediaError(Exception):

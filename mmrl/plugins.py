@@ -18,7 +18,7 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any, Literal, TypeVar, cast
 
-from mmrl.errors import UserError
+from mmrl.errors import ConfigError
 
 T = TypeVar("T")
 PluginKind = Literal["algorithm", "task", "modality", "family", "recipe"]
@@ -40,7 +40,7 @@ _GROUPS: dict[PluginKind, str] = {
 
 
 def load(kind: PluginKind, name: str) -> ModuleType:
-    """Import the module that `name` stands for; an unknown name raises UserError with the nearest.
+    """Import the module that `name` stands for; an unknown one raises ConfigError with the nearest.
 
     A package names the modules beside its plugins that are not plugins in `SHARED`.
     """
@@ -48,7 +48,7 @@ def load(kind: PluginKind, name: str) -> ModuleType:
 
 
 def find(kind: PluginKind, name: str) -> str:
-    """The import path of what `name` stands for; an unknown name raises UserError as `load` does.
+    """The import path of what `name` stands for; an unknown name raises ConfigError as `load` does.
 
     Nothing is imported: a family's module brings torch.
     """
@@ -56,7 +56,7 @@ def find(kind: PluginKind, name: str) -> str:
     if name not in modules:
         near = difflib.get_close_matches(name, modules, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(modules))}"
-        raise UserError(f"unknown {kind} '{name}': {hint}")
+        raise ConfigError(f"unknown {kind} '{name}': {hint}")
     return modules[name]
 
 
@@ -104,7 +104,9 @@ class Named(Mapping[str, T]):
         made = found() if isinstance(found, type) else found
         if not (callable(made) if self._kind is None else isinstance(made, self._kind)):
             wanted = "stage" if self._kind is None else self._kind.__name__
-            raise UserError(f"'{name}' of the entry points '{self._group}': {path} is no {wanted}")
+            raise ConfigError(
+                f"'{name}' of the entry points '{self._group}': {path} is no {wanted}"
+            )
         return cast(T, made)
 
 

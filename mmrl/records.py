@@ -11,7 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from mmrl.errors import UserError, one_line
+from mmrl.errors import DataError, one_line
 from mmrl.types import MediaKind, MediaRef, Part, Record, Text
 
 
@@ -19,13 +19,13 @@ def read_records(path: Path) -> Iterator[Record]:
     """Read a .jsonl, .json (a list of objects) or .parquet file in file order.
 
     A record's id is its `id` field where it has one, else file name and line number. Media paths
-    are relative to the file's folder. A line that is not an object raises UserError.
+    are relative to the file's folder. A line that is not an object raises DataError.
     """
     if not path.is_file():
-        raise UserError(f"no data file at {path}: check data.path")
+        raise DataError(f"no data file at {path}: check data.path")
     for number, fields in _rows(path):
         if not isinstance(fields, dict):
-            raise UserError(f"{path}:{number}: expected an object, found {type(fields).__name__}")
+            raise DataError(f"{path}:{number}: expected an object, found {type(fields).__name__}")
         yield Record(str(fields.get("id", f"{path.stem}-{number}")), fields, path.parent)
 
 
@@ -109,7 +109,7 @@ def interleave_numbered(
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Each value of a JSON Lines file with its line's number, from 1; blank lines are passed over.
 
-    A line that is not JSON raises UserError.
+    A line that is not JSON raises DataError.
     """
     with _utf8(path), path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
@@ -126,7 +126,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
         case ".parquet":
             yield from enumerate(_parquet_rows(path), 1)
         case other:
-            raise UserError(f"{path}: cannot read '{other}' files; use .jsonl, .json or .parquet")
+            raise DataError(f"{path}: cannot read '{other}' files; use .jsonl, .json or .parquet")
 
 
 def _json_list(path: Path) -> list[Any]:
@@ -134,7 +134,7 @@ def _json_list(path: Path) -> list[Any]:
         text = path.read_text(encoding="utf-8")
     rows = _parse(text, str(path))
     if not isinstance(rows, list):
-        raise UserError(f"{path}: expected a list of objects, found {type(rows).__name__}")
+        raise DataError(f"{path}: expected a list of objects, found {type(rows).__name__}")
     return rows
 
 
@@ -143,14 +143,14 @@ def _utf8(path: Path) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error})") from None
+        raise DataError(f"{path}: not UTF-8 text ({error})") from None
 
 
 def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # also a number of too many digits
-        raise UserError(f"{where}: not JSON ({error})") from None
+        raise DataError(f"{where}: not JSON ({error})") from None
 
 
 def _parquet_rows(path: Path) -> Iterator[Any]:
@@ -164,8 +164,8 @@ def parquet_batches(path: Path, columns: Sequence[str] | None = None) -> Iterato
         import pyarrow
         import pyarrow.parquet as parquet
     except ImportError:
-        raise UserError("reading .parquet needs pyarrow: pip install 'mmrl[data]'") from None
+        raise DataError("reading .parquet needs pyarrow: pip install 'mmrl[data]'") from None
     try:
         yield from parquet.ParquetFile(path).iter_batches(batch_size=16, columns=columns)
     except pyarrow.ArrowInvalid as error:
-        raise UserError(f"{path}: not a whole parquet file ({one_line(error)})") from None
+        raise DataError(f"{path}: not a whole parquet file ({one_line(error)})") from None

@@ -13,7 +13,7 @@ from mmrl.config import RunConfig, validate
 from mmrl.engines.engine import Engine, Sampling
 from mmrl.engines.hf_copy import CopyEngine
 from mmrl.policy.weights import Weights
-from mmrl.train import run as run_module
+from mmrl.train import rollout_parts
 from mmrl.train.run import train
 from mmrl.types import Prompt, Response
 from tests.runs import run_config
@@ -88,7 +88,7 @@ def watch(
     after: Callable[[], None] = lambda: None,
 ) -> list[Watched]:
     """Put the engines of the runs to come into a `Watched`; they are appended to the list."""
-    build = run_module.build_engine
+    build = rollout_parts.build_engine
     made: list[Watched] = []
 
     def watched(*args: Any) -> Engine:
@@ -97,5 +97,5 @@ def watch(
         made.append(Watched(engine, before, loading, after))
         return made[-1]
 
-    monkeypatch.setattr(run_module, "build_engine", watched)
+    monkeypatch.setattr(rollout_parts, "build_engine", watched)
     return made

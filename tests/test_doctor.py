@@ -17,7 +17,7 @@ from mmrl.data.stream import load_samples
 from mmrl.doctor import memory, packages, shape
 from mmrl.doctor.counts import Counts, count, positions
 from mmrl.doctor.memory import GIB, Plan, plan
-from mmrl.doctor.report import advice, refuse, report
+from mmrl.doctor.report import advice, lines_of, plans, refuse
 from mmrl.engines.decoding import Decoding, Prefill
 from mmrl.errors import UserError
 from mmrl.policy.attention import active_layout
@@ -31,6 +31,14 @@ from tests.conftest import TINY
 from tests.families import cases
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def report(found: RunConfig, **given: Any) -> list[str]:
+    """What the command says of a configuration."""
+    made = plans(found, **given)
+    for each in made:
+        each.refuse()
+    return lines_of(made)
 
 
 def config(**sections: Any) -> RunConfig:

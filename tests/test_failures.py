@@ -222,16 +222,16 @@ def want_placeholders(policy: Policy) -> None:
 def test_a_policy_that_wants_placeholders_trains_on(
     tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mmrl.train import run as run_module
+    from mmrl.train import model_parts
 
-    load: Callable[..., Policy] = run_module.load_policy
+    load: Callable[..., Policy] = model_parts.load_policy
 
     def bent(*args: Any, **options: Any) -> Policy:
         policy = load(*args, **options)
         want_placeholders(policy)
         return policy
 
-    monkeypatch.setattr(run_module, "load_policy", bent)
+    monkeypatch.setattr(model_parts, "load_policy", bent)
     start(tmp_path / "run", digits, trainer={"steps": 2})
     rollouts = Journal(tmp_path / "run" / "rollouts.jsonl").rows()
     assert all("<|image_pad|>" not in r["text"] for row in rollouts for r in row["responses"])

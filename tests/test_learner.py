@@ -16,7 +16,8 @@ from mmrl.algorithm import Algorithm
 from mmrl.algorithms.compose import compose
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy
-from mmrl.train.learner import Learner, UpdateStats
+from mmrl.train.learner import Learner
+from mmrl.train.update_stats import UpdateStats
 from mmrl.types import Group, Response, Sample, Score
 from tests.algorithms.cases import context
 

@@ -421,7 +421,7 @@ INTERRUPTED = """
 import signal, sys, time
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
-from mmrl.train import run
+from mmrl.train import rollout_parts as run
 from mmrl.cli import main
 build = run.build_engine
 def slow(*args):

@@ -19,10 +19,11 @@ from mmrl.config import OptimizerConfig
 from mmrl.objectives.named import OBJECTIVES
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy
-from mmrl.train.learner import Learner, UpdateStats, _summary, _Tally
+from mmrl.train.learner import Learner
 from mmrl.train.losses import token_batch
 from mmrl.train.measure import entropy, head_gradient_norms, measured
 from mmrl.train.trainer import update_metrics
+from mmrl.train.update_stats import Tally, UpdateStats, summary
 from mmrl.types import Group, Response, Sample, Score, TrainSample
 from tests.algorithms.cases import context
 from tests.test_learner import Gradients
@@ -152,7 +153,7 @@ def test_what_there_is_nothing_of_is_not_shown(policy: Policy, groups: list[Grou
 def test_the_clip_is_counted_over_trained_tokens_of_all_updates() -> None:
     """By hand: 2 of 3 tokens are clipped above, 1 of 5 below; 3 of 8, not the mean of shares."""
 
-    def tally(advantage: float, shifts: list[float], masked: int) -> _Tally:
+    def tally(advantage: float, shifts: list[float], masked: int) -> Tally:
         length = len(shifts) + masked
         old = np.full(length, -1.0)
         sample = TrainSample(
@@ -164,13 +165,13 @@ def test_the_clip_is_counted_over_trained_tokens_of_all_updates() -> None:
         )
         logprobs = torch.tensor([*(old[: len(shifts)] + shifts), *[3.0] * masked])
         batch = token_batch([sample], [np.ones(length)], logprobs)
-        made = _Tally()
+        made = Tally()
         objective = compose({"name": "grpo"}).objective
         made.add(batch, torch.tensor(1.0), entropy=logprobs, **vars(objective.bounds(batch)))
         return made
 
     up, down = tally(1.0, [0.3, 0.3, 0.1], 2), tally(-1.0, [-0.3, 0.3, 0.0, 0.0, 0.1], 1)
-    stats = _summary([up, down])
+    stats = summary([up, down])
     assert stats.clip_share == pytest.approx(3 / 8)
     assert stats.clip_share_high == pytest.approx(2 / 8)
     assert stats.clip_share_low == pytest.approx(1 / 8)
@@ -190,15 +191,15 @@ class Pair(World):
 
 def test_processes_add_up_their_tokens() -> None:
     """One of 6 tokens, one of 2; a process without a micro-batch knows no names."""
-    mine = _Tally()
+    mine = Tally()
     mine.loss, mine.tokens, mine.sums = 0.5, 6, {"entropy": 3.0, "kl": 0.6}
     mine.add_up(Pair((0.25, 2, {"entropy": 5.0, "kl": 0.2})))
-    stats = _summary([mine])
+    stats = summary([mine])
     assert (stats.loss, stats.tokens) == (0.75, 8)
     assert stats.entropy == pytest.approx(1.0) and stats.kl == pytest.approx(0.1)
-    idle = _Tally()
+    idle = Tally()
     idle.add_up(Pair((0.25, 2, {"entropy": 5.0, "low": 1.0})))
-    assert _summary([idle]).entropy == 2.5 and _summary([idle]).clip_share == 0.5
+    assert summary([idle]).entropy == 2.5 and summary([idle]).clip_share == 0.5
 
 
 def rates(policy: Policy, groups: list[Group], steps: list[int], **config: Any) -> list[float]:

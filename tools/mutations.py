@@ -19,6 +19,7 @@ LOSSES, CREDIT = "mmrl/train/losses.py", "mmrl/algorithms/stages/credit.py"
 OBJECTIVE, CLIPPED = "mmrl/objective.py", "mmrl/objectives/clipped_ratio.py"
 EPISODE, CUTS = "mmrl/rollout/episode.py", "mmrl/rollout/thinking.py"
 LEARNER, OLD = "mmrl/train/learner.py", "mmrl/train/old_logprobs.py"
+STATS = "mmrl/train/update_stats.py"
 MUTATIONS = (
     Mutation(
         "swapped clip bounds",
@@ -427,7 +428,7 @@ MUTATIONS = (
     ),
     Mutation(
         "masked tokens in the means",
-        LEARNER,
+        STATS,
         "added = float(each.detach()[batch.mask].sum())",
         "added = float(each.detach().sum())",
     ),

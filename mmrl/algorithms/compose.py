@@ -33,7 +33,7 @@ from mmrl.algorithms.stages.refiners import REFINERS
 from mmrl.algorithms.stages.schedules import SCHEDULES
 from mmrl.algorithms.stages.shapers import SHAPERS
 from mmrl.config import validate
-from mmrl.errors import UserError
+from mmrl.errors import ConfigError
 from mmrl.objective import KL, Objective, Reducer, Schedule
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.objectives.named import OBJECTIVES
@@ -54,7 +54,7 @@ def compose(section: Mapping[str, Any], longest: int | None = None) -> Algorithm
     """Build the algorithm a config section describes, for responses of at most `longest` tokens.
 
     Its `notes` say which options have no use and which lengths follow `longest` (None: the papers'
-    stand). Raises UserError for unknown names and options, and for stages that do not go together.
+    stand). Raises ConfigError for unknown names and options, and where stages do not go together.
     """
     values = dict(section)
     name = str(values.pop("name", "grpo"))
@@ -63,7 +63,9 @@ def compose(section: Mapping[str, Any], longest: int | None = None) -> Algorithm
     known = [*{**module.Params.model_fields, **common.Common.model_fields}, *STAGES]
     for key in values:
         if key not in known:
-            raise UserError(f"algorithm '{name}' has no option '{key}': {_stage_hint(key, known)}")
+            raise ConfigError(
+                f"algorithm '{name}' has no option '{key}': {_stage_hint(key, known)}"
+            )
     own_values, lacking, unused = common.split(module.Params, values)
     params = validate(module.Params, own_values, f"algorithm '{name}'")
     given = validate(common.Common, lacking, f"algorithm '{name}'")
@@ -100,11 +102,13 @@ def _following_note(followed: Mapping[str, Length]) -> str:
 
 
 def require(algorithm: Algorithm, provided: frozenset[Need]) -> None:
-    """Raise UserError if the algorithm needs something a run does not provide."""
+    """Raise ConfigError if the algorithm needs something a run does not provide."""
     missing = sorted(algorithm.needs - provided - FROM_DATA)
     if missing:
         listed = "; ".join(NEEDS[need] for need in missing)
-        raise UserError(f"algorithm '{algorithm.name}' needs what this run does not have: {listed}")
+        raise ConfigError(
+            f"algorithm '{algorithm.name}' needs what this run does not have: {listed}"
+        )
 
 
 def _replace_stages(
@@ -180,7 +184,7 @@ class _Stages:
     ) -> tuple[T, ...]:
         """Read a list of stages, in which `own` stands for the algorithm's own."""
         if not isinstance(value, list | tuple):
-            raise UserError(f"algorithm.{where} is a list of stages, got {value!r:.80}")
+            raise ConfigError(f"algorithm.{where} is a list of stages, got {value!r:.80}")
         stages: list[T] = []
         for item in value:
             if item == "own":
@@ -194,9 +198,11 @@ class _Stages:
         options = {"name": value} if isinstance(value, str) else dict(_mapping(where, value))
         name = options.pop("name", None)
         if name is None and own is None:
-            raise UserError(f"algorithm.{where} needs a name: {', '.join(sorted(table))}")
+            raise ConfigError(f"algorithm.{where} needs a name: {', '.join(sorted(table))}")
         if name is not None and name not in table:
-            raise UserError(f"algorithm.{where}: unknown name '{name}': {_hint(name, list(table))}")
+            raise ConfigError(
+                f"algorithm.{where}: unknown name '{name}': {_hint(name, list(table))}"
+            )
         made = _options(where, cast(T, own if name is None else table[name]), options)
         if name is None or not dataclasses.is_dataclass(made):
             return made
@@ -215,12 +221,12 @@ def _options(where: str, default: T, values: Any) -> T:
     checked = {}
     for key, value in given.items():
         if key not in known:
-            raise UserError(f"algorithm.{where} has no option '{key}': {_hint(key, known)}")
+            raise ConfigError(f"algorithm.{where} has no option '{key}': {_hint(key, known)}")
         try:
             checked[key] = TypeAdapter(hints[key]).validate_python(value)
         except ValidationError as error:
             message = error.errors()[0]["msg"].lower()
-            raise UserError(f"algorithm.{where}.{key}: {message} (got {value!r:.80})") from None
+            raise ConfigError(f"algorithm.{where}.{key}: {message} (got {value!r:.80})") from None
     return cast(T, dataclasses.replace(cast(Any, default), **checked)) if checked else default
 
 
@@ -246,7 +252,7 @@ def _owned(owners: Sequence[str]) -> str:
 
 def _mapping(where: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise UserError(f"algorithm.{where} is a section of options, got {value!r:.80}")
+        raise ConfigError(f"algorithm.{where} is a section of options, got {value!r:.80}")
     return value
 
 

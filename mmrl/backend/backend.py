@@ -38,7 +38,7 @@ class Backend(Protocol):
         """Clip, move the weights, clear gradients; returns the gradient norm before clipping.
 
         `place` is the update's in the plan that the schedule goes by, counted from 0; the default
-        is after those that were made. Raises UserError when the gradient is not finite; the
+        is after those that were made. Raises TrainingError when the gradient is not finite; the
         weights are then unchanged.
         """
         ...

@@ -9,6 +9,7 @@ can take them up.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import io
 import json
@@ -27,7 +28,7 @@ from mmrl.backend.adamw import MASTER, MOMENTS, parameter_groups
 from mmrl.backend.local import not_finite, schedule_factor, trained
 from mmrl.backend.world import World
 from mmrl.config import OptimizerConfig, RunConfig
-from mmrl.errors import UserError
+from mmrl.errors import ConfigError, UserError
 from mmrl.policy.policy import Policy
 
 OURS = (
@@ -75,7 +76,7 @@ class DeepSpeedBackend:
         warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
         assert config.trainer.deepspeed is not None
         if not policy.family.declaration.shared_prefix:
-            raise UserError("the generic family does not train with trainer.backend=deepspeed")
+            raise ConfigError("the generic family does not train with trainer.backend=deepspeed")
         self._config, self._total, self._world = config.optimizer, total_updates, world
         settings = read_settings(config.trainer.deepspeed, config)
         self._stage: int = settings["zero_optimization"]["stage"]
@@ -89,9 +90,9 @@ class DeepSpeedBackend:
                 config=settings,
             )[0]
         self.updates = 0
-        policy.run = self._engine
-        if reference is not None:
-            reference.run = self._host(reference, policy, settings)
+        self._host_of_reference: Any = (
+            None if reference is None else self._host(reference, policy, settings)
+        )
 
     def _host(self, reference: Policy, policy: Policy, settings: Mapping[str, Any]) -> Any:
         """What carries the reference's passes out."""
@@ -102,6 +103,11 @@ class DeepSpeedBackend:
         import deepspeed
 
         return deepspeed.initialize(model=Pass(reference.model), config=dict(settings))[0]
+
+    def carrying(self, policy: Policy) -> Policy:
+        """Return the policy it was made for, or its reference, with passes that the engine runs."""
+        own = policy.model is self._model and not policy.bare
+        return dataclasses.replace(policy, run=self._engine if own else self._host_of_reference)
 
     @property
     def in_step(self) -> bool:
@@ -255,19 +261,19 @@ class DeepSpeedBackend:
 
 
 def read_settings(path: Path, config: RunConfig) -> dict[str, Any]:
-    """DeepSpeed's JSON with what follows from the run put in; a mistake raises UserError."""
+    """DeepSpeed's JSON with what follows from the run put in; a mistake raises ConfigError."""
     if not path.is_file():
-        raise UserError(f"trainer.deepspeed: no file {path}")
+        raise ConfigError(f"trainer.deepspeed: no file {path}")
     try:
         settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
+        raise ConfigError(f"{path}: not JSON ({error})") from None
     taken = sorted(set(settings) & set(OURS))
     if taken:
-        raise UserError(f"{path}: take '{taken[0]}' out, it follows from the run's configuration")
+        raise ConfigError(f"{path}: take '{taken[0]}' out, it follows from the run's configuration")
     stage = settings.get("zero_optimization", {}).get("stage")
     if stage not in (1, 2, 3):
-        raise UserError(f"{path}: zero_optimization.stage must be 1, 2 or 3, it is {stage}")
+        raise ConfigError(f"{path}: zero_optimization.stage must be 1, 2 or 3, it is {stage}")
     half = config.model.dtype == "bfloat16"
     return {
         "train_micro_batch_size_per_gpu": 1,

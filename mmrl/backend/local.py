@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmrl.backend.adamw import AdamW
 from mmrl.backend.world import World
 from mmrl.config import FLOAT16, OptimizerConfig
-from mmrl.errors import UserError
+from mmrl.errors import ConfigError, TrainingError
 
 
 class LocalBackend:
@@ -36,7 +36,7 @@ class LocalBackend:
         self._world = world or World()
         self._named = trained(model)
         if any(parameter.dtype == torch.float16 for parameter in self._named.values()):
-            raise UserError(FLOAT16)
+            raise ConfigError(FLOAT16)
         half = any(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
         self._optimizer = AdamW(self._named.values(), config, half)
         self._gradients: dict[nn.Parameter, Tensor] = {}
@@ -134,9 +134,9 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def not_finite() -> UserError:
+def not_finite() -> TrainingError:
     """What to say when a step's gradient is not finite."""
-    return UserError(
+    return TrainingError(
         "the gradient is not finite: lower optimizer.learning_rate or train in float32; "
         "the last checkpoint is from before this step"
     )

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import TCPStore
 
-from mmrl.errors import UserError
+from mmrl.errors import TrainingError, UserError
 
 T = TypeVar("T")
 
@@ -72,11 +72,11 @@ class World:
             try:
                 outcome[0] = call()
             except UserError as error:
-                outcome[1] = str(error)
+                outcome[1] = error
         if self.size > 1:
             self._exchange(lambda: dist.broadcast_object_list(outcome, src=0, group=self.group))
         if outcome[1] is not None:
-            raise UserError(outcome[1])
+            raise outcome[1]
         result: T = outcome[0]
         return result
 
@@ -98,7 +98,7 @@ class World:
         try:
             call()
         except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise UserError(lost(error)) from None
+            raise TrainingError(lost(error)) from None
 
 
 def is_lost(error: BaseException) -> bool:

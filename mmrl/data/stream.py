@@ -13,7 +13,7 @@ import numpy as np
 from mmrl import plugins
 from mmrl.config import DataConfig
 from mmrl.data.columns import carried_columns
-from mmrl.errors import UserError
+from mmrl.errors import DataError
 from mmrl.task import Task
 from mmrl.types import Sample
 
@@ -33,7 +33,7 @@ def load_samples(
 
     `key` replaces the task's name in the samples, so that scores find their source's settings.
     What algorithms read of a record stands in its sample's meta, from the `columns` of those
-    names or the named ones. Raises UserError if no sample is left or two records share an id.
+    names or the named ones. Raises DataError if no sample is left or two records share an id.
     """
     samples: dict[str, Sample] = {}
     for record in itertools.islice(task.records(path), limit):
@@ -44,10 +44,10 @@ def load_samples(
             reject(record.id, f"{type(error).__name__}: {error}")
             continue
         if sample.id in samples:
-            raise UserError(f"{path}: two records have the id '{sample.id}'")
+            raise DataError(f"{path}: two records have the id '{sample.id}'")
         samples[sample.id] = replace(sample, meta=meta)
     if not samples:
-        raise UserError(f"{path}: no usable record for task '{key}'; see quarantine.jsonl")
+        raise DataError(f"{path}: no usable record for task '{key}'; see quarantine.jsonl")
     return list(samples.values())
 
 
@@ -141,9 +141,9 @@ class PromptStream:
         return sum(len(source.samples) for source in self._sources)
 
     def find(self, sample_id: str) -> Sample:
-        """Return the sample with an id; one that is not in the data raises UserError."""
+        """Return the sample with an id; one that is not in the data raises DataError."""
         if sample_id not in self._by_id:
-            raise UserError(f"sample '{sample_id}' is no longer in the data of this run")
+            raise DataError(f"sample '{sample_id}' is no longer in the data of this run")
         return self._by_id[sample_id]
 
     def draw(self, count: int, chooser: Chooser | None = None) -> list[Sample]:
@@ -207,11 +207,11 @@ class PromptStream:
         return {"due": self._due, "sources": [source.state() for source in self._sources]}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state()`; data that changed in size since then raises UserError."""
+        """Continue from `state()`; data that changed in size since then raises DataError."""
         saved = state["sources"]
         sizes = [len(s.samples) for s in self._sources]
         if [s["size"] for s in saved] != sizes:
-            raise UserError("the data changed since the checkpoint: resume needs the same records")
+            raise DataError("the data changed since the checkpoint: resume needs the same records")
         self._due = list(state["due"])
         for index, (source, values) in enumerate(zip(self._sources, saved, strict=True)):
             source.epoch, source.cursor = values["epoch"], values["cursor"]

@@ -40,6 +40,12 @@ TORCHVISION_OF_TORCH_2 = 15
 that it states (a lower bound, in some builds) does not say."""
 
 
+def installed() -> dict[str, str | None]:
+    """The version of every package that a run may need; None: it is absent."""
+    found = {name: _installed(name) for name in PACKAGES}
+    return {name: version[1] if version else None for name, version in found.items()}
+
+
 def versions() -> list[str]:
     """A line a package: its version, or the extra that installs it."""
     lines = [f"python {sys.version.split()[0]}"]

@@ -12,26 +12,56 @@ from typing import Any
 
 from mmrl import plugins
 from mmrl.algorithms.compose import compose
-from mmrl.config import DataConfig, ModelConfig, RunConfig, apply_override, validate
-from mmrl.errors import UserError
+from mmrl.config import DataConfig, ModelConfig, RunConfig, validate
+from mmrl.doctor import packages
+from mmrl.errors import ConfigError, DataError
+from mmrl.modalities import options
 from mmrl.policy.model_folder import check_folder
+from mmrl.runlog import claim
+from mmrl.runlog.trackers import refuse_trackers
 from mmrl.scoring.tasks import fixture_path, load_task, resolve_weights
+from mmrl.train.changes import refuse_changes
+from mmrl.train.checkpoint_files import newest
 from mmrl.train.phases import phases_of
+from mmrl.train.requirements import refuse_phases
+from mmrl.validation import apply_override
 
 
-def check_run(config: RunConfig, *, records: bool = True) -> list[str]:
+def check_run(config: RunConfig, *, records: bool = True, resume: bool = False) -> list[str]:
     """Refuse a run that cannot start; returns what it will say of its algorithms, a line each.
 
-    `records` False passes over records that are not there yet.
+    `records` False passes over records that are not there yet. One that resumes has its own copy of
+    what it began with.
     """
     check_model(config.model)
+    phases = phases_of(config)
+    refuse_phases(phases, resume=resume)
     notes: list[str] = []
-    for phase in phases_of(config):
-        for source in phase.config.data:
-            _check_source(source, records)
+    for phase in phases:
+        _check_phase(phase.config, records)
         longest = phase.config.rollout.max_new_tokens
         notes += filter(None, (phase.note, *compose(phase.config.algorithm, longest).notes))
     return notes
+
+
+def check_place(config: RunConfig, *, resume: bool, overwrite: bool, allow_changes: bool) -> None:
+    """Refuse a run folder that is not to be written into as it was asked."""
+    claim.refuse(config.run, resume=resume, overwrite=overwrite)
+    if resume and newest(config.run) is not None:
+        refuse_changes(config.run, config, allowed=allow_changes)
+
+
+def _check_phase(config: RunConfig, records: bool) -> None:
+    """Refuse what a phase names and what is not there: options, trackers, packages, files."""
+    for source in config.data:
+        _check_source(source, records)
+    for kind, values in config.media.items():
+        options.check(kind, values, plugins.load("modality", kind).Options)
+    refuse_trackers(config.trainer.trackers)
+    packages.check(config)
+    settings = config.trainer.deepspeed
+    if settings is not None and not settings.is_file():
+        raise ConfigError(f"trainer.deepspeed: no file {settings}")
 
 
 def check_model(config: ModelConfig) -> None:
@@ -54,15 +84,17 @@ def check_evaluation(flags: Mapping[str, Any], overrides: Sequence[str]) -> None
 
 
 def _check_source(source: DataConfig, records: bool) -> None:
-    resolve_weights(load_task(source.task, source.params), source.weights)
+    task = load_task(source.task, source.params)
+    resolve_weights(task, source.weights)
     if source.recipe is not None:
         plugins.find("recipe", source.recipe.name)
     elif records:
-        _check_path(source.path, "data.path")
-        if source.eval_path is not None:
-            _check_path(source.eval_path, "data.eval_path")
+        for path, said in ((source.path, "data.path"), (source.eval_path, "data.eval_path")):
+            if path is not None:
+                _check_path(path, said)
+                next(iter(task.records(path)), None)  # raises where no record can be read
 
 
 def _check_path(path: Path, said: str) -> None:
     if not path.exists():
-        raise UserError(f"no data file at {path}: check {said}")
+        raise DataError(f"no data file at {path}: check {said}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
@@ -12,21 +14,64 @@ from mmrl.doctor.counts import Counts, count
 from mmrl.doctor.memory import GIB, Plan, plan, token_budget, trained_parameters
 from mmrl.doctor.placement import capacity, placement
 from mmrl.doctor.shape import Shape, measure
-from mmrl.errors import UserError
-from mmrl.train.phases import phases_of
+from mmrl.errors import ConfigError
+from mmrl.train.phases import Phase, phases_of
 
 FULL = 0.95
 """Share of a device that a plan may fill."""
 
 
-def report(
+@dataclass(frozen=True)
+class Planned:
+    """A phase's plan and what it was made for; `device` and `host` are bytes of a process."""
+
+    phase: Phase
+    shape: Shape
+    counts: Counts
+    plan: Plan
+    processes: int
+    nodes: int
+    device: int
+    host: int
+
+    def lines(self) -> Iterator[str]:
+        """The plan for people."""
+        trained = trained_parameters(self.phase.config, self.shape)
+        yield (
+            f"{self.shape.parameters / 1e9:.3g} B parameters ("
+            f"{self.shape.tower_parameters / 1e9:.3g} B in towers), {trained / 1e9:.3g} B of them "
+            "trained"
+        )
+        yield from placement(self.phase.config, self.plan, self.processes, self.nodes)
+        yield f"data     {self.counts.line()}"
+        yield from _table(self.phase.config, self.plan, self.counts, self.device)
+
+    def figures(self) -> dict[str, Any]:
+        """The plan as data: parameters, and bytes of a process."""
+        totals = {name: getattr(self.plan, name) for name in ("stays", "update", "rollout", "peak")}
+        return {
+            "phase": self.phase.name,
+            "parameters": self.shape.parameters,
+            "trained": trained_parameters(self.phase.config, self.shape),
+            "data": asdict(self.counts),
+            "bytes": {**asdict(self.plan), **totals},
+            "device_bytes": self.device,
+            "host_bytes": self.host,
+        }
+
+    def refuse(self) -> None:
+        """Raise ConfigError where the phase cannot fit."""
+        refuse(self.phase.config, self.shape, self.plan, self.device, self.host)
+
+
+def plans(
     config: RunConfig,
     processes: int = 1,
     capacity_gib: float | None = None,
     nodes: int = 1,
     host_gib: float | None = None,
-) -> Sequence[str]:
-    """The plan of every phase; raises UserError naming the setting to change where one cannot fit.
+) -> list[Planned]:
+    """Plan every phase of a run.
 
     Memory is of one process's device and of one machine; what is not given is this machine's.
     """
@@ -35,27 +80,22 @@ def report(
     host = host * nodes // processes
     here = capacity(0) if torch.cuda.is_available() else host
     device = int(capacity_gib * GIB) if capacity_gib is not None else here
-    phases = phases_of(config)
+    found = []
+    for phase in phases_of(config):
+        shape = measure(phase.config)
+        counts = count(phase.config, shape.towers)
+        planned = plan(phase.config, shape, counts, processes, device)
+        found.append(Planned(phase, shape, counts, planned, processes, nodes, device, host))
+    return found
+
+
+def lines_of(found: Sequence[Planned]) -> list[str]:
+    """The plans of all phases for people, under their names where there are several."""
     lines: list[str] = []
-    for phase in phases:
-        lines += [f"phase '{phase.name}'"] if len(phases) > 1 else []
-        lines += _phase(phase.config, processes, nodes, device, host)
+    for planned in found:
+        lines += [f"phase '{planned.phase.name}'"] if len(found) > 1 else []
+        lines += planned.lines()
     return lines
-
-
-def _phase(config: RunConfig, processes: int, nodes: int, device: int, host: int) -> Iterator[str]:
-    shape = measure(config)
-    counts = count(config, shape.towers)
-    found = plan(config, shape, counts, processes, device)
-    trained = trained_parameters(config, shape)
-    yield (
-        f"{shape.parameters / 1e9:.3g} B parameters ({shape.tower_parameters / 1e9:.3g} B in "
-        f"towers), {trained / 1e9:.3g} B of them trained"
-    )
-    yield from placement(config, found, processes, nodes)
-    yield f"data     {counts.line()}"
-    yield from _table(config, found, counts, device)
-    refuse(config, shape, found, device, host)
 
 
 def _table(config: RunConfig, found: Plan, counts: Counts, device: int) -> Iterator[str]:
@@ -87,19 +127,19 @@ def _table(config: RunConfig, found: Plan, counts: Counts, device: int) -> Itera
 
 
 def refuse(config: RunConfig, shape: Shape, found: Plan, device: int, host: int) -> None:
-    """Raise UserError, with the setting to change, where a plan does not fit."""
+    """Raise ConfigError, with the setting to change, where a plan does not fit."""
     if found.sleeps and found.engine < 2 * shape.parameters:
-        raise UserError(
+        raise ConfigError(
             f"vLLM's {found.engine / GIB:.1f} GiB do not hold its weights: raise "
             "rollout.vllm.gpu_memory_utilization"
         )
     if found.peak > FULL * device:
-        raise UserError(
+        raise ConfigError(
             f"{found.peak / GIB:.1f} GiB a process do not fit into {device / GIB:.1f} GiB: "
             + advice(config, found)
         )
     if found.host > FULL * host:
-        raise UserError(
+        raise ConfigError(
             f"{found.host / GIB:.1f} GiB a process do not fit into its share of the host's memory, "
             f"{host / GIB:.1f} GiB: take zero3_nvme.json, or more machines"
         )

@@ -31,10 +31,10 @@ class Stopped(BaseException):
 
 
 class Worker:
-    """One thread that does jobs in the order they come in; `idle` are its seconds without one."""
+    """One thread that does jobs in the order they come in."""
 
     def __init__(self) -> None:
-        self.idle = 0.0
+        self._idle = 0.0
         self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._busy = self._closed = False
         # The current device is a thread's own.
@@ -42,6 +42,11 @@ class Worker:
         # A daemon: a job deep in C that outlasts `close` does not keep the process.
         self._thread = threading.Thread(target=self._work, name="mmrl-rollout", daemon=True)
         self._thread.start()
+
+    def take_idle(self) -> float:
+        """Return its seconds without a job since this was last asked."""
+        idle, self._idle = self._idle, 0.0
+        return idle
 
     def submit(self, job: Callable[[], T]) -> Future[T]:
         """Do a job after those before it; its result or exception is the future's."""
@@ -69,7 +74,7 @@ class Worker:
         with contextlib.suppress(Stopped):
             while (taken := self._jobs.get()) is not None:
                 future, job = taken
-                self.idle += time.monotonic() - ended
+                self._idle += time.monotonic() - ended
                 self._do(future, job)
                 ended = time.monotonic()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmrl.engines.engine import Engine, Sampling
-from mmrl.errors import MediaError, UserError
+from mmrl.errors import MediaError, TrainingError
 from mmrl.policy.encoder import Encodes
 from mmrl.runlog.metrics import modality_of
 from mmrl.types import Floats, Group, MediaRef, Prompt, Sample, TrainSample
@@ -52,14 +52,14 @@ class Parity:
         self._sampling, self._limit = sampling, limit
 
     def check(self, seed: int) -> dict[str, float]:
-        """Metrics by modality; raises UserError with the table where a gap is over the limit."""
+        """Metrics by modality; a gap over the limit raises TrainingError with the table."""
         counts = [RESPONSES] * len(self._probes)
         answers = self._engine.generate(self._probes, counts, self._sampling, seed)
         groups = [Group(p, tuple(a), ()) for p, a in zip(self._probes, answers, strict=True)]
         gaps = by_modality(groups, self._score)
         # A NaN is over every limit.
         if not all(gap.mean <= self._limit for gap in gaps.values()):
-            raise UserError(
+            raise TrainingError(
                 "the engine does not sample what the trainer trains: a mean gap of their log-probs "
                 f"is over rollout.parity_limit={self._limit:g}\n{table(gaps)}"
             )

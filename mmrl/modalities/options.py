@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
-from mmrl.config import Section, explain
-from mmrl.errors import MediaError, UserError
+from mmrl.config import Section
+from mmrl.errors import ConfigError, MediaError
 from mmrl.types import MediaRef
+from mmrl.validation import explain
 
 Declared = TypeVar("Declared", bound="Options")
 
@@ -31,8 +32,8 @@ def of(ref: MediaRef, declared: type[Declared]) -> Declared:
 
 
 def check(kind: str, values: Mapping[str, Any], declared: type[Options]) -> None:
-    """Check a configuration's defaults for a modality; a mistake raises UserError."""
+    """Check a configuration's defaults for a modality; a mistake raises ConfigError."""
     try:
         declared.model_validate(dict(values))
     except ValidationError as error:
-        raise UserError(f"media.{kind}: {explain(error, declared)}") from None
+        raise ConfigError(f"media.{kind}: {explain(error, declared)}") from None

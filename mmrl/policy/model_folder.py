@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrl.config import ModelConfig
-from mmrl.errors import UserError
+from mmrl.errors import ConfigError
 
 ADAPTER_CONFIG = "adapter_config.json"
 PROCESSORS = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
@@ -28,7 +28,7 @@ def base_of(folder: Path) -> str | None:
         return None
     base = _read(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
     if not base or not Path(base).is_dir():
-        raise UserError(
+        raise ConfigError(
             f"{folder} is an adapter to {base}, which is not there: put the base model's folder "
             f"into base_model_name_or_path of {ADAPTER_CONFIG}"
         )
@@ -38,28 +38,28 @@ def base_of(folder: Path) -> str | None:
 def check_folder(config: ModelConfig, *, processor: bool = True) -> tuple[Path, Path]:
     """The folder that `config` names, and the one of its base where it holds an adapter.
 
-    Raises UserError where the folder is no model that takes pictures, video or sound, or, unless
+    Raises ConfigError where the folder is no model that takes pictures, video or sound, or, unless
     `processor` is False, where its processor is missing.
     """
     path = model_folder(config.path)
     base = base_of(path)
     if base is not None and config.lora is not None:
-        raise UserError(
+        raise ConfigError(
             f"{path} is an adapter: make a model of it with `mmrl export {path} --out DIR --merge` "
             "and put new adapters on that, or resume the run it comes from"
         )
     folder = path if base is None else Path(base)
     if not (folder / "config.json").is_file():
-        raise UserError(f"no model at {folder}: model.path must hold a transformers config.json")
+        raise ConfigError(f"no model at {folder}: model.path must hold a transformers config.json")
     settings = _read(folder / "config.json")
     own_code = config.trust_remote_code and "auto_map" in settings
     if not own_code and not any(word in key for key in settings for word in MEDIA):
-        raise UserError(
+        raise ConfigError(
             f"{folder} holds a model of type '{settings.get('model_type')}' without an encoder of "
             "pictures or sound: take a vision-language or audio model (`mmrl families`)"
         )
     if processor and not own_code and not any((path / name).is_file() for name in PROCESSORS):
-        raise UserError(
+        raise ConfigError(
             f"{path} has no processor ({' or '.join(PROCESSORS[:2])}): copy it from the model that "
             "the weights come from"
         )
@@ -70,7 +70,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{file}: not JSON ({error})") from None
+        raise ConfigError(f"{file}: not JSON ({error})") from None
     if not isinstance(settings, dict):
-        raise UserError(f"{file}: expected an object, found {type(settings).__name__}")
+        raise ConfigError(f"{file}: expected an object, found {type(settings).__name__}")
     return settings

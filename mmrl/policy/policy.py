@@ -37,13 +37,13 @@ transformers_logging.disable_progress_bar()  # its bars would tear the run's own
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Policy:
     """A model, its processor and its family, with the model's head and towers in hand.
 
-    `adapter` is what is trained where there is one; `bare` runs the model without it. A backend
-    that shards the weights sets `run`, which carries a pass out, and `lockstep` while passes must
-    be alike on all processes.
+    `adapter` is what is trained where there is one; `bare` runs the model without it. `run` carries
+    a pass out, of a policy whose weights a backend shards. With a `lockstep` the passes of all
+    processes are alike.
     """
 
     model: Any
@@ -54,7 +54,6 @@ class Policy:
     adapter: lora.Adapter | None = None
     bare: bool = False
     run: Callable[[Callable[[], Any]], Any] = field(default=lambda call: call())
-    lockstep: Lockstep | None = None
 
     @property
     def device(self) -> torch.device:
@@ -70,13 +69,19 @@ class Policy:
         kept = [i for i in ids if end is None or i < end]
         return torch.tensor(kept, dtype=torch.long, device=self.device)
 
-    def hidden_states(self, ids: Tensor, positions: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+    def hidden_states(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        prompts: Sequence[Prompt],
+        lockstep: Lockstep | None = None,
+    ) -> Tensor:
         """Run the trunk on flat tokens [N] at positions [axes, N] -> [N, H].
 
         The layout must be active until backward is done; media are encoded once each.
         """
         media = [medium for prompt in prompts for medium in prompt.placed]
-        features, spare = self.store.features(media, self.lockstep)
+        features, spare = self.store.features(media, lockstep)
         with (
             adding(self.model.get_input_embeddings(), spare),
             self.family.feeding(ids, media, features) as inputs,
@@ -91,10 +96,13 @@ class Policy:
             )
         return taken[0]
 
-    def response_hidden(self, layout: SharedPrefix, prompts: Sequence[Prompt]) -> Tensor:
+    def response_hidden(
+        self, layout: SharedPrefix, prompts: Sequence[Prompt], lockstep: Lockstep | None = None
+    ) -> Tensor:
         """Hidden states [M, H] that predict a layout's response tokens, in row order."""
         if self.family.declaration.shared_prefix:
-            return self.hidden_states(layout.ids, layout.positions, prompts)[layout.predictors]
+            hidden = self.hidden_states(layout.ids, layout.positions, prompts, lockstep)
+            return hidden[layout.predictors]
         return plain.hidden_rows(self.model, self.family, self.head, layout, prompts)
 
     def trained_copy(self) -> Policy:
@@ -104,20 +112,28 @@ class Policy:
         return wrap(model, self.processor, module.build(model, self.processor, Limits(1)))
 
     def logprobs(
-        self, layout: SharedPrefix, prompts: Sequence[Prompt], temperature: float
+        self,
+        layout: SharedPrefix,
+        prompts: Sequence[Prompt],
+        temperature: float,
+        lockstep: Lockstep | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies [M] of a layout's response tokens, in row order."""
         with self.adapter.off() if self.bare and self.adapter else nullcontext():
             found: tuple[Tensor, Tensor] = self.run(
-                lambda: self._logprobs(layout, prompts, temperature)
+                lambda: self._logprobs(layout, prompts, temperature, lockstep)
             )
         return found
 
     def _logprobs(
-        self, layout: SharedPrefix, prompts: Sequence[Prompt], temperature: float
+        self,
+        layout: SharedPrefix,
+        prompts: Sequence[Prompt],
+        temperature: float,
+        lockstep: Lockstep | None,
     ) -> tuple[Tensor, Tensor]:
-        hidden = self.response_hidden(layout, prompts)
-        calls = 0 if self.lockstep is None else self.lockstep.most(-(-len(hidden) // CHUNK_TOKENS))
+        hidden = self.response_hidden(layout, prompts, lockstep)
+        calls = 0 if lockstep is None else lockstep.most(-(-len(hidden) // CHUNK_TOKENS))
         # Computed again on the way back, logits are made as this pass made them, not a later one.
         return token_logprobs(
             copy.copy(self.head), hidden, layout.targets, self.banned, temperature, at_least=calls

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -28,6 +29,22 @@ def listing() -> Iterator[str]:
         yield f"{name:22} {about.task:24} {license:28} {about.hub or about.url}".rstrip()
 
 
+def rows() -> list[dict[str, Any]]:
+    """What `listing` lists, as data; a recipe whose package is absent has its name only."""
+    found = []
+    for name in sorted(plugins.available("recipe")):
+        try:
+            found.append({"name": name, **about(name)})
+        except ImportError as error:
+            found.append({"name": name, "needs": error.name})
+    return found
+
+
+def about(name: str) -> dict[str, Any]:
+    """What `describe` tells, as data."""
+    return asdict(plugins.load("recipe", name).ABOUT)
+
+
 def describe(name: str) -> str:
     """What a recipe is, and the folder that it wants."""
     about = plugins.load("recipe", name).ABOUT
@@ -42,17 +59,25 @@ def describe(name: str) -> str:
     return "\n".join(lines)
 
 
-def carry_out(name: str, source: Path | None, out: Path, seed: int, options: Options) -> str:
-    """Run a recipe under a progress line and say what became of the rows."""
+@dataclass(frozen=True)
+class Done:
+    """What became of the rows, in lines and as the manifest's facts."""
+
+    lines: tuple[str, ...]
+    facts: Mapping[str, Any]
+
+
+def carry_out(name: str, source: Path | None, out: Path, seed: int, options: Options) -> Done:
+    """Run a recipe under a progress line."""
     module = plugins.load("recipe", name)
     if not module.ABOUT.layout:
         if options != Options():
             raise UserError(f"recipe '{name}' makes its data: only --out and --seed apply")
         module.build(source, out, seed=seed)
-        return str(out)
+        return Done((str(out),), {})
     with meter(name) as on_record:
         facts = module.build(source, out, seed=seed, options=options, on_record=on_record)
-    return "\n".join(_summary(out, facts, options))
+    return Done(tuple(_summary(out, facts, options)), facts)
 
 
 def check(out: Path) -> str:

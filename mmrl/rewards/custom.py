@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mmrl.errors import UserError
+from mmrl.errors import ConfigError
 
 RewardFunction = Callable[..., list[float | None]]
 
@@ -14,7 +14,7 @@ RewardFunction = Callable[..., list[float | None]]
 def load_function(name: str) -> RewardFunction:
     """Import `package.module:function`; the name must be importable, not a path.
 
-    Raises UserError if the module or the function does not exist. An error inside the module
+    Raises ConfigError if the module or the function does not exist. An error inside the module
     passes on as it is.
     """
     return load_callable(name, "reward function")
@@ -24,16 +24,16 @@ def load_callable(name: str, role: str) -> Callable[..., Any]:
     """Import `package.module:function`, which messages call by its role; as `load_function`."""
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
-        raise UserError(f"{role} '{name}': write it as package.module:function")
+        raise ConfigError(f"{role} '{name}': write it as package.module:function")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise UserError(
+        raise ConfigError(
             f"{role} '{name}': {error}; install it or put its folder on PYTHONPATH"
         ) from None
     function = getattr(module, attribute, None)
     if not callable(function):
-        raise UserError(f"{role} '{name}': {module_name} has no function '{attribute}'")
+        raise ConfigError(f"{role} '{name}': {module_name} has no function '{attribute}'")
     return function  # type: ignore[no-any-return]
 
 

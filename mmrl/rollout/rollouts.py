@@ -9,7 +9,7 @@ import numpy as np
 
 from mmrl.config import RolloutConfig
 from mmrl.engines.engine import Engine, Sampling
-from mmrl.errors import UserError
+from mmrl.errors import TrainingError
 from mmrl.rollout.thinking import Thinking, answers_of, settle
 from mmrl.scoring.pool import Scores, score_groups
 from mmrl.types import Group, Prompt
@@ -49,7 +49,7 @@ class Rollouts:
         ]
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
-        """Score every response; raises UserError where too many could not be scored."""
+        """Score every response; raises TrainingError where too many could not be scored."""
         scored = score_groups(self.scorer, answers_of(groups))
         self._check(scored)
         if self.thinking is not None:
@@ -61,7 +61,7 @@ class Rollouts:
         share = float(np.isnan(rewards).mean()) if len(rewards) else 0.0
         if share > self.config.max_unscorable_share:
             reasons = sorted({s.reason for g in scored for s in g.scores if s.reward is None})
-            raise UserError(
+            raise TrainingError(
                 f"{share:.0%} of the answers could not be scored, over rollout."
                 f"max_unscorable_share={self.config.max_unscorable_share}: {reasons[0]}"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +10,10 @@ from pathlib import Path
 
 from mmrl.backend.world import World
 from mmrl.config import RunConfig
-from mmrl.errors import UserError
 from mmrl.runlog.journal import Journal
 from mmrl.runlog.metrics import MetricsLog
 from mmrl.runlog.quarantine import Quarantine
 from mmrl.runlog.transcript import Transcript
-
-CONFIG = "config.yaml"
 
 
 @dataclass
@@ -50,28 +46,3 @@ def record_folder(config: RunConfig, world: World) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="mmrl-") as folder:
         yield Path(folder)
-
-
-def prepare_folder(config: RunConfig, resume: bool, overwrite: bool) -> None:
-    """Make the run folder and write the resolved configuration into it."""
-    if config.run.exists() and not config.run.is_dir():
-        raise UserError(f"{config.run} is a file: choose another run=")
-    if config.run.exists() and any(config.run.iterdir()) and not resume:
-        if not (config.run / CONFIG).is_file():
-            raise UserError(f"{config.run} is not empty and holds no run: choose another run=")
-        if not overwrite and _has_results(config.run):
-            raise UserError(
-                f"{config.run} holds a run already: pass --resume to go on with it, "
-                "--overwrite to replace it, or run=ANOTHER_FOLDER"
-            )
-        shutil.rmtree(config.run)
-    try:
-        config.run.mkdir(parents=True, exist_ok=True)
-        (config.run / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{config.run} cannot be written ({error}): choose another run=") from None
-
-
-def _has_results(run: Path) -> bool:
-    """False for what a run leaves behind that stopped before its first step or evaluation."""
-    return any((run / name).exists() for name in ("eval_before.json", "metrics.jsonl"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
-from mmrl.errors import UserError
+from mmrl.errors import ConfigError
 
 
 class Tracker(Protocol):
@@ -72,10 +73,23 @@ KNOWN: Mapping[str, Callable[[Path, Mapping[str, Any]], Tracker]] = {
 }
 
 
+PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
+"""What each tracker imports."""
+
+
+def refuse_trackers(names: Sequence[str]) -> None:
+    """Raise ConfigError for an unknown tracker and for one whose package is missing."""
+    for name in names:
+        if name not in KNOWN:
+            raise ConfigError(f"unknown tracker '{name}': choose from {', '.join(KNOWN)}")
+        if importlib.util.find_spec(PACKAGES[name]) is None:
+            raise _missing(name)
+
+
 class Trackers:
     """Several trackers as one; the first failure of each is reported, every one is counted.
 
-    An unknown name or a missing package is a UserError; anything after that is the tracker's own
+    An unknown name or a missing package is a ConfigError; anything after that is the tracker's own
     trouble and only costs its numbers.
     """
 
@@ -89,9 +103,8 @@ class Trackers:
         self.failures: dict[str, int] = {}
         self._say = say
         self._trackers: dict[str, Tracker] = {}
+        refuse_trackers(names)
         for name in names:
-            if name not in KNOWN:
-                raise UserError(f"unknown tracker '{name}': choose from {', '.join(KNOWN)}")
             self._guard(name, partial(self._open, name, run, config))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -110,7 +123,7 @@ class Trackers:
     def _guard(self, name: str, action: Callable[[], None]) -> None:
         try:
             action()
-        except UserError:
+        except ConfigError:
             raise
         except Exception as error:  # a tracker is other people's network and disk
             self.failures[name] = self.failures.get(name, 0) + 1
@@ -123,6 +136,10 @@ def _package(module: str, package: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise UserError(
-            f"tracker '{package}' needs a package that is missing: pip install {package}"
-        ) from None
+        raise _missing(package) from None
+
+
+def _missing(package: str) -> ConfigError:
+    return ConfigError(
+        f"tracker '{package}' needs a package that is missing: pip install {package}"
+    )

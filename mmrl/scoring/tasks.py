@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mmrl import plugins
-from mmrl.errors import UserError
+from mmrl.errors import ConfigError
 from mmrl.runlog.journal import plain
 from mmrl.task import RewardPart, Task
 from mmrl.types import Answer, Observation, Sample, Score, Status, Text
@@ -32,7 +32,7 @@ def load_task(name: str, params: Mapping[str, Any] | None = None) -> Task:
     """Build a task from its parameters.
 
     An unknown parameter (naming the nearest), a missing one or a value of the wrong type raises
-    UserError.
+    ConfigError.
     """
     cls = task_class(name)
     known = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
@@ -40,26 +40,26 @@ def load_task(name: str, params: Mapping[str, Any] | None = None) -> Task:
     for unknown in values.keys() - known.keys():
         near = difflib.get_close_matches(unknown, known, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}"
-        raise UserError(f"task '{name}' has no parameter '{unknown}': {hint}")
+        raise ConfigError(f"task '{name}' has no parameter '{unknown}': {hint}")
     for field in known.values():
         if field.name not in values and _is_required(field):
-            raise UserError(f"task '{name}' needs the parameter '{field.name}'")
+            raise ConfigError(f"task '{name}' needs the parameter '{field.name}'")
     hints = typing.get_type_hints(cls)
     checked = {key: _check(name, key, hints[key], value) for key, value in values.items()}
     try:
         return cls(**checked)
     except ValueError as error:
-        raise UserError(f"task '{name}': {error}") from None
+        raise ConfigError(f"task '{name}': {error}") from None
 
 
 def resolve_weights(task: Task, overrides: Mapping[str, float]) -> dict[str, float]:
-    """Weight of every reward part; an override of a part the task lacks raises UserError."""
+    """Weight of every reward part; an override of a part the task lacks raises ConfigError."""
     for part, weight in overrides.items():
         if part not in task.parts:
             known = ", ".join(task.parts)
-            raise UserError(f"task '{task.name}' has no reward part '{part}'; known: {known}")
+            raise ConfigError(f"task '{task.name}' has no reward part '{part}'; known: {known}")
         if not math.isfinite(weight):
-            raise UserError(f"weight of reward part '{part}' must be finite, got {weight}")
+            raise ConfigError(f"weight of reward part '{part}' must be finite, got {weight}")
     return {name: overrides.get(name, part.weight) for name, part in task.parts.items()}
 
 
@@ -100,11 +100,11 @@ def observation_defect(observation: Observation) -> str:
 
 
 def fixture_path(name: str) -> Path:
-    """The records that ship with a task; a task without any raises UserError."""
+    """The records that ship with a task; a task without any raises ConfigError."""
     module = plugins.load("task", name)
     path = Path(str(module.__file__)).with_name("fixture.jsonl")
     if not path.is_file():
-        raise UserError(f"task '{name}' ships no fixture; pass --data")
+        raise ConfigError(f"task '{name}' ships no fixture; pass --data")
     return path
 
 
@@ -140,19 +140,21 @@ def listing(*, as_json: bool = False) -> str:
     classes = {name: task_class(name) for name in sorted(plugins.available("task"))}
     if not as_json:
         return "\n".join(f"{name:24} {cls.summary}" for name, cls in classes.items())
-    rows = [
-        {
-            "name": name,
-            "summary": cls.summary,
-            "metric": cls.metric,
-            "better": cls.better,
-            "parts": {part: dataclasses.asdict(p) for part, p in _declared(cls).items()},
-            "params": [field.name for field in dataclasses.fields(cls)],  # type: ignore[arg-type]
-            "official": dict(cls.official),
-        }
-        for name, cls in classes.items()
-    ]
-    return json.dumps(plain(rows), indent=1)
+    return json.dumps(plain([row(name) for name in classes]), indent=1)
+
+
+def row(name: str) -> dict[str, Any]:
+    """What a task declares, as data."""
+    cls = task_class(name)
+    return {
+        "name": name,
+        "summary": cls.summary,
+        "metric": cls.metric,
+        "better": cls.better,
+        "parts": {part: dataclasses.asdict(p) for part, p in _declared(cls).items()},
+        "params": [field.name for field in dataclasses.fields(cls)],  # type: ignore[arg-type]
+        "official": dict(cls.official),
+    }
 
 
 def _declared(cls: type[Task]) -> Mapping[str, RewardPart]:
@@ -224,6 +226,6 @@ def _check(task: str, key: str, hint: Any, value: Any) -> Any:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
         message = error.errors()[0]["msg"].lower()
-        raise UserError(
+        raise ConfigError(
             f"task '{task}', parameter '{key}': {message} (got {value!r:.80})"
         ) from None

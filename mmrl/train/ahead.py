@@ -25,11 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.replay import episode_of
-from mmrl.config import RolloutConfig
 from mmrl.engines.background import BackgroundEngine
-from mmrl.errors import UserError, one_line
+from mmrl.errors import DataError, TrainingError, UserError, one_line
 from mmrl.rollout.rollouts import Rollouts
 from mmrl.runlog.metrics import Clock
 from mmrl.stage import Context
@@ -96,10 +94,10 @@ class Ahead:
             "overlap/staleness_mean": float(np.mean(ages)) if ages else 0.0,
             "overlap/staleness_max": float(max(ages, default=0)),
             "overlap/trainer_waited": self._waited,
-            "overlap/engine_waited": self._engine.worker.idle,
+            "overlap/engine_waited": self._engine.worker.take_idle(),
             "overlap/ready": float(self._ready),
         }
-        self._waited = self._engine.worker.idle = 0.0
+        self._waited = 0.0
         return found
 
     def _hand_over(self, clock: Clock) -> None:
@@ -147,7 +145,7 @@ class Ahead:
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {one_line(error)}"
-            raise UserError(f"rolling out ahead failed: {reason}") from error
+            raise TrainingError(f"rolling out ahead failed: {reason}") from error
         finally:
             self._waited += time.monotonic() - begun
 
@@ -176,7 +174,7 @@ class Ahead:
             context = self._asker.context(row["step"])
             prompts = self._asker.again(context, context.prompts_per_step, row["drawn"])
             if len(prompts) != len(row["answers"]):
-                raise UserError(
+                raise DataError(
                     f"the prompts of step {row['step']}, which the checkpoint holds answers to, "
                     "cannot be made again: resume needs the same records, media and algorithm"
                 )
@@ -194,31 +192,12 @@ class Ahead:
             self._asked = row["step"]
 
 
-def older(batches: int) -> UserError:
+def older(batches: int) -> TrainingError:
     """What to say where a checkpoint holds more batches than the run may have in its queue."""
-    return UserError(
+    return TrainingError(
         f"the checkpoint holds answers for {batches} steps ahead: resume with "
         f"rollout.max_staleness={batches}"
     )
-
-
-def refuse_stale(algorithm: Algorithm, rollout: RolloutConfig) -> None:
-    """Raise UserError where an algorithm would take older weights' responses for its own.
-
-    Also where it asks for more than responses: chains and their answers are not kept over a stop.
-    """
-    if rollout.max_staleness and algorithm.cuts is not None:
-        raise UserError(
-            f"algorithm '{algorithm.name}' cuts thinking at budgets, which is not rolled out "
-            "ahead: set rollout.max_staleness=0"
-        )
-    alone = algorithm.always_on_policy or algorithm.objective.on_policy
-    if rollout.max_staleness and alone and rollout.correction is None:
-        raise UserError(
-            f"algorithm '{algorithm.name}' holds for its own responses only, and "
-            f"rollout.max_staleness={rollout.max_staleness} gives it those of older weights: set "
-            "rollout.correction=token_truncate, or rollout.max_staleness=0"
-        )
 
 
 def _done(groups: list[Group]) -> Future[list[Group]]:

@@ -20,7 +20,7 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.compose import compose
 from mmrl.config import Section, validate
-from mmrl.errors import UserError
+from mmrl.errors import DataError
 from mmrl.stage import Context
 from mmrl.train.losses import (
     policy_loss,
@@ -109,9 +109,9 @@ def evaluate_file(name: str, path: Path, *, as_json: bool) -> str:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {error}") from None
+        raise DataError(f"{path}: {error}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: a case is a JSON object with `groups`")
+        raise DataError(f"{path}: a case is a JSON object with `groups`")
     result = evaluate_case(name, values)
     return json.dumps(result) if as_json else _table(result)
 
@@ -136,7 +136,7 @@ def _table(result: Mapping[str, Any]) -> str:
 def evaluate_case(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Carry an algorithm out on a case and return plain JSON data.
 
-    Raises UserError for a case that does not fit its format or the algorithm's needs.
+    Raises DataError for a case that does not fit its format or the algorithm's needs.
     """
     case: Case = validate(Case, dict(values), "case")
     algorithm = compose({**case.params, "name": name}, case.max_new_tokens)
@@ -309,7 +309,7 @@ def _episode(given: ResponseCase) -> Episode | None:
         return None
     states = given.states or (given.state,) * len(given.turns)
     if len(states) != len(given.turns):
-        raise UserError(f"case: {len(given.turns)} turns with {len(states)} states")
+        raise DataError(f"case: {len(given.turns)} turns with {len(states)} states")
     spans = (TokenSpan(*turn, state) for turn, state in zip(given.turns, states, strict=True))
     return Episode(tuple(spans), said=("",) * len(states))
 
@@ -323,7 +323,7 @@ def _response(given: ResponseCase, place: tuple[int, int]) -> _CaseResponse:
     lengths = {name: len(values) for name, values in arrays.items()}
     if len(set(lengths.values())) > 1:
         where = f"groups.{place[0]}.{place[1]}"
-        raise UserError(f"case: {where} has arrays of different lengths: {lengths}")
+        raise DataError(f"case: {where} has arrays of different lengths: {lengths}")
     length = next(iter(lengths.values()), 1 if given.length is None else given.length)
     ids = np.array(given.ids if given.ids is not None else range(length), dtype=np.int64)
     sampled = given.old_logprobs or given.logprobs
@@ -352,7 +352,7 @@ def _with_case(sample: TrainSample, case: Case, algorithm: Algorithm) -> TrainSa
     if not algorithm.loss_needs_reference:
         return sample
     if given.ref_logprobs is None:
-        raise UserError(f"case: '{algorithm.name}' needs ref_logprobs of every response")
+        raise DataError(f"case: '{algorithm.name}' needs ref_logprobs of every response")
     return replace(sample, ref_logprobs=np.array(given.ref_logprobs))
 
 

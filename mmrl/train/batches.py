@@ -11,7 +11,7 @@ import numpy as np
 from mmrl.algorithm import Algorithm
 from mmrl.config import TrainerConfig
 from mmrl.data.stream import PromptStream
-from mmrl.errors import MediaError, UserError
+from mmrl.errors import DataError, MediaError
 from mmrl.policy.encoder import Encodes
 from mmrl.rollout.rollouts import Rollouts
 from mmrl.runlog.metrics import Clock
@@ -111,7 +111,7 @@ class Asker:
                     prompts += encoded
                     usable += 1
             if rejected > max(len(self.stream), count):
-                raise UserError(
+                raise DataError(
                     "every sample drawn is unusable; quarantine.jsonl says why for each"
                 )
         return prompts

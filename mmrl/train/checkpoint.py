@@ -1,8 +1,5 @@
 """Checkpoints: written beside their place and renamed into it, so that one exists whole or not.
 
-checkpoints/step_N/            loads with `from_pretrained`, processor included
-checkpoints/step_N/trainer/    optimizer*.safetensors and state.json: what a resumed run needs
-
 Every process of a sharded run writes the optimiser's state of some parameters, whole, so that any
 number of processes can take it up.
 """
@@ -12,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +21,19 @@ from torch import Tensor
 
 from mmrl.backend.backend import Backend
 from mmrl.backend.world import World
-from mmrl.errors import UserError, one_line
+from mmrl.errors import TrainingError, one_line
 from mmrl.policy.policy import Policy
-
-STATE = "state.json"
-OPTIMIZER = "optimizer"
+from mmrl.train.checkpoint_files import (
+    OPTIMIZER,
+    STATE,
+    checksums,
+    damage,
+    folder_of,
+    newest,
+    step_of,
+    whole,
+    write_checksums,
+)
 
 
 @dataclass(frozen=True)
@@ -68,24 +73,61 @@ class Checkpoint:
         try:
             yield
         except (OSError, SafetensorError, json.JSONDecodeError) as error:
-            raise UserError(
-                f"the checkpoint {self.path} is damaged ({one_line(error)}): remove it, and "
-                "`--resume` goes on from the one before"
-            ) from error
+            raise damaged(self.path, one_line(error)) from error
 
 
 def at(run: Path, step: int) -> Checkpoint:
-    """The checkpoint of a step; raises UserError where it is gone."""
-    found = Checkpoint(run / "checkpoints" / f"step_{step}", step)
+    """The checkpoint of a step; raises TrainingError where it is gone."""
+    found = Checkpoint(folder_of(run, step), step)
     if not (found.path / "trainer" / STATE).is_file():
-        raise UserError(f"no whole checkpoint at {found.path}: a phase began with it")
+        raise TrainingError(f"no whole checkpoint at {found.path}: a phase began with it")
+    reason = damage(found.path)
+    if reason:
+        raise damaged(found.path, reason)
     return found
+
+
+def damaged(folder: Path, reason: str) -> TrainingError:
+    """What to say of a checkpoint that nothing takes the place of."""
+    return TrainingError(
+        f"the checkpoint {folder} is damaged ({reason}): remove it, and "
+        "`--resume` goes on from the one before"
+    )
 
 
 def latest(run: Path) -> Checkpoint | None:
     """The newest whole checkpoint of a run."""
-    found = sorted(_whole(run), key=lambda c: c.step)
-    return found[-1] if found else None
+    folder = newest(run)
+    return Checkpoint(folder, step_of(folder)) if folder else None
+
+
+def latest_sound(run: Path, say: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint whose files are those that were written; damaged ones are put aside.
+
+    Raises TrainingError where there are damaged ones only, which then stay where they are.
+    """
+    for before in (run / "checkpoints").glob(".before_step_*"):
+        final = before.with_name(before.name.removeprefix(".before_"))
+        if not final.exists():  # killed while it was to be replaced
+            os.replace(before, final)
+    reasons: dict[Path, str] = {}
+    for folder in reversed(whole(run)):
+        reason = damage(folder)
+        if not reason:
+            for other, why in reasons.items():
+                aside = other.with_name(f"damaged_{other.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                os.replace(other, aside)
+                say(f"the checkpoint {other} is damaged ({why}): it is now {aside.name}")
+            return Checkpoint(folder, step_of(folder))
+        reasons[folder] = reason
+    if reasons:
+        newest_one, why = next(iter(reasons.items()))
+        raise TrainingError(
+            f"the checkpoint {newest_one} is damaged ({why}), and there is no sound one before it: "
+            "start anew with --overwrite"
+        )
+    return None
 
 
 class Stored(Mapping[str, Tensor]):
@@ -127,7 +169,7 @@ def save(
     """
     world = world or World()
     folder = run / "checkpoints"
-    # A name that `_whole` does not know: a killed run leaves it behind, the next save removes it.
+    # A name that `whole` does not know: a killed run leaves it behind, the next save removes it.
     partial = folder / f".writing_{step}"
     world.once(lambda: _start(partial))
     with backend.gathered():
@@ -141,8 +183,12 @@ def save(
             save_file(_contiguous(values), partial / "trainer" / f"{name}.safetensors")
         text = json.dumps({**state, "step": step, "backend": data})
         (partial / "trainer" / STATE).write_text(text, encoding="utf-8")
-    world.gather(None)  # everybody has written
-    return world.once(lambda: _finish(partial, folder / f"step_{step}", keep, pinned))
+    # Each its own, while it is still in memory; when all are gathered, everybody has written.
+    own = checksums(partial, [f"trainer/{stem}.safetensors"])
+    known = {name: value for part in world.gather(own) for name, value in part.items()}
+    if world.first:
+        write_checksums(partial, known)
+    return world.once(lambda: _finish(partial, folder_of(run, step), keep, pinned))
 
 
 def _start(partial: Path) -> None:
@@ -152,21 +198,17 @@ def _start(partial: Path) -> None:
 
 def _finish(partial: Path, final: Path, keep: int, pinned: Collection[int]) -> Path:
     _sync_tree(partial)
-    shutil.rmtree(final, ignore_errors=True)
+    # Whoever is killed here leaves the old one or the new one, whole.
+    before = final.with_name(f".before_{final.name}")
+    if final.exists():
+        os.replace(final, before)
     os.replace(partial, final)
+    shutil.rmtree(before, ignore_errors=True)
     _sync(final.parent)
-    for old in sorted(_whole(final.parent.parent), key=lambda c: c.step)[:-keep]:
-        if old.step not in pinned:
-            shutil.rmtree(old.path)
+    for old in whole(final.parent.parent)[:-keep]:
+        if step_of(old) not in pinned:
+            shutil.rmtree(old)
     return final
-
-
-def _whole(run: Path) -> list[Checkpoint]:
-    return [
-        Checkpoint(path, int(path.name.removeprefix("step_")))
-        for path in (run / "checkpoints").glob("step_*")
-        if (path / "trainer" / STATE).is_file()
-    ]
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,15 +15,11 @@ from torch import Tensor, nn
 
 from mmrl.backend.local import LocalBackend
 from mmrl.config import CriticConfig, OptimizerConfig
-from mmrl.errors import UserError
+from mmrl.errors import ConfigError, TrainingError
 from mmrl.policy.policy import Policy
-from mmrl.train import checkpoint
 from mmrl.train.losses import value_loss
 from mmrl.train.measure import forward_rows, measured
 from mmrl.types import Bools, Floats, TrainSample
-
-FILE = "critic"
-"""Name under which a checkpoint keeps what `Critic.state` says."""
 
 WEIGHT, OPTIMIZER = "weight.", "optimizer."
 
@@ -70,7 +65,7 @@ class Critic:
     def update(self, samples: Sequence[TrainSample]) -> float | None:
         """Take one step towards the samples' returns, unless frozen; None where none has any.
 
-        Returns the mean loss of a token's value. Raises UserError where it is not finite.
+        Returns the mean loss of a token's value. Raises TrainingError where it is not finite.
         """
         known = [s for s in samples if s.returns is not None and s.response.written.any()]
         if not known:
@@ -92,7 +87,7 @@ class Critic:
                 hidden = self._trunk.response_hidden(layout, prompts)
             loss = _loss(self._read(hidden), members, self._config.clip)
             if not torch.isfinite(loss):
-                raise UserError(
+                raise TrainingError(
                     "the critic's loss is not finite: lower critic.learning_rate, or check the "
                     "rewards in rollouts.jsonl; the last checkpoint is from before this step"
                 )
@@ -109,7 +104,7 @@ class Critic:
         return {**weights, **{f"{OPTIMIZER}{n}": t for n, t in tensors.items()}}, data
 
     def load_state(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
-        """Continue from `state()`; raises UserError where it is another kind of critic's."""
+        """Continue from `state()`; raises ConfigError where it is another kind of critic's."""
         self.take(tensors)
         if self._backend is not None:
             self._backend.load_state(_under(OPTIMIZER, tensors), data)
@@ -117,7 +112,7 @@ class Critic:
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """Start as the critic of this `state()` is, bit for bit, with an optimiser that is new.
 
-        Raises UserError where it is another kind of critic's.
+        Raises ConfigError where it is another kind of critic's.
         """
         saved = _under(WEIGHT, tensors)
         for name in sorted(saved.keys() ^ self._weights.keys()):
@@ -135,17 +130,6 @@ class Critic:
     def _read(self, hidden: Tensor) -> Tensor:
         values: Tensor = self._head(hidden.float())[:, 0]
         return values
-
-
-def saved_critic(path: Path) -> checkpoint.Checkpoint:
-    """Return the checkpoint that a path names, a run's newest; it holds a critic, or UserError."""
-    found = checkpoint.latest(path) or checkpoint.Checkpoint(path, 0)
-    if not (found.path / "trainer" / f"{FILE}.safetensors").is_file():
-        raise UserError(
-            f"critic.path: {path} holds no critic: name a run of an algorithm with one, or its "
-            "checkpoints/step_N"
-        )
-    return found
 
 
 def explained_variance(samples: Sequence[TrainSample]) -> float:
@@ -182,8 +166,8 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def _other(what: str) -> UserError:
-    return UserError(
+def _other(what: str) -> ConfigError:
+    return ConfigError(
         f"the critic to start as does not fit: {what}; both need the same model, model.lora, "
         "model.freeze_tower and critic.trunk"
     )

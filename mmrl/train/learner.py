@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from mmrl.algorithms.stages.credit import pair
 from mmrl.backend.agreement import Agreement, passes
 from mmrl.backend.backend import Backend
 from mmrl.backend.world import World
-from mmrl.errors import UserError
+from mmrl.errors import TrainingError
 from mmrl.objective import TokenBatch
 from mmrl.policy.attention import active_layout
 from mmrl.policy.packing import Row, Weighted, pack
@@ -24,7 +23,7 @@ from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import lay_out
 from mmrl.stage import Need
 from mmrl.train.correction import Activity, Correction, correct
-from mmrl.train.critic import Critic, explained_variance
+from mmrl.train.critic import Critic
 from mmrl.train.losses import (
     policy_loss,
     positive_share,
@@ -43,35 +42,8 @@ from mmrl.train.measure import (
     unweighted,
 )
 from mmrl.train.old_logprobs import compared_with
+from mmrl.train.update_stats import Tally, UpdateStats, summary, with_activity, with_critic
 from mmrl.types import Floats, Group, TrainSample
-
-
-@dataclass(frozen=True)
-class UpdateStats:
-    """What one step's updates did; None: there was nothing of the kind.
-
-    `tokens` were trained, a token of two passes twice; means and shares are over them, by the
-    policy as it was before each update. `loss` and `grad_norm` are means over the updates.
-    `learning_rate` is that of the last one. `clip_share` is what the objective's bounds took the
-    gradient of, below and above; `bounded_share` what they bounded a weight of (`Bounds`).
-    """
-
-    tokens: int = 0
-    updates: int = 0
-    loss: float | None = None
-    kl: float | None = None
-    entropy: float | None = None
-    grad_norm: float | None = None
-    learning_rate: float | None = None
-    clip_share: float | None = None
-    clip_share_low: float | None = None
-    clip_share_high: float | None = None
-    bounded_share: float | None = None
-    value_loss: float | None = None
-    value_explained: float | None = None
-    correction_weight: float | None = None
-    correction_bounded: float | None = None
-    correction_mismatch: float | None = None
 
 
 class Learner:
@@ -108,14 +80,14 @@ class Learner:
     def update(
         self, samples: Sequence[TrainSample], kl_coefficient: float, step: int = 1
     ) -> UpdateStats:
-        """Train on the samples as the update plan says; raises UserError on a non-finite loss.
+        """Train on the samples as the update plan says; raises TrainingError on a non-finite loss.
 
         The learning rate is that of `step`, however many updates the steps before it made: with
         fewer groups than mini-batches, or nothing to train on, a step makes fewer than planned.
         """
         samples, activity = self._compared(self._with_reference(samples))
         plan = self._algorithm.updates
-        tallies: list[_Tally] = []
+        tallies: list[Tally] = []
         judged = []
         for number, part in self._parts(samples):
             chosen = [sample for _, sample in part]
@@ -125,7 +97,7 @@ class Learner:
                 place = (step - 1) * plan.planned + number
                 with self._policy.learning(self._backend.updates):
                     tallies.append(self._one_update(chosen, kl_coefficient, place))
-        return _with_critic(_with_activity(_summary(tallies), activity), judged, samples)
+        return with_critic(with_activity(summary(tallies), activity), judged, samples)
 
     def update_critic(self, samples: Sequence[TrainSample]) -> UpdateStats:
         """Train the critic on the samples as the update plan says; the policy stays as it is."""
@@ -133,7 +105,7 @@ class Learner:
         judged = [
             self._critic.update([sample for _, sample in part]) for _, part in self._parts(samples)
         ]
-        return _with_critic(UpdateStats(), judged, samples)
+        return with_critic(UpdateStats(), judged, samples)
 
     def _parts(
         self, samples: Sequence[TrainSample]
@@ -147,11 +119,11 @@ class Learner:
 
     def _one_update(
         self, samples: Sequence[TrainSample], kl_coefficient: float, place: int
-    ) -> _Tally:
+    ) -> Tally:
         weights = token_weights(samples, self._algorithm.reducer)
         trainable = [Weighted(s, w) for s, w in zip(samples, weights, strict=True) if s.mask.any()]
         share = positive_share(samples)
-        tally = _Tally()
+        tally = Tally()
         own = [w for w in trainable if w.sample.prompt.home == self._world.rank]
         packed = pack(own, self._budget, self._algorithm.objective.whole_groups)
         for rows, last in passes(packed, self._agreement):
@@ -159,8 +131,9 @@ class Learner:
             layout = lay_out([row.shared() for row in shown], self._policy.device)
             with active_layout(layout):
                 prompts = [row.members[0].sample.prompt for row in shown]
-                with self._in_step(self._policy):
-                    logprobs, entropy = self._policy.logprobs(layout, prompts, self._temperature)
+                logprobs, entropy = self._policy.logprobs(
+                    layout, prompts, self._temperature, self._agreement
+                )
                 if rows is None:
                     self._backend.backward(0.0 * logprobs.sum(), last=last)
                     continue
@@ -170,7 +143,7 @@ class Learner:
                 )
                 loss, kl = self._loss(batch, kl_coefficient)
                 if not torch.isfinite(loss):
-                    raise UserError(
+                    raise TrainingError(
                         "the loss is not finite: lower optimizer.learning_rate, or check the "
                         "rewards in rollouts.jsonl; the last checkpoint is from before this step"
                     )
@@ -277,13 +250,6 @@ class Learner:
         """Log-probs [T] of every sample's response by the policy that learns."""
         return self.score(samples, self._policy)
 
-    @contextmanager
-    def _in_step(self, policy: Policy) -> Iterator[None]:
-        """Keep the passes of the processes alike, where the backend needs that."""
-        policy.lockstep = self._agreement
-        yield
-        policy.lockstep = None
-
     def score(
         self, samples: Sequence[TrainSample], policy: Policy, whole_groups: bool = False
     ) -> list[Floats]:
@@ -312,9 +278,9 @@ class Learner:
         for rows, _ in passes(packed, self._agreement):
             shown = rows or [idle_row(unweighted(everyone))]
             layout = lay_out([row.shared() for row in shown], policy.device)
-            with active_layout(layout), self._in_step(policy):
+            with active_layout(layout):
                 prompts = [row.members[0].sample.prompt for row in shown]
-                logprobs, _ = policy.logprobs(layout, prompts, self._temperature)
+                logprobs, _ = policy.logprobs(layout, prompts, self._temperature, self._agreement)
             if rows is None:
                 continue
             members = [member for row in rows for member in row.members]
@@ -322,17 +288,6 @@ class Learner:
             for member, piece in zip(members, logprobs.split(lengths), strict=True):
                 scored[member.place] = piece.double().cpu().numpy()
         return scored
-
-
-def _with_activity(stats: UpdateStats, activity: Activity | None) -> UpdateStats:
-    if activity is None:
-        return stats
-    return replace(
-        stats,
-        correction_weight=activity.weight,
-        correction_bounded=activity.bounded,
-        correction_mismatch=activity.mismatch,
-    )
 
 
 def idle_row(samples: Sequence[Weighted]) -> Row:
@@ -352,17 +307,6 @@ def idle_row(samples: Sequence[Weighted]) -> Row:
     )
 
 
-def _with_critic(
-    stats: UpdateStats, losses: Sequence[float | None], samples: Sequence[TrainSample]
-) -> UpdateStats:
-    known = [loss for loss in losses if loss is not None]
-    if not known:
-        return stats
-    return replace(
-        stats, value_loss=float(np.mean(known)), value_explained=explained_variance(samples)
-    )
-
-
 def _mini_batches(samples: Sequence[TrainSample], count: int) -> Iterator[range]:
     """Split into at most `count` parts, of whole groups each; yields the places of every part."""
     starts = [i for i, s in enumerate(samples) if i == 0 or s.group != samples[i - 1].group]
@@ -370,51 +314,3 @@ def _mini_batches(samples: Sequence[TrainSample], count: int) -> Iterator[range]
         if len(part):
             after = [start for start in starts if start > part[-1]]
             yield range(part[0], after[0] if after else len(samples))
-
-
-class _Tally:
-    """What one update did: its loss, and sums over its trained tokens by name."""
-
-    def __init__(self) -> None:
-        self.loss, self.tokens = 0.0, 0
-        self.sums: dict[str, float] = {}
-        self.grad_norm = self.rate = 0.0
-
-    def add(self, batch: TokenBatch, loss: Tensor, **values: Tensor | None) -> None:
-        """Add a micro-batch, with values [M] of its tokens; None: there are none of the name."""
-        self.loss += float(loss.detach())
-        self.tokens += int(batch.mask.sum())
-        for name, each in values.items():
-            if each is not None:
-                added = float(each.detach()[batch.mask].sum())
-                self.sums[name] = self.sums.get(name, 0.0) + added
-
-    def add_up(self, world: World) -> None:
-        """Add what the other processes have."""
-        every = world.gather((self.loss, self.tokens, self.sums))
-        self.loss, self.tokens = sum(loss for loss, _, _ in every), sum(n for _, n, _ in every)
-        names = sorted(set().union(*(sums for _, _, sums in every)))
-        self.sums = {n: sum(sums.get(n, 0.0) for _, _, sums in every) for n in names}
-
-
-def _summary(tallies: Sequence[_Tally]) -> UpdateStats:
-    """A step's updates: every trained token counts alike, whichever update it was in."""
-    if not tallies:
-        return UpdateStats()
-    tokens = sum(tally.tokens for tally in tallies)
-    names = set().union(*(tally.sums for tally in tallies))
-    means = {n: sum(tally.sums.get(n, 0.0) for tally in tallies) / tokens for n in names}
-    clips = [means[side] for side in ("low", "high") if side in means]
-    return UpdateStats(
-        tokens=tokens,
-        updates=len(tallies),
-        loss=float(np.mean([tally.loss for tally in tallies])),
-        kl=means.get("kl"),
-        entropy=means["entropy"],
-        grad_norm=float(np.mean([tally.grad_norm for tally in tallies])),
-        learning_rate=tallies[-1].rate,
-        clip_share=sum(clips) if clips else None,
-        clip_share_low=means.get("low"),
-        clip_share_high=means.get("high"),
-        bounded_share=means.get("weight"),
-    )

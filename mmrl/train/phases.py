@@ -26,7 +26,7 @@ from typing import Any
 
 from mmrl.algorithms.compose import compose
 from mmrl.config import PhaseConfig, RunConfig, validate
-from mmrl.errors import UserError
+from mmrl.errors import ConfigError
 from mmrl.stage import ESTIMATED_BY
 
 MERGED = ("rollout", "optimizer", "critic", "trainer", "media")
@@ -46,7 +46,7 @@ class Phase:
 def phases_of(config: RunConfig) -> list[Phase]:
     """The phases of a run; one that names none is a single phase, after its estimates if any.
 
-    Raises UserError for a phase whose configuration is not valid.
+    Raises ConfigError for a phase whose configuration is not valid.
     """
     if not config.phases:
         return _with_estimates(config)
@@ -54,16 +54,16 @@ def phases_of(config: RunConfig) -> list[Phase]:
     for index, given in enumerate(config.phases):
         name = given.name or str(index + 1)
         if not index and given.keep not in ((), ("state",)):
-            raise UserError(f"phase '{name}' is the first: it has nothing to keep")
+            raise ConfigError(f"phase '{name}' is the first: it has nothing to keep")
         if "critic" in given.keep and "path" in (given.critic or {}):
-            raise UserError(
+            raise ConfigError(
                 f"phase '{name}' keeps a critic: leave critic.path or keep: [critic] out"
             )
         whole = validate(RunConfig, _merged(config, given, index), f"phase '{name}'")
         found.append(Phase(index, name, whole, frozenset(given.keep)))
     names = [phase.name for phase in found]
     if len(set(names)) < len(names):
-        raise UserError(f"two phases have the same name: {', '.join(names)}")
+        raise ConfigError(f"two phases have the same name: {', '.join(names)}")
     return found
 
 
@@ -94,28 +94,28 @@ def _with_estimates(config: RunConfig) -> list[Phase]:
 
 
 def require_critics(phases: Sequence[Phase], have: Sequence[bool]) -> None:
-    """Raise UserError where a phase's critic cannot be what it is said to be.
+    """Raise ConfigError where a phase's critic cannot be what it is said to be.
 
     `have` says which phases' algorithms have one.
     """
     for index, (phase, has) in enumerate(zip(phases, have, strict=True)):
         critic, kept, where = phase.config.critic, "critic" in phase.keep, _named(phase)
         if kept and not has:
-            raise UserError(
+            raise ConfigError(
                 f"{where}keep: [critic] is for algorithms with a critic, "
                 f"'{phase.config.algorithm_name}' has none"
             )
         if kept and not have[index - 1]:
-            raise UserError(
+            raise ConfigError(
                 f"{where}phase '{phases[index - 1].name}' before it has no critic to keep"
             )
         if kept and phases[index - 1].config.critic.trunk != critic.trunk:
-            raise UserError(
+            raise ConfigError(
                 f"{where}a critic that is kept keeps its trunk: set critic.trunk to "
                 f"{phases[index - 1].config.critic.trunk}"
             )
         if has and critic.frozen and not kept and critic.path is None:
-            raise UserError(
+            raise ConfigError(
                 f"{where}critic.frozen needs a critic that has learnt: set critic.path, or "
                 "keep: [critic] in a later phase"
             )
@@ -181,7 +181,7 @@ def place_of(state: Mapping[str, Any], step: int, phases: Sequence[Phase]) -> Pl
     """Where a run that stopped with this checkpoint goes on."""
     known = state.get("phases", {"starts": [0], "ended": False})
     if len(known["starts"]) > len(phases):
-        raise UserError("the configuration has fewer phases than the run has begun")
+        raise ConfigError("the configuration has fewer phases than the run has begun")
     place = Place(tuple(known["starts"]))
     over = known["ended"] and place.phase + 1 < len(phases)
     return place.next(step) if over else place

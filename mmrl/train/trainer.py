@@ -15,7 +15,8 @@ from mmrl.rollout.rollouts import Rollouts
 from mmrl.runlog.metrics import Clock, questions
 from mmrl.stage import Context
 from mmrl.train.batches import Asker, Batches
-from mmrl.train.learner import Learner, UpdateStats
+from mmrl.train.learner import Learner
+from mmrl.train.update_stats import UpdateStats
 from mmrl.types import Group, TrainSample
 
 

@@ -143,7 +143,8 @@ def build(
             },
         }
     )
-    return made, reference, DeepSpeedBackend(made, reference, config, 10, world)
+    backend = DeepSpeedBackend(made, reference, config, 10, world)
+    return backend.carrying(made), backend.carrying(reference), backend
 
 
 def settings(folder: Path, sharding: str, world: World) -> Path:

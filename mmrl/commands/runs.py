@@ -1,0 +1,148 @@
+"""Commands around a run: train, serve, doctor, export, report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from mmrl.commands.output import Commands, command, overridable, show
+from mmrl.errors import ConfigError, UserError
+
+
+def add(commands: Commands) -> None:
+    """Add the commands of this file."""
+    _add_train(commands)
+    _add_serve(commands)
+    _add_doctor(commands)
+    _add_export(commands)
+    _add_report(commands)
+
+
+def _add_train(commands: Commands) -> None:
+    parser = command(commands, "train", "carry out a run from a YAML configuration")
+    overridable(parser)
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run folder")
+    parser.add_argument(
+        "--allow-changes", action="store_true", help="resume with what makes it another run"
+    )
+    parser.add_argument("--print-config", action="store_true", help="show what would run, and stop")
+    parser.set_defaults(command=_train, goes_on="`--resume` goes on from the last checkpoint")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from mmrl.config import load_config
+    from mmrl.doctor.preflight import check_place, check_run
+
+    config = load_config(arguments.config, arguments.overrides)
+    notes = check_run(config, resume=arguments.resume)
+    asked = {name: getattr(arguments, name) for name in ("resume", "overwrite", "allow_changes")}
+    if arguments.print_config:
+        text = config.to_yaml() + "".join(f"# {note}\n" for note in notes)
+        value = {"config": config.model_dump(mode="json"), "notes": notes}
+        show(arguments, text.splitlines(), value)
+        return
+    check_place(config, **asked)
+    from mmrl.train.run import train
+
+    result = train(config, **asked)
+    if os.environ.get("RANK", "0") != "0":
+        return  # one process of many speaks
+    before, after = result["before"], result["after"]
+    lines = [f"report: {config.run / 'report.html'}"]
+    if before is not None and after is not None:
+        lines.insert(0, f"held-out {before:.1%} -> {after:.1%} in {result['seconds']:.0f} s")
+    files = {"run": config.run, "report": config.run / "report.html"}
+    show(arguments, lines, {**result, **files})
+
+
+def _add_serve(commands: Commands) -> None:
+    parser = command(commands, "serve", "be a vLLM server for runs of a configuration")
+    overridable(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: reachable from elsewhere")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.set_defaults(command=_serve)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from mmrl.config import load_config
+    from mmrl.doctor.preflight import check_model
+
+    config = load_config(arguments.config, arguments.overrides)
+    check_model(config.model)
+    from mmrl.rollout.build import serve
+
+    serve(config, arguments.host, arguments.port)
+
+
+def _add_doctor(commands: Commands) -> None:
+    parser = command(commands, "doctor", "packages, devices, and whether a run will fit")
+    parser.add_argument("config", type=Path, nargs="?")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="configuration overrides")
+    parser.add_argument("--processes", type=int, default=1, help="how many will share the run")
+    parser.add_argument("--nodes", type=int, default=1, help="machines that the processes are on")
+    parser.add_argument("--memory-gib", type=float, help="of one process's device; default: here")
+    parser.add_argument("--host-gib", type=float, help="of one machine; default: here")
+    parser.set_defaults(command=_doctor)
+
+
+def _doctor(arguments: argparse.Namespace) -> None:
+    from mmrl.config import load_config
+    from mmrl.doctor.preflight import check_run
+
+    config = load_config(arguments.config, arguments.overrides) if arguments.config else None
+    if config is not None:
+        check_run(config, records=False)
+    from mmrl.doctor import packages, placement
+    from mmrl.doctor.report import lines_of, plans
+
+    conflicts = packages.conflicts()
+    fit = conflicts or ["the packages fit each other"]
+    lines = [*packages.versions(), *fit, *placement.devices()]
+    given = arguments.processes, arguments.memory_gib, arguments.nodes, arguments.host_gib
+    found = plans(config, *given) if config is not None else []
+    value = {
+        "packages": packages.installed(),
+        "conflicts": conflicts,
+        "devices": placement.devices(),
+        "phases": [planned.figures() for planned in found],
+    }
+    show(arguments, [*lines, *lines_of(found)], value)
+    for planned in found:
+        planned.refuse()
+    if config is None and conflicts:
+        raise UserError("the packages do not fit each other: see the lines above")
+
+
+def _add_export(commands: Commands) -> None:
+    parser = command(commands, "export", "write a checkpoint as a model folder")
+    parser.add_argument("source", type=Path, help="run, checkpoint or adapter folder")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--merge", action="store_true", help="merge adapters into their base")
+    parser.add_argument("--dtype", help="precision of a merged model; default: the base's own")
+    parser.set_defaults(command=_export)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    if not arguments.source.is_dir():
+        raise ConfigError(f"no folder at {arguments.source}")
+    from mmrl.train.export import export
+
+    said = export(arguments.source, arguments.out, merge=arguments.merge, dtype=arguments.dtype)
+    show(arguments, [said], {"folder": arguments.out, "said": said})
+
+
+def _add_report(commands: Commands) -> None:
+    parser = command(commands, "report", "write a run's report.html")
+    parser.add_argument("run", type=Path)
+    parser.set_defaults(command=_report)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from mmrl.report import write_report
+
+    if not arguments.run.is_dir():
+        raise ConfigError(f"no run folder at {arguments.run}")
+    page = write_report(arguments.run)
+    show(arguments, [str(page)], {"report": page})

@@ -1,0 +1,126 @@
+"""What a run that goes on has otherwise than it began with. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmrl.config import RunConfig
+from mmrl.errors import ConfigError, UserError
+from mmrl.runlog.claim import CONFIG
+from mmrl.runlog.journal import to_json
+from mmrl.types import Part, Sample, Text
+from mmrl.validation import validate
+
+Say = Callable[[str], None]
+
+FREE = re.compile(
+    r"(phases\.\d+\.)?(run|critic\.path|data\.(\d+\.)?(path|eval_path|recipe.*)"
+    r"|model\.(gradient_checkpointing|trust_remote_code)"
+    r"|trainer\.(steps|backend|deepspeed|checkpoint_every|keep_checkpoints|eval_every|eval_limit"
+    r"|trackers.*|write_rollouts_every|tokens_per_micro_batch|exchange_timeout_seconds)"
+    r"|rollout\.(max_sequences|scoring_\w+|max_unscorable_share|vllm.*|servers.*|adapter_sync"
+    r"|parity_\w+))"
+)
+"""Keys that say where and how long a run works, what it writes and how it is cut into passes.
+
+The records themselves are compared by what is in them, wherever they lie.
+"""
+
+
+def changes(run: Path, config: RunConfig) -> dict[str, str]:
+    """What differs between the configuration in a run's folder and this one, by key, in words."""
+    file = run / CONFIG
+    if not file.is_file():
+        return {}
+    before = yaml.safe_load(file.read_text(encoding="utf-8"))
+    try:
+        before = validate(RunConfig, before, str(file)).model_dump(mode="json")
+    except UserError:  # of a version that had other keys
+        before = before if isinstance(before, dict) else {}
+    old, new = dict(_flat(before)), dict(_flat(config.model_dump(mode="json")))
+    return {
+        key: f"{key} {old.get(key, 'none')} -> {new.get(key, 'none')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    }
+
+
+def refuse_changes(run: Path, config: RunConfig, *, allowed: bool) -> list[str]:
+    """Raise ConfigError for changes that make it another run, unless `allowed`; returns all."""
+    found = changes(run, config)
+    grave = [words for key, words in found.items() if not FREE.fullmatch(key)]
+    if grave and not allowed:
+        raise ConfigError(
+            f"{run} began otherwise: {listed(grave)}; undo it, or pass --allow-changes to go on so"
+        )
+    return list(found.values())
+
+
+def accept(run: Path, config: RunConfig, step: int, allowed: bool, say: Say) -> None:
+    """Write the configuration into a run's folder; what differs is said, the old one kept."""
+    found = refuse_changes(run, config, allowed=allowed)
+    if found:
+        say(f"changed from step {step + 1} on: {listed(found)}")
+        (run / CONFIG).replace(run / f"config_until_step_{step}.yaml")
+    (run / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+
+
+def refuse_records(
+    before: Mapping[str, str], now: Mapping[str, str], *, allowed: bool, say: Say
+) -> None:
+    """Raise ConfigError where the records of a source are not those that the run began with.
+
+    Both give a digest by source; a checkpoint of an older version has none.
+    """
+    other = [key for key in now if before.get(key, now[key]) != now[key]]
+    if not other:
+        return
+    words = f"the records of {', '.join(other)} are not those that the run began with"
+    if not allowed:
+        raise ConfigError(f"{words}; bring them back, or pass --allow-changes to go on with these")
+    say(words)
+
+
+def digest(samples: Sequence[Sample]) -> str:
+    """A digest of what is asked and what is right, in order; of media files the name counts."""
+    found = sha256()
+    for sample in samples:
+        asked = [_told(part) for part in sample.parts]
+        row = [sample.id, sample.system, asked, sample.gold, sample.target, sample.meta]
+        found.update(to_json(row) + b"\n")
+    return found.hexdigest()
+
+
+def _told(part: Part) -> Any:
+    """What a digest knows of a part: bytes by their own digest, and no folder of this machine."""
+    if isinstance(part, Text):
+        return part.text
+    source: Any = part.source
+    if isinstance(source, bytes):
+        source = sha256(source).hexdigest()
+    elif isinstance(source, Path):
+        source = source.name
+    return [part.kind, source, part.options]
+
+
+def listed(words: Sequence[str], most: int = 8) -> str:
+    """The first of many changes, and how many more there are."""
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return f"{', '.join(words[:most])}{more}"
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf of nested sections and lists by its dotted key."""
+    items = enumerate(value) if isinstance(value, list) else value.items()
+    for key, inner in items:
+        name = f"{prefix}{key}"
+        if isinstance(inner, dict | list) and inner:
+            yield from _flat(inner, f"{name}.")
+        else:
+            yield name, inner

@@ -1,0 +1,108 @@
+"""What asks and answers in a phase: encoder, scoring workers, engines, and the engines' gate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from mmrl.backend.world import World
+from mmrl.data.sources import Source
+from mmrl.engines.background import BackgroundEngine, view_of
+from mmrl.engines.engine import Engine, Sampling
+from mmrl.engines.hf import HFEngine
+from mmrl.engines.parity import MAX_NEW_TOKENS, Parity, Scoring, parity_limit, probes
+from mmrl.engines.split import SplitEncoder, SplitEngine, SplitScorer
+from mmrl.errors import ConfigError
+from mmrl.policy.encoder import Encoder
+from mmrl.rollout.build import WITH_WEIGHTS, build_engine, holding
+from mmrl.rollout.episode import Episodes
+from mmrl.scoring.pool import Scorer
+from mmrl.train.model_parts import ModelParts
+from mmrl.train.setting import Setting
+
+
+@dataclass(frozen=True)
+class RolloutParts:
+    """What rolls out, scores, and answers when the policy is evaluated (`judge`).
+
+    With rollouts ahead of the update, `background` works in a thread of its own, and `aside` is
+    the exchange that this thread has with other processes.
+    """
+
+    encoder: SplitEncoder
+    workers: Scorer
+    scorer: SplitScorer
+    engine: Engine
+    judge: Engine
+    background: BackgroundEngine | None
+    aside: World
+
+
+def build_rollout(
+    setting: Setting, sources: Sequence[Source], models: ModelParts, closing: ExitStack
+) -> RolloutParts:
+    """Start what a phase asks and answers with; `closing` stops it, the engine first.
+
+    What an engine does in the background may use the others.
+    """
+    config, world, gathered = setting.config, setting.world, models.backend.gathered
+    family = models.policy.family
+    made = Encoder(family, defaults=config.media, overflow=config.model.overflow)
+    encoder = SplitEncoder(made, world)
+    closing.callback(encoder.close)
+    workers = Scorer(
+        {source.key: source.spec for source in sources},
+        workers=config.rollout.scoring_workers,
+        timeout_seconds=config.rollout.scoring_timeout_seconds,
+    )
+    closing.callback(workers.close)
+    scorer = SplitScorer(workers, world)
+    engine, background, aside = _start_engine(setting, sources, models)
+    closing.callback(engine.close)
+    rolls = play(setting, models, SplitEngine(engine, world, gathered), scorer)
+    if config.rollout.engine != "targets":
+        return RolloutParts(encoder, workers, scorer, rolls, rolls, background, aside)
+    greedy = HFEngine(models.policy, config.rollout.max_sequences, models.budget)
+    judge = play(setting, models, SplitEngine(greedy, world, gathered), scorer)
+    return RolloutParts(encoder, workers, scorer, rolls, judge, background, aside)
+
+
+def _start_engine(
+    setting: Setting, sources: Sequence[Source], models: ModelParts
+) -> tuple[Engine, BackgroundEngine | None, World]:
+    """The configured engine, itself in the background where it works ahead, and its exchange."""
+    config, world = setting.config, setting.world
+    if config.rollout.engine == "vllm" and world.size > 1:
+        raise ConfigError("rollout.engine=vllm runs in one process: use rollout.engine=vllm_server")
+    ahead = config.rollout.max_staleness > 0
+    view = view_of(models.policy) if ahead else models.policy
+    # A thread of its own needs an exchange of its own: for all that an engine says to others.
+    aside = world.beside(config.trainer.exchange_timeout_seconds) if ahead else world
+    tasks = {source.key: source.task for source in sources}
+    with models.backend.gathered():
+        engine = build_engine(view, config.model, config.rollout, tasks, aside, models.budget)
+    if not ahead:
+        return engine, None, aside
+    background = BackgroundEngine(holding(engine))
+    return background, background, aside
+
+
+def play(setting: Setting, models: ModelParts, engine: Engine, scorer: SplitScorer) -> Episodes:
+    """The engine with the turns that environments play with it."""
+    longest = setting.config.rollout.max_turn_tokens
+    return Episodes(engine, scorer, models.policy.family, longest)
+
+
+def build_parity(
+    setting: Setting, sources: Sequence[Source], rollout: RolloutParts, own: Scoring
+) -> Parity | None:
+    """The gate of an engine with weights of its own; `own` gives the trainer's log-probs."""
+    config = setting.config.rollout
+    if config.engine not in WITH_WEIGHTS or not config.parity_every:
+        return None
+    limit = config.parity_limit or parity_limit(setting.config.model.dtype)
+    samples = (sample for source in sources for sample in source.train)
+    longest = min(config.max_new_tokens, MAX_NEW_TOKENS)
+    sampling = Sampling(longest, config.temperature, config.top_p, config.top_k)
+    return Parity(rollout.engine, own, probes(samples, rollout.encoder), sampling, limit)

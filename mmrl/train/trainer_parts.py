@@ -1,0 +1,144 @@
+"""The trainer of a phase, put together from what learns and what asks and answers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from mmrl.algorithm import Algorithm
+from mmrl.config import RolloutConfig
+from mmrl.data.sources import Source
+from mmrl.data.stream import PromptStream
+from mmrl.engines.split import SplitEngine, SplitScorer
+from mmrl.errors import ConfigError
+from mmrl.policy.policy import Policy
+from mmrl.policy.weights import weights_of
+from mmrl.rollout.build import OTHER_CODE
+from mmrl.rollout.rollouts import Rollouts
+from mmrl.rollout.thinking import Thinking
+from mmrl.train.ahead import Ahead
+from mmrl.train.batches import Asker, OnPolicy
+from mmrl.train.correction import Correction
+from mmrl.train.learner import Learner
+from mmrl.train.model_parts import ModelParts
+from mmrl.train.rollout_parts import RolloutParts, play
+from mmrl.train.setting import Setting
+from mmrl.train.trainer import Trainer
+from mmrl.types import Sample
+
+
+def build_trainer(
+    setting: Setting,
+    algorithm: Algorithm,
+    sources: Sequence[Source],
+    models: ModelParts,
+    rollout: RolloutParts,
+) -> tuple[Trainer, Ahead | None]:
+    """The trainer of a phase, and the queue of its batches where they are rolled out ahead."""
+    config = setting.config
+    rollouts = Rollouts(
+        rollout.engine,
+        rollout.scorer,
+        config.rollout,
+        greedy_too="greedy" in algorithm.needs,
+        thinking=make_thinking(algorithm, models.policy),
+    )
+    asker = build_asker(setting, algorithm, sources, rollout)
+    ahead = build_ahead(setting, models, rollout, asker, rollouts)
+    trainer = Trainer(
+        algorithm=algorithm,
+        learner=build_learner(setting, algorithm, models),
+        rollouts=rollouts,
+        asker=asker,
+        batches=ahead or OnPolicy(asker, rollouts),
+        config=config.trainer,
+        weights=lambda step: weights_of(models.policy, step),
+        critic_steps=models.critic_steps,
+    )
+    return trainer, ahead
+
+
+def build_asker(
+    setting: Setting, algorithm: Algorithm, sources: Sequence[Source], rollout: RolloutParts
+) -> Asker:
+    """What draws the steps' samples."""
+    config = setting.config
+    stream = [(s.train, s.config.mix, s.config.shuffle) for s in sources]
+    return Asker(
+        algorithm=algorithm,
+        encoder=rollout.encoder,
+        stream=PromptStream(stream, config.seed),
+        quarantine=setting.records.quarantine,
+        config=config.trainer,
+        seed=config.seed,
+        state={},
+        change=changing(sources),
+    )
+
+
+def build_learner(setting: Setting, algorithm: Algorithm, models: ModelParts) -> Learner:
+    """What carries the algorithm's objective out."""
+    rollout = setting.config.rollout
+    return Learner(
+        models.policy,
+        algorithm,
+        models.backend,
+        temperature=rollout.temperature,
+        tokens_per_micro_batch=models.budget,
+        reference=models.reference,
+        world=setting.world,
+        critic=models.critic,
+        correction=make_correction(rollout),
+        other_engine=rollout.engine in OTHER_CODE,
+    )
+
+
+def build_ahead(
+    setting: Setting, models: ModelParts, rollout: RolloutParts, asker: Asker, rollouts: Rollouts
+) -> Ahead | None:
+    """The queue of batches that are rolled out ahead of the update, where an engine does so."""
+    if rollout.background is None:
+        return None
+    # The engine's own weights are whole as they are.
+    alone = SplitEngine(rollout.background.engine, rollout.aside, nullcontext)
+    engine = play(setting, models, alone, SplitScorer(rollout.workers, rollout.aside))
+    return Ahead(
+        asker,
+        dataclasses.replace(rollouts, engine=engine),
+        rollout.background,
+        models.backend.gathered,
+        setting.config.rollout.max_staleness,
+    )
+
+
+def changing(sources: Sequence[Source]) -> Callable[[Sample, Mapping[str, Any]], Sample]:
+    """What asks a sample with changed pictures; without a gold then it raises ConfigError."""
+    tasks = {source.key: source.task for source in sources}
+
+    def change(sample: Sample, options: Mapping[str, Any]) -> Sample:
+        task = tasks[sample.task]
+        changed = task.changed(sample, options)
+        if changed is None:
+            named = ", ".join(f"{key} {value}" for key, value in options.items())
+            raise ConfigError(
+                f"task '{task.name}' does not say its gold for changed pictures ({named}): "
+                "take the changes out of the algorithm, or give the task a `changed`"
+            )
+        return changed
+
+    return change
+
+
+def make_thinking(algorithm: Algorithm, policy: Policy) -> Thinking | None:
+    """What cuts the thinking at budgets, where the algorithm asks for it."""
+    cuts = algorithm.cuts
+    return Thinking(cuts, policy.family, policy.processor.tokenizer) if cuts else None
+
+
+def make_correction(rollout: RolloutConfig) -> Correction | None:
+    """The importance correction that is configured."""
+    if rollout.correction is None:
+        return None
+    return Correction(rollout.correction, rollout.correction_limit)
