@@ -1,7 +1,8 @@
-"""Attention while the embedded engine samples: prompts once, then token by token.
+"""What the embedded engine remembers while it samples: prompts once, then token by token.
 
 A prompt's keys and values are kept once for all of its responses; a response keeps only its own, in
-memory that grows with what it has written.
+memory that grows with what it has written. Recurrent layers remember as much of a long response as
+of a short one: each has its own, which starts as its prompt's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmrl.policy.recurrent import Memory, Mixer
 from mmrl.policy.shared_prefix import SharedPrefix
 from mmrl.policy.tiles import batches
 from mmrl.types import Bools, Ints
@@ -63,9 +65,10 @@ class Where:
 
 
 class Prefill:
-    """Prompts attend causally to themselves; their keys and values are remembered by layer."""
+    """Prompts attend causally to themselves; what decoding needs of them is remembered by layer."""
 
     def __init__(self, lengths: Sequence[int]) -> None:
+        self._memories: dict[int, list[Memory]] = {}
         groups = [sorted(group) for group in batches(lengths, spare=SPARE_TOKENS)]
         sizes = np.array(lengths)
         self.prompts = [Prompts(np.array(group), sizes[group]) for group in groups]
@@ -86,7 +89,12 @@ class Prefill:
                     np.concatenate([np.arange(size) for size in sizes]),
                 )
                 found.append((prompts, Where(*(torch.from_numpy(a).to(device) for a in arrays))))
-        return _Part(rows, found)
+        return _Part(rows, found, self._memories)
+
+    def memories(self, owners: Ints) -> dict[int, Memory]:
+        """By recurrent layer: what each response starts from, `owners` [S] being its prompt."""
+        found = {layer: Memory.joined(parts) for layer, parts in self._memories.items()}
+        return {layer: memory.chosen(owners) for layer, memory in found.items()}
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,7 @@ class _Part:
 
     rows: SharedPrefix
     prompts: Sequence[tuple[Prompts, Where]]
+    memories: dict[int, list[Memory]]
 
     def attend(
         self,
@@ -110,6 +119,12 @@ class _Part:
             prompts.remember(layer, at, key, value)
         return self.rows.attend(layer, query, key, value, scale, window)
 
+    def recur(self, layer: int, mixer: Mixer, hidden: Tensor) -> Tensor:
+        """Recur as the training rows do, and keep what the prompts end with."""
+        out, memory = self.rows.recurrence.run(mixer, hidden)
+        self.memories.setdefault(layer, []).append(memory)
+        return out
+
 
 class Decoding:
     """One new token for each live response [S]: it sees its prompt's keys and its own.
@@ -119,6 +134,7 @@ class Decoding:
 
     def __init__(self, prefill: Prefill, owners: Ints, room: int) -> None:
         self.length = 0
+        self._memories = prefill.memories(owners)
         self._tables = []
         for prompts in prefill.prompts:
             rows = np.flatnonzero(np.isin(owners, prompts.numbers))
@@ -135,19 +151,27 @@ class Decoding:
         scale: float,
         window: int | None = None,
     ) -> Tensor:
-        """Joint softmax over prompt and own keys; query [S, H, D], key and value [S, K, D]."""
+        """Joint softmax over prompt and own keys; query [S, H, D], key [S, K, D], value [S, K, V].
+
+        Each layer has heads and sizes of its own.
+        """
         if len(self._tables) == 1:
             (table,) = self._tables
             return table.attend(self.length, layer, query, key, value, scale, window)
-        out = torch.empty_like(query)
+        out = query.new_empty(*query.shape[:2], value.shape[-1])
         for table in self._tables:
             index = table.index
             own = query[index], key[index], value[index]
             out[index] = table.attend(self.length, layer, *own, scale, window)
         return out
 
+    def recur(self, layer: int, mixer: Mixer, hidden: Tensor) -> Tensor:
+        """Each live response goes on by its one token; hidden [1, S, H]."""
+        return mixer(hidden.transpose(0, 1), self._memories[layer], None).transpose(0, 1)
+
     def keep(self, rows: Ints) -> None:
         """Let go of finished responses; `rows` are the live ones."""
+        self._memories = {layer: memory.chosen(rows) for layer, memory in self._memories.items()}
         self._tables = [new for table in self._tables for new in table.kept(rows, self.length)]
 
     @property
@@ -195,7 +219,7 @@ class Table:
 
         seated = self._seat((query * scale).unflatten(1, (kv_heads, -1)))  # [P, K, W, R, D]
         each = seated.reshape(len(own_k), -1, dim)  # [P K W, R, D]
-        together = each.view(prompts * kv_heads, -1, dim)  # [P K, W R, D]
+        together = seated.reshape(prompts * kv_heads, -1, dim)  # [P K, W R, D]
         hidden = self._hidden if window is None else self._beyond(window, length)
         hidden = hidden.expand(-1, kv_heads, -1, -1).flatten(0, 1)
         to_prompt = torch.baddbmm(hidden, together, prompt_k.flatten(0, 1).transpose(1, 2))
@@ -205,9 +229,10 @@ class Table:
         scores = torch.cat([to_prompt.view(*to_own.shape[:2], longest), to_own], dim=-1)
         weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
         on_prompt = weights[..., :longest].unflatten(0, (len(together), -1)).flatten(1, 2)
-        out = (on_prompt @ prompt_v.flatten(0, 1)).view_as(each)
+        out = (on_prompt @ prompt_v.flatten(0, 1)).view(*each.shape[:2], -1)
         out = torch.baddbmm(out, weights[..., longest:], own_v)
-        return self._unseat(out.view(seated.shape).transpose(1, 2).reshape(-1, *query.shape[1:]))
+        by_seat = out.view(*seated.shape[:-1], -1).transpose(1, 2)  # [P, W, K, R, V]
+        return self._unseat(by_seat.reshape(-1, query.shape[1], by_seat.shape[-1]))
 
     def _written(self, caches: dict[int, Tensor], layer: int, length: int, new: Tensor) -> Tensor:
         """A layer's cache with the new token in it, [P K W, length + 1, D]."""

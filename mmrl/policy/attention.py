@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from mmrl.errors import UserError
+from mmrl.policy.recurrent import Mixer
 
 NAME = "mmrl_shared_prefix"
 
@@ -39,6 +40,10 @@ class Layout(Protocol):
         """
         ...
 
+    def recur(self, layer: int, mixer: Mixer, hidden: Tensor) -> Tensor:
+        """Run a recurrent layer on flat tokens [1, N, H], each after what comes before it."""
+        ...
+
 
 _active: list[Layout] = []
 # A plain list, not thread-local: on CUDA the backward pass, and with it the recomputation under
@@ -59,6 +64,12 @@ def stands_apart() -> bool:
 def _layouts() -> list[Layout]:
     own: list[Layout] = getattr(_apart, "active", _active)
     return own
+
+
+def current() -> Layout | None:
+    """The layout that is active here; None outside of any."""
+    layouts = _layouts()
+    return layouts[-1] if layouts else None
 
 
 @contextmanager
@@ -84,15 +95,15 @@ def attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention in transformers' calling convention: query [1, H, N, D] -> output [1, N, H, D]."""
-    layouts = _layouts()
-    assert layouts, f"{NAME} attention needs an active layout"
+    layout = current()
+    assert layout is not None, f"{NAME} attention needs an active layout"
     assert query.shape[0] == 1, "shared-prefix rows are flat: batch size 1"
     _refuse_unknown(module, kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     flat_query, flat_key, flat_value = (x[0].transpose(0, 1) for x in (query, key, value))
     layer = module.layer_idx
     assert isinstance(layer, int)
-    out = layouts[-1].attend(layer, flat_query, flat_key, flat_value, scale, sliding_window)
+    out = layout.attend(layer, flat_query, flat_key, flat_value, scale, sliding_window)
     return out.unsqueeze(0), None
 
 

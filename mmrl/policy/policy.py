@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 from mmrl import plugins
 from mmrl.config import ModelConfig
 from mmrl.errors import UserError, one_line
-from mmrl.policy import attention, linears, lora, plain
+from mmrl.policy import attention, linears, lora, plain, recurrent_layers
 from mmrl.policy.family import Declaration, Family, Limits
 from mmrl.policy.features import FeatureStore
 from mmrl.policy.head import HeadTap
@@ -41,9 +41,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class Policy:
     """A model, its processor and its family, with the model's head and towers in hand.
 
-    `adapter` is what is trained where there is one; `bare` runs the model without it. `run` carries
-    a pass out, of a policy whose weights a backend shards. With a `lockstep` the passes of all
-    processes are alike.
+    `adapter` is what is trained where there is one; `bare` runs the model without it. `recurs` says
+    that layouts decide in recurrent layers too. `run` carries a pass out, of a policy whose weights
+    a backend shards. With a `lockstep` the passes of all processes are alike.
     """
 
     model: Any
@@ -53,6 +53,7 @@ class Policy:
     store: FeatureStore
     adapter: lora.Adapter | None = None
     bare: bool = False
+    recurs: bool = False
     run: Callable[[Callable[[], Any]], Any] = field(default=lambda call: call())
 
     @property
@@ -101,6 +102,8 @@ class Policy:
     ) -> Tensor:
         """Hidden states [M, H] that predict a layout's response tokens, in row order."""
         if self.family.declaration.shared_prefix:
+            if self.recurs and lockstep is not None:
+                layout.recurrence.least = lockstep.most(layout.recurrence.calls)
             hidden = self.hidden_states(layout.ids, layout.positions, prompts, lockstep)
             return hidden[layout.predictors]
         return plain.hidden_rows(self.model, self.family, self.head, layout, prompts)
@@ -304,12 +307,16 @@ def warn_of_generic(name: str, model_type: str) -> None:
 
 
 def wrap(model: Any, processor: Any, family: Family, adapter: lora.Adapter | None = None) -> Policy:
-    """Put a model behind its family, with the layout deciding its language layers' attention."""
-    if family.declaration.shared_prefix:
+    """Put a model behind its family, with the layout deciding what its language layers see."""
+    shared = family.declaration.shared_prefix
+    if shared:
         model.set_attn_implementation({"text_config": attention.NAME})
     if linears.onednn_is_faster():
         linears.exchange(model)
-    policy = Policy(model, processor, family, HeadTap(model), FeatureStore(family), adapter)
+    recurs = shared and recurrent_layers.share(model)
+    policy = Policy(
+        model, processor, family, HeadTap(model), FeatureStore(family), adapter, recurs=recurs
+    )
     _check_logits(policy)
     return policy
 

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mmrl.policy.recurrent import Mixer, Recurrence
 from mmrl.policy.tiled import Plan
 from mmrl.policy.tiles import Run, Tiles, runs_of
 from mmrl.types import Ints, Prompt
@@ -73,6 +75,15 @@ class SharedPrefix:
     ) -> Tensor:
         """Prompts attend to themselves; responses to their prompt and themselves."""
         return self.plan(window).attend(query, key, value, scale)
+
+    def recur(self, layer: int, mixer: Mixer, hidden: Tensor) -> Tensor:
+        """Prompts start from nothing, responses from where their prompt ended."""
+        return self.recurrence.run(mixer, hidden)[0]
+
+    @cached_property
+    def recurrence(self) -> Recurrence:
+        """The sequences that recurrent layers run over."""
+        return Recurrence(self.prompts, self.responses, self.owner, self.ids.device)
 
     def plan(self, window: int | None) -> Plan:
         """The tiles of attention in one kind of layer."""

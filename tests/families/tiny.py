@@ -202,6 +202,47 @@ def qwen3_vl_moe() -> tuple[Any, Any]:
     return tf.Qwen3VLMoeForConditionalGeneration(config), qwen3_processor(tokens)
 
 
+DELTA = {
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "rope_parameters": rope(2, 1, 1, mrope_interleaved=True, partial_rotary_factor=0.25),
+}
+QWEN3_5_VISION = {k: v for k, v in QWEN3_VISION.items() if k != "deepstack_visual_indexes"}
+
+
+def qwen3_5() -> tuple[Any, Any]:
+    tokens = tokenizer(QWEN)
+    config = tf.Qwen3_5Config(
+        text_config=text_config(tokens, num_hidden_layers=5, num_key_value_heads=1, **DELTA),
+        vision_config=QWEN3_5_VISION,
+        **qwen_ids(tokens),
+    )
+    return tf.Qwen3_5ForConditionalGeneration(config), qwen3_processor(tokens)
+
+
+def qwen3_5_moe() -> tuple[Any, Any]:
+    tokens = tokenizer(QWEN)
+    config = tf.Qwen3_5MoeConfig(
+        text_config=text_config(
+            tokens,
+            num_hidden_layers=5,
+            num_attention_heads=8,
+            num_key_value_heads=1,
+            moe_intermediate_size=48,
+            shared_expert_intermediate_size=48,
+            num_experts=8,
+            num_experts_per_tok=2,
+            **DELTA,
+        ),
+        vision_config=QWEN3_5_VISION,
+        **qwen_ids(tokens),
+    )
+    return tf.Qwen3_5MoeForConditionalGeneration(config), qwen3_processor(tokens)
+
+
 OMNI = {
     "image_token": "<|IMAGE|>",
     "audio_token": "<|AUDIO|>",
@@ -584,6 +625,8 @@ TINY = {
     "qwen2_5_vl": Tiny(qwen2_5_vl, "qwen2_5_vl", ("image", "video")),
     "qwen3_vl": Tiny(qwen3_vl, "qwen3_vl", ("image", "video")),
     "qwen3_vl_moe": Tiny(qwen3_vl_moe, "qwen3_vl", ("image", "video")),
+    "qwen3_5": Tiny(qwen3_5, "qwen3_5", ("image", "video")),
+    "qwen3_5_moe": Tiny(qwen3_5_moe, "qwen3_5", ("image", "video")),
     "qwen2_5_omni": Tiny(
         qwen2_5_omni, "qwen2_5_omni", ("image", "video", "audio", "sounding clip")
     ),

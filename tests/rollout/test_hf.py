@@ -197,7 +197,8 @@ def test_decoding_attends_as_training_rows_do(
 ) -> None:
     """Every layout of one attention: token by token, leaving, moving, growing, equals all at once.
 
-    Two tables at first where no padding is spared, of 9 and 6 and of 3 and 2 tokens.
+    Two tables at first where no padding is spared, of 9 and 6 and of 3 and 2 tokens. Layers have
+    heads and sizes of their own.
     """
     monkeypatch.setattr(decoding_module, "SPARE_TOKENS", spare)
     monkeypatch.setattr(decoding_module, "SPARE_SEATS", min(spare, 1))
@@ -209,16 +210,20 @@ def test_decoding_attends_as_training_rows_do(
     ]
     whole = lay_out(rows, torch.device("cpu"))
     torch.manual_seed(0)
-    query, key, value = (torch.randn(len(whole.ids), heads, 8) for heads in (6, 2, 2))
-    expected = whole.attend(0, query, key, value, 0.4, window)
+    layers = [
+        [torch.randn(len(whole.ids), heads, size) for heads in (most, few, few)]
+        for most, few, size in ((6, 2, 8), (4, 1, 16), (3, 3, 4))
+    ]
+    expected = [whole.attend(n, *layer, 0.4, window) for n, layer in enumerate(layers)]
 
     prompts = lay_out([SharedRow(row.prompt, ()) for row in rows], torch.device("cpu"))
     prefill = Prefill([len(row.prompt.ids) for row in rows])
     assert len(prefill.prompts) == (1 if spare else 2)
     part = prefill.part(prompts, 0)
     first = np.concatenate([run.places for run in whole.prompts])
-    out = part.attend(0, query[first], key[first], value[first], 0.4, window)
-    torch.testing.assert_close(out, expected[first])
+    for number, layer in enumerate(layers):
+        out = part.attend(number, *(x[first] for x in layer), 0.4, window)
+        torch.testing.assert_close(out, expected[number][first])
 
     fed = np.array([n for group in lengths for n in group])
     decoding = Decoding(prefill, whole.owner, int(fed.max()))
@@ -229,8 +234,9 @@ def test_decoding_attends_as_training_rows_do(
             live = live[stay]
             decoding.keep(stay)
         now = [whole.responses[i].start + at for i in live]
-        out = decoding.attend(0, query[now], key[now], value[now], 0.4, window)
-        torch.testing.assert_close(out, expected[now])
+        for number, layer in enumerate(layers):
+            out = decoding.attend(number, *(x[now] for x in layer), 0.4, window)
+            torch.testing.assert_close(out, expected[number][now])
         decoding.length += 1
 
 
