@@ -13,6 +13,7 @@ from typing import Any
 from mmrl import plugins
 from mmrl.algorithms.compose import compose
 from mmrl.config import DataConfig, ModelConfig, RunConfig, apply_override, validate
+from mmrl.corpus.table import missing
 from mmrl.errors import UserError
 from mmrl.policy.model_folder import check_folder
 from mmrl.scoring.tasks import fixture_path, load_task, resolve_weights
@@ -64,5 +65,5 @@ def _check_source(source: DataConfig, records: bool) -> None:
 
 
 def _check_path(path: Path, said: str) -> None:
-    if not path.exists():
-        raise UserError(f"no data file at {path}: check {said}")
+    if why := missing(path):
+        raise UserError(f"{why}: check {said}")

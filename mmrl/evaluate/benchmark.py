@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from mmrl.config import ModelConfig, RolloutConfig, Section, apply_override, validate
-from mmrl.data.stream import load_samples
+from mmrl.data.samples import load_samples
 from mmrl.engines.engine import Sampling
 from mmrl.evaluate.answers import Answers
 from mmrl.evaluate.ask import Asking, ask, sampling_settings, score
@@ -143,7 +143,7 @@ def run_benchmark(
 def _ask(
     config: EvalConfig,
     task: Task,
-    samples: list[Sample],
+    samples: Sequence[Sample],
     answers: Answers,
     on_progress: Callable[[int, int], None],
 ) -> None:
@@ -174,7 +174,9 @@ def _scorer(config: EvalConfig, specs: Mapping[str, TaskSpec]) -> Scorer:
     return Scorer(specs, rollout.scoring_workers, rollout.scoring_timeout_seconds)
 
 
-def _summary(config: EvalConfig, task: Task, samples: list[Sample], answers: Answers) -> Evaluation:
+def _summary(
+    config: EvalConfig, task: Task, samples: Sequence[Sample], answers: Answers
+) -> Evaluation:
     """The task's own reading, and beside it the benchmark's where that is another."""
     official = load_task(config.task, {**config.params, **task.official})
     other = f"{config.task} (official)"

@@ -46,7 +46,7 @@ def check(task: Task, path: Path, limit: int | None = None) -> Checked:
             break
         found.records += 1
         try:
-            sample = task.sample(record)
+            sample = task.ask(record)
             blank = example_answer(sample)
         except (ValueError, KeyError, TypeError, MediaError) as error:
             found.problems.append(f"{record.id}: cannot be asked: {error}")

@@ -20,6 +20,7 @@ from mmrl.backend.backend import Backend
 from mmrl.backend.local import LocalBackend
 from mmrl.backend.world import World, is_lost, join, leave, lost
 from mmrl.config import RolloutConfig, RunConfig
+from mmrl.data.samples import CHECKED
 from mmrl.data.sources import Say, load_sources
 from mmrl.data.stream import PromptStream, build_missing
 from mmrl.engines.background import BackgroundEngine, view_of
@@ -142,7 +143,8 @@ class Run:
             say(note)
         world.once(lambda: [build_missing(data) for data in config.data])
         self.sources = load_sources(config, records.quarantine, say)
-        require_episodes(self._algorithm, (s for source in self.sources for s in source.train))
+        first = (s for source in self.sources for s in source.train.usable(CHECKED))
+        require_episodes(self._algorithm, first)
         self._policy = self._load_policy()
         self._budget = config.trainer.tokens_per_micro_batch or default_budget(self._policy.device)
         # The reference is copied before a backend may shard the policy.
@@ -385,7 +387,7 @@ class Run:
         if rollout.engine not in WITH_WEIGHTS or not rollout.parity_every:
             return None
         limit = rollout.parity_limit or parity_limit(self._config.model.dtype)
-        samples = (sample for source in self.sources for sample in source.train)
+        samples = (s for source in self.sources for s in source.train.usable(CHECKED))
         sampling = Sampling(
             min(rollout.max_new_tokens, MAX_NEW_TOKENS),
             rollout.temperature,
