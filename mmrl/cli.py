@@ -214,8 +214,20 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _add_data(commands: Commands) -> None:
-    parser = commands.add_parser("data", help="list data recipes, or turn raw data into records")
-    parser.add_argument("recipe", nargs="?", help="default: list all; without --out: show it")
+    parser = commands.add_parser(
+        "data",
+        help="list data recipes, turn raw data into records, or inspect your own",
+        epilog="`mmrl data inspect PATH [--task NAME] [columns.question=q ...]` says which layout "
+        "PATH has, shows records as a model will see them, and what would be refused.",
+    )
+    parser.add_argument(
+        "recipe", nargs="?", help="default: list all; without --out: show it; or `inspect`"
+    )
+    parser.add_argument("path", nargs="?", type=Path, help="of inspect: the records")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="of inspect: options of data")
+    parser.add_argument("--task", help="of inspect: the task that asks the records")
+    parser.add_argument("--limit", type=int, default=100, help="of inspect: records to look at")
+    parser.add_argument("--json", action="store_true", help="of inspect: print JSON")
     parser.add_argument("--in", dest="source", type=Path, help="folder of the raw data")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
@@ -238,7 +250,11 @@ def _data(arguments: argparse.Namespace) -> None:
     from mmrl.recipes import command
     from mmrl.recipes.settings import Options
 
-    if arguments.verify:
+    if arguments.recipe == "inspect":
+        _inspect(arguments)
+    elif arguments.path is not None:
+        raise UserError(f"a recipe takes no '{arguments.path}': its raw data go by --in")
+    elif arguments.verify:
         print(command.check(arguments.verify))
     elif arguments.recipe is None:
         print("\n".join(command.listing()))
@@ -255,10 +271,28 @@ def _data(arguments: argparse.Namespace) -> None:
         print(command.carry_out(arguments.recipe, source, out, seed, options))
 
 
+def _inspect(arguments: argparse.Namespace) -> None:
+    from mmrl.data.inspection import inspect
+    from mmrl.scoring.tasks import load_task
+
+    if arguments.path is None:
+        raise UserError("name the data: mmrl data inspect PATH")
+    options = _data_options(arguments)
+    task = load_task(arguments.task, options.pop("params")) if arguments.task else None
+    options.pop("params", None)
+    found = inspect(arguments.path, task, limit=arguments.limit, **options)
+    print(found.to_json() if arguments.json else "\n".join(found.lines()))
+
+
 def _add_tasks(commands: Commands) -> None:
     parser = commands.add_parser("tasks", help="list tasks, show, check or preview one")
     parser.add_argument("name", nargs="?")
-    parser.add_argument("overrides", nargs="*", metavar="params.a=b", help="the task's parameters")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="params.a=b",
+        help="the task's parameters; columns. and media_roots of the data",
+    )
     parser.add_argument("--json", action="store_true", help="list as JSON")
     parser.add_argument("--check", action="store_true", help="gold pays in full, junk nothing")
     parser.add_argument("--preview", type=Path, metavar="OUT.html", help="records as they are seen")
@@ -292,6 +326,8 @@ def _check_tasks(arguments: argparse.Namespace) -> None:
     from mmrl.scoring.check import check, lines_of
 
     wrong = 0
+    options = _data_options(arguments)
+    where = options["columns"], options["roots"]
     # The task `custom` is nothing without a function.
     names = (
         [arguments.name] if arguments.name else sorted(set(plugins.available("task")) - {"custom"})
@@ -299,7 +335,7 @@ def _check_tasks(arguments: argparse.Namespace) -> None:
     for name in names:
         task = tasks.load_task(name, _params(arguments))
         data = arguments.data or tasks.fixture_path(name)
-        found = check(task, data, arguments.limit)
+        found = check(task, data, arguments.limit, *where)
         wrong += len(found.problems)
         print("\n".join(lines_of(name, found)), flush=True)
     if wrong:
@@ -307,12 +343,23 @@ def _check_tasks(arguments: argparse.Namespace) -> None:
 
 
 def _params(arguments: argparse.Namespace) -> dict[str, Any]:
+    return dict(_data_options(arguments)["params"])
+
+
+def _data_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The overrides of a task's parameters and of how its records are read."""
     from mmrl.config import apply_override
 
-    values: dict[str, Any] = {"params": {}}
+    values: dict[str, Any] = {"params": {}, "columns": {}, "media_roots": ()}
     for override in arguments.overrides:
         apply_override(values, override)
-    return dict(values["params"])
+    if unknown := values.keys() - {"params", "columns", "media_roots"}:
+        raise UserError(
+            f"'{min(unknown)}' is no option here: params., columns. and media_roots are"
+        )
+    roots = values.pop("media_roots")
+    values["roots"] = [Path(root) for root in ([roots] if isinstance(roots, str) else roots)]
+    return values
 
 
 def _add_score(commands: Commands) -> None:

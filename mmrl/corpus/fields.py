@@ -144,7 +144,7 @@ class Fields(Mapping[str, Any]):
     def messages_column(self) -> str | None:
         """The column that holds messages, if one does."""
         for name in (*MESSAGES, "question", "chosen"):
-            if is_conversation(_parsed(self.own.get(name))):
+            if is_conversation(as_value(self.own.get(name))):
                 return name
         return None
 
@@ -156,7 +156,7 @@ class Fields(Mapping[str, Any]):
         """
         name = self.messages_column
         if name is not None:
-            found = conversations.read(_parsed(self.own[name]), self.media)
+            found = conversations.read(as_value(self.own[name]), self.media)
             if name == "prompt" and found.reply is not None:
                 raise ValueError("the prompt ends with the assistant's turn: name it `messages`")
             return found
@@ -172,8 +172,8 @@ class Fields(Mapping[str, Any]):
     def prompt(self) -> Any:
         """The prompt as reward functions in TRL's form get it: messages or a text, no media."""
         if self.messages_column is None:
-            return self["prompt"]
-        return _without_media(_parsed(self.own[self.messages_column]))
+            return self._question_text
+        return _without_media(as_value(self.own[self.messages_column]))
 
     @property
     def _question_text(self) -> str | None:
@@ -207,7 +207,7 @@ class Fields(Mapping[str, Any]):
         """The completion and the thought that the row gives itself."""
         given = next((self.own[n] for n in COMPLETIONS if self.own.get(n) not in (None, "")), None)
         if given is not None:
-            text = reply_text(_parsed(given)) if not isinstance(given, int | float) else str(given)
+            text = reply_text(as_value(given)) if not isinstance(given, int | float) else str(given)
         else:
             talk = self.messages_column
             found = self.conversation if talk and talk not in self.taken else None
@@ -222,6 +222,8 @@ class Fields(Mapping[str, Any]):
     def _is_own(self, key: str) -> bool:
         """Whether a column is given as it is: not if it holds messages where a text is asked."""
         value = self.own.get(key)
+        if key in QUESTIONS and key != self.messages_column and isinstance(value, list | tuple):
+            raise ValueError(f"column '{key}' holds neither a text nor messages")
         if value is None or (isinstance(value, str) and not value and kind_of(key)):
             return False
         return not (key in QUESTIONS and key == self.messages_column)
@@ -231,8 +233,9 @@ class Fields(Mapping[str, Any]):
 
     def _stand_in(self, key: str) -> Any:
         if key in QUESTIONS:
-            found = self.conversation
-            return found.text if found else _MISSING
+            text = self._question_text
+            found = self.conversation if self.messages_column else None
+            return found.text if found else _MISSING if text is None else text
         if key in ANSWERS:
             answer = self.answer
             return _MISSING if answer is None else answer
@@ -283,7 +286,7 @@ def dig(row: Mapping[str, Any], path: str) -> Any:
         return row[path]
     value: Any = row
     for name in path.split("."):
-        value = _parsed(value)
+        value = as_value(value)
         if not isinstance(value, Mapping):
             return None
         value = value.get(name)
@@ -295,10 +298,10 @@ def media_items(name: str, value: Any) -> list[Any]:
 
     Empty for what cannot be a medium, such as a number.
     """
-    value = _parsed(value)
+    value = as_value(value)
     if not isinstance(value, list | tuple):
         return [value] if _could_be(value) else []
-    items = [_parsed(item) for item in value if item not in (None, "")]
+    items = [as_value(item) for item in value if item not in (None, "")]
     if kind_of(name) == "video" and items and not any(isinstance(i, list | tuple) for i in items):
         clips = [isinstance(i, str) and _is_video(i) for i in items]
         plural = name.lower().rstrip("0123456789_").endswith("s") and "frame" not in name.lower()
@@ -358,7 +361,7 @@ def _number(name: str) -> int | None:
     return int(found[2]) if found and found[2] else None
 
 
-def _parsed(value: Any) -> Any:
+def as_value(value: Any) -> Any:
     """A list or object that stands in a cell as JSON text; anything else as it is."""
     if isinstance(value, str) and value[:1] in "[{" and value.strip()[-1:] in "]}":
         try:

@@ -42,6 +42,10 @@ class EvalConfig(Section):
     weights: Mapping[str, float] = Field(default_factory=dict)
     media: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     rollout: RolloutConfig = RolloutConfig()
+    columns: Mapping[str, str | None] = Field(
+        default_factory=dict, description="as of a run's data"
+    )
+    media_roots: tuple[Path, ...] = Field((), description="as of a run's data")
     limit: int | None = Field(None, gt=0, description="the first records only")
     samples: int = Field(1, gt=0, description="answers to each record")
     temperature: float | None = Field(
@@ -127,6 +131,8 @@ def run_benchmark(
         config.task,
         lambda record, reason: rejected.append({"id": record, "reason": reason}),
         config.limit,
+        config.columns,
+        config.media_roots,
     )
     answers = _open_answers(config, overwrite)
     if any(answers.find(sample, config.samples) is None for sample in samples):

@@ -122,6 +122,8 @@ def _train(config: RunConfig, world: World, resume: bool, overwrite: bool) -> di
             last = run.held_out.last
             for line in diagnose(recent, max_new_tokens=longest, held_out=last):
                 progress.say(line)
+            if line := records.quarantine.line():
+                progress.say(line)
     if world.first:
         write_report(config.run)
     return result
@@ -455,6 +457,7 @@ class Run:
             seed=config.seed,
             state={},
             change=self._change,
+            max_unusable_share=max(s.config.max_unusable_share for s in self.sources),
         )
         return Trainer(
             algorithm=self._algorithm,

@@ -97,5 +97,5 @@ def test_prompts_and_images_are_asked(tmp_path: Path) -> None:
     assert task.completion(sample, Answer("")) == "t"
     assert sample.gold["columns"] == {"target": "t"}
     for prompt in ([{"role": "assistant", "content": "a"}], [turns[1], turns[1]], []):
-        with pytest.raises(ValueError, match="no user turn|0 images|no column"):
+        with pytest.raises(ValueError, match=r"no user turn|0 images|neither a text"):
             task.ask(Record("1", {"prompt": prompt}, tmp_path))
