@@ -19,7 +19,8 @@ import torch
 
 import mmrl
 from mmrl import plugins
-from mmrl.data.stream import PromptStream, load_samples
+from mmrl.data.samples import load_samples
+from mmrl.data.stream import PromptStream
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
 from mmrl.policy.attention import active_layout

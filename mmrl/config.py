@@ -104,14 +104,25 @@ class RecipeConfig(Section):
 
 class DataConfig(Section):
     task: str = Field(description="see `mmrl tasks`")
-    path: Path = Field(description="records to train on: .jsonl, .json or .parquet")
+    path: Path = Field(
+        description="records to train on: a file, a folder or glob of shards, a folder that "
+        "`datasets` saved, or hf:owner/name[:config]@split; see docs/data.md"
+    )
     eval_path: Path | None = Field(None, description="held-out records; default: none")
     params: Mapping[str, Any] = Field(default_factory=dict, description="the task's parameters")
     weights: Mapping[str, float] = Field(
         default_factory=dict, description="weight of each reward part; default: the task's own"
     )
-    columns: Mapping[Literal["key_steps", "rewrites", "pass_rate"], str] = Field(
-        default_factory=dict, description="the records' columns that algorithms read, if renamed"
+    columns: Mapping[str, str | None] = Field(
+        default_factory=dict,
+        description="in which column (or path, such as reward_model.ground_truth) an asked name "
+        "is: {question: q, image: img, answer: a}; null leaves a column out",
+    )
+    media_roots: tuple[Path, ...] = Field(
+        (), description="folders besides the data's own in which media may be"
+    )
+    max_unusable_share: float = Field(
+        0.2, ge=0, le=1, description="of records that cannot be asked; stop the run above it"
     )
     mix: float = Field(1.0, gt=0, description="share of this source among several")
     limit: int | None = Field(None, gt=0, description="read only so many records")

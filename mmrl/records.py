@@ -2,60 +2,66 @@
 
 from __future__ import annotations
 
-import json
-import os.path
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from mmrl.errors import DataError, one_line
-from mmrl.types import MediaKind, MediaRef, Part, Record, Text
+from mmrl.corpus.fields import Fields
+from mmrl.corpus.shown import source
+from mmrl.corpus.table import Table, open_table
+from mmrl.types import MediaKind, MediaRef, MediaSource, Part, Record, Text
 
 
-def read_records(path: Path) -> Iterator[Record]:
-    """Read a .jsonl, .json (a list of objects) or .parquet file in file order.
+def read_records(
+    path: Path,
+    columns: Mapping[str, str | None] | None = None,
+    roots: Sequence[Path] = (),
+) -> Iterator[Record]:
+    """Read data of any layout in its order: a file, a folder or glob of shards, a hub's data set.
 
-    A record's id is its `id` field where it has one, else file name and line number. Media paths
-    are relative to the file's folder. A line that is not an object raises DataError.
+    `columns` says in which columns asked names are, `roots` where media may be besides the data's
+    own folder. A record's id is its `id` where it has one, else file name and line number. What
+    cannot be read raises UserError.
     """
-    if not path.is_file():
-        raise DataError(f"no data file at {path}: check data.path")
-    for number, fields in _rows(path):
-        if not isinstance(fields, dict):
-            raise DataError(f"{path}:{number}: expected an object, found {type(fields).__name__}")
-        yield Record(str(fields.get("id", f"{path.stem}-{number}")), fields, path.parent)
+    table = open_table(path)
+    return (record_of(table, i, columns, roots) for i in range(len(table)))
 
 
-def media_source(record: Record, value: Any) -> Path | bytes:
-    """Resolve a media column for a MediaRef: the absolute path, or the encoded bytes.
+def record_of(
+    table: Table,
+    number: int,
+    columns: Mapping[str, str | None] | None = None,
+    roots: Sequence[Path] = (),
+) -> Record:
+    """The record of a table's row; media paths are relative to the folder of the row's file."""
+    row = table.row(number)
+    return Record(table.name(number, row), Fields(row, columns), table.root(number), tuple(roots))
 
-    `value` is a path relative to the record's root, bytes, or the `{"bytes", "path"}` pair of
-    Hugging Face parquet files. A path that leaves the root, or anything else, raises ValueError.
+
+def media_source(record: Record, value: Any) -> MediaSource | tuple[MediaSource, ...]:
+    """Resolve a media column for a MediaRef: an absolute path, encoded bytes, a URL, or frames.
+
+    `value` is a path relative to the record's root (or one of its `roots`), with or without
+    `file://`; bytes, base64, a data: URL; an http(s) URL, which is fetched only if options allow
+    it; the `{"bytes", "path"}` of Hugging Face's files or another mapping that holds one of these;
+    or a list of them, a video's frames. A path that leaves the roots, or anything else, raises
+    ValueError.
     """
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, bytes):
-        return value
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"not a media path or bytes: {value!r:.60}")
-    root = os.path.abspath(record.root)
-    path = os.path.normpath(os.path.join(root, value))
-    # Lexical on purpose: a link inside the root may point to where its owner keeps the files.
-    if os.path.commonpath([root, path]) != root:
-        raise ValueError(f"media path leaves the data folder: {value}")
-    return Path(path)
+    return source(record, value)
+
+
+def file_source(record: Record, value: Any) -> Path | bytes:
+    """Resolve a column that holds a file which is no medium to show: a mask, a database."""
+    found = source(record, value)
+    if not isinstance(found, Path | bytes):
+        raise ValueError(f"not a path or bytes: {value!r:.60}")
+    return found
 
 
 def media_ref(record: Record, kind: MediaKind, value: Any, **options: Any) -> MediaRef:
-    """Refer to a media column; an http(s) URL stays one, and is fetched only if options allow it.
-
-    Raises ValueError as `media_source` does.
-    """
-    if isinstance(value, str) and value.startswith(("http://", "https://")):
-        return MediaRef(kind, value, options)
+    """Refer to a media column; raises ValueError as `media_source` does."""
     return MediaRef(kind, media_source(record, value), options)
 
 
@@ -104,68 +110,3 @@ def interleave_numbered(
         else:
             parts.append(media[int(piece)])
     return tuple(parts)
-
-
-def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Each value of a JSON Lines file with its line's number, from 1; blank lines are passed over.
-
-    A line that is not JSON raises DataError.
-    """
-    with _utf8(path), path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield number, _parse(line, f"{path}:{number}")
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Any]]:
-    match path.suffix:
-        case ".jsonl":
-            yield from json_lines(path)
-        case ".json":
-            yield from enumerate(_json_list(path), 1)
-        case ".parquet":
-            yield from enumerate(_parquet_rows(path), 1)
-        case other:
-            raise DataError(f"{path}: cannot read '{other}' files; use .jsonl, .json or .parquet")
-
-
-def _json_list(path: Path) -> list[Any]:
-    with _utf8(path):
-        text = path.read_text(encoding="utf-8")
-    rows = _parse(text, str(path))
-    if not isinstance(rows, list):
-        raise DataError(f"{path}: expected a list of objects, found {type(rows).__name__}")
-    return rows
-
-
-@contextmanager
-def _utf8(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error})") from None
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:  # also a number of too many digits
-        raise DataError(f"{where}: not JSON ({error})") from None
-
-
-def _parquet_rows(path: Path) -> Iterator[Any]:
-    for batch in parquet_batches(path):
-        yield from batch.to_pylist()
-
-
-def parquet_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]:
-    """Read a .parquet file as record batches of a few rows, since rows may hold whole media."""
-    try:
-        import pyarrow
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise DataError("reading .parquet needs pyarrow: pip install 'mmrl[data]'") from None
-    try:
-        yield from parquet.ParquetFile(path).iter_batches(batch_size=16, columns=columns)
-    except pyarrow.ArrowInvalid as error:
-        raise DataError(f"{path}: not a whole parquet file ({one_line(error)})") from None

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
+from mmrl.corpus.completion import completion
+from mmrl.corpus.fields import Fields, NoColumn, fields_of
+from mmrl.corpus.shown import complete
 from mmrl.records import read_records
 from mmrl.types import Answer, MediaRef, Observation, Record, Sample, Score
 
@@ -85,13 +88,44 @@ class Task(Protocol):
     imports: ClassVar[tuple[str, ...]] = ()
     """Modules that `score` imports lazily; a worker imports them before its deadlines start."""
 
-    def records(self, path: Path) -> Iterator[Record]:
-        """Read raw records in a stable order; the default reads .jsonl, .json or .parquet."""
-        return read_records(path)
+    def own_records(self, path: Path) -> Iterator[Record] | None:
+        """Read a form that only this task's data have; None: one of those that every task reads."""
+        return None
+
+    def records(
+        self,
+        path: Path,
+        columns: Mapping[str, str | None] | None = None,
+        roots: Sequence[Path] = (),
+    ) -> Iterator[Record]:
+        """Read raw records in a stable order; see `mmrl.records.read_records`."""
+        own = self.own_records(path)
+        if own is None:
+            return read_records(path, columns, roots)
+        return (
+            replace(r, fields=Fields(dict(r.fields.items()), columns), roots=tuple(roots))
+            for r in own
+        )
 
     def sample(self, record: Record) -> Sample:
-        """Ask a record. A gold that does not parse raises ValueError with the reason."""
+        """Ask a record's question, as `ask` wants it.
+
+        A gold that does not parse raises ValueError with the reason.
+        """
         ...
+
+    def ask(self, record: Record) -> Sample:
+        """Ask a record: its question, what it shows, what was said before, its own completion.
+
+        Raises ValueError with the reason where it cannot be asked, or not whole.
+        """
+        record = replace(record, fields=fields_of(record))
+        try:
+            sample = self.sample(record)
+        except NoColumn as error:
+            known = ", ".join(record.fields)
+            raise ValueError(f"no column {error}; the record has: {known:.200}") from None
+        return complete(sample, record)
 
     def score(self, gold: Any, answer: Answer) -> Score:
         """Grade one answer. Linear in the answer's length, no side effects."""
@@ -141,3 +175,16 @@ class Task(Protocol):
         writes the turn in the observation `sample.start`.
         """
         return sample.target
+
+    def completion(self, sample: Sample, answer: Answer) -> str | None:
+        """The completion that a supervised phase trains: the record's own, in the task's form.
+
+        `answer` as in `target`, which it is without one. Raises ValueError where what the record
+        gives contradicts its gold.
+        """
+        own = self.target(sample, answer)
+        if sample.reference is None or sample.start is not None:
+            return own
+        return completion(
+            sample.reference, own, lambda text: self.score(sample.gold, replace(answer, text=text))
+        )

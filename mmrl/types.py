@@ -56,12 +56,14 @@ Finish = Literal["stop", "length"]
 class Record:
     """One raw line of a data set, with an id that is stable between runs.
 
-    `root` is the folder that media paths are relative to and may not leave.
+    `root` is the folder that media paths are relative to; they stay below it, or below one of the
+    `roots` that a configuration allows besides.
     """
 
     id: str
     fields: Mapping[str, Any]
     root: Path
+    roots: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +73,19 @@ class Text:
     text: str
 
 
+MediaSource = Path | bytes | str
+"""A path under a record's roots, encoded bytes, or a URL."""
+
+
 @dataclass(frozen=True, slots=True)
 class MediaRef:
-    """A medium by reference: a path under the record's root, encoded bytes, or a URL.
+    """A medium by reference; several sources are the frames of a video, in order.
 
     `options` are those of its modality; a URL is refused unless they allow it.
     """
 
     kind: MediaKind
-    source: Path | bytes | str
+    source: MediaSource | tuple[MediaSource, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -105,11 +111,22 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
+class Reference:
+    """What a record itself gives as the right completion: its text, its thought, or both."""
+
+    text: str = ""
+    thought: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """A question ready to be asked, with its typed gold (plain, picklable data).
 
     `key` names the base question: variants of one sample share it and differ in `variant`.
-    `target` is a reference completion for supervised phases; None where the data has none.
+    `target` is the completion that the task writes of the gold, None where it writes none;
+    `reference` what the record gives itself, which supervised phases prefer.
+    `history` are the turns before the question: each a role and how many of the parts, from the
+    first on, it consists of; what is left is the user's turn that is to be answered.
     `start` is where an episode begins that the parts ask for, of at most `turns` turns of the
     model; None: one answer is all.
     """
@@ -124,6 +141,8 @@ class Sample:
     meta: Mapping[str, Any] = field(default_factory=dict)
     start: Observation | None = None
     turns: int = 1
+    history: tuple[tuple[str, int], ...] = ()
+    reference: Reference | None = None
 
     @property
     def key(self) -> str:

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmrl.data.stream import PromptStream, distinct_ids, load_samples
+from mmrl.data.samples import Samples, load_samples
+from mmrl.data.stream import PromptStream, distinct_ids
 from mmrl.errors import UserError
 from mmrl.records import read_records
+from mmrl.task import Task
 from mmrl.types import Answer, Record, Sample, Score, Text
 
 
@@ -73,13 +75,10 @@ def test_changed_data_is_refused_on_resume() -> None:
         other.load_state(stream().state())
 
 
-class Numbers:
+class Numbers(Task):
     """A task whose gold must be an integer."""
 
     name, summary, parts, metric = "numbers", "", {}, "accuracy"
-
-    def records(self, path: Path) -> object:
-        return read_records(path)
 
     def sample(self, record: Record) -> Sample:
         return Sample(record.id, "numbers", (Text("q"),), gold=int(record.fields["gold"]))
@@ -96,7 +95,7 @@ def write(path: Path, *rows: object) -> Path:
 def test_gold_that_does_not_parse_is_rejected_with_its_reason(tmp_path: Path) -> None:
     path = write(tmp_path / "d.jsonl", {"gold": "3"}, {"gold": "three"}, {"id": "x"}, {"gold": 4})
     rejected: dict[str, str] = {}
-    kept = load_samples(Numbers(), path, "numbers", rejected.__setitem__)  # type: ignore[arg-type]
+    kept = load_samples(Numbers(), path, "numbers", rejected.__setitem__)
     assert [sample.gold for sample in kept] == [3, 4]
     assert set(rejected) == {"d-2", "x"}
     assert "three" in rejected["d-2"] and "gold" in rejected["x"]
@@ -107,13 +106,17 @@ def test_no_usable_record_is_an_error(tmp_path: Path) -> None:
     empty.write_text("")
     for path in (empty, bad):
         with pytest.raises(UserError, match="no usable record"):
-            load_samples(Numbers(), path, "numbers", lambda *_: None)  # type: ignore[arg-type]
+            load_samples(Numbers(), path, "numbers", lambda *_: None)
 
 
-def test_repeated_ids_are_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "d.jsonl", {"id": "a", "gold": 1}, {"id": "a", "gold": 2})
-    with pytest.raises(UserError, match="id 'a'"):
-        load_samples(Numbers(), path, "numbers", lambda *_: None)  # type: ignore[arg-type]
+def test_repeated_ids_get_a_suffix_and_are_counted(tmp_path: Path) -> None:
+    rows = [{"id": i, "gold": n} for n, i in enumerate(["a", "b", "a", "a", None, None])]
+    path = write(tmp_path / "d.jsonl", *rows)
+    found = load_samples(Numbers(), path, "numbers", lambda *_: None)
+    assert ids(list(found)) == ["a", "b", "a#2", "a#3", "d-5", "d-6"]
+    assert found.repeated == 2
+    assert [found.find(i).gold for i in ("a", "a#2", "a#3", "d-6")] == [0, 2, 3, 5]
+    assert found.find("a#4") is None
 
 
 @pytest.mark.parametrize(
@@ -122,7 +125,7 @@ def test_repeated_ids_are_refused(tmp_path: Path) -> None:
         ("d.jsonl", '{"a": 1}\n{"a": ', "d.jsonl:2: not JSON"),
         ("d.jsonl", "[1]\n", "d.jsonl:1: expected an object"),
         ("d.json", "{}", "expected a list"),
-        ("d.csv", "a", "cannot read '.csv'"),
+        ("d.xlsx", "a", "cannot read '.xlsx'"),
     ],
 )
 def test_unreadable_files(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -200,11 +203,16 @@ def test_samples_are_found_by_id() -> None:
         stream().find("c0")
 
 
-def test_ids_of_a_run_are_distinct() -> None:
-    plain = {"x": samples("a", 2), "y": samples("b", 2)}
-    assert [s.id for s in distinct_ids(plain)["y"]] == ["b0", "b1"]
-    shared = distinct_ids({"x": samples("a", 2), "y": samples("a", 1)})
+def test_ids_of_a_run_are_distinct(tmp_path: Path) -> None:
+    def numbers(name: str, *ids: str) -> Samples:
+        path = write(tmp_path / f"{name}.jsonl", *({"id": i, "gold": 1} for i in ids))
+        return load_samples(Numbers(), path, name, lambda *_: None)
+
+    plain = {"x": numbers("x", "a0", "a1"), "y": numbers("y", "b0", "b1")}
+    assert ids(list(distinct_ids(plain)["y"])) == ["b0", "b1"]
+    shared = distinct_ids({"x": plain["x"], "y": numbers("z", "a0")})
     assert [s.id for made in shared.values() for s in made] == ["x/a0", "x/a1", "y/a0"]
+    assert shared["x"].find("x/a1") == shared["x"][1] and shared["x"].find("a1") is None
 
 
 def test_columns_that_algorithms_read_follow_the_sample(tmp_path: Path) -> None:
@@ -216,7 +224,7 @@ def test_columns_that_algorithms_read_follow_the_sample(tmp_path: Path) -> None:
     ]
     path, rejected = write(tmp_path / "d.jsonl", *rows), {}
     kept = load_samples(
-        Numbers(),  # type: ignore[arg-type]
+        Numbers(),
         path,
         "numbers",
         rejected.__setitem__,

@@ -13,7 +13,7 @@ import torch
 from mmrl.backend.local import LocalBackend
 from mmrl.cli import main
 from mmrl.config import LoraConfig, ModelConfig, OptimizerConfig, RunConfig
-from mmrl.data.stream import load_samples
+from mmrl.data.samples import load_samples
 from mmrl.doctor import memory, packages, shape
 from mmrl.doctor.counts import Counts, count, positions
 from mmrl.doctor.memory import GIB, Plan, plan

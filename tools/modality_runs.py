@@ -22,7 +22,7 @@ from make_modality_models import CONFIGS, MODELS, make
 
 from mmrl import api
 from mmrl.config import RunConfig, load_config
-from mmrl.data.stream import load_samples
+from mmrl.data.samples import load_samples
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
 from mmrl.evaluate.ask import evaluate

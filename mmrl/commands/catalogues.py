@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mmrl.commands.output import Commands, command, show
-from mmrl.commands.scores import params_of
+from mmrl.commands.scores import data_options, params_of
 from mmrl.errors import ConfigError, DataError
 
 
@@ -20,8 +20,20 @@ def add(commands: Commands) -> None:
 
 
 def _add_data(commands: Commands) -> None:
-    parser = command(commands, "data", "list data recipes, or turn raw data into records")
-    parser.add_argument("recipe", nargs="?", help="default: list all; without --out: show it")
+    parser = command(
+        commands,
+        "data",
+        "list data recipes, turn raw data into records, or inspect your own",
+        epilog="`mmrl data inspect PATH [--task NAME] [columns.question=q ...]` says which layout "
+        "PATH has, shows records as a model will see them, and what would be refused.",
+    )
+    parser.add_argument(
+        "recipe", nargs="?", help="default: list all; without --out: show it; or `inspect`"
+    )
+    parser.add_argument("path", nargs="?", type=Path, help="of inspect: the records")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="of inspect: options of data")
+    parser.add_argument("--task", help="of inspect: the task that asks the records")
+    parser.add_argument("--limit", type=int, default=100, help="of inspect: records to look at")
     parser.add_argument("--in", dest="source", type=Path, help="folder of the raw data")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
@@ -44,7 +56,11 @@ def _data(arguments: argparse.Namespace) -> None:
     from mmrl.recipes import command as recipes
     from mmrl.recipes.settings import Options
 
-    if arguments.verify:
+    if arguments.recipe == "inspect":
+        _inspect(arguments)
+    elif arguments.path is not None:
+        raise ConfigError(f"a recipe takes no '{arguments.path}': its raw data go by --in")
+    elif arguments.verify:
         said = recipes.check(arguments.verify)
         show(arguments, [said], {"folder": arguments.verify, "as_its_manifest": True})
     elif arguments.recipe is None:
@@ -65,10 +81,28 @@ def _data(arguments: argparse.Namespace) -> None:
         show(arguments, done.lines, {"folder": arguments.out, **done.facts})
 
 
+def _inspect(arguments: argparse.Namespace) -> None:
+    from mmrl.data.inspection import inspect
+    from mmrl.scoring.tasks import load_task
+
+    if arguments.path is None:
+        raise ConfigError("name the data: mmrl data inspect PATH")
+    options = data_options(arguments.overrides)
+    params = options.pop("params")
+    task = load_task(arguments.task, params) if arguments.task else None
+    found = inspect(arguments.path, task, limit=arguments.limit, **options)
+    print(found.to_json() if arguments.json else "\n".join(found.lines()))
+
+
 def _add_tasks(commands: Commands) -> None:
     parser = command(commands, "tasks", "list tasks, show, check or preview one")
     parser.add_argument("name", nargs="?")
-    parser.add_argument("overrides", nargs="*", metavar="params.a=b", help="the task's parameters")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="params.a=b",
+        help="the task's parameters; columns. and media_roots of the data",
+    )
     parser.add_argument("--check", action="store_true", help="gold pays in full, junk nothing")
     parser.add_argument("--preview", type=Path, metavar="OUT.html", help="records as they are seen")
     parser.add_argument("--data", type=Path, help="records; default: the task's own fixture")
@@ -108,11 +142,11 @@ def _check_tasks(arguments: argparse.Namespace) -> None:
     names = (
         [arguments.name] if arguments.name else sorted(set(plugins.available("task")) - {"custom"})
     )
-    params, rows, wrong = params_of(arguments.overrides), [], 0
+    options, rows, wrong = data_options(arguments.overrides), [], 0
     for name in names:
-        task = tasks.load_task(name, params)
+        task = tasks.load_task(name, options["params"])
         data = arguments.data or tasks.fixture_path(name)
-        found = check(task, data, arguments.limit)
+        found = check(task, data, arguments.limit, options["columns"], options["roots"])
         wrong += len(found.problems)
         rows.append({"task": name, **asdict(found)})
         if not arguments.json:

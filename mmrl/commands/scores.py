@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrl.commands.output import Commands, command, show
+from mmrl.errors import ConfigError
 
 
 def add(commands: Commands) -> None:
@@ -96,9 +97,20 @@ def _score(arguments: argparse.Namespace) -> None:
 
 def params_of(overrides: Sequence[str]) -> dict[str, Any]:
     """The task's parameters that `params.a=b` overrides name."""
+    return dict(data_options(overrides)["params"])
+
+
+def data_options(overrides: Sequence[str]) -> dict[str, Any]:
+    """The overrides of a task's parameters and of how its records are read."""
     from mmrl.validation import apply_override
 
-    values: dict[str, Any] = {"params": {}}
+    values: dict[str, Any] = {"params": {}, "columns": {}, "media_roots": ()}
     for override in overrides:
         apply_override(values, override)
-    return dict(values["params"])
+    if unknown := values.keys() - {"params", "columns", "media_roots"}:
+        raise ConfigError(
+            f"'{min(unknown)}' is no option here: params., columns. and media_roots are"
+        )
+    roots = values.pop("media_roots")
+    values["roots"] = [Path(root) for root in ([roots] if isinstance(roots, str) else roots)]
+    return values

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def carried_columns(fields: Mapping[str, Any], names: Mapping[Any, str]) -> dict[str, Any]:
-    """Return what a record holds of `COLUMNS`; `names` says which column holds which.
+def carried_columns(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a record holds of `COLUMNS`.
 
     A list may be written as JSON text. Raises ValueError where a column is not what it should be.
     """
     found = {}
     for key, read in COLUMNS.items():
-        value = fields.get(names.get(key, key))
+        value = fields.get(key)
         if value is not None:
             found[key] = read(_parsed(value))
     return found

@@ -6,15 +6,21 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mmrl.algorithms.compose import compose
 from mmrl.config import DataConfig, RunConfig
-from mmrl.data.stream import build_missing, distinct_ids, load_samples
-from mmrl.runlog.quarantine import Quarantine
+from mmrl.corpus.completion import is_thoughtless
+from mmrl.data.samples import CHECKED, Samples, load_samples
+from mmrl.data.stream import build_missing, distinct_ids
+from mmrl.errors import DataError
+from mmrl.runlog.quarantine import Quarantine, commonest
 from mmrl.scoring.pool import TaskSpec
 from mmrl.scoring.tasks import load_task
 from mmrl.task import Task
-from mmrl.types import Sample
+from mmrl.types import Answer, Sample
 
 Say = Callable[[str], None]
+FEW = 4
+"""So many unusable records are no ground for stopping a run, whatever their share."""
 
 
 @dataclass(frozen=True)
@@ -24,36 +30,103 @@ class Source:
     key: str
     task: Task
     spec: TaskSpec
-    train: list[Sample]
-    held_out: list[Sample]
+    train: Samples
+    held_out: Samples | None
     config: DataConfig
 
 
 def load_sources(config: RunConfig, quarantine: Quarantine, say: Say) -> list[Source]:
-    """Load every data source; records that cannot be asked are quarantined and counted."""
+    """Load every data source; records that cannot be asked are quarantined, counted and said.
+
+    Raises DataError where more than `max_unusable_share` of the records that are looked at first
+    cannot be asked.
+    """
     sources = []
+    # A sampler asks for what it knows of all samples.
+    looked_at = None if compose(config.algorithm).sampler else CHECKED
     for index, data in enumerate(config.data):
         if build_missing(data):
             say(f"built {data.path}")
-        task = load_task(data.task, data.params)
         names = [other.task for other in config.data]
         key = data.task if names.count(data.task) == 1 else f"{data.task}-{index}"
-
-        def reject(record: str, reason: str, key: str = key) -> None:
-            quarantine.add(record, "read", reason, task=key)
-
-        held_out = load_samples(task, data.eval_path, key, reject) if data.eval_path else []
-        sources.append(
-            Source(
-                key=key,
-                task=task,
-                spec=TaskSpec(data.task, data.params, data.weights),
-                train=load_samples(task, data.path, key, reject, data.limit, data.columns),
-                held_out=held_out,
-                config=data,
-            )
-        )
-    if quarantine.counts:
-        say(f"quarantined {quarantine.counts.get('read', 0)} records; see quarantine.jsonl")
+        sources.append(_load(config, data, key, quarantine, say, looked_at))
     train = distinct_ids({source.key: source.train for source in sources})
     return [dataclasses.replace(source, train=train[source.key]) for source in sources]
+
+
+def _load(
+    config: RunConfig,
+    data: DataConfig,
+    key: str,
+    quarantine: Quarantine,
+    say: Say,
+    looked_at: int | None,
+) -> Source:
+    task = load_task(data.task, data.params)
+
+    def reject(record: str, reason: str) -> None:
+        quarantine.add(record, "read", reason, task=key)
+
+    taught = Taught(task) if config.rollout.engine == "targets" else None
+    where = data.columns, data.media_roots
+    held_out = (
+        load_samples(task, data.eval_path, key, reject, None, *where) if data.eval_path else None
+    )
+    train = load_samples(
+        task, data.path, key, reject, data.limit, *where, looked_at=looked_at, check=taught
+    )
+    for line in _facts(data, key, train):
+        say(line)
+    if taught and (line := taught.line(key)):
+        say(line)
+    spec = TaskSpec(data.task, data.params, data.weights)
+    return Source(key, task, spec, train, held_out, data)
+
+
+def _facts(data: DataConfig, key: str, train: Samples) -> list[str]:
+    """What is to be said of a source's records; raises DataError where too many are no use."""
+    lines = []
+    if train.repeated:
+        lines.append(f"{key}: {train.repeated} records share an id with another: they got a suffix")
+    rejected, looked = train.reasons.total(), train.looked_at
+    if not rejected:
+        return lines
+    reason, count = commonest(train.reasons)
+    said = f"{key}: {rejected} of {looked} records cannot be asked, {count} of them: {reason}"
+    if rejected > max(FEW, data.max_unusable_share * looked):
+        raise DataError(f"{said}; data.max_unusable_share={data.max_unusable_share:g} allows fewer")
+    return [*lines, f"{said}; see quarantine.jsonl"]
+
+
+class Taught:
+    """Checks what a supervised phase would teach, and counts the thoughts that are empty."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self.completions = self.thoughtless = 0
+
+    def __call__(self, sample: Sample) -> None:
+        """Raises ValueError where a record's completion contradicts its gold.
+
+        Of tasks whose targets need to see the picture nothing can be said before it is decoded.
+        """
+        if sample.start is not None:
+            return
+        try:
+            text = self._task.completion(sample, Answer(""))
+        except (IndexError, AssertionError):
+            return
+        if text is None:
+            raise ValueError("no target, completion, chosen or assistant turn to learn from")
+        self.completions += 1
+        self.thoughtless += is_thoughtless(text)
+
+    def line(self, key: str) -> str:
+        """What is to be said of the completions, "" if nothing is."""
+        if not self.thoughtless:
+            return ""
+        share = self.thoughtless / self.completions
+        return (
+            f"{key}: {self.thoughtless} of {self.completions} targets ({share:.0%}) have an empty "
+            "thought, which is what they teach: give the records a `thought` or a whole `target`"
+        )

@@ -3,57 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from mmrl import plugins
 from mmrl.config import DataConfig
-from mmrl.data.columns import carried_columns
+from mmrl.corpus.table import missing
+from mmrl.data.samples import Samples, Unusable
 from mmrl.errors import DataError
-from mmrl.task import Task
-from mmrl.types import Sample
-
-Reject = Callable[[str, str], None]
-"""Called with (sample id, reason) for every record that cannot be asked."""
-
-
-def load_samples(
-    task: Task,
-    path: Path,
-    key: str,
-    reject: Reject,
-    limit: int | None = None,
-    columns: Mapping[Any, str] | None = None,
-) -> list[Sample]:
-    """Ask every record of a file; a gold that does not parse goes to `reject`, with its reason.
-
-    `key` replaces the task's name in the samples, so that scores find their source's settings.
-    What algorithms read of a record stands in its sample's meta, from the `columns` of those
-    names or the named ones. Raises DataError if no sample is left or two records share an id.
-    """
-    samples: dict[str, Sample] = {}
-    for record in itertools.islice(task.records(path), limit):
-        try:
-            sample = replace(task.sample(record), task=key)
-            meta = {**carried_columns(record.fields, columns or {}), **sample.meta}
-        except (ValueError, KeyError, TypeError) as error:
-            reject(record.id, f"{type(error).__name__}: {error}")
-            continue
-        if sample.id in samples:
-            raise DataError(f"{path}: two records have the id '{sample.id}'")
-        samples[sample.id] = replace(sample, meta=meta)
-    if not samples:
-        raise DataError(f"{path}: no usable record for task '{key}'; see quarantine.jsonl")
-    return list(samples.values())
+from mmrl.types import Ints, Sample
 
 
 def build_missing(source: DataConfig) -> bool:
     """Run the source's recipe if its file is missing; True if it ran."""
-    if source.path.exists() or source.recipe is None:
+    if source.recipe is None or not missing(source.path):
         return False
     plugins.load("recipe", source.recipe.name).build(source.recipe.source, source.recipe.out)
     return True
@@ -80,15 +46,12 @@ class Chooser(Protocol):
         ...
 
 
-def distinct_ids(sources: Mapping[str, Sequence[Sample]]) -> dict[str, list[Sample]]:
+def distinct_ids(sources: Mapping[str, Samples]) -> dict[str, Samples]:
     """Put each source's key before its ids where sources share one: a run knows samples by id."""
-    ids = [sample.id for samples in sources.values() for sample in samples]
-    if len(set(ids)) == len(ids):
-        return {key: list(samples) for key, samples in sources.items()}
-    return {
-        key: [replace(sample, id=f"{key}/{sample.id}") for sample in samples]
-        for key, samples in sources.items()
-    }
+    hashes = np.concatenate([samples.hashes for samples in sources.values()])
+    if len(np.unique(hashes)) == len(hashes):
+        return dict(sources)
+    return {key: samples.under(f"{key}/") for key, samples in sources.items()}
 
 
 @dataclass
@@ -98,19 +61,25 @@ class _Source:
     `stage` is the chooser's when the epoch began.
     """
 
-    samples: list[Sample]
+    samples: Sequence[Sample]
     share: float
     shuffle: bool
     epoch: int = -1
     stage: int = 0
     cursor: int = 0
-    order: Sequence[int] = ()
+    order: Sequence[int] | Ints = ()
     chosen: bool = False
     ended: bool = False
 
     @property
     def key(self) -> str:
-        return self.samples[0].task
+        return self.samples.key if isinstance(self.samples, Samples) else self.samples[0].task
+
+    def find(self, sample_id: str) -> Sample | None:
+        """Its sample with an id; None without one."""
+        if isinstance(self.samples, Samples):
+            return self.samples.find(sample_id)
+        return next((s for s in self.samples if s.id == sample_id), None)
 
     def state(self) -> dict[str, Any]:
         """Where it stands, as JSON data; an order that the seed gives back is left out."""
@@ -128,23 +97,24 @@ class PromptStream:
     """Draws samples for ever: each source epoch by epoch in its own seeded order.
 
     `draw` depends on the seed, on what was drawn before and on what a chooser decides, and on
-    nothing else; `state` is all that a resumed run needs to go on with the same samples.
+    nothing else; `state` is all that a resumed run needs to go on with the same samples. Records
+    that prove to be no use when they are drawn are passed over.
     """
 
     def __init__(self, sources: Sequence[tuple[Sequence[Sample], float, bool]], seed: int) -> None:
-        self._sources = [_Source(list(s), share, shuffle) for s, share, shuffle in sources]
+        self._sources = [_Source(*source) for source in sources]
         self._seed = seed
         self._due = [0.0] * len(self._sources)
-        self._by_id = {s.id: s for source in self._sources for s in source.samples}
 
     def __len__(self) -> int:
         return sum(len(source.samples) for source in self._sources)
 
     def find(self, sample_id: str) -> Sample:
         """Return the sample with an id; one that is not in the data raises DataError."""
-        if sample_id not in self._by_id:
-            raise DataError(f"sample '{sample_id}' is no longer in the data of this run")
-        return self._by_id[sample_id]
+        for source in self._sources:
+            if (found := source.find(sample_id)) is not None:
+                return found
+        raise DataError(f"sample '{sample_id}' is no longer in the data of this run")
 
     def draw(self, count: int, chooser: Chooser | None = None) -> list[Sample]:
         """Take the next samples, fewer only where every source has ended.
@@ -161,6 +131,7 @@ class PromptStream:
         return coming
 
     def _drawn(self, chooser: Chooser | None) -> Iterator[Sample]:
+        passed_over = 0
         while live := [i for i, source in enumerate(self._sources) if not source.ended]:
             index = self._turn(live, chooser)
             source = self._sources[index]
@@ -170,7 +141,15 @@ class PromptStream:
                 self._begin_epoch(index, chooser)
             if not source.ended:
                 source.cursor += 1
-                yield source.samples[source.order[source.cursor - 1]]
+                try:
+                    sample = source.samples[int(source.order[source.cursor - 1])]
+                except Unusable as error:
+                    passed_over += 1
+                    if passed_over > len(self):
+                        raise DataError(f"no record that is drawn is of use: {error}") from None
+                    continue
+                passed_over = 0
+                yield sample
 
     def _turn(self, live: Sequence[int], chooser: Chooser | None) -> int:
         """Whose turn it is: every source earns its share, the one that is owed most pays 1."""
@@ -193,14 +172,14 @@ class PromptStream:
         order = chooser.epoch(source.samples, source.epoch, rng) if chooser else None
         source.chosen = order is not None
         source.order = self._order(index) if order is None else order
-        source.ended = not source.order
+        source.ended = not len(source.order)
 
-    def _order(self, index: int) -> Sequence[int]:
+    def _order(self, index: int) -> Sequence[int] | Ints:
         source = self._sources[index]
         if not source.shuffle:
             return range(len(source.samples))
         rng = np.random.default_rng([self._seed, index, source.epoch])
-        return [int(i) for i in rng.permutation(len(source.samples))]
+        return rng.permutation(len(source.samples))
 
     def state(self) -> Mapping[str, Any]:
         """Where every source stands, as JSON data."""

@@ -9,7 +9,8 @@ from transformers import AutoProcessor
 
 from mmrl import plugins
 from mmrl.config import DataConfig, RunConfig
-from mmrl.data.stream import load_samples
+from mmrl.corpus.table import missing
+from mmrl.data.samples import load_samples
 from mmrl.doctor.shape import Tower, weightless
 from mmrl.errors import MediaError
 from mmrl.policy.encoder import Encoder
@@ -51,7 +52,7 @@ def count(config: RunConfig, towers: Sequence[Tower]) -> Counts:
     """Encode some of the run's records, if they are there, with the model's own processor."""
     family = _family(config)
     prompts = [
-        p for data in config.data if data.path.exists() for p in _prompts(config, data, family)
+        p for data in config.data if not missing(data.path) for p in _prompts(config, data, family)
     ]
     if not prompts:
         return _without_records(config, family, towers)
@@ -88,7 +89,13 @@ def _family(config: RunConfig) -> Family:
 def _prompts(config: RunConfig, data: DataConfig, family: Family) -> Iterator[Prompt]:
     task = load_task(data.task, data.params)
     samples = load_samples(
-        task, data.path, data.task, lambda record, reason: None, RECORDS, data.columns
+        task,
+        data.path,
+        data.task,
+        lambda record, reason: None,
+        RECORDS,
+        data.columns,
+        data.media_roots,
     )
     encoder = Encoder(family, defaults=config.media, overflow=config.model.overflow)
     for sample in samples:

@@ -13,6 +13,7 @@ from typing import Any
 from mmrl import plugins
 from mmrl.algorithms.compose import compose
 from mmrl.config import DataConfig, ModelConfig, RunConfig, validate
+from mmrl.corpus.table import missing
 from mmrl.doctor import packages
 from mmrl.errors import ConfigError, DataError
 from mmrl.modalities import options
@@ -96,5 +97,5 @@ def _check_source(source: DataConfig, records: bool) -> None:
 
 
 def _check_path(path: Path, said: str) -> None:
-    if not path.exists():
-        raise DataError(f"no data file at {path}: check {said}")
+    if why := missing(path):
+        raise DataError(f"{why}: check {said}")

@@ -52,7 +52,7 @@ class Targets:
     def _response(self, prompt: Prompt, max_new_tokens: int, thoughtless: bool) -> Response:
         sample = prompt.sample
         blank = Answer("", frames=prompt.frames, space=prompt.space)
-        text = self._tasks[sample.task].target(sample, blank)
+        text = self._tasks[sample.task].completion(sample, blank)
         if text is None:
             raise UserError(f"sample '{sample.id}' has no target to fine-tune on")
         text = without_thought(text) if thoughtless else text

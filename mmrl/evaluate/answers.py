@@ -105,20 +105,22 @@ def _pieces(sample: Sample) -> Iterable[bytes]:
             yield part.text.encode("utf-8", "backslashreplace")
         else:
             yield from _reference(part)
+    for role, count in sample.history:
+        yield f"{role} says {count}".encode("utf-8", "backslashreplace")
     if sample.start is not None:
         yield f"{sample.turns} turns from {sample.start.key}".encode("utf-8", "backslashreplace")
 
 
 def _reference(part: MediaRef) -> Iterable[bytes]:
     """A path counts with the size of its file, so that an exchanged picture is noticed."""
-    source = part.source
     options = json.dumps(plain(part.options), sort_keys=True)
     yield f"{part.kind} {options}".encode()
-    if isinstance(source, bytes):
-        yield source
-    else:
-        size = source.stat().st_size if isinstance(source, Path) and source.is_file() else 0
-        yield f"{source} {size}".encode("utf-8", "backslashreplace")
+    for source in part.source if isinstance(part.source, tuple) else (part.source,):
+        if isinstance(source, bytes):
+            yield source
+        else:
+            size = source.stat().st_size if isinstance(source, Path) and source.is_file() else 0
+            yield f"{source} {size}".encode("utf-8", "backslashreplace")
 
 
 def _same_asking(file: Path, asking: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from mmrl.config import ModelConfig, RolloutConfig, Section, validate
-from mmrl.data.stream import load_samples
+from mmrl.data.samples import load_samples
 from mmrl.engines.engine import Sampling
 from mmrl.evaluate.answers import Answers
 from mmrl.evaluate.ask import Asking, ask, sampling_settings, score
@@ -43,6 +43,10 @@ class EvalConfig(Section):
     weights: Mapping[str, float] = Field(default_factory=dict)
     media: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     rollout: RolloutConfig = RolloutConfig()
+    columns: Mapping[str, str | None] = Field(
+        default_factory=dict, description="as of a run's data"
+    )
+    media_roots: tuple[Path, ...] = Field((), description="as of a run's data")
     limit: int | None = Field(None, gt=0, description="the first records only")
     samples: int = Field(1, gt=0, description="answers to each record")
     temperature: float | None = Field(
@@ -128,6 +132,8 @@ def run_benchmark(
         config.task,
         lambda record, reason: rejected.append({"id": record, "reason": reason}),
         config.limit,
+        config.columns,
+        config.media_roots,
     )
     answers = _open_answers(config, overwrite)
     if any(answers.find(sample, config.samples) is None for sample in samples):
@@ -144,7 +150,7 @@ def run_benchmark(
 def _ask(
     config: EvalConfig,
     task: Task,
-    samples: list[Sample],
+    samples: Sequence[Sample],
     answers: Answers,
     on_progress: Callable[[int, int], None],
 ) -> None:
@@ -175,7 +181,9 @@ def _scorer(config: EvalConfig, specs: Mapping[str, TaskSpec]) -> Scorer:
     return Scorer(specs, rollout.scoring_workers, rollout.scoring_timeout_seconds)
 
 
-def _summary(config: EvalConfig, task: Task, samples: list[Sample], answers: Answers) -> Evaluation:
+def _summary(
+    config: EvalConfig, task: Task, samples: Sequence[Sample], answers: Answers
+) -> Evaluation:
     """The task's own reading, and beside it the benchmark's where that is another."""
     official = load_task(config.task, {**config.params, **task.official})
     other = f"{config.task} (official)"

@@ -9,6 +9,7 @@ from typing import Any
 
 from mmrl.backend.world import World
 from mmrl.config import RunConfig
+from mmrl.data.samples import Samples
 from mmrl.data.sources import Say, Source
 from mmrl.engines.engine import Engine, Sampling
 from mmrl.evaluate.ask import evaluate
@@ -16,7 +17,6 @@ from mmrl.evaluate.summary import Evaluation
 from mmrl.policy.encoder import Encodes
 from mmrl.runlog.progress import now_and_then
 from mmrl.scoring.pool import Scores
-from mmrl.types import Sample
 
 
 @dataclass
@@ -74,7 +74,8 @@ class HeldOut:
         """The metric of every source, for a step."""
         return {f"eval/{r.task}": r.metric for r in self._evaluations()}
 
-    def _asked(self, source: Source) -> list[Sample]:
+    def _asked(self, source: Source) -> Samples:
+        assert source.held_out is not None
         return source.held_out[: self.config.trainer.eval_limit]
 
     def _evaluations(self) -> list[Evaluation]:

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmrl.data.stream import load_samples
+from mmrl.corpus.json_rows import json_lines
+from mmrl.data.samples import load_samples
 from mmrl.errors import MediaError, UserError
 from mmrl.evaluate.summary import Evaluation, Scored, summarise
-from mmrl.records import json_lines
 from mmrl.runlog.journal import to_json
 from mmrl.scoring.pool import ScoreJob, Scorer, TaskSpec
 from mmrl.scoring.tasks import example_answer, load_task

@@ -26,6 +26,8 @@ def resolve(ref: MediaRef, options: Options) -> Path | bytes:
     large, too slow or unreachable.
     """
     source = ref.source
+    if isinstance(source, tuple):
+        raise MediaError(f"{len(source)} sources for one {ref.kind}")
     if isinstance(source, str):
         return fetch(source, options)
     if isinstance(source, bytes):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from PIL import Image
 from pydantic import Field
 
 from mmrl.errors import MediaError
-from mmrl.modalities import decode_worker, readers, sound
+from mmrl.modalities import decode_worker, image, readers, sound
 from mmrl.modalities import options as opts
 from mmrl.modalities.readers import Name, Pixels, Reader
 from mmrl.modalities.sound import Samples
 from mmrl.modalities.source import resolve
-from mmrl.types import Frame, Media, MediaRef
+from mmrl.types import Frame, Media, MediaRef, MediaSource
 
 SHORTEST_SECONDS = 1e-3
 
@@ -53,6 +53,8 @@ def decode(ref: MediaRef) -> Media:
     is asked for and not there.
     """
     options = opts.of(ref, Options)
+    if isinstance(ref.source, tuple):
+        return _of_stills(ref.source, options)
     source = resolve(ref, options)
     arguments = options.model_dump(mode="json")
     header, (array,) = decode_worker.run(
@@ -66,11 +68,43 @@ def decode(ref: MediaRef) -> Media:
         reader=header["reader"],
     )
     track = _track(source, options, header["clip"]) if options.audio else None
+    rate = options.rate if options.audio else 0
+    return Media("video", array, frame, _hash(array, frame, track), track=track, rate=rate)
+
+
+def _of_stills(sources: Sequence[MediaSource], options: Options) -> Media:
+    """A clip given by its frames, `fps` of them a second: all are shown, up to the budget."""
+    if options.audio:
+        raise MediaError("a clip given by its frames has no sound")
+    last = len(sources) / options.fps if options.end is None else options.end
+    inside = [i for i in range(len(sources)) if options.start <= i / options.fps < last]
+    if not inside:
+        raise MediaError(
+            f"none of {len(sources)} frames is in the clip {options.start:g} to {last:g} s"
+        )
+    count = min(options.frames or len(inside), options.max_frames, len(inside))
+    indices = [inside[int(i)] for i in np.linspace(0, len(inside) - 1, count).round()]
+    shared = {name: getattr(options, name) for name in opts.Options.model_fields}
+    stills = [image.decode(MediaRef("image", sources[i], shared)) for i in indices]
+    sizes = {still.array.shape for still in stills}
+    if len(sizes) > 1:
+        raise MediaError(f"frames of {len(sizes)} sizes in one clip")
+    array = _scaled(np.stack([still.array for still in stills]), options)
+    frame = Frame(
+        source_size=stills[0].frame.source_size,
+        seconds=tuple(i / options.fps for i in indices),
+        indices=tuple(indices),
+        fps=options.fps,
+        reader="frames",
+    )
+    return Media("video", array, frame, _hash(array, frame, None))
+
+
+def _hash(array: Pixels, frame: Frame, track: Samples | None) -> str:
     digest = hashlib.sha256(repr((array.shape, "video", frame.seconds)).encode())
     digest.update(array.data)
     digest.update(b"" if track is None else track.tobytes())
-    rate = options.rate if options.audio else 0
-    return Media("video", array, frame, digest.hexdigest(), track=track, rate=rate)
+    return digest.hexdigest()
 
 
 def read_clip(source: Path | bytes, arguments: Mapping[str, Any]) -> decode_worker.Decoded:

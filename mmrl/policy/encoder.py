@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -192,11 +193,15 @@ class Encoder:
 
 def _asked(sample: Sample) -> Hashable:
     """What tells a question from others, whatever their ids."""
-    return tuple(p.text if isinstance(p, Text) else _reference(p) for p in sample.parts)
+    parts = (p.text if isinstance(p, Text) else _reference(p) for p in sample.parts)
+    return sample.history, tuple(parts)
 
 
 def _reference(ref: MediaRef) -> Hashable:
-    return ref.kind, ref.source, repr(sorted(ref.options.items()))
+    """What tells a medium from others; of encoded bytes a hash, so that they are not kept."""
+    sources = ref.source if isinstance(ref.source, tuple) else (ref.source,)
+    named = [sha256(s).digest() if isinstance(s, bytes) else s for s in sources]
+    return ref.kind, tuple(named), repr(sorted(ref.options.items()))
 
 
 def decode(ref: MediaRef) -> Media:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmrl.corpus.json_rows import json_lines
 from mmrl.errors import UserError
-from mmrl.records import json_lines
 
 _BANDS = 10
 

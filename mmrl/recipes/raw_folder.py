@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from mmrl.corpus.parquet_rows import parquet_batches
 from mmrl.errors import UserError
 from mmrl.recipes import json_stream, tfrecord
 from mmrl.recipes.medium import Medium
-from mmrl.records import parquet_batches, read_records
+from mmrl.records import read_records
 
 _SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}(?:-[0-9a-f]+)?")
 _MAX_CSV_FIELD = 1 << 24

@@ -69,7 +69,7 @@ class RecordWriter:
             rate = self._rates.take(id) if self._rates else None
             if rate is not None:
                 fields["pass_rate"] = rate
-            self._task.sample(Record(id, fields, self._out))
+            self._task.ask(Record(id, fields, self._out))
             line = json.dumps(fields, ensure_ascii=False, allow_nan=False)
         except (LeftOut, ValueError, LookupError, TypeError, AttributeError) as error:
             self._store.withdraw(placed)

@@ -30,7 +30,7 @@ _JUNK = "I do not know."
 
 def write_preview(task: Task, path: Path, out: Path, limit: int) -> Path:
     """Write the page of the first records of a file; returns its path."""
-    samples = [task.sample(record) for record in islice(task.records(path), limit)]
+    samples = [task.ask(record) for record in islice(task.records(path), limit)]
     page = environment().get_template("preview.html.j2")
     facts = [("Metric", f"{task.metric}, {task.better} is better"), ("Records", str(path))]
     context = {

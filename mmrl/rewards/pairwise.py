@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from mmrl.types import Record
@@ -22,10 +23,10 @@ def in_order(records: Iterable[Record], order: Order) -> Iterator[Record]:
         if order == "both":
             for suffix, swapped in (("ab", False), ("ba", True)):
                 fields = {**record.fields, SWAPPED: swapped, "pair": record.id}
-                yield Record(f"{record.id}/{suffix}", fields, record.root)
+                yield replace(record, id=f"{record.id}/{suffix}", fields=fields)
         else:
             swapped = order == "shuffled" and bool(zlib.crc32(record.id.encode()) & 1)
-            yield Record(record.id, {**record.fields, SWAPPED: swapped}, record.root)
+            yield replace(record, fields={**record.fields, SWAPPED: swapped})
 
 
 def consistent_accuracy(values: Sequence[float], metas: Sequence[Mapping[str, Any]]) -> float:

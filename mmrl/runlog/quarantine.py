@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from mmrl.runlog.journal import Journal
@@ -27,8 +29,20 @@ class Quarantine:
             return
         self._seen.add(entry)
         self._counts[stage] += 1
+        self._reasons[reason] += 1
         row = {"step": step, "id": sample, "task": task, "stage": stage, "reason": reason}
         self._journal.append([row])
+
+    def line(self) -> str:
+        """How much was left out and the commonest reason for it, "" if nothing was."""
+        total = self._counts.total()
+        if not total:
+            return ""
+        reason, count = commonest(self._reasons)
+        return (
+            f"left out {total} in all ({', '.join(f'{n} {s}' for s, n in self._counts.items())}), "
+            f"{count} of them: {reason}; see quarantine.jsonl"
+        )
 
     def metrics(self) -> dict[str, float]:
         """Totals so far under flat metric names, `quarantine/total` and `quarantine/<stage>`."""
@@ -43,7 +57,27 @@ class Quarantine:
     def _load(self) -> None:
         self._seen: set[tuple[int, str, str, str]] = set()
         self._counts: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
         for row in self._journal.rows():
             stage = str(row.get("stage", ""))
             self._seen.add((row.get("step", 0), row.get("id", ""), stage, row.get("reason", "")))
             self._counts[stage] += 1
+            self._reasons[row.get("reason", "")] += 1
+
+
+_OWN = re.compile(r"'[^']*'|\"[^\"]*\"|\S*/\S*|\S*\d\S*")
+
+
+def commonest(reasons: Mapping[str, int]) -> tuple[str, int]:
+    """The reason that most have, one of its wordings, and how many have it.
+
+    Reasons that differ in names, paths and numbers only are one.
+    """
+    kinds: Counter[str] = Counter()
+    wordings: dict[str, str] = {}
+    for reason, count in reasons.items():
+        kind = _OWN.sub("*", reason)
+        kinds[kind] += count
+        wordings.setdefault(kind, reason)
+    ((kind, count),) = kinds.most_common(1)
+    return wordings[kind], count

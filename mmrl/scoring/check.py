@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,15 +39,21 @@ class Checked:
     problems: list[str] = field(default_factory=list)
 
 
-def check(task: Task, path: Path, limit: int | None = None) -> Checked:
-    """Check every record of a file, or the first `limit`."""
+def check(
+    task: Task,
+    path: Path,
+    limit: int | None = None,
+    columns: Mapping[str, str | None] | None = None,
+    roots: Sequence[Path] = (),
+) -> Checked:
+    """Check every record of a path, or the first `limit`; see `Task.records`."""
     found = Checked()
-    for record in task.records(path):
+    for record in task.records(path, columns, roots):
         if limit is not None and found.records == limit:
             break
         found.records += 1
         try:
-            sample = task.sample(record)
+            sample = task.ask(record)
             blank = example_answer(sample)
         except (ValueError, KeyError, TypeError, MediaError) as error:
             found.problems.append(f"{record.id}: cannot be asked: {error}")
@@ -63,9 +70,13 @@ def check_sample(
     asked = sum(len(part.text) for part in sample.parts if isinstance(part, Text))
     if not asked or asked > MAX_PROMPT_CHARACTERS:
         yield f"the prompt has {asked} characters, of at most {MAX_PROMPT_CHARACTERS}"
-    target = task.target(sample, blank)
+    try:
+        target = task.completion(sample, blank)
+    except ValueError as error:
+        yield str(error)
+        return
     if target is None:
-        yield "no target: what should a right answer look like?"
+        yield from _no_target(task, sample, blank, found)
         return
     yield from _gold(task, sample, blank, target)
     answers = [*junk(sample, target), *(megabytes() if large else ())]
@@ -74,6 +85,21 @@ def check_sample(
     for text in (several := tuple(hedges())):
         yield from _junk(task, sample, dataclasses.replace(blank, text=text), MAX_HEDGE_PAY)
     found.answers += 1 + len(answers) + len(several)
+
+
+def _no_target(task: Task, sample: Sample, blank: Answer, found: Checked) -> Iterator[str]:
+    """What is wrong with the scores of a record that says no right answer."""
+    for text in ("", "I do not know."):
+        found.answers += 1
+        try:
+            score = task.score(sample.gold, dataclasses.replace(blank, text=text))
+        except Exception as error:  # a user's own function
+            yield f"{text!r} cannot be scored: {type(error).__name__}: {error}"
+            return
+        if score.status == "unscorable":
+            yield f"{text!r} cannot be scored: {score.reason}"
+        elif defect := find_defect(task, score):
+            yield f"{text!r}: {defect}"
 
 
 def _gold(task: Task, sample: Sample, blank: Answer, target: str) -> Iterator[str]:
@@ -103,8 +129,8 @@ def _junk(task: Task, sample: Sample, answer: Answer, most: float) -> Iterator[s
         yield f"{shown}: {defect}"
         return
     for name, part in task.parts.items():
-        low = part.low if part.low != float("-inf") else 0.0
-        if score.parts[name] > low + most:
+        # What junk may earn of a user's own function, of no declared range, is not for us to say.
+        if math.isfinite(part.low) and score.parts[name] > part.low + most:
             yield f"{shown} earns {score.parts[name]:g} for '{name}'"
 
 

@@ -171,7 +171,7 @@ def describe(name: str, params: Mapping[str, Any] | None = None, data: Path | No
     lines += [
         f"  {part}: {p.low:g} to {p.high:g}, weight {p.weight:g}" for part, p in task.parts.items()
     ]
-    sample = task.sample(next(iter(task.records(data or fixture_path(name)))))
+    sample = task.ask(next(iter(task.records(data or fixture_path(name)))))
     asked = [p.text if isinstance(p, Text) else f"[{p.kind}]" for p in sample.parts]
     system = [f"system: {sample.system}"] if sample.system else []
     lines += ["", "prompt:", *system, *asked, "", f"gold: {sample.gold!r}", ""]

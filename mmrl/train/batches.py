@@ -10,6 +10,7 @@ import numpy as np
 
 from mmrl.algorithm import Algorithm
 from mmrl.config import TrainerConfig
+from mmrl.data.sources import FEW
 from mmrl.data.stream import PromptStream
 from mmrl.errors import DataError, MediaError
 from mmrl.policy.encoder import Encodes
@@ -50,6 +51,9 @@ class Asker:
     seed: int
     state: dict[str, object]
     change: Callable[[Sample, Mapping[str, Any]], Sample]
+    max_unusable_share: float = 1.0
+    _asked: int = 0
+    _unusable: int = 0
 
     def context(self, step: int) -> Context:
         """What the stages of a step may use."""
@@ -104,9 +108,11 @@ class Asker:
             self.encoder.prefetch(drawn)
             variants = [self.algorithm.expand(sample, context) for sample in drawn]
             for sample, encoded in zip(drawn, self.encoder.encode(variants), strict=True):
+                self._asked += 1
                 if isinstance(encoded, MediaError):
                     self._quarantine(sample, "encode", str(encoded), context.step)
                     rejected += 1
+                    self._refuse_many()
                 else:
                     prompts += encoded
                     usable += 1
@@ -115,6 +121,15 @@ class Asker:
                     "every sample drawn is unusable; quarantine.jsonl says why for each"
                 )
         return prompts
+
+    def _refuse_many(self) -> None:
+        """Count an unusable sample; raises UserError where they are too large a share."""
+        self._unusable += 1
+        if self._unusable > max(FEW, self.max_unusable_share * self._asked):
+            raise DataError(
+                f"{self._unusable} of {self._asked} samples cannot be used, over "
+                f"data.max_unusable_share={self.max_unusable_share:g}; {self.quarantine.line()}"
+            )
 
     def _quarantine(self, sample: Sample, stage: str, reason: str, step: int) -> None:
         self.quarantine.add(sample.id, stage, reason, step=step, task=sample.task)

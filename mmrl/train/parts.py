@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.turns import require_episodes
+from mmrl.data.samples import CHECKED
 from mmrl.data.sources import Source, load_sources
 from mmrl.data.stream import build_missing
 from mmrl.engines.parity import Parity
@@ -64,7 +65,7 @@ def read_sources(setting: Setting, algorithm: Algorithm) -> Sequence[Source]:
     """Read the phase's records; one process makes those that are missing."""
     setting.world.once(lambda: [build_missing(data) for data in setting.config.data])
     sources = load_sources(setting.config, setting.records.quarantine, setting.say)
-    require_episodes(algorithm, (s for source in sources for s in source.train))
+    require_episodes(algorithm, (s for source in sources for s in source.train.usable(CHECKED)))
     return sources
 
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from mmrl.backend.world import World
+from mmrl.data.samples import CHECKED
 from mmrl.data.sources import Source
 from mmrl.engines.background import BackgroundEngine, view_of
 from mmrl.engines.engine import Engine, Sampling
@@ -102,7 +103,7 @@ def build_parity(
     if config.engine not in WITH_WEIGHTS or not config.parity_every:
         return None
     limit = config.parity_limit or parity_limit(setting.config.model.dtype)
-    samples = (sample for source in sources for sample in source.train)
+    samples = (s for source in sources for s in source.train.usable(CHECKED))
     longest = min(config.max_new_tokens, MAX_NEW_TOKENS)
     sampling = Sampling(longest, config.temperature, config.top_p, config.top_k)
     return Parity(rollout.engine, own, probes(samples, rollout.encoder), sampling, limit)

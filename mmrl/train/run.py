@@ -141,4 +141,6 @@ def _carry_out(setting: Setting, found: Checkpoint | None, session: Session) -> 
     recent = setting.records.metrics.recent
     for line in diagnose(recent, max_new_tokens=longest, held_out=run.held_out):
         setting.say(line)
+    if line := setting.records.quarantine.line():
+        setting.say(line)
     return result

@@ -75,6 +75,7 @@ def build_asker(
         seed=config.seed,
         state={},
         change=changing(sources),
+        max_unusable_share=max(s.config.max_unusable_share for s in sources),
     )
 
 

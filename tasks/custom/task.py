@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from math import inf
 from typing import Any, ClassVar
 
 from mmrl import task as contract
-from mmrl.records import interleave, media_source
+from mmrl.corpus.fields import ANSWERS, fields_of, shows_media
 from mmrl.rewards.custom import call_reward, load_function
 from mmrl.task import RewardPart
-from mmrl.types import Answer, MediaRef, Record, Sample, Score
-
-MEDIA_COLUMNS = ("image", "images")
+from mmrl.types import Answer, Record, Sample, Score, Text
 
 
 @dataclass(frozen=True)
 class Task(contract.Task):
     """`function` is `package.module:function`, called as f(prompts, completions, **columns).
 
-    Records have `prompt` (text, or messages of a system and a user), `image` or `images`, and any
-    further columns, which the function receives; `target` may hold a reference completion.
+    Records are of any layout of docs/data.md. The function receives their further columns, those
+    with media only if it names them.
     """
 
     function: str
@@ -35,19 +34,27 @@ class Task(contract.Task):
 
     def sample(self, record: Record) -> Sample:
         """Ask a record; the gold is what the function will be called with."""
-        fields = record.fields
-        images = [fields["image"]] if fields.get("image") else fields.get("images") or []
-        media = [MediaRef("image", media_source(record, image)) for image in images]
-        system, question = _read_prompt(fields["prompt"])
-        columns = {k: v for k, v in fields.items() if k not in ("prompt", *MEDIA_COLUMNS)}
+        fields = fields_of(record)
+        asked = inspect.signature(load_function(self.function)).parameters
+        talk = fields.messages_column
+        columns = {
+            name: value
+            for name, value in fields.items()
+            if name in asked or not (name in ("prompt", talk) or shows_media(name, value))
+        }
+        # A gold that stands elsewhere goes by the name that the function knows.
+        columns |= {n: fields[n] for n in asked if n in ANSWERS and n not in columns}
+        fields.taken |= set(asked)  # a file that the function reads need not be shown
         return Sample(
             id=record.id,
             task=self.name,
-            parts=interleave(question, "<image>", media),
-            gold={"prompt": fields["prompt"], "columns": columns},
-            system=system,
-            target=fields.get("target"),
+            parts=(Text(str(fields["prompt"])),),
+            gold={"prompt": fields.prompt, "columns": columns},
         )
+
+    def target(self, sample: Sample, answer: Answer) -> str | None:
+        """None: what a right answer is like, the record or nobody says."""
+        return None
 
     def score(self, gold: Any, answer: Answer) -> Score:
         """Call the function on this completion alone."""
@@ -56,13 +63,3 @@ class Task(contract.Task):
         if reward is None:
             return Score({}, None, "unscorable", f"{self.function} returned None")
         return Score({"reward": reward}, metric=reward)
-
-
-def _read_prompt(prompt: Any) -> tuple[str | None, str]:
-    if isinstance(prompt, str):
-        return None, prompt
-    turns = {turn["role"]: turn["content"] for turn in prompt}
-    supported = len(turns) == len(prompt) and "user" in turns and turns.keys() <= {"system", "user"}
-    if not supported or not all(isinstance(content, str) for content in turns.values()):
-        raise ValueError("a prompt is text, or messages of one system and one user turn of text")
-    return turns.get("system"), turns["user"]

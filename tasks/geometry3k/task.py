@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from mmrl import task as contract
-from mmrl.records import interleave, media_source, read_records
+from mmrl.records import interleave, media_source
 from mmrl.rewards.expressions import Expression, parse_expression
 from mmrl.rewards.grammar import BoxedAnswer, TagAnswer, Think
 from mmrl.rewards.math import LAZY_IMPORTS, MathPolicy, check_gold, same_value
@@ -44,9 +44,9 @@ class Task(contract.Task):
     metric: ClassVar[str] = "accuracy"
     imports: ClassVar[tuple[str, ...]] = LAZY_IMPORTS
 
-    def records(self, path: Path) -> Iterator[Record]:
-        """Read a folder of InterGPS problem folders in numeric order, or a records file."""
-        return _problem_folders(path) if path.is_dir() else read_records(path)
+    def own_records(self, path: Path) -> Iterator[Record] | None:
+        """Read a folder of InterGPS problem folders in numeric order."""
+        return _problem_folders(path) if any(path.glob("*/data.json")) else None
 
     def sample(self, record: Record) -> Sample:
         """Ask a record; the gold is the LaTeX or decimal text of the answer."""

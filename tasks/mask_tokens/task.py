@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from mmrl import task as contract
-from mmrl.records import media_source
+from mmrl.records import file_source, media_source
 from mmrl.rewards import masks
 from mmrl.rewards.custom import load_callable
 from mmrl.rewards.masks import RunLengths, read_mask, run_lengths
@@ -56,7 +56,7 @@ class Task(contract.Task):
         reference = _REF.search(str(fields["conversations"][0]["value"]))
         if reference is None:
             raise ValueError("the conversation has no <ref>...</ref>")
-        gold = run_lengths(read_mask(media_source(record, fields["mask"])))
+        gold = run_lengths(read_mask(file_source(record, fields["mask"])))
         question = (
             f"Segment {reference[1]} in the picture. Write {START}, then up to {self.max_tokens}"
             f" mask tokens, as few as will do, then {END}, and nothing else."

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mmrl import task as contract
-from mmrl.records import media_refs, read_records
+from mmrl.corpus.json_rows import is_object
+from mmrl.records import media_refs
 from mmrl.rewards.choices import Choice, choice_of_text, format_options, letters_of, parse_letter
 from mmrl.rewards.graded import ACCURACY_AND_FORMAT, Extractor, grade, official_text
 from mmrl.rewards.grammar import TagAnswer, Think
@@ -61,13 +62,13 @@ class Task(contract.Task):
     metric: ClassVar[str] = "accuracy"
     official: ClassVar[Mapping[str, Any]] = {"extractor": "official"}
 
-    def records(self, path: Path) -> Iterator[Record]:
-        """Read the benchmark's `testmini.json` (problem id -> record), or any records file."""
-        if path.suffix == ".json" and path.is_file():
+    def own_records(self, path: Path) -> Iterator[Record] | None:
+        """Read the benchmark's `testmini.json`: problem id -> record."""
+        if path.suffix == ".json" and is_object(path):
             problems = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(problems, dict):
                 return (Record(str(pid), row, path.parent) for pid, row in problems.items())
-        return read_records(path)
+        return None
 
     def sample(self, record: Record) -> Sample:
         """Ask a record: `question`, `image`, `choices`, `unit`, `precision`, `answer` and types."""

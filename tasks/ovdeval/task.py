@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mmrl import task as contract
-from mmrl.records import media_source, read_records
+from mmrl.corpus.json_rows import is_object
+from mmrl.records import media_source
 from mmrl.rewards.boxes import xywh_box
 from mmrl.rewards.detection import (
     BoxListFormat,
@@ -46,13 +47,13 @@ class Task(contract.Task):
     }
     metric: ClassVar[str] = "NMS-AP"
 
-    def records(self, path: Path) -> Iterator[Record]:
-        """Read flat records, or one for each image of a public per-aspect json file."""
-        if path.suffix == ".json":
+    def own_records(self, path: Path) -> Iterator[Record] | None:
+        """Read a public per-aspect json file: a record for each image."""
+        if path.suffix == ".json" and is_object(path):
             data = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(data, dict):
                 return _images(data, path)
-        return read_records(path)
+        return None
 
     def sample(self, record: Record) -> Sample:
         """Ask for the boxes of all labels, `text` that are there and `neg_text` that are not."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mmrl.records import media_source
+from mmrl.records import file_source
 from mmrl.rewards.boxes import Box, gold_box
 from mmrl.rewards.masks import (
     RunLengths,
@@ -63,7 +63,7 @@ def read_folder(path: Path) -> Iterator[Record]:
 
 def read_gold(record: Record, points: int) -> Gold:
     """Gold of a ReasonSeg record (`shapes`) or of a Seg-Zero one (`solution`)."""
-    source = media_source(record, record.fields["image"])
+    source = file_source(record, record.fields["image"])
     picture = str(source) if isinstance(source, Path) else ""
     if "shapes" in record.fields:
         mask, ignore = _masks(record.fields["shapes"], picture_size(source))

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from mmrl import task as contract
-from mmrl.records import media_source, read_records
+from mmrl.records import media_source
 from mmrl.rewards import masks
 from mmrl.rewards.assignment import assign
 from mmrl.rewards.boxes import Box, box_of, from_source, iou, to_source
@@ -64,9 +64,10 @@ class Task(contract.Task):
     }
     metric: ClassVar[str] = "gIoU"
 
-    def records(self, path: Path) -> Iterator[Record]:
-        """Read a ReasonSeg folder of json files and pictures, or a records file."""
-        return read_folder(path) if path.is_dir() else read_records(path)
+    def own_records(self, path: Path) -> Iterator[Record] | None:
+        """Read a ReasonSeg folder of json files and pictures."""
+        paired = any(file.with_suffix(".jpg").is_file() for file in path.glob("*.json"))
+        return read_folder(path) if paired else None
 
     def sample(self, record: Record) -> Sample:
         """Ask a record's `problem` or `text`."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mmrl import task as contract
-from mmrl.records import media_source, read_records
+from mmrl.corpus.json_rows import is_object
+from mmrl.records import media_source
 from mmrl.rewards.grammar import TagAnswer, Think
 from mmrl.rewards.intervals import (
     Interval,
@@ -46,13 +47,13 @@ class Task(contract.Task):
     }
     metric: ClassVar[str] = "mIoU"
 
-    def records(self, path: Path) -> Iterator[Record]:
-        """Read flat records, or one for each sentence of a file keyed by video."""
-        if path.suffix == ".json":
+    def own_records(self, path: Path) -> Iterator[Record] | None:
+        """Read a file keyed by video: a record for each sentence."""
+        if path.suffix == ".json" and is_object(path):
             data = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(data, dict):
                 return self._sentences(data, path.parent)
-        return read_records(path)
+        return None
 
     def sample(self, record: Record) -> Sample:
         """Ask when a record's sentence happens; `clip` shows only a part of the video."""

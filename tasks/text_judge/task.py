@@ -39,7 +39,7 @@ class Task(contract.Task):
     }
     metric: ClassVar[str] = "consistent_accuracy"
 
-    def records(self, path: Path) -> Iterator[Record]:
+    def own_records(self, path: Path) -> Iterator[Record] | None:
         """Read pairs; with `order` both each gives two records, one after the other."""
         return in_order(read_records(path), self.order)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mmrl import task as contract
-from mmrl.records import media_source
+from mmrl.records import file_source
 from mmrl.rewards.grammar import TagAnswer, Think
 from mmrl.rewards.parsed import Parsed, ok
 from mmrl.rewards.sql import (
@@ -141,7 +141,7 @@ def _database(record: Record) -> Database:
     if script:
         return Database(script=str(script))
     name = str(record.fields["db_id"])
-    files = [media_source(record, f"{f}/{name}/{name}.sqlite") for f in _FOLDERS]
+    files = [file_source(record, f"{f}/{name}/{name}.sqlite") for f in _FOLDERS]
     for file in files:
         if isinstance(file, Path) and file.is_file():
             return Database(file)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmrl.corpus.fields import own_column
 from mmrl.errors import UserError
 from mmrl.rewards.call_match import AllowedCall, ExactCall, ExpectedCall
 from mmrl.rewards.calls import parse_call_lines
@@ -70,7 +71,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _read_toolrl(fields: Mapping[str, Any], loose: bool) -> Question:
-    messages = fields["prompt"]
+    messages = own_column(fields, "prompt")
     system = "\n".join(m["content"] for m in messages if m["role"] == "system")
     user = "\n".join(m["content"] for m in messages if m["role"] != "system")
     gold = str(fields["reward_model"]["ground_truth"])
@@ -99,7 +100,7 @@ def _read_bfcl_fields(record: Record) -> Question:
     if golds is None and "irrelevance" not in record.id:
         raise ValueError("no ground_truth, and the id does not say irrelevance")
     calls = tuple(_allowed_call(gold, functions) for gold in golds or ())
-    turn: Sequence[Mapping[str, str]] = fields["question"][0]
+    turn: Sequence[Mapping[str, str]] = own_column(fields, "question")[0]
     said = "\n".join(m["content"] for m in turn if m["role"] == "system")
     listed = "\n".join(json.dumps(f, ensure_ascii=False) for f in fields["function"])
     system = "\n\n".join(filter(None, (said, f"You can call these functions:\n{listed}")))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mmrl import task as contract
-from mmrl.records import read_records
 from mmrl.rewards.call_match import accept_all, graded_match
 from mmrl.rewards.calls import Call, parse_call_lines, parse_calls
 from mmrl.rewards.grammar import TagAnswer, Think
@@ -77,9 +76,9 @@ class Task(contract.Task):
     }
     metric: ClassVar[str] = "ast_accuracy"
 
-    def records(self, path: Path) -> Iterator[Record]:
-        """Read a records file; a BFCL file takes the answers from `possible_answer/` beside it."""
-        return read_bfcl(path) if path.name.startswith("BFCL_") else read_records(path)
+    def own_records(self, path: Path) -> Iterator[Record] | None:
+        """Read a BFCL file, which has its answers in `possible_answer/` beside it."""
+        return read_bfcl(path) if path.name.startswith("BFCL_") else None
 
     def sample(self, record: Record) -> Sample:
         """Ask a record; the gold is the list of expected calls."""

@@ -63,7 +63,7 @@ class Task(contract.Task):
     parts: ClassVar[Mapping[str, RewardPart]] = ACCURACY_AND_FORMAT
     metric: ClassVar[str] = "macro_accuracy"
 
-    def records(self, path: Path) -> Iterator[Record]:
+    def own_records(self, path: Path) -> Iterator[Record] | None:
         """Read pairs in the order of presentation that `order` asks for."""
         return in_order(read_records(path), self.order)
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from mmrl.config import load_config
-from mmrl.data.stream import load_samples
+from mmrl.data.samples import load_samples
 from mmrl.data_recipes import modalities
 from mmrl.errors import UserError
 from mmrl.modalities import audio, video

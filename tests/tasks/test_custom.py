@@ -47,7 +47,7 @@ def user_package(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def run(function: str, text: str, **fields: object) -> tuple[float | None, str]:
     params = {"function": f"user_rewards:{function}"}
-    sample = load_task("custom", params).sample(Record("1", fields, Path(".")))
+    sample = load_task("custom", params).ask(Record("1", fields, Path(".")))
     with Scorer({"c": TaskSpec("custom", params)}, workers=1, timeout_seconds=5.0) as scorer:
         (score,) = scorer.score([ScoreJob("c", sample.gold, Answer(text))])
     return score.reward, score.reason
@@ -91,11 +91,11 @@ def test_function_is_required() -> None:
 def test_prompts_and_images_are_asked(tmp_path: Path) -> None:
     task = load_task("custom", {"function": "user_rewards:length"})
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "See <image>"}]
-    sample = task.sample(Record("1", {"prompt": turns, "image": "a.png", "target": "t"}, tmp_path))
+    sample = task.ask(Record("1", {"prompt": turns, "image": "a.png", "target": "t"}, tmp_path))
     assert sample.system == "Be brief."
     assert sample.parts == (Text("See "), MediaRef("image", tmp_path / "a.png"))
-    assert sample.target == "t"
+    assert task.completion(sample, Answer("")) == "t"
     assert sample.gold["columns"] == {"target": "t"}
     for prompt in ([{"role": "assistant", "content": "a"}], [turns[1], turns[1]], []):
-        with pytest.raises(ValueError, match="a prompt is text"):
-            task.sample(Record("1", {"prompt": prompt}, tmp_path))
+        with pytest.raises(ValueError, match=r"no user turn|0 images|neither a text"):
+            task.ask(Record("1", {"prompt": prompt}, tmp_path))

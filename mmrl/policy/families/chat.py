@@ -19,14 +19,18 @@ CONTENT_TYPE: dict[MediaKind, str] = {
 
 
 def messages(sample: Sample, special_tokens: Sequence[str]) -> list[dict[str, Any]]:
-    """A sample as chat messages, media as placeholders in place."""
+    """A sample as chat messages, earlier turns first, media as placeholders in place."""
     content = [
         {"type": "text", "text": escape(part.text, special_tokens)}
         if isinstance(part, Text)
         else {"type": CONTENT_TYPE[part.kind]}
         for part in sample.parts
     ]
-    turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
+    turns: list[dict[str, Any]] = []
+    for role, count in sample.history:
+        turns.append({"role": role, "content": content[:count]})
+        content = content[count:]
+    turns.append({"role": "user", "content": content})
     if sample.system is not None:
         system = escape(sample.system, special_tokens)
         turns.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})

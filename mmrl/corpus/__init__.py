@@ -1,0 +1,1 @@
+"""Files of any common layout -> rows by number, and what a row asks, shows and answers."""
