@@ -111,8 +111,7 @@ class Policy:
     def trained_copy(self) -> Policy:
         """A copy with weights of its own that learn like this one's."""
         model = copy.deepcopy(self.model)
-        module = plugins.load("family", family_name(model.config.model_type, None))
-        return wrap(model, self.processor, module.build(model, self.processor, Limits(1)))
+        return wrap(model, self.processor, self._family_of(model))
 
     def logprobs(
         self,
@@ -169,9 +168,14 @@ class Policy:
         if self.adapter is not None:
             return dataclasses.replace(self, store=FeatureStore(self.family), bare=True)
         model = copy.deepcopy(self.model).eval().requires_grad_(False)
-        limits = Limits(max_prompt_tokens=1)
-        module = plugins.load("family", family_name(model.config.model_type, None))
-        return wrap(model, self.processor, module.build(model, self.processor, limits))
+        return wrap(model, self.processor, self._family_of(model))
+
+    def _family_of(self, model: Any) -> Family:
+        """The family of a copy of the model, which encodes nothing: this one's, not its type's."""
+        modules = (plugins.load("family", name) for name in plugins.available("family"))
+        ours = next(m for m in modules if m.DECLARATION is self.family.declaration)
+        family: Family = ours.build(model, self.processor, Limits(max_prompt_tokens=1))
+        return family
 
     def load_weights(self, folder: Path) -> None:
         """Take over the weights of a checkpoint of the same model, bit for bit."""

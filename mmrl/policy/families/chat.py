@@ -16,6 +16,8 @@ CONTENT_TYPE: dict[MediaKind, str] = {
     "video": "video",
     "audio": "audio",
 }
+OTHER_KIND = "image"
+"""Of a kind that another package brings: a chat template knows no more than these."""
 
 
 def messages(sample: Sample, special_tokens: Sequence[str]) -> list[dict[str, Any]]:
@@ -23,7 +25,7 @@ def messages(sample: Sample, special_tokens: Sequence[str]) -> list[dict[str, An
     content = [
         {"type": "text", "text": escape(part.text, special_tokens)}
         if isinstance(part, Text)
-        else {"type": CONTENT_TYPE[part.kind]}
+        else {"type": CONTENT_TYPE.get(part.kind, OTHER_KIND)}
         for part in sample.parts
     ]
     turns: list[dict[str, Any]] = []

@@ -1,0 +1,68 @@
+"""The site: `make docs` builds it with Sphinx, MyST and Furo, without a network."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import mmrl
+
+project = "mmrl"
+author = "the mmrl authors"
+copyright = "the mmrl authors, Apache-2.0"
+release = version = mmrl.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+myst_heading_anchors = 4
+# Docstrings are written for readers of the code: a word in single backticks is code.
+default_role = "literal"
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+add_module_names = False
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+
+html_theme = "furo"
+html_title = f"mmrl {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sphinx = False
+html_copy_source = False
+html_theme_options = {"top_of_page_buttons": []}
+
+_OUTSIDE = re.compile(r"(?<!!)\[([^\]]+)\]\(\.\./([^)\s]+)\)")
+"""A link to a file of the repository that is no page."""
+
+
+def _name_files(app: Any, page: str, source: list[str]) -> None:
+    """Write a link that leaves the site as its words and the file's path."""
+    source[0] = _OUTSIDE.sub(_words_and_path, source[0])
+
+
+def _words_and_path(link: re.Match[str]) -> str:
+    words, path = link.groups()
+    return f"`{path}`" if words.strip("`") in path else f"{words} (`{path}`)"
+
+
+def _indented_is_code(
+    app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]
+) -> None:
+    """Show the indented examples of docstrings as code."""
+    for number in range(len(lines) - 1, 0, -1):
+        before, line = lines[number - 1], lines[number]
+        if line.startswith("    ") and not before.strip() and not _in_section(lines, number):
+            lines[number - 1 : number] = ["", ".. code-block:: text", ""]
+
+
+def _in_section(lines: list[str], number: int) -> bool:
+    """Whether the last line that is not indented above a line opens a section or a block."""
+    above = [line for line in lines[:number] if line.strip() and not line.startswith("    ")]
+    return bool(above) and (above[-1].startswith((":", "..")) or above[-1].endswith("::"))
+
+
+def setup(app: Any) -> None:
+    app.connect("source-read", _name_files)
+    app.connect("autodoc-process-docstring", _indented_is_code, priority=900)
