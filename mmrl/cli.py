@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from mmrl import __version__
-from mmrl.commands import catalogues, completion, runs, scores
+from mmrl.commands import catalogues, runs, scores, shell
 from mmrl.commands.output import show_error
 from mmrl.errors import MediaError, Terminated, UserError
 
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     runs.add(commands)
     scores.add(commands)
     catalogues.add(commands)
-    completion.add(commands)
+    shell.add(commands)
     return parser
 
 

@@ -6,6 +6,7 @@ import json
 import mmap
 import os
 import re
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,12 +111,13 @@ class IndexedFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path.open("rb")
-        self.size = os.fstat(self._file.fileno()).st_size
+        self.descriptor = os.open(path, os.O_RDONLY)
+        self.size = os.fstat(self.descriptor).st_size
+        weakref.finalize(self, os.close, self.descriptor)
 
     def read(self, start: int, end: int) -> bytes:
         """The bytes from `start` to before `end`."""
-        return os.pread(self._file.fileno(), int(end) - int(start), int(start))
+        return os.pread(self.descriptor, int(end) - int(start), int(start))
 
     def parse(self, start: int, end: int, where: str) -> Any:
         """The JSON value between two offsets; raises DataError where there is none."""
@@ -170,7 +172,7 @@ def _elements(file: IndexedFile) -> tuple[Ints, Ints]:
     starts: list[int] = []
     ends: list[int] = []
     depth, begin = 0, 0
-    with mmap.mmap(file._file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+    with mmap.mmap(file.descriptor, 0, access=mmap.ACCESS_READ) as text:
         for token in _TOKEN.finditer(text):
             mark = text[token.start()]
             if mark in b"[{":

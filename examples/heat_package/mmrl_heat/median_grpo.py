@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
-from mmrl.algorithm import KL, Algorithm, Context, Stage
+from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, scorable
-from mmrl.algorithms.stages.objectives import Clipped
 from mmrl.config import Section
+from mmrl.objective import KL
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.stage import Context, Stage
 from mmrl.types import Floats, Group
 
 SUMMARY = "rewards minus the group's median, with a clipped ratio"
