@@ -9,6 +9,7 @@ import torch
 
 from mmrl.config import RunConfig
 from mmrl.doctor.memory import GIB, STAGES, Place, Plan, Sharding, sharding_of
+from mmrl.policy.linears import onednn_is_faster
 
 
 def devices() -> list[str]:
@@ -17,7 +18,8 @@ def devices() -> list[str]:
         f"cuda:{i} {torch.cuda.get_device_name(i)}, {capacity(i) / GIB:.0f} GiB"
         for i in range(torch.cuda.device_count())
     ]
-    return [*found, f"cpu, {os.cpu_count()} cores, {capacity(None) / GIB:.0f} GiB"]
+    cpu = f"cpu, {os.cpu_count()} cores, {capacity(None) / GIB:.0f} GiB"
+    return [*found, cpu + "; float32 linears by oneDNN" * onednn_is_faster()]
 
 
 def capacity(device: int | None) -> int:

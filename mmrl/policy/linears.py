@@ -46,6 +46,11 @@ def exchange(model: nn.Module) -> int:
     return exchanged
 
 
+def uses_onednn(model: nn.Module) -> bool:
+    """True if oneDNN makes products of a model's linears."""
+    return any(isinstance(module, OneDNNLinear) for module in model.modules())
+
+
 @contextmanager
 def decoding(model: nn.Module) -> Iterator[None]:
     """Keep packed weights of those linears that multiply few rows, for as long as the block takes.

@@ -10,6 +10,7 @@ from mmrl.backend.local import LocalBackend
 from mmrl.config import RunConfig
 from mmrl.data.sources import Say
 from mmrl.errors import ConfigError
+from mmrl.policy import linears
 from mmrl.policy.packing import default_budget
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.stage import NEEDS
@@ -69,6 +70,7 @@ def load_and_say(config: RunConfig, say: Say) -> Policy:
     say(
         f"{type(policy.model).__name__}: {total / 1e6:.1f} M parameters in "
         f"{config.model.dtype} on {policy.device}, {learning / 1e6:.1f} M of them learn"
+        f"{'; linears by oneDNN' if linears.uses_onednn(policy.model) else ''}"
     )
     return policy
 
