@@ -11,7 +11,9 @@ from pydantic import Field
 
 from mmrl import plugins
 from mmrl.algorithms.stages.credit import lengths_of, outcomes, scorable
+from mmrl.algorithms.stages.length_terms import LENGTH_TERMS
 from mmrl.algorithms.stages.lengths import OfLongest
+from mmrl.algorithms.stages.text_terms import TEXT_TERMS
 from mmrl.stage import Context, Shape, Stage, with_rewards
 from mmrl.types import Bools, Floats, Group
 
@@ -132,6 +134,8 @@ SHAPERS: Mapping[str, Shape] = plugins.Named(
         "right_and_well_formed": RightAndWellFormed(),
         "short_is_better": ShortIsBetter(),
         "short_when_solved": ShortWhenSolved(),
+        **LENGTH_TERMS,
+        **TEXT_TERMS,
     },
 )
 """Shapers by the name a config uses."""
