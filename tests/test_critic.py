@@ -19,7 +19,7 @@ from mmrl.algorithm import Updates
 from mmrl.algorithms.compose import compose
 from mmrl.backend.local import LocalBackend
 from mmrl.config import CriticConfig, OptimizerConfig, RunConfig, validate
-from mmrl.errors import UserError
+from mmrl.errors import ConfigError, TrainingError, UserError
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy
 from mmrl.runlog.journal import Journal
@@ -457,14 +457,17 @@ def test_a_critic_file_that_was_cut_is_one_line(phased: Path, tmp_path: Path, di
     run = tmp_path / "again"
     shutil.copytree(phased, run)
     drop_after(run, 3, 6)
-    file = run / "checkpoints" / "step_3" / "trainer" / "critic.safetensors"
-    file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(UserError, match="step_3 is damaged"):
+    for folder in (run / "checkpoints").iterdir():
+        file = folder / "trainer" / "critic.safetensors"
+        file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(TrainingError, match=r"step_3 is damaged .*critic.safetensors is not what"):
         train(config(run, digits, VALUES, RL, FROZEN), resume=True)
     whole = critic_at(phased, 3)
     whole["weight.head.weight"] = torch.zeros(1, 3)
-    save_file(whole, file)
-    with pytest.raises(UserError, match=r"its 'head.weight' is \[1, 3\]"):
+    folder = run / "checkpoints" / "step_3" / "trainer"
+    save_file(whole, folder / "critic.safetensors")
+    (folder / "checksums.json").unlink()
+    with pytest.raises(ConfigError, match=r"its 'head.weight' is \[1, 3\]"):
         train(config(run, digits, VALUES, RL, FROZEN), resume=True)
 
 

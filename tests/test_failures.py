@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import shutil
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from mmrl.config import RunConfig, validate
-from mmrl.errors import UserError
+from mmrl.errors import ConfigError, TrainingError, UserError
 from mmrl.policy.model_folder import model_folder
 from mmrl.policy.policy import Policy
 from mmrl.runlog.journal import Journal
@@ -193,19 +194,83 @@ def test_a_run_folder_that_cannot_be_written_is_named(tmp_path: Path, digits: Pa
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(
-    tmp_path: Path, digits: Path
+    tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, trainer = tmp_path / "run", {"steps": 2, "checkpoint_every": 1}
     start(run, digits, trainer=trainer)
-    last = run / "checkpoints" / "step_2"
-    for file in ("model.safetensors", "trainer/optimizer.safetensors", "trainer/state.json"):
-        whole = (last / file).read_bytes()
-        (last / file).write_bytes(whole[:100])
-        with pytest.raises(UserError, match=r"step_2 is damaged .*: remove it, and `--resume`"):
-            resume(run, digits, trainer=trainer)
-        (last / file).write_bytes(whole)
-    shutil.rmtree(last)
+    folders = [run / "checkpoints" / f"step_{step}" for step in (1, 2)]
+    weights = (folders[1] / "model.safetensors").read_bytes()
+    flipped = bytearray(weights)
+    flipped[len(flipped) // 2] ^= 16
+    (folders[1] / "model.safetensors").write_bytes(flipped)
+    capsys.readouterr()
     assert resume(run, digits, trainer=trainer)["steps"] == 2
+    said = capsys.readouterr().err
+    assert "step_2 is damaged (model.safetensors is not what was written)" in said
+    assert "resumed after step 1\n" in said
+    assert (folders[1] / "model.safetensors").read_bytes() == weights
+    (folders[1] / "trainer" / "optimizer.safetensors").unlink()
+    (folders[0] / "config.json").unlink()
+    with pytest.raises(TrainingError, match=r"step_2 is damaged .*optimizer.* no sound one before"):
+        resume(run, digits, trainer=trainer)
+
+
+def test_a_run_is_replaced_once_the_new_one_has_made_a_step(tmp_path: Path, digits: Path) -> None:
+    run = tmp_path / "run"
+    start(run, digits, trainer={"steps": 1})
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text(json.dumps({"id": "1"}) + "\n")
+    late: list[dict[str, Any]] = [
+        {"model": {"path": "nowhere"}},
+        {"data": {"path": str(broken)}},
+        {"data": {"params": {"treshold": 1}}},
+        {"trainer": {"trackers": ["mlflow"]}},
+    ]
+    for sections in late:
+        config = validate(RunConfig, run_config(run, digits, **sections), "test")
+        with pytest.raises(UserError):
+            train(config, overwrite=True)
+        assert before == {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
+    config = validate(RunConfig, run_config(run, digits, trainer={"steps": 2}), "test")
+    assert train(config, overwrite=True)["steps"] == 2
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_2"]
+    assert not (tmp_path / "run.replaced").exists()
+
+
+def test_a_changed_run_is_refused_until_it_is_allowed(
+    tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, trainer = tmp_path / "run", {"steps": 1}
+    start(run, digits, trainer=trainer)
+    config = run_config(run, digits, trainer={"steps": 2}, optimizer={"learning_rate": 2e-4})
+    other = validate(RunConfig, config, "test")
+    with pytest.raises(ConfigError, match=r"optimizer.learning_rate 0.0001 -> 0.0002; undo it"):
+        train(other, resume=True)
+    assert "learning_rate: 0.0001" in (run / "config.yaml").read_text()
+    records = digits / "digit_count" / "train.jsonl"
+    rows = [json.loads(line) for line in records.read_text().splitlines()]
+    rows[0]["count"] += 1
+    records.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ConfigError, match="the records of digit_count are not those"):
+        resume(run, digits, trainer={"steps": 2})
+    capsys.readouterr()
+    assert train(other, resume=True, allow_changes=True)["steps"] == 2
+    said = capsys.readouterr().err
+    assert "changed from step 2 on: optimizer.learning_rate 0.0001 -> 0.0002" in said
+    assert "the records of digit_count are not those" in said
+    assert "learning_rate: 0.0001" in (run / "config_until_step_1.yaml").read_text()
+
+
+def test_a_full_disk_is_one_line(
+    tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Policy, "save", full)
+    with pytest.raises(TrainingError, match=r"^no space left .*: `--resume` goes on"):
+        start(tmp_path / "run", digits, trainer={"steps": 1})
 
 
 def want_placeholders(policy: Policy) -> None:

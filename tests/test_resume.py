@@ -89,6 +89,43 @@ def test_killed_run_ends_with_the_same_weights_and_samples(workspace: Path, atte
     assert rewards(workspace / name) == rewards(workspace / "whole")
 
 
+TERMINATED = """
+import os, signal, sys
+from pathlib import Path
+from mmrl.cli import main
+from mmrl.train import rollout_parts
+build = rollout_parts.build_engine
+def telling(*args):
+    engine = build(*args)
+    generate = engine.generate
+    def told(*asked):
+        if Path(sys.argv[2]).exists():
+            os.kill(os.getpid(), signal.SIGTERM)
+        return generate(*asked)
+    engine.generate = told
+    return engine
+rollout_parts.build_engine = telling
+sys.exit(main(["train", sys.argv[1], "trainer.checkpoint_every=0"]))
+"""
+"""A run that is told to end in the middle of its second step, while it rolls out."""
+
+
+def test_a_terminated_run_ends_its_step_saves_it_and_goes_on_as_if_it_had_not(
+    workspace: Path,
+) -> None:
+    run, config = workspace / "ended", config_for(workspace, "ended")
+    command = [sys.executable, "-c", TERMINATED, str(config), str(run / "metrics.jsonl")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 143, done.stderr
+    said = "mmrl: terminated after step 2: `--resume` goes on from its checkpoint"
+    assert done.stderr.splitlines()[-1] == said
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_2"]
+    train(workspace, "ended", "--resume")
+    whole, resumed = final_weights(workspace / "whole"), final_weights(run)
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert rewards(run) == rewards(workspace / "whole")
+
+
 def test_the_run_did_train(workspace: Path) -> None:
     first = load_file(checkpoint_folder(workspace, STEPS - 2) / "model.safetensors")
     last = final_weights(workspace / "whole")

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
 from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from mmrl.errors import ConfigError
@@ -12,7 +17,7 @@ RewardFunction = Callable[..., list[float | None]]
 
 
 def load_function(name: str) -> RewardFunction:
-    """Import `package.module:function`; the name must be importable, not a path.
+    """Import `package.module:function` or `file.py:function`.
 
     Raises ConfigError if the module or the function does not exist. An error inside the module
     passes on as it is.
@@ -21,20 +26,45 @@ def load_function(name: str) -> RewardFunction:
 
 
 def load_callable(name: str, role: str) -> Callable[..., Any]:
-    """Import `package.module:function`, which messages call by its role; as `load_function`."""
-    module_name, _, attribute = name.partition(":")
+    """Import `package.module:function` or `file.py:function`; messages call it by its role."""
+    module_name, _, attribute = name.rpartition(":")
     if not module_name or not attribute:
-        raise ConfigError(f"{role} '{name}': write it as package.module:function")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
         raise ConfigError(
-            f"{role} '{name}': {error}; install it or put its folder on PYTHONPATH"
+            f"{role} '{name}': write it as package.module:function or file.py:function"
+        )
+    try:
+        if module_name.endswith(".py"):
+            module = _of_file(Path(module_name).absolute())
+        else:
+            module = importlib.import_module(module_name)
+    except (ModuleNotFoundError, FileNotFoundError, TypeError) as error:
+        raise ConfigError(
+            f"{role} '{name}': {error}; install it, put its folder on PYTHONPATH, or write "
+            "file.py:function"
         ) from None
     function = getattr(module, attribute, None)
     if not callable(function):
         raise ConfigError(f"{role} '{name}': {module_name} has no function '{attribute}'")
     return function  # type: ignore[no-any-return]
+
+
+def _of_file(path: Path) -> ModuleType:
+    """The module of a file, run once a process; what lies beside it can be imported."""
+    name = f"{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, "a name that ends in .py has a loader"
+    module = importlib.util.module_from_spec(spec)
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 def call_reward(

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mmrl import plugins
 from mmrl.errors import ConfigError
+from mmrl.rewards.custom import load_callable
 from mmrl.runlog.journal import plain
 from mmrl.task import RewardPart, Task
 from mmrl.types import Answer, Observation, Sample, Score, Status, Text
@@ -24,8 +25,13 @@ _RANGE_SLACK = 1e-9
 
 
 def task_class(name: str) -> type[Task]:
-    """The dataclass `Task` of the module that a task name stands for."""
-    return typing.cast(type[Task], plugins.load("task", name).Task)
+    """The dataclass `Task` of the module that a task name stands for, or that `file.py:name` is."""
+    if ":" not in name:
+        return typing.cast(type[Task], plugins.load("task", name).Task)
+    found = load_callable(name, "task")
+    if not isinstance(found, type) or not dataclasses.is_dataclass(found):
+        raise ConfigError(f"task '{name}' is no task: put @task (mmrl.rewards.exact) above it")
+    return typing.cast(type[Task], found)
 
 
 def load_task(name: str, params: Mapping[str, Any] | None = None) -> Task:
@@ -101,9 +107,9 @@ def observation_defect(observation: Observation) -> str:
 
 def fixture_path(name: str) -> Path:
     """The records that ship with a task; a task without any raises ConfigError."""
-    module = plugins.load("task", name)
-    path = Path(str(module.__file__)).with_name("fixture.jsonl")
-    if not path.is_file():
+    module = None if ":" in name else plugins.load("task", name)
+    path = Path(str(module.__file__)).with_name("fixture.jsonl") if module else None
+    if path is None or not path.is_file():
         raise ConfigError(f"task '{name}' ships no fixture; pass --data")
     return path
 

@@ -45,7 +45,7 @@ def changes(run: Path, config: RunConfig) -> dict[str, str]:
         before = before if isinstance(before, dict) else {}
     old, new = dict(_flat(before)), dict(_flat(config.model_dump(mode="json")))
     return {
-        key: f"{key} {old.get(key, 'none')} -> {new.get(key, 'none')}"
+        key: f"{key} {old.get(key, 'unset')} -> {new.get(key, 'unset')}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     }
@@ -120,7 +120,7 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     items = enumerate(value) if isinstance(value, list) else value.items()
     for key, inner in items:
         name = f"{prefix}{key}"
-        if isinstance(inner, dict | list) and inner:
+        if isinstance(inner, dict | list):
             yield from _flat(inner, f"{name}.")
         else:
             yield name, inner

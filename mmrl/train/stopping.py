@@ -56,6 +56,4 @@ class Stopping:
 
 def terminated(step: int) -> Terminated:
     """What to say of a run that ended after a step."""
-    return Terminated(
-        f"terminated after step {step}: its checkpoint is what `--resume` goes on from"
-    )
+    return Terminated(f"terminated after step {step}: `--resume` goes on from its checkpoint")
