@@ -75,7 +75,7 @@ class DeepSpeedBackend:
         # Its own calls; a run cannot change them.
         warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
         assert config.trainer.deepspeed is not None
-        if not policy.family.declaration.shared_prefix:
+        if not policy.family.declaration.towers:  # passes cannot be kept alike
             raise ConfigError("the generic family does not train with trainer.backend=deepspeed")
         self._config, self._total, self._world = config.optimizer, total_updates, world
         settings = read_settings(config.trainer.deepspeed, config)

@@ -15,6 +15,7 @@ from mmrl import plugins
 from mmrl.config import RunConfig
 from mmrl.engines.vllm.adapter import objection
 from mmrl.policy import lora
+from mmrl.policy.families.generic_sharing import expected
 from mmrl.policy.family import Declaration
 from mmrl.policy.model_folder import check_folder
 from mmrl.policy.policy import family_name, warn_of_generic
@@ -72,7 +73,7 @@ def weightless(config: RunConfig) -> tuple[Any, Declaration]:
         make = getattr(loader, "from_config", None) or loader._from_config
         model = make(settings)
     if config.model.family is None:
-        warn_of_generic(name, settings.model_type)
+        warn_of_generic(name, settings.model_type, expected(model))
     return model, declaration
 
 

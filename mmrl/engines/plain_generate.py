@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from transformers import GenerationConfig
 
 from mmrl.engines.engine import Sampling
-from mmrl.policy.plain import media_inputs
+from mmrl.policy.plain import own_distribution
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.types import Floats, Ints, Prompt
@@ -28,7 +25,8 @@ def generate(
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         for prompt, count in zip(prompts, counts, strict=True):
-            answers = _answers(policy, prompt, count, sampling)
+            each = [1] * count if policy.family.one_by_one else [count]
+            answers = [a for n in each for a in _answers(policy, prompt, n, sampling)]
             layout = lay_out([SharedRow(prompt, tuple(answers))], policy.device)
             logprobs, _ = policy.logprobs(layout, [prompt], sampling.temperature or 1.0)
             pieces = logprobs.split([len(a) for a in answers])
@@ -41,7 +39,7 @@ def _answers(policy: Policy, prompt: Prompt, count: int, sampling: Sampling) -> 
     greedy = sampling.temperature == 0
     drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
     ids = torch.from_numpy(prompt.ids).to(policy.device).expand(count, -1)
-    with _untouched(policy.model):
+    with own_distribution(policy.model):
         rows = policy.model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
@@ -50,23 +48,8 @@ def _answers(policy: Policy, prompt: Prompt, count: int, sampling: Sampling) -> 
             suppress_tokens=list(policy.family.banned_ids),
             eos_token_id=list(policy.family.end_ids),
             **({} if greedy else drawn),
-            **policy.family.token_inputs(ids),
-            **media_inputs(prompt, count, policy.model),
+            **policy.family.plain_inputs(ids, prompt),
         )[:, ids.shape[1] :]
     ends = torch.isin(rows, torch.tensor(policy.family.end_ids, device=rows.device))
     lengths = torch.where(ends.any(1), ends.int().argmax(1) + 1, rows.shape[1])
     return [row[:n].cpu().numpy() for row, n in zip(rows, lengths.tolist(), strict=True)]
-
-
-@contextmanager
-def _untouched(model: Any) -> Iterator[None]:
-    """Let `generate` draw from the model's distribution: penalties of its checkpoint are not ours.
-
-    What a checkpoint sets fills in for whatever a call leaves open, so it is put away meanwhile.
-    """
-    settings = model.generation_config
-    model.generation_config = GenerationConfig(pad_token_id=settings.pad_token_id)
-    try:
-        yield
-    finally:
-        model.generation_config = settings

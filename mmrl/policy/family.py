@@ -126,9 +126,15 @@ class Family(Protocol):
         """
         ...
 
-    def token_inputs(self, ids: Tensor) -> Mapping[str, Tensor]:
-        """What the model's own forward is told of each of the tokens [rows, L] besides its id.
+    def plain_inputs(self, ids: Tensor, prompt: Prompt) -> Mapping[str, Tensor]:
+        """What the model's own forward gets of rows [copies, L] of a prompt, besides their ids.
 
-        Asked for on the path without sharing only.
+        Its media, one copy for each row, and what each token is. Asked for on the path without
+        sharing only.
         """
+        ...
+
+    @property
+    def one_by_one(self) -> bool:
+        """Copies of a prompt do not go through the model side by side, on that path."""
         ...

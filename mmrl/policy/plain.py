@@ -5,12 +5,14 @@ For models that no family knows. Slower by about the group's size, and otherwise
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 from mmrl.policy.family import Family
 from mmrl.policy.head import HeadTap
@@ -31,7 +33,9 @@ def hidden_rows(
     for number, prompt in enumerate(prompts):
         members = np.flatnonzero(layout.owner == number)
         start = len(prompt.ids)
-        for batch in batches([start + layout.responses[i].size for i in members]):
+        lengths = [start + layout.responses[i].size for i in members]
+        alone = [[i] for i in range(len(members))]
+        for batch in alone if family.one_by_one else batches(lengths):
             chosen = members[batch]
             hidden = _hidden(model, family, head, layout, prompt, chosen)
             for row, i in zip(hidden, chosen, strict=True):
@@ -61,20 +65,19 @@ def _hidden(
         input_ids=ids,
         attention_mask=mask.long(),
         use_cache=False,
-        **family.token_inputs(ids),
-        **media_inputs(prompt, len(members), model),
+        **family.plain_inputs(ids, prompt),
     )
 
 
-def media_inputs(prompt: Prompt, copies: int, model: Any) -> dict[str, Tensor]:
-    """The processor's tensors of a prompt's media, so many times one after the other.
+@contextmanager
+def own_distribution(model: Any) -> Iterator[None]:
+    """Let `generate` draw from the model's distribution: penalties of its checkpoint are not ours.
 
-    On the model's device, and in its dtype where they are no integers: not every model sees to it.
+    What a checkpoint sets fills in for whatever a call leaves open, so it is put away meanwhile.
     """
-    placed = prompt.placed
-    keys = placed[0].tensors if placed else ()
-    found = {key: torch.cat([m.tensors[key] for m in placed] * copies) for key in keys}
-    return {
-        key: value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)
-        for key, value in found.items()
-    }
+    settings = model.generation_config
+    model.generation_config = GenerationConfig(pad_token_id=settings.pad_token_id)
+    try:
+        yield
+    finally:
+        model.generation_config = settings

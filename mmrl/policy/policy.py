@@ -240,7 +240,7 @@ def load_policy(config: ModelConfig, device: torch.device | None = None, seed: i
     policy = wrap(model, processor, module.build(model, processor, limits), adapter)
     _freeze(policy, config)
     if config.family is None:
-        warn_of_generic(name, settings.model_type)
+        warn_of_generic(name, settings.model_type, policy.family.declaration.notes)
     return policy
 
 
@@ -300,12 +300,12 @@ def family_name(model_type: str, wanted: str | None) -> str:
     return "generic"
 
 
-def warn_of_generic(name: str, model_type: str) -> None:
-    """Warn where a model that could be loaded has the generic family, which was not asked for."""
+def warn_of_generic(name: str, model_type: str, told: str) -> None:
+    """Warn where a model has the generic family, which was not asked for, of what it is `told`."""
     if name == "generic":
         warnings.warn(
-            f"no family serves model type '{model_type}': the generic one gives every response its "
-            "own copy of the prompt and its pictures, which is slow; see `mmrl families`",
+            f"no family serves model type '{model_type}', the generic one does: {told}; see "
+            "`mmrl families`",
             stacklevel=3,
         )
 

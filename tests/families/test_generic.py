@@ -1,4 +1,4 @@
-"""A model that no family knows: nothing is shared, a warning says so, and the numbers are right."""
+"""A model that no family knows: what is shared is checked and said, and its numbers are right."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from PIL import Image
 
 from mmrl.config import ModelConfig
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
-from mmrl.engines.hf_copy import CopyEngine
 from mmrl.errors import UserError
-from mmrl.policy.families import generic
+from mmrl.policy.families import chat, generic
 from mmrl.policy.family import Limits
 from mmrl.policy.policy import Policy, load_policy, wrap
 from mmrl.policy.shared_prefix import SharedRow
@@ -28,7 +28,6 @@ from tests.families.cases import (
     picture,
     plain,
     policy,
-    processed,
     relative,
     responses,
 )
@@ -72,6 +71,17 @@ def made(folder: Path) -> Policy:
         policy = load_policy(ModelConfig(path=str(folder)), torch.device("cpu"))
     policy.model.eval()
     return policy
+
+
+def processed(made: Policy, case: Case) -> dict[str, Any]:
+    """What the library's own processor makes of the whole conversation at once."""
+    text = made.processor.apply_chat_template(
+        chat.messages(case.sample, []), tokenize=False, add_generation_prompt=True
+    )
+    pictures = [Image.fromarray(part.array) for part in case.media] or None
+    return dict(
+        made.processor(text=[text], images=pictures, return_tensors="pt", add_special_tokens=False)
+    )
 
 
 def reference(folder: Path) -> Any:
@@ -129,38 +139,35 @@ def test_pictures_come_in_the_models_dtype(made: Policy, dtype: torch.dtype) -> 
     )
     prompt = ask(made, Case((picture(1), "What is this?")))
     HFEngine(made).generate([prompt], [2], Sampling(max_new_tokens=1), seed=0)
-    assert len(seen) == 2 and set(seen) == {dtype}  # to sample, and for the log-probs
+    assert seen == [dtype]  # once for both answers
 
 
-WHOLE = {"llava_onevision": "batch_num_images", "smolvlm": "pixel_attention_mask"}
-
-
-@pytest.mark.parametrize("name", sorted(tiny.TINY.keys() - WHOLE.keys()))
+@pytest.mark.parametrize("name", ["gemma3", "internvl", "qwen2_audio", "qwen3_vl", "smolvlm"])
 def test_a_known_model_has_the_numbers_of_its_own_family(name: str) -> None:
-    """What a processor says of each token (Qwen, GLM, Gemma) reaches the model's own forward."""
-    model, processor = tiny.build(name)
-    own = policy(name)
-    if "image" not in own.family.declaration.takes:
-        pytest.skip(f"{name} takes no pictures")
+    """By the generic family, with rows shared or not, gradients too."""
+    own, (model, processor) = policy(name), tiny.build(name)
     family = generic.build(model, processor, Limits(max_prompt_tokens=2000))
-    family.banned_ids = own.family.banned_ids  # it does not know the markers around a picture
+    assert family.declaration.shared_prefix, family.declaration.notes
+    family.banned_ids = own.family.banned_ids = tuple(
+        sorted({*own.family.banned_ids, *family.banned_ids})
+    )
     made = wrap(model, processor, family)
-    for i, case in enumerate(cases(("image",)).values()):
-        answers = responses(i, (4, 1, 6))
-        found = logprobs(made, [SharedRow(ask(made, case), answers)])
-        wanted = logprobs(own, [SharedRow(ask(own, case), answers)])
-        assert relative(found, wanted) < 1e-5
-
-
-@pytest.mark.parametrize("name", sorted(WHOLE))
-def test_pictures_that_are_not_made_by_themselves_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match=f"'{WHOLE[name]}' of two pictures"):
-        generic.build(*tiny.build(name), Limits(max_prompt_tokens=2000))
-
-
-def test_the_engine_that_rolls_out_ahead_is_refused(made: Policy, folder: Path) -> None:
-    with pytest.raises(UserError, match="hf_copy needs a family with a shared prefix"):
-        CopyEngine(made, ModelConfig(path=str(folder)))
+    kinds = [kind for kind in own.family.declaration.takes if kind in family.declaration.takes]
+    rows = []
+    for policy_ in (made, own):
+        asked = cases([kind for kind in kinds if kind != "screenshot"])
+        asked.pop("mixed", None)
+        rows.append(
+            [
+                SharedRow(ask(policy_, case), responses(i, (4, 1, 6)))
+                for i, case in enumerate(asked.values())
+            ]
+        )
+    found, wanted = logprobs(made, rows[0]), logprobs(own, rows[1])
+    assert relative(found, wanted) < 1e-5
+    found.sum().backward()
+    wanted.sum().backward()
+    compare_gradients(made.model, own.model)
 
 
 def test_towers_cannot_be_frozen(folder: Path) -> None:

@@ -1,3 +1,14 @@
 """Model families, one file each: placement of media, positions, coordinates."""
 
-SHARED = ("chat", "composed", "grid", "omni", "splice")
+SHARED = (
+    "chat",
+    "composed",
+    "generic_media",
+    "generic_probe",
+    "generic_sharing",
+    "generic_tensors",
+    "generic_tokens",
+    "grid",
+    "omni",
+    "splice",
+)

@@ -78,6 +78,7 @@ class Composed:
     positions: Positions = lambda ids, media: np.arange(len(ids))[None]
     blocks: Callable[[Ints], Ints | None] = lambda ids: None
     blocks_slide_only: bool = False
+    one_by_one: bool = False
     adapt: Callable[[Encoded], Encoded] = lambda media: media
     more_inputs: Callable[[Encoded, Sequence[Tensor]], Mapping[str, Any]] = lambda m, f: {}
     end_ids: tuple[int, ...] = field(init=False)
@@ -229,8 +230,8 @@ class Composed:
         with splice(self._embedding, places, rows):
             yield self.more_inputs(media, features)
 
-    def token_inputs(self, ids: Tensor) -> Mapping[str, Tensor]:
-        return {}
+    def plain_inputs(self, ids: Tensor, prompt: Prompt) -> Mapping[str, Tensor]:
+        raise AssertionError("rows of this family share their prompt")
 
     def _expand(self, text: str, media: Encoded) -> tuple[str, list[int]]:
         """Put expansions in place; also which medium stands at each place, in the text's order."""

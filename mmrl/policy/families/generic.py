@@ -1,121 +1,416 @@
-"""Any other image-text model: nothing is known of it, so nothing is shared.
+"""Any other model of pictures, video, sound or text: all that is needed is found by looking.
 
-Every response is trained and sampled with its own copy of prompt and pictures, through the
-model's own forward. It works where the processor expands each picture by itself, which is tried
-out on two pictures before anything is trained.
+A prompt's media go through the model's own processor together, and the model runs its own towers on
+what comes out. Whether rows may share a prompt is settled when the model is loaded: by what is
+known of its kinds of layer, and by trying (`generic_sharing`). Where they may not, every response
+is trained and sampled with its own copy of the prompt, and the reason is said.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
-from mmrl.errors import UserError
-from mmrl.policy.families import composed
-from mmrl.policy.families.composed import Composed, Encoded, Intake
+from mmrl.errors import MediaError, PromptTooLong, UserError, one_line
+from mmrl.modalities import sound
+from mmrl.policy import attention
+from mmrl.policy.families import (
+    generic_media,
+    generic_sharing,
+    generic_tensors,
+    generic_tokens,
+)
+from mmrl.policy.families.composed import Composed, Encoded
+from mmrl.policy.families.generic_probe import Shape, shape_of
+from mmrl.policy.families.generic_tensors import Join
 from mmrl.policy.family import Declaration, Family, Limits
-from mmrl.types import Frame, Media, MediaRef, Prompt, Sample, Text
+from mmrl.types import EncodedMedium, Ints, Media, MediaKind, MediaRef, Prompt, Sample, Text
 
 DECLARATION = Declaration(
     model_types=(),
-    takes=("image", "screenshot"),
+    takes=("image", "screenshot", "video", "audio"),
     space="unit",
     towers=(),
     projectors=(),
     language=r"model.language_model.layers",
+    loader="AutoModelForMultimodalLM",
     shared_prefix=False,
-    notes="any other AutoModelForImageTextToText, with a copy of the prompt for every response",
+    notes="any other type of AutoModelForMultimodalLM, as far as its own processor goes; prompts "
+    "are shared where a check on loading finds the same numbers",
 )
+
+RAW = "raw"
+"""The one tensor of a medium that has not been through the processor yet."""
+TEXT_KEYS = ("input_ids", "attention_mask", "labels")
+PARTS: Mapping[MediaKind, tuple[str, ...]] = {
+    "image": ("image_processor",),
+    "video": ("video_processor",),
+    "audio": ("feature_extractor", "audio_processor"),
+}
+"""What a processor has one of, where it takes a kind of media."""
+TROUBLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a processor or model that nobody here has looked at may raise on a trial input."""
 
 
 def build(model: Any, processor: Any, limits: Limits) -> Family:
     """Bind the family to a loaded model and its processor."""
-    placeholder = getattr(processor, "image_token", None)
-    if not isinstance(placeholder, str):
-        raise UserError(
-            f"the generic family needs a processor with an image_token, "
-            f"{type(processor).__name__} has none"
-        )
-    placeholder_ids = composed.token_ids(processor, placeholder)
-    picture = Intake(placeholder, composed.images, _no_tower)
-    family = Generic(
-        model,
-        processor,
-        limits,
-        DECLARATION,
-        intakes={"image": picture, "screenshot": picture},
-        placeholder_ids=placeholder_ids,
-        banned_ids=placeholder_ids,
-    )
-    # Two pictures may be more than a run's own limit on prompts.
-    family.told_of = family.unlimited().try_out()
+    banned = tuple(sorted(generic_tokens.named(model, processor)))
+    family = Generic(model, processor, limits, DECLARATION, {}, (), banned)
+    family.look()
+    generic_sharing.settle(family)
     return family
 
 
+@dataclass
 class Generic(Composed):
-    """A composed family whose model is told what its processor says of each token."""
+    """A family that hands the model what its processor makes of a prompt as a whole.
 
-    told_of: tuple[str, ...] = ()
+    `kinds` are, for each input that says of every token what it is, the ids for which that is not
+    0. `together` and `copied` say how tensors of the prompts in one row, and of copies of one
+    prompt, stand one after the other. `nested`: the processor takes pictures in a
+    list for each text. `seen_ids` are the placeholders of pictures and clips; `answers_are` is what
+    the tokens of a response are by `kinds`. `not_taken` are the kinds of media in prompts on which
+    the model's forward fails, with what it says. `form` says which tokens see each other both ways.
+    """
 
-    def token_inputs(self, ids: Tensor) -> Mapping[str, Tensor]:
-        """Kinds of token [rows, L], under each name that processor and model use for them."""
-        if not self.told_of:
-            return {}
-        kinds = torch.tensor(self.processor.create_mm_token_type_ids(ids.tolist()))
-        return dict.fromkeys(self.told_of, kinds.to(ids.device))
+    kinds: dict[str, dict[int, int]] = field(default_factory=dict)
+    together: dict[str, Join] = field(default_factory=dict)
+    copied: dict[str, Join] = field(default_factory=dict)
+    nested: bool = True
+    seen_ids: tuple[int, ...] = ()
+    answers_are: int = 0
+    not_taken: dict[Shape, str] = field(default_factory=dict)
+    form: generic_sharing.Form = generic_sharing.CAUSAL
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._escaped |= dict.fromkeys(generic_tokens.texts(self.processor))
+        self._escaped.pop(None, None)  # an id without a token
+        self._taken = inspect.signature(self.model.forward).parameters.keys()
+
+        self._window = getattr(self.model.config.get_text_config(), "sliding_window", None)
+
+    @property
+    def takes(self) -> tuple[MediaKind, ...]:
+        """The kinds of media that this model takes."""
+        return self.declaration.takes
+
+    def look(self) -> None:
+        """Find out what the model takes; raises UserError where its processor fails on all."""
+        found: dict[MediaKind, int] = {}
+        failed: dict[MediaKind, str] = {}
+        for kind, parts in PARTS.items():
+            if any(getattr(self.processor, part, None) is not None for part in parts):
+                try:
+                    found[kind] = self._placeholder(kind)
+                except TROUBLE as error:
+                    failed[kind] = one_line(error)
+        if failed and not found:
+            kind, why = next(iter(failed.items()))
+            raise UserError(
+                f"the generic family does not serve {type(self.model).__name__}: its processor "
+                f"fails on a trial {kind}: {why}"
+            )
+        takes = [kind for kind in PARTS if kind in found]
+        for one in takes:
+            self._learn_joins(one)
+        if "image" in found:
+            takes.insert(1, "screenshot")
+        self.placeholder_ids = tuple(dict.fromkeys(found.values()))
+        self.seen_ids = tuple(i for kind, i in found.items() if kind != "audio")
+        self.declaration = dataclasses.replace(self.declaration, takes=tuple(takes))
+
+    def _placeholder(self, kind: MediaKind) -> int:
+        """The id that stands for features of a kind: of what a medium adds, the most frequent.
+
+        It is banned, and so is all else that a medium adds and that is no word.
+        """
+        bare = self.processor.tokenizer(self.chat_text(_asking(())))["input_ids"]
+        media = (generic_media.trial(kind, 0),)
+        try:
+            whole = self._run(self.chat_text(_asking(media)), media)
+        except TROUBLE:
+            self.nested = False
+            whole = self._run(self.chat_text(_asking(media)), media)
+        ids = whole["input_ids"].numpy()
+        added, counts = np.unique(ids[~np.isin(ids, bare)], return_counts=True)
+        if not len(added):
+            raise ValueError("the chat template has no place for it")
+        placeholder = int(added[counts.argmax()])
+        tokens = self.processor.tokenizer.added_tokens_decoder
+        marks = {i for i in added.tolist() if i in tokens and tokens[i].special}
+        banned = {*self.banned_ids, *marks, placeholder} - set(self.end_ids)
+        self.banned_ids = tuple(sorted(banned))
+        marks = {*marks, placeholder}
+        self._escaped |= dict.fromkeys(self.processor.tokenizer.convert_ids_to_tokens(list(marks)))
+        return placeholder
+
+    def _learn_joins(self, kind: MediaKind) -> None:
+        """How the processor puts together what it makes of one and of two media."""
+        media = [generic_media.trial(kind, i) for i in range(3)]
+        text = self.chat_text(_asking(media[1:]))
+        try:
+            one, two, three = (
+                self._tensors(self._run(self.chat_text(_asking(m)), m))
+                for m in (media[:1], media[1:], media)
+            )
+            twice = self._tensors(self._run(text, media[1:], copies=2))
+        except TROUBLE:
+            return  # along the first axis, unless a trial finds that wrong
+        self.together |= generic_tensors.joins((one, two), three)
+        self.copied |= generic_tensors.joins((two, two), twice)
+
+    def _run(self, text: str, media: Sequence[Media], copies: int = 1) -> dict[str, Any]:
+        """What the processor makes of a chat and its media."""
+        arguments = generic_media.arguments(self.processor, media, self.nested, copies)
+        out = dict(
+            self._own_processor()(
+                text=[text] * copies, return_tensors="pt", add_special_tokens=False, **arguments
+            )
+        )
+        ids = out["input_ids"]
+        out["input_ids"] = ids = torch.as_tensor(ids)
+        key = "mm_token_type_ids"
+        if key in self._taken and key not in out and hasattr(self.processor, f"create_{key}"):
+            out[key] = torch.tensor(self.processor.create_mm_token_type_ids(ids.tolist()))
+        return out
+
+    def _tensors(self, out: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What the towers get of the processor's output."""
+        shape = out["input_ids"].shape
+        return {
+            key: value
+            for key, value in out.items()
+            if key in self._taken and key not in TEXT_KEYS
+            if isinstance(value, Tensor) and value.shape != shape
+        }
+
+    def encode_medium(self, media: Media) -> EncodedMedium:
+        """Keep a medium as it is, with the tokens that it fills where it is alone."""
+        if media.kind not in self.takes:
+            raise MediaError(f"this model does not take {media.kind}")
+        try:
+            out = self._run(self.chat_text(_asking((media,))), (media,))
+        except TROUBLE as error:
+            raise MediaError(f"{media.kind}: {one_line(error)}") from None
+        num_tokens = self._features_in(out["input_ids"].numpy())
+        if not num_tokens:
+            raise MediaError(f"{media.kind} is too short: the model has no token for it")
+        frame = dataclasses.replace(media.frame, processed_size=media.frame.source_size)
+        raw, rate = media.array, media.rate
+        if media.kind == "audio":
+            rate = generic_media.rate_of(self.processor)
+            raw = sound.resample(raw, media.rate, rate)
+        tensors = {RAW: torch.from_numpy(raw), "rate": torch.tensor(rate)}
+        return EncodedMedium(media.kind, media.hash, tensors, num_tokens, frame)
+
+    def encode(self, sample: Sample, media: Encoded) -> Prompt:
+        """Run the processor on the whole prompt; the first medium carries what it makes of all."""
+        shape = shape_of(media)
+        if shape in self.not_taken:
+            kinds = " and ".join(sorted(shape)) or "text alone"
+            raise MediaError(f"this model takes no prompt of {kinds}: {self.not_taken[shape]}")
+        text = self.chat_text(sample)
+        compact: list[int] = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        try:
+            out = self._run(text, [_raw(medium) for medium in media])
+        except TROUBLE as error:
+            raise MediaError(f"the processor fails on the prompt: {one_line(error)}") from None
+        ids: Ints = out["input_ids"][0].numpy().astype(np.int64)
+        if len(ids) > self.limits.max_prompt_tokens:
+            raise PromptTooLong(len(ids), self.limits.max_prompt_tokens)
+        self._note_kinds(out)
+        blocks = self.form.numbers(self, ids)
+        if blocks is not None and self._window and np.bincount(blocks)[1:].max() > self._window:
+            raise MediaError(f"more than {self._window} tokens, the model's window, see each other")
+        tensors = self._tensors(out)
+        positions = self._positions_of(out, tensors)
+        return Prompt(
+            sample=sample,
+            compact_ids=tuple(compact),
+            ids=ids,
+            positions=positions,
+            next_position=(positions.max() + 1).item(),
+            media=tuple(self._placed(media, tensors, self._features_in(ids))),
+            space=self.space,
+            blocks=blocks,
+            blocks_slide_only=self.form.slide_only,
+        )
+
+    def _features_in(self, ids: Ints) -> int:
+        return int(np.isin(ids, self.placeholder_ids).sum())
+
+    def _placed(
+        self, media: Encoded, tensors: dict[str, Tensor], total: int
+    ) -> Iterator[EncodedMedium]:
+        """Media of a prompt with their tokens in it: as alone, or their shares where that is more.
+
+        Some processors cut a picture finer where it is alone.
+        """
+        alone = np.cumsum([0, *(m.num_tokens for m in media)])
+        if media and not total:
+            raise MediaError(f"{len(media)} media without a placeholder in the chat template")
+        ends = alone if alone[-1] in (total, 0) else alone * total // alone[-1]
+        for number, medium in enumerate(media):
+            count = int(ends[number + 1] - ends[number])
+            carried = {} if number else tensors
+            yield dataclasses.replace(medium, tensors=carried, num_tokens=count)
+
+    def _note_kinds(self, out: Mapping[str, Any]) -> None:
+        """Learn what the model is told of each id; raises UserError where that is not all."""
+        ids = out["input_ids"][0].tolist()
+        for key, value in out.items():
+            if key in TEXT_KEYS or key not in self._taken or not isinstance(value, Tensor):
+                continue
+            if value.shape != out["input_ids"].shape:
+                continue
+            kinds = [int(kind) for kind in value[0].tolist()]
+            known = self.kinds.setdefault(key, {})
+            known |= {i: kind for i, kind in zip(ids, kinds, strict=True) if kind}
+            if self._told(out["input_ids"])[key][0].tolist() != kinds:
+                raise UserError(
+                    f"the generic family does not serve {type(self.model).__name__}: its "
+                    f"processor's '{key}' says different things of equal tokens"
+                )
+
+    def _positions_of(
+        self, out: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> npt.NDArray[Any]:
+        """Positions [axes, L] by the model's own function where it has one, else 0, 1, 2 ..."""
+        ids = out["input_ids"]
+        owner = next((m for m in self.model.modules() if hasattr(m, "get_rope_index")), None)
+        if owner is None:
+            return np.arange(ids.shape[1])[None]
+        known = {**tensors, **{key: out[key] for key in self.kinds}}
+        known |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        taken = inspect.signature(owner.get_rope_index).parameters
+        found = owner.get_rope_index(**{k: v for k, v in known.items() if k in taken})
+        positions = found[0] if isinstance(found, tuple) else found
+        numbers: npt.NDArray[Any] = positions[:, 0].numpy()
+        return numbers
 
     def trial(self) -> Prompt:
-        """A picture and a few words: some models take no text by itself."""
-        sample = Sample("s", "trial", (Text("A"), MediaRef("image", b"")), gold=None)
-        return self.unlimited().encode(sample, [self.encode_medium(_picture(56, 56))])
+        """A medium and a few words: some models take no text by itself."""
+        return next(self.trials())
 
-    def try_out(self) -> tuple[str, ...]:
-        """Names under which the model is told of its tokens.
+    def trials(self) -> Iterator[Prompt]:
+        """Short prompts of every shape that the processor takes, one with a medium first."""
+        whole = self.unlimited()
+        for media in generic_media.trials(self.takes):
+            try:
+                yield whole.encode(_asking(media), [whole.encode_medium(m) for m in media])
+            except MediaError:
+                continue  # several clips of different lengths, or text alone
 
-        Raises UserError if a prompt of two pictures, put together from each by itself, is not
-        what the processor makes of the whole.
-        """
-        pictures = [_picture(56, 56), _picture(84, 56)]
-        parts = (Text("A"), MediaRef("image", b""), MediaRef("image", b""), Text("b"))
-        sample = Sample("s", "generic", parts, gold=None)
-        prompt = self.encode(sample, [self.encode_medium(p) for p in pictures])
-        whole = self.processor(
-            text=[self.chat_text(sample)],
-            images=[[Image.fromarray(p.array) for p in pictures]],
-            return_tensors="pt",
-            add_special_tokens=False,
+    def take(self, found: generic_sharing.Finding, checked: str) -> None:
+        """Share prompts, or say why not, as was found and `checked` in words."""
+        self.not_taken, self.one_by_one = dict(found.not_taken), found.one_by_one
+        self.form, self.answers_are = found.form, found.answers_are
+        left_out = {kind for shape in self.not_taken if len(shape) == 1 for kind in shape}
+        self.declaration = dataclasses.replace(
+            self.declaration,
+            takes=tuple(kind for kind in self.takes if kind not in left_out),
+            shared_prefix=not found.reason,
+            notes=generic_sharing.told(found.reason, checked),
         )
-        taken = inspect.signature(self.model.forward).parameters.keys() - {"attention_mask"}
-        self.told_of = tuple(key for key in composed.TOKEN_KINDS if key in taken & whole.keys())
-        ids = torch.from_numpy(prompt.ids)[None]
-        ours = {"input_ids": [ids], **{k: [v] for k, v in self.token_inputs(ids).items()}}
-        ours |= {key: [m.tensors[key] for m in prompt.placed] for key in prompt.placed[0].tensors}
-        for key in sorted(taken & (whole.keys() | ours.keys())):
-            if not _makes(ours.get(key, []), whole.get(key)):
-                raise UserError(
-                    f"the generic family does not serve {type(self.model).__name__}: '{key}' of "
-                    "two pictures is not made of what the processor gives for each; the model "
-                    "needs a family of its own (ARCHITECTURE.md)"
-                )
-        return self.told_of
+        if not found.reason:
+            self._set_attention(attention.NAME)
+
+    def declared(self, **said: Any) -> Self:
+        """The same family with another declaration."""
+        return dataclasses.replace(self, declaration=dataclasses.replace(self.declaration, **said))
+
+    @contextmanager
+    def layout_decides(self) -> Iterator[None]:
+        """Let the active layout say who sees whom in the model's language layers."""
+        text = self.model.config.get_text_config()
+        before = text._attn_implementation
+        self._set_attention(attention.NAME)
+        try:
+            yield
+        finally:
+            self._set_attention(before)
+
+    def _set_attention(self, name: str) -> None:
+        config = self.model.config
+        text = config.get_text_config()
+        inside = [key for key in config.sub_configs if getattr(config, key, None) is text]
+        self.model.set_attn_implementation({inside[0]: name} if inside else name)
+
+    def features(self, media: Encoded) -> list[Tensor]:
+        """Nothing: the model runs its own towers."""
+        return [torch.zeros(0, device=self.model.device) for _ in media]
+
+    @contextmanager
+    def feeding(
+        self, ids: Tensor, media: Encoded, features: Sequence[Tensor]
+    ) -> Iterator[Mapping[str, Any]]:
+        """Give the model what the processor made of the prompts of these media."""
+        carried = [m.tensors for m in media if m.tensors]
+        inputs = self._joined(carried, self.together)
+        yield {key: value[:1] for key, value in self._told(ids[None]).items()} | inputs
+
+    def plain_inputs(self, ids: Tensor, prompt: Prompt) -> Mapping[str, Tensor]:
+        carried = [m.tensors for m in prompt.placed if m.tensors] * len(ids)
+        told = self._told(ids)
+        if self.answers_are:
+            for kinds in told.values():
+                kinds[:, len(prompt.ids) :] = self.answers_are
+        return {**told, **self._joined(carried, self.copied)}
+
+    def _told(self, ids: Tensor) -> dict[str, Tensor]:
+        """What the model is told of each of the tokens [rows, L]."""
+        found = {}
+        for key, known in self.kinds.items():
+            make = getattr(self._own_processor(), f"create_{key}", None)
+            if make is not None:
+                found[key] = torch.tensor(make(ids.tolist()), device=ids.device)
+                continue
+            found[key] = torch.zeros_like(ids)
+            for id_, kind in known.items():
+                found[key][ids == id_] = kind
+        return found
+
+    def _joined(
+        self, carried: Sequence[Mapping[str, Tensor]], joins: Mapping[str, Join]
+    ) -> dict[str, Tensor]:
+        """On the model's device, and in its dtype where they are no integers."""
+        device, dtype = self.model.device, self.model.dtype
+        keys = dict.fromkeys(key for tensors in carried for key in tensors)
+        found = {}
+        for key in keys:
+            pieces = [tensors[key] for tensors in carried if key in tensors]
+            value = joins.get(key, Join()).of(pieces)
+            found[key] = value.to(device, dtype if value.is_floating_point() else value.dtype)
+        return found
 
 
-def _makes(pieces: list[Tensor], whole: Any) -> bool:
-    """Whether pieces, one after the other, are the whole."""
-    fit = isinstance(whole, Tensor) and len({piece.shape[1:] for piece in pieces}) == 1
-    return fit and torch.equal(torch.cat(pieces), whole)
+def _asking(media: Sequence[Media]) -> Sample:
+    refs = [MediaRef(m.kind, b"") for m in media]
+    return Sample("s", "trial", (Text("A"), *refs, Text("b")), gold=None)
 
 
-def _picture(width: int, height: int) -> Media:
-    pixels = np.full((height, width, 3), 128, dtype=np.uint8)
-    return Media("image", pixels, Frame(source_size=(width, height)), f"{width} x {height}")
-
-
-def _no_tower(media: Encoded) -> list[Tensor]:
-    raise AssertionError("the generic family's towers are run by the model itself")
+def _raw(medium: EncodedMedium) -> Media:
+    """The medium again, for the processor."""
+    rate = int(medium.tensors["rate"])
+    return Media(medium.kind, medium.tensors[RAW].numpy(), medium.frame, medium.hash, rate=rate)

@@ -1,0 +1,79 @@
+"""Media as a processor's arguments, whatever the processor, and small ones to try it with."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mmrl.modalities import sound
+from mmrl.policy.families import composed
+from mmrl.types import Frame, Media, MediaKind
+
+RATE = 16_000
+
+
+def arguments(
+    processor: Any, media: Sequence[Media], nested: bool, copies: int = 1
+) -> dict[str, Any]:
+    """Keyword arguments for all media of a prompt, for so many copies of it."""
+    found: dict[str, Any] = {}
+    pictures = [Image.fromarray(m.array) for m in media if m.kind in ("image", "screenshot")]
+    if pictures:
+        found["images"] = [pictures] * copies if nested else pictures * copies
+    clips = [composed.videos(m) for m in media if m.kind == "video"]
+    if clips:
+        settings = dict(clips[0]["videos_kwargs"])
+        metadata = [clip["videos_kwargs"]["video_metadata"][0] for clip in clips]
+        found["videos"] = [clip["videos"][0] for clip in clips] * copies
+        found["videos_kwargs"] = settings | {"video_metadata": metadata * copies}
+    heard = [m for m in media if m.kind == "audio"]
+    if heard:
+        rate = rate_of(processor)
+        taken = inspect.signature(processor.__call__).parameters
+        found["audios" if "audios" in taken else "audio"] = [
+            sound.resample(m.array, m.rate, rate) for m in heard
+        ] * copies
+    return found
+
+
+def rate_of(processor: Any) -> int:
+    """Samples a second that the processor's feature extractor hears."""
+    for part in ("feature_extractor", "audio_processor"):
+        rate = getattr(getattr(processor, part, None), "sampling_rate", None)
+        if rate:
+            return int(rate)
+    return RATE
+
+
+def trial(kind: MediaKind, number: int) -> Media:
+    """A small medium of noise; each number has a size of its own."""
+    rng = np.random.default_rng(number)
+    if kind == "audio":
+        count = RATE * (4 + number) // 4
+        samples = rng.normal(scale=0.1, size=count).astype(np.float32)
+        heard = Frame(seconds=(0.0, count / RATE))
+        return Media(kind, samples, heard, f"trial {kind} {number}", rate=RATE)
+    width, height = 84 + 28 * number, 84
+    if kind == "video":
+        frames = 4 + 2 * number
+        pixels = rng.integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+        indices = tuple(range(0, 10 * frames, 10))
+        seconds = tuple(i / 20 for i in indices)
+        frame = Frame((width, height), seconds=seconds, indices=indices, fps=20.0)
+        return Media(kind, pixels, frame, f"trial {kind} {number}")
+    pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Media(kind, pixels, Frame((width, height)), f"trial {kind} {number}")
+
+
+def trials(takes: Sequence[MediaKind]) -> list[tuple[Media, ...]]:
+    """Media of prompts of every shape: one and two of a kind, all kinds, none."""
+    kinds = [kind for kind in takes if kind != "screenshot"]
+    found: list[tuple[Media, ...]] = [(trial(kind, 0),) for kind in kinds]
+    found += [(trial(kind, 1), trial(kind, 2)) for kind in kinds]
+    if len(kinds) > 1:
+        found.append(tuple(trial(kind, 3) for kind in kinds))
+    return [*found, ()]

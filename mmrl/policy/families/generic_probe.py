@@ -1,0 +1,259 @@
+"""Tries a model out: log-probs and gradients of rows with a shared prompt against copies of it.
+
+The trial prompts have a medium, several, and none; their answers are ragged and random. It is done
+in float32, whatever the model's dtype, so that rounding hides nothing, and an error counts by what
+another prompt would have changed, too: logits that hardly depend on the prompt agree by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmrl.errors import UserError, one_line
+from mmrl.policy import plain
+from mmrl.policy.attention import active_layout
+from mmrl.policy.features import FeatureStore
+from mmrl.policy.head import HeadTap
+from mmrl.policy.policy import Policy
+from mmrl.policy.shared_prefix import SharedRow, lay_out
+from mmrl.types import EncodedMedium, MediaKind
+
+if TYPE_CHECKING:
+    from mmrl.policy.families.generic import Generic
+    from mmrl.policy.families.generic_sharing import Form
+
+LOGPROBS, GRADIENTS = 1e-5, 1e-4
+"""Largest relative errors of log-probs and of all gradients together, in float32."""
+CONTROL = 0.02
+"""Largest share of what another prompt would have changed."""
+DECODED = 0.05
+"""Largest difference of a log-prob, in nats, between a model's decoding and its forward."""
+WEIGHTS = 2**25
+"""Of a model with more parameters than this only the gradients of vectors are compared."""
+Shape = frozenset[MediaKind]
+"""The kinds of media in a prompt."""
+LENGTHS = ((4, 1, 6), (5, 2), (3,), (2, 7), (6, 3, 1))
+FAILS = (
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    UserError,
+    ValueError,
+)
+"""What a forward that nobody here has looked at may raise."""
+
+
+@dataclass
+class Probe:
+    """Rows of trial prompts behind a family, and what copies of the prompts make of them.
+
+    `not_taken` are the kinds of media of prompts on which the model's forward fails, with what it
+    says. `one_by_one`: copies of a prompt do not go through it side by side.
+    """
+
+    family: Generic
+    rows: list[SharedRow] = field(init=False)
+    not_taken: dict[Shape, str] = field(default_factory=dict, init=False)
+    one_by_one: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self._model = self.family.model
+        self._head = HeadTap(self._model)
+        words, rng = self._words(), np.random.default_rng(0)
+        self.rows = []
+        for number, prompt in enumerate(self.family.trials()):
+            sizes = LENGTHS[number % len(LENGTHS)]
+            self.rows.append(SharedRow(prompt, tuple(rng.choice(words, n) for n in sizes)))
+
+    def _words(self) -> np.ndarray:
+        """Ids of ordinary tokens."""
+        tokenizer = self.family.processor.tokenizer
+        special = {*tokenizer.added_tokens_decoder, *self.family.banned_ids}
+        count = min(len(tokenizer), self._model.get_input_embeddings().weight.shape[0])
+        return np.array([i for i in range(count) if i not in special])
+
+    @torch.no_grad()
+    def run_copies(self) -> None:
+        """Run every row with a copy of the prompt for each response.
+
+        Leaves out those on which it fails; raises UserError where it fails on all.
+        """
+        kept = []
+        for row in self.rows:
+            try:
+                alone = [self._plain([SharedRow(row.prompt, (a,))]) for a in row.responses]
+            except FAILS as error:
+                self.not_taken.setdefault(shape_of(row.prompt.media), one_line(error, 120))
+                continue
+            kept.append(row)
+            if not self._copies_agree(row, torch.cat(alone)):
+                self.one_by_one = self.family.one_by_one = True
+        if not any(row.prompt.media for row in kept) and self.family.takes:
+            name, why = type(self._model).__name__, next(iter(self.not_taken.values()), "")
+            raise UserError(f"{name}: a first forward fails: {why}")
+        self.rows = kept
+
+    def _copies_agree(self, row: SharedRow, alone: Tensor) -> bool:
+        try:
+            return relative(self._plain([row]), alone) < LOGPROBS
+        except FAILS:
+            return False
+
+    def difference(self, forms: Sequence[Form]) -> tuple[str, Form]:
+        """The first of some forms in which rows that share prompts equal copies of them.
+
+        With the reason why there is none, "" if there is.
+        """
+        reason = ""
+        with _learning(self._model) as parameters:
+            wanted = self._plain(self.rows)
+            slopes = _slopes(wanted, parameters)
+            other = self._behind_another_prompt()
+            for form in forms:
+                rows = [SharedRow(form.on(self.family, r.prompt), r.responses) for r in self.rows]
+                if reason and all(row.prompt.blocks is None for row in rows):
+                    continue
+                try:
+                    said = self._differs(rows, wanted.detach(), slopes, other, parameters)
+                except FAILS as failure:
+                    return f"a forward of a shared row fails: {one_line(failure, 120)}", form
+                if not said:
+                    return "", form
+                reason = reason or said
+        return reason, forms[0]
+
+    def _differs(
+        self,
+        rows: Sequence[SharedRow],
+        wanted: Tensor,
+        slopes: Tensor,
+        other: Tensor,
+        parameters: Sequence[Tensor],
+    ) -> str:
+        """What tells shared rows from copies; "" for nothing."""
+        found = self._shared(rows)
+        error, control = relative(found.detach(), wanted), relative(other, wanted)
+        if not (error < LOGPROBS and error < CONTROL * control):
+            return f"log-probs would be off by {error:.0e} (another prompt: {control:.0e})"
+        error = relative(_slopes(found, parameters), slopes)
+        return "" if error < GRADIENTS else f"gradients would be off by {error:.0e}"
+
+    @torch.no_grad()
+    def _behind_another_prompt(self) -> Tensor:
+        """Log-probs of the rows' responses, each behind the prompt of the row before."""
+        prompts = [row.prompt for row in self.rows]
+        return torch.cat(
+            [
+                self._plain([SharedRow(prompt, row.responses)])
+                for prompt, row in zip([*prompts[1:], prompts[0]], self.rows, strict=True)
+            ]
+        )
+
+    def _plain(self, rows: Sequence[SharedRow]) -> Tensor:
+        return self._logprobs(rows, shared=False)
+
+    def _shared(self, rows: Sequence[SharedRow]) -> Tensor:
+        with self.family.layout_decides():
+            return self._logprobs(rows, shared=True)
+
+    def _logprobs(self, rows: Sequence[SharedRow], shared: bool) -> Tensor:
+        family = self.family.declared(shared_prefix=shared)
+        policy = Policy(self._model, family.processor, family, self._head, FeatureStore(family))
+        layout = lay_out(rows, policy.device)
+        with active_layout(layout):
+            return policy.logprobs(layout, [row.prompt for row in rows], 1.0)[0]
+
+    @torch.no_grad()
+    def decoding_gap(self) -> float:
+        """Largest difference of log-probs, in nats, between `generate` and a whole forward."""
+        prompt = self.rows[0].prompt
+        ids = torch.from_numpy(prompt.ids).to(self._model.device)[None]
+        banned = list(self.family.banned_ids)
+        with plain.own_distribution(self._model):
+            out = self._model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                min_new_tokens=3,
+                max_new_tokens=3,
+                do_sample=False,
+                suppress_tokens=banned,
+                eos_token_id=list(self.family.end_ids),
+                return_dict_in_generate=True,
+                output_logits=True,
+                **self.family.plain_inputs(ids, prompt),
+            )
+        whole = out.sequences[:, :-1]
+        logits = self._model(
+            input_ids=whole,
+            attention_mask=torch.ones_like(whole),
+            use_cache=False,
+            **self.family.plain_inputs(whole, prompt),
+        ).logits[0, ids.shape[1] - 1 :]
+        stepped = torch.cat(out.logits).float().log_softmax(-1)
+        return float((stepped - logits.float().log_softmax(-1)).abs().max())
+
+
+def shape_of(media: Sequence[EncodedMedium]) -> Shape:
+    """The kinds of media in a prompt; a screenshot is an image."""
+    return frozenset("image" if m.kind == "screenshot" else m.kind for m in media)
+
+
+def relative(found: Tensor, wanted: Tensor) -> float:
+    """Norm of a difference by the norm of what is wanted."""
+    return float((found - wanted).norm() / wanted.norm().clamp_min(1e-30))
+
+
+def _slopes(values: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """Gradient of a weighted sum of log-probs, one vector for all parameters."""
+    weights = torch.randn(len(values), generator=torch.Generator().manual_seed(0))
+    loss = (values * weights.to(values.device)).sum()
+    found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
+    return torch.cat(
+        [
+            (torch.zeros_like(p) if g is None else g).flatten().float()
+            for p, g in zip(parameters, found, strict=True)
+        ]
+    )
+
+
+@contextmanager
+def _learning(model: nn.Module) -> Iterator[list[Tensor]]:
+    """The parameters whose gradients are compared, all others frozen meanwhile."""
+    named = list(model.parameters())
+    before = [p.requires_grad for p in named]
+    small = sum(p.numel() for p in named) <= WEIGHTS
+    chosen = [p for p in named if p.is_floating_point() and (small or p.dim() == 1)]
+    for p in named:
+        p.requires_grad_(False)
+    for p in chosen:
+        p.requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            yield list(chosen)
+    finally:
+        for p, was in zip(named, before, strict=True):
+            p.requires_grad_(was)
+
+
+@contextmanager
+def in_float32(model: nn.Module) -> Iterator[None]:
+    """The model's weights in float32 meanwhile; they come back as they were, bit for bit."""
+    tensors = [*model.parameters(), *model.buffers()]
+    kept = [(t, t.dtype) for t in tensors if t.dtype in (torch.bfloat16, torch.float16)]
+    for tensor, _ in kept:
+        tensor.data = tensor.data.float()
+    try:
+        yield
+    finally:
+        for tensor, dtype in kept:
+            tensor.data = tensor.data.to(dtype)

@@ -1,0 +1,76 @@
+"""Which tokens belong to media, found in configuration, processor and tokenizer by their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+MEDIUM = re.compile(
+    r"image|img|picture|vision|visual|video|frame|audio|sound|speech|media|patch|tile|slice|"
+    r"thumbnail|(^|[^a-z])(im|vid|bo[aiv]|eo[aiv])([^a-z]|$)",
+    re.IGNORECASE,
+)
+"""What names of media tokens contain, and of special tokens their text."""
+NAMED = re.compile(r"(_|^)(ids?|index|indices|tokens?)$")
+
+
+def named(model: Any, processor: Any) -> frozenset[int]:
+    """Ids of every placeholder and marker of media that anything beside the weights names."""
+    tokenizer = processor.tokenizer
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    told = [
+        *_settings(model.config.to_dict()),
+        *_attributes(processor),
+        *(value for key, value in tokenizer.special_tokens_map.items() if _says(key)),
+        *(
+            index
+            for index, token in tokenizer.added_tokens_decoder.items()
+            if token.special and MEDIUM.search(token.content)
+        ),
+    ]
+    found = {id_ for value in told for id_ in _ids(value, vocabulary)}
+    return frozenset(found - {i for i in _ordinary(tokenizer) if i is not None})
+
+
+def texts(processor: Any) -> tuple[str, ...]:
+    """Strings that a processor takes for media, whether they are tokens or not."""
+    return tuple(v for v in _attributes(processor) if isinstance(v, str) and v.strip())
+
+
+def _ordinary(tokenizer: Any) -> tuple[int | None, ...]:
+    return tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id
+
+
+def _says(name: str) -> bool:
+    return bool(MEDIUM.search(name) and NAMED.search(name))
+
+
+def _settings(settings: Mapping[str, Any]) -> Iterator[Any]:
+    """Values of a configuration and those inside it."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _settings(value)
+        elif _says(str(key)):
+            yield value
+
+
+def _attributes(processor: Any) -> Iterator[Any]:
+    """A processor's own, and constants of its classes."""
+    for owner in (*type(processor).__mro__, processor):
+        for key, value in vars(owner).items():
+            if isinstance(value, str | int | list | tuple) and _says(key.lower()):
+                yield value
+
+
+def _ids(value: Any, vocabulary: Mapping[str, int]) -> Iterator[int]:
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _ids(each, vocabulary)
+    elif isinstance(value, bool):
+        return
+    elif isinstance(value, int):
+        if value >= 0:
+            yield value
+    elif str(value) in vocabulary:
+        yield vocabulary[str(value)]
