@@ -35,8 +35,8 @@ def completion(given: Reference, own: str | None, score: Scoring) -> str | None:
     whole = given.text and (not given.thought.strip() or "</think>" in given.text)
     if whole and _earns(score(given.text), full):
         return given.text
-    if given.text and not thought and not _answers(given.text, own, full, score):
-        thought = given.text.strip()  # prose whose answer cannot be told from the rest
+    if given.text and not _answers(given.text, own, full, score):
+        thought = thought or given.text.strip()  # prose whose answer cannot be told from the rest
     for text in _with_thought(own, thought):
         if _earns(score(text), full):
             return text

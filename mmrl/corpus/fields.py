@@ -8,6 +8,7 @@ picture. A column that is there under the asked name always comes first.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import ItemsView, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -308,7 +309,10 @@ def media_items(name: str, value: Any) -> list[Any]:
         pictures = all(isinstance(i, str) and looks_like_media(i) for i in items)
         if not any(clips) and (pictures or not plural):
             return [items]
-    return items if all(map(_could_be, items)) else []
+    if all(map(_could_be, items)):
+        return items
+    # Samples of a sound, pixels: nobody would miss them if the column had another name.
+    return [value] if name.lower().rstrip("s") in KINDS else []
 
 
 def answer_in(text: str) -> str:
@@ -344,10 +348,10 @@ def _without_media(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 
 def _could_be(value: Any) -> bool:
     if isinstance(value, Mapping):
-        return any(isinstance(v, str | bytes | Mapping) and v for v in value.values())
+        return any(value.values())
     if isinstance(value, list | tuple):
         return bool(value) and all(map(_could_be, value))
-    return isinstance(value, str | bytes) and bool(value)
+    return isinstance(value, str | bytes | bytearray | memoryview | os.PathLike) and bool(value)
 
 
 def _is_video(value: str) -> bool:

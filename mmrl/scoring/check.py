@@ -75,7 +75,10 @@ def check_sample(
     except ValueError as error:
         yield str(error)
         return
-    if target is None:
+    if target is None and all(math.isfinite(part.high) for part in task.parts.values()):
+        yield "no target: what should a right answer look like?"
+        return
+    if target is None:  # a user's own function, whose records need not say it
         yield from _no_target(task, sample, blank, found)
         return
     yield from _gold(task, sample, blank, target)

@@ -43,7 +43,8 @@ class Task(contract.Task):
             if name in asked or not (name in ("prompt", talk) or shows_media(name, value))
         }
         # A gold that stands elsewhere goes by the name that the function knows.
-        columns |= {n: fields[n] for n in asked if n in ANSWERS and n not in columns}
+        if (gold := fields.answer) is not None:
+            columns |= {n: gold for n in asked if n in ANSWERS and n not in columns}
         fields.taken |= set(asked)  # a file that the function reads need not be shown
         return Sample(
             id=record.id,

@@ -32,7 +32,7 @@ CLIPS: Mapping[str, tuple[bytes | str, str]] = {
     "thread": (clip(size=(2000, 2), tone_seconds=1.0), "max_aspect_ratio"),
     "silent": (clip(), "audio"),
     "outside": ("../elsewhere.mp4", "leaves the data folder"),
-    "remote": ("https://example.org/a.mp4", "no video at"),
+    "remote": ("https://example.org/a.mp4", "set allow_remote"),
 }
 SOUNDS: Mapping[str, tuple[bytes | str, str]] = {
     "zero": (wav(0.0), "under min_seconds"),
@@ -85,8 +85,8 @@ def test_each_is_quarantined_and_the_run_goes_on(tmp_path: Path) -> None:
         "run": str(run),
         "model": {"path": str(tmp_path / "model")},
         "data": [
-            {"task": "video_choice", "path": str(clips)},
-            {"task": "audio_qa", "path": str(sounds)},
+            {"task": "video_choice", "path": str(clips), "max_unusable_share": 1.0},
+            {"task": "audio_qa", "path": str(sounds), "max_unusable_share": 1.0},
         ],
         "media": {"video": {"frames": 2, "audio": True}},
         "algorithm": {"name": "grpo", "group_size": 2},
