@@ -10,10 +10,10 @@ A thought is free text: answer regions inside `<think>...</think>` are drafts an
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from mmrl.rewards.braces import closing_brace
 from mmrl.rewards.parsed import Parsed, malformed, ok
 from mmrl.types import Answer
 
@@ -25,8 +25,6 @@ MAX_CHARACTERS = 65_536
 MAX_REGION_CHARACTERS = 4_096
 
 _OPEN, _CLOSE = "<think>", "</think>"
-# Escaped characters are skipped as pairs; the alternatives start differently, so no backtracking.
-_BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +118,7 @@ class BoxedAnswer:
         if at < 0:
             return Parsed("missing", None, r"no \boxed{} region"), False
         start = at + len(opening)
-        end = _closing_brace(text, start)
+        end = closing_brace(text, start)
         if end < 0:
             # One unclosed box ends the search: looking for the next would make it quadratic.
             return malformed(r"\boxed{ is not closed"), False
@@ -200,15 +198,3 @@ def _blame_truncation(answer: Answer, found: Parsed[str]) -> Parsed[str]:
     if answer.truncated and found.status in ("missing", "malformed"):
         return Parsed("truncated", None, f"response was cut: {found.reason}")
     return found
-
-
-def _closing_brace(text: str, start: int) -> int:
-    depth = 1
-    for match in _BRACES.finditer(text, start):
-        if match[0] == "{":
-            depth += 1
-        elif match[0] == "}":
-            depth -= 1
-            if not depth:
-                return match.start()
-    return -1
