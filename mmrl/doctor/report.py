@@ -13,6 +13,7 @@ from mmrl.doctor.memory import GIB, Plan, plan, token_budget, trained_parameters
 from mmrl.doctor.placement import capacity, placement
 from mmrl.doctor.shape import Shape, measure
 from mmrl.errors import UserError
+from mmrl.rewards.thoughts import note_of
 from mmrl.train.phases import phases_of
 
 FULL = 0.95
@@ -54,6 +55,8 @@ def _phase(config: RunConfig, processes: int, nodes: int, device: int, host: int
     )
     yield from placement(config, found, processes, nodes)
     yield f"data     {counts.line()}"
+    if counts.opening:
+        yield f"thoughts {note_of(counts.opening)}"
     yield from _table(config, found, counts, device)
     refuse(config, shape, found, device, host)
 

@@ -34,6 +34,7 @@ from mmrl.policy.packing import default_budget
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.weights import Weights, weights_of
 from mmrl.report import write_report
+from mmrl.rewards.thoughts import note_of
 from mmrl.rollout.build import OTHER_CODE, WITH_WEIGHTS, build_engine, holding
 from mmrl.rollout.episode import Episodes
 from mmrl.rollout.rollouts import Rollouts
@@ -144,6 +145,8 @@ class Run:
         self.sources = load_sources(config, records.quarantine, say)
         require_episodes(self._algorithm, (s for source in self.sources for s in source.train))
         self._policy = self._load_policy()
+        if note := note_of(self._policy.family.trial().opening):
+            say(note)
         self._budget = config.trainer.tokens_per_micro_batch or default_budget(self._policy.device)
         # The reference is copied before a backend may shard the policy.
         self._reference = self._load_start(place.reference_start(phases))
