@@ -280,7 +280,8 @@ class Prompt:
     sample's parts, `placed` in the order of the placeholders (some templates put images first).
     `space` is the coordinate convention the model family answers in. `home` is the rank of the
     process that holds the media's tensors: elsewhere, media are known by their frames alone.
-    `shrunk`: its media are seen smaller than configured, to fit the token limit.
+    `shrunk`: its media are seen smaller than configured, to fit the token limit. `opening` is what
+    the chat template has already written of the response's thought (`rewards/thoughts.py`).
     """
 
     sample: Sample
@@ -295,6 +296,7 @@ class Prompt:
     order: tuple[int, ...] | None = None
     home: int = 0
     shrunk: bool = False
+    opening: str = ""
 
     @property
     def placed(self) -> tuple[EncodedMedium, ...]:
@@ -376,6 +378,7 @@ class Answer:
 
     `outcome` is what the environment's own evaluator says of a finished episode, from 0 to 1; None
     where there is no environment, or where it failed. `turns` are the texts of an episode's turns.
+    `opening` is what the chat template had written of the thought before the text.
     """
 
     text: str
@@ -384,6 +387,7 @@ class Answer:
     space: Space = "processed_pixels"
     outcome: float | None = None
     turns: tuple[str, ...] = ()
+    opening: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mmrl.commands.completion import words_of
 
 from mmrl.api import __all__ as exported
 from mmrl.cli import _parser, main
-from mmrl.commands.completion import words_of
 from mmrl.config import RunConfig, validate
 from mmrl.errors import ConfigError, DataError, TrainingError, UserError
 from tests.conftest import TINY

@@ -31,12 +31,14 @@ class Counts:
 
     `positions` are a tower's, for each trunk token of a row with its shortest answers; one number
     a tower. With no record at hand, every token of a prompt is taken for a medium's.
+    `opening` is what the chat template writes of the response's thought.
     """
 
     records: int
     prompt_tokens: int
     media_tokens: int
     positions: tuple[float, ...]
+    opening: str = ""
 
     def line(self) -> str:
         """What was looked at, in words."""
@@ -65,6 +67,7 @@ def count(config: RunConfig, towers: Sequence[Tower]) -> Counts:
             max(sum(positions(m, t) for m in p.media) / (len(p.ids) + answers) for p in prompts)
             for t in towers
         ),
+        opening=family.trial().opening,
     )
 
 
@@ -110,7 +113,8 @@ def _without_records(config: RunConfig, family: Family, towers: Sequence[Tower])
     blanks = [blank(family, kind) for kind in family.declaration.takes]
     limit = config.model.max_prompt_tokens
     densest = tuple(max(positions(m, t) / m.num_tokens for m in blanks) for t in towers)
-    return Counts(records=0, prompt_tokens=limit, media_tokens=limit, positions=densest)
+    opening = family.trial().opening
+    return Counts(0, limit, limit, positions=densest, opening=opening)
 
 
 def positions(medium: EncodedMedium, tower: Tower) -> float:

@@ -15,6 +15,7 @@ from mmrl.doctor.memory import GIB, Plan, plan, token_budget, trained_parameters
 from mmrl.doctor.placement import capacity, placement
 from mmrl.doctor.shape import Shape, measure
 from mmrl.errors import ConfigError
+from mmrl.rewards.thoughts import note_of
 from mmrl.train.phases import Phase, phases_of
 
 FULL = 0.95
@@ -44,6 +45,8 @@ class Planned:
         )
         yield from placement(self.phase.config, self.plan, self.processes, self.nodes)
         yield f"data     {self.counts.line()}"
+        if self.counts.opening:
+            yield f"thoughts {note_of(self.counts.opening)}"
         yield from _table(self.phase.config, self.plan, self.counts, self.device)
 
     def figures(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from mmrl.engines.engine import Sampling
 from mmrl.errors import UserError
 from mmrl.policy.policy import Policy
 from mmrl.policy.weights import Weights
+from mmrl.rewards.thoughts import continued
 from mmrl.task import Task
 from mmrl.types import Answer, Prompt, Response
 
@@ -55,7 +56,7 @@ class Targets:
         text = self._tasks[sample.task].completion(sample, blank)
         if text is None:
             raise UserError(f"sample '{sample.id}' has no target to fine-tune on")
-        text = without_thought(text) if thoughtless else text
+        text = continued(prompt.opening, without_thought(text) if thoughtless else text)
         tokens = self._policy.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
         ids = np.array([*tokens, self._policy.family.end_ids[0]], dtype=np.int64)
         if len(ids) > max_new_tokens:

@@ -31,6 +31,7 @@ class Asked:
     outcomes: tuple[float | None, ...] = ()
     frames: tuple[Frame, ...] = ()
     space: Space = "processed_pixels"
+    opening: str = ""
     media: tuple[Mapping[str, Any], ...] = ()
     unreadable: str = ""
 
@@ -39,7 +40,7 @@ class Asked:
         turns = self.turns or ((),) * len(self.texts)
         outcomes = self.outcomes or (None,) * len(self.texts)
         return [
-            Answer(text, cut, self.frames, self.space, outcome, said)
+            Answer(text, cut, self.frames, self.space, outcome, said, self.opening)
             for text, cut, outcome, said in zip(
                 self.texts, self.truncated, outcomes, turns, strict=True
             )

@@ -118,6 +118,7 @@ def _asked(
         outcomes=tuple(episode.outcome for episode in episodes),
         frames=prompt.frames,
         space=prompt.space,
+        opening=prompt.opening,
         media=media,
     )
 

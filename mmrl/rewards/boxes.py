@@ -13,7 +13,9 @@ from mmrl.types import Corners, Frame, Space
 GoldSpace = Literal["pixels", "unit", "thousand"]
 """What the numbers of a data set's boxes are: pixels, 0-1 or 0-1000 of the whole source medium."""
 
-_POLICY = NumberPolicy(commas=False, exponent=False, max_characters=24, max_magnitude=9)
+_POLICY = NumberPolicy(
+    commas=False, exponent=False, dress=False, max_characters=24, max_magnitude=9
+)
 _BRACKETED = re.compile(r"\[([^\[\]]*)\]")
 
 

@@ -1,31 +1,48 @@
-"""Multiple choice: options as asked, one letter as answered, and benchmarks' lenient readings."""
+"""Multiple choice: options as asked, the letters of right ones as answered, a lenient reading."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 
+from mmrl.rewards.dress import fold, same_letters, undress
+from mmrl.rewards.expressions import parse_expression
 from mmrl.rewards.parsed import Parsed, malformed, ok
 from mmrl.rewards.text import normalize
 
 INSTRUCTION = "The answer is the letter of the right option."
+SEVERAL_INSTRUCTION = "Several options are right. The answer is their letters, such as A, C."
 
-_LETTER = re.compile(r"\(?(?P<letter>[A-Z])\)?[.:]?(?:\s+(?P<text>\S.*))?", re.DOTALL)
+_NAMED = re.compile(
+    r"(?:(?:the )?(?:option|choice|answer)(?: is)?|\u9009\u9879?|\u7b54\u6848\u4e3a?)\s*:?\s*"
+    r"(?=\W*[A-Za-z]\b)",
+    re.IGNORECASE,
+)
+_LETTER = re.compile(
+    r"\(?\s*(?P<letter>[A-Za-z])\s*\)?\s*[.:,]?(?P<gap>\s*)(?P<text>\S.*)?", re.DOTALL
+)
+_SEVERAL = re.compile(r"\s*(?:,|;|/|&|\band\b)\s*")
 _LETTERS = re.compile(r"[A-Z](?:\s*(?:,|/|;|&|and|or)\s*[A-Z])+|[A-Z]{2,8}")
-_PREFIX = re.compile(r"\(?([A-Za-z])[.):]\)?\s+")
+_RUN = re.compile(r"(?:\(?[A-Z]\)?\s*){2,26}")
+_PREFIX = re.compile(r"\s*\(?([A-Za-z])\s*[.):,]\)?\s*")
+_LONGEST = 1_024  # characters that are compared with options as mathematics
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Gold of a multiple-choice question: the options' texts without letters, the right letter."""
+    """Gold of a multiple-choice question: the options' texts without letters, the right letter.
+
+    Where several options are right, `letter` holds all of their letters in order, as `AC`.
+    """
 
     options: tuple[str, ...]
     letter: str
 
     def __post_init__(self) -> None:
-        if self.letter not in self.letters:
+        known = bool(self.letter) and set(self.letter) <= set(self.letters)
+        if not known or "".join(sorted(set(self.letter))) != self.letter:
             raise ValueError(f"answer {self.letter!r} names none of {len(self.options)} options")
 
     @property
@@ -34,7 +51,41 @@ class Choice:
 
     @property
     def text(self) -> str:
-        return self.options[self.letters.index(self.letter)]
+        """The right option's text; of several, in one line."""
+        return ", ".join(self.options[self.letters.index(letter)] for letter in self.letter)
+
+    @property
+    def instruction(self) -> str:
+        """How to answer: by one letter, or by several."""
+        return SEVERAL_INSTRUCTION if len(self.letter) > 1 else INSTRUCTION
+
+    def read(self, text: str) -> Parsed[str]:
+        """Read an answer as the letter, or the letters, of options."""
+        if len(self.letter) > 1:
+            return parse_letters(text, self.options)
+        return parse_letter(text, self.options)
+
+
+def choice_of(options: Sequence[str], answer: str) -> Choice:
+    """The choice that a data set's options and answer state; none raises ValueError.
+
+    Options may carry their letters. The answer is read as a model's would be: a letter in any
+    dress, an option's own text, or several of either.
+    """
+    texts = strip_letters(tuple(map(str, options)))
+    one = parse_letter(answer, texts)
+    read = one if one.value else parse_letters(answer, texts)
+    if read.value is None:
+        raise ValueError(f"answer {answer!r:.80} names none of {len(texts)} options: {one.reason}")
+    return Choice(texts, read.value)
+
+
+def choice_of_text(options: Sequence[str], answer: str) -> Choice:
+    """The choice whose option is the given text; none or several such options raise ValueError."""
+    found = parse_option_text(answer, options)
+    if found.value is None:
+        raise ValueError(f"{found.reason}; options {list(options)!r:.200}")
+    return Choice(tuple(options), found.value)
 
 
 def letters_of(options: Sequence[str]) -> str:
@@ -57,57 +108,116 @@ def strip_letters(options: Sequence[str]) -> tuple[str, ...]:
     """
     if not options:
         return ()
-    matches = [match for option in options if (match := _PREFIX.match(option))]
+    matches = [match for option in options if (match := _PREFIX.match(fold(option)))]
     if "".join(match[1].upper() for match in matches) != letters_of(options):
         return tuple(options)
-    return tuple(match.string[match.end() :] for match in matches)
+    # Folding takes one character for one, but for those that have no width.
+    return tuple(
+        option[match.end() :] if len(option) == len(match.string) else match.string[match.end() :]
+        for option, match in zip(options, matches, strict=True)
+    )
 
 
-def choice_of_text(options: Sequence[str], answer: str) -> Choice:
-    """The choice whose option is the given text; none or several such options raise ValueError."""
-    lettered = zip(letters_of(options), options, strict=True)
-    found = [letter for letter, option in lettered if option == answer]
-    if len(found) != 1:
-        raise ValueError(f"{len(found)} of the options {list(options)!r:.200} are {answer!r:.80}")
-    return Choice(tuple(options), found[0])
+def parse_letter(text: str, options: Sequence[str]) -> Parsed[str]:
+    r"""Read one of the options: its letter, its text, or the one before the other.
 
-
-def parse_letter(text: str, options: Sequence[str], with_text: bool = False) -> Parsed[str]:
-    """Read one upper-case letter of the options: `B`, `(B)`, `B)`, `B.` or `B:`.
-
-    `with_text` also takes the letter followed by its own option, `B. cat`; a letter followed by
-    anything else is malformed, and more than one letter is `multiple`.
+    The letter may be dressed (`(B)`, `B.`, `**B**`, `\text{(B)}`, `option B`); a small letter
+    counts unless another option reads so. A letter with anything but its own option behind it is
+    malformed, and more than one letter is `multiple`.
     """
-    text = text.strip()
-    match = _LETTER.fullmatch(text)
-    if match is None or match["letter"] not in letters_of(options):
-        if _LETTERS.fullmatch(text[:64]):
-            return Parsed("multiple", None, f"several letters: '{text:.40}'")
-        return malformed(f"not one of the letters {letters_of(options)}: '{text:.40}'")
-    letter = match["letter"]
-    if match["text"] is None:
-        return ok(letter)
-    option = options[letters_of(options).index(letter)]
-    if with_text and normalize(match["text"]) == normalize(option):
-        return ok(letter)
-    if _LETTERS.fullmatch(text[:64]):
+    bare = undress(text[:_LONGEST] if len(text) > _LONGEST else text)
+    named = _NAMED.sub("", bare, count=1) if _NAMED.match(bare) else bare
+    match = _LETTER.fullmatch(undress(named.replace("**", "")))
+    letter = match["letter"].upper() if match else ""
+    if match is not None and letter in letters_of(options) and len(text) <= _LONGEST:
+        if match["text"] is None:
+            small = match["letter"].islower()
+            meant = parse_option_text(text, options).value if small else None
+            if meant in (None, letter):
+                return ok(letter)
+            return Parsed("multiple", None, f"a letter, and the text of another: '{text:.40}'")
+        if parse_option_text(match["text"], options).value == letter or _same_text(
+            match["text"], options[letters_of(options).index(letter)]
+        ):
+            return ok(letter)
+    by_text = parse_option_text(text, options)
+    if by_text.value is not None:
+        return by_text
+    if _LETTERS.fullmatch(undress(text[:64])):
         return Parsed("multiple", None, f"several letters: '{text:.40}'")
-    return malformed(f"more than a letter: '{text:.40}'")
+    if by_text.status == "multiple":
+        return by_text
+    return malformed(f"not one of the letters {letters_of(options)}: '{text:.40}'")
+
+
+def parse_letters(text: str, options: Sequence[str]) -> Parsed[str]:
+    """Read a set of options, `A, C`, `AC`, `(A)(C)` or their texts, as their letters in order.
+
+    A letter that is said twice is malformed, as is `A or C`, which names neither.
+    """
+    bare = undress(text[:_LONGEST])
+    named = _NAMED.sub("", bare, count=1) if _NAMED.match(bare) else bare
+    items = list(named) if _RUN.fullmatch(named) else _SEVERAL.split(named)
+    said = [item for item in items if item.strip("() ")]
+    read = [parse_letter(item, options) for item in said]
+    letters = [one.value for one in read if one.value is not None]
+    if len(text) > _LONGEST or not letters or len(letters) != len(read):
+        return malformed(f"no set of the letters {letters_of(options)}: '{text:.40}'")
+    if len(set(letters)) != len(letters):
+        return malformed(f"a letter twice: '{text:.40}'")
+    return ok("".join(sorted(letters)))
 
 
 def parse_option_text(text: str, options: Sequence[str]) -> Parsed[str]:
-    """Read the letter of the one option that the text equals, case and spacing aside."""
-    wanted = normalize(text)
-    found = [
-        letter
-        for letter, option in zip(letters_of(options), options, strict=True)
-        if wanted and normalize(option) == wanted
-    ]
-    if len(found) == 1:
-        return ok(found[0])
-    if found:
-        return Parsed("multiple", None, f"{len(found)} options read '{text:.40}'")
+    """Read the letter of the one option that the text is.
+
+    The first of these that names any decides: the same characters; the same but for dress and
+    spacing; but for case too; the same mathematics, spelled otherwise.
+    """
+    if not text.strip():
+        return malformed("none of the options: ''")
+    for reading in _READINGS:
+        wanted = reading(text)
+        found = [
+            letter
+            for letter, option in zip(letters_of(options), options, strict=True)
+            if wanted is not None and reading(option) == wanted
+        ]
+        if len(found) == 1:
+            return ok(found[0])
+        if found:
+            return Parsed("multiple", None, f"{len(found)} options read '{text:.40}'")
     return malformed(f"none of the options: '{text:.40}'")
+
+
+def _exact(text: str) -> str | None:
+    return text.strip()
+
+
+def _undressed(text: str) -> str | None:
+    return " ".join(same_letters(undress(text)).split()) or None
+
+
+def _folded(text: str) -> str | None:
+    return normalize(undress(text)) or None
+
+
+def _mathematics(text: str) -> object:
+    expression = parse_expression(text).value if len(text) <= _LONGEST else None
+    return expression.key if expression else None
+
+
+_READINGS: tuple[Callable[[str], object], ...] = (
+    _exact,
+    _undressed,
+    _folded,
+    _mathematics,
+)
+
+
+def _same_text(text: str, option: str) -> bool:
+    """Two options may read alike; behind its letter each is the one that is meant."""
+    return any((wanted := read(option)) is not None and read(text) == wanted for read in _READINGS)
 
 
 def mmmu_letter(text: str, options: Sequence[str]) -> str | None:

@@ -32,7 +32,7 @@ def task(summary: str) -> Callable[[Callable[[Mapping[str, Any]], Asked]], type[
     """
 
     def make(ask: Callable[[Mapping[str, Any]], Asked]) -> type[contract.Task]:
-        fields = {"name": ask.__name__, "summary": summary, "ask": staticmethod(ask)}
+        fields = {"name": ask.__name__, "summary": summary, "ask_row": staticmethod(ask)}
         fields |= {"__doc__": ask.__doc__ or summary, "__module__": ask.__module__}
         return type("Task", (Exact,), fields)
 
@@ -49,13 +49,13 @@ class Exact(contract.Task):
     metric: ClassVar[str] = "accuracy"
 
     @staticmethod
-    def ask(row: Mapping[str, Any]) -> Asked:
+    def ask_row(row: Mapping[str, Any]) -> Asked:
         """Pictures, question and answer of a record's fields: the function itself."""
         raise NotImplementedError("a task is made of a function by `task`")
 
     def sample(self, record: Record) -> Sample:
         """Ask a record; the gold are its right answers as text."""
-        pictures, question, answer = self.ask(record.fields)
+        pictures, question, answer = self.ask_row(record.fields)
         several = isinstance(pictures, list | tuple)
         listed = pictures if several else [] if pictures is None else [pictures]
         media = [media_ref(record, "image", picture) for picture in listed]

@@ -10,112 +10,112 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
+from mmrl.rewards.dress import undress
 from mmrl.rewards.numbers import NumberPolicy, parse_number
 from mmrl.rewards.parsed import Parsed, malformed, ok
+from mmrl.rewards.school_latex import plain_latex, without_fonts
+from mmrl.rewards.units import take_unit
 
-_PLAIN = NumberPolicy(percent="reject", exponent=False)
+_PLAIN = NumberPolicy(percent="reject")
 _MAX_DIGITS = 30
 _MAX_DEPTH = 10
+_MAX_POINTS = 8  # capitals in a row that are a figure's corners, or an order of things
+_MARKUP = 4  # how many times longer than what it says an expression may be written
 
-_UNICODE = str.maketrans(
-    {
-        "\u2212": "-", "\u2013": "-", "\u00d7": r"\times ", "\u00f7": r"\div ", "\u00b7": r"\cdot ",
-        "\u03c0": r"\pi ", "\u00b0": r"^\circ", "\u00a0": " ", "\u202f": " ", "\u2009": " ",
-        "\u00b2": "^2", "\u00b3": "^3", "\u221e": r"\infty ",
-    }
-)  # fmt: skip
-_FENCES = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
-_SPACING = re.compile(r"\\(?:left|right|displaystyle|quad|qquad)(?![A-Za-z])|\\[,;:! ]|~")
-_SPACES = re.compile(r"\s+")
-_WRAPPED_NUMBER = re.compile(
-    r"\\(?:text|textbf|mathrm|mathbf)\{\s*([-+]?[0-9][0-9.,]*|\.[0-9]+)\s*\}"
+_CELSIUS = re.compile(r"\^ ?\{? ?\\circ ?\}? ?(?:\\(?:text|mathrm|rm) ?)?\{? ?([CF]) ?\}?$")
+_ARC_MINUTES = re.compile(
+    r"([0-9]+) ?\^ ?\{? ?\\circ ?\}? ?([0-9]{1,2}) ?(?:'|\^ ?\{? ?\\prime ?\}?)$"
 )
 _DEGREES = re.compile(
-    r"\^\{?\\circ\}?|\\degree(?![A-Za-z])|\\text\{ ?degrees? ?\}|(?<=\d) degrees?$"
+    r"\^ ?\{? ?\\circ ?\}?|\\text ?\{ ?degrees? ?\}|(?<=[0-9]) ?(?:degrees?|\u5ea6)(?![A-Za-z])"
 )
-_PERCENT = re.compile(r"(?:\\?%|\\text\{ ?(?:\\?%|percent) ?\}| ?percent)$")
-_UNIT = re.compile(
-    r"(?:\\(?:text|textrm|mathrm|mbox|rm)\{ ?(?P<wrapped>[A-Za-z][A-Za-z. ]*?) ?\}"
-    r"|(?<=[0-9}) ])(?P<bare>[A-Za-z][A-Za-z. ]*?))"
-    r"(?:\^\{?(?P<power>[23])\}?)?\.?$"
+_PERCENT = re.compile(
+    r"(?:%|\\(?:text|mathrm) ?\{ ?(?:%|percent|pct|per cent) ?\}| ?(?:percent|pct|per cent))$"
 )
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|[A-Za-z]+|[0-9]+(?:[.,][0-9]+)*|\s+|.", re.DOTALL)
 _COMMANDS = frozenset(
     re.findall(
         r"\\[A-Za-z]+|\\.",
         r"""
-    \frac \dfrac \tfrac \cfrac \sqrt \pi \cdot \times \div \pm \mp \circ \{ \} \|
+    \frac \sqrt \pi \cdot \times \div \pm \mp \circ \{ \} \|
     \sin \cos \tan \cot \sec \csc \arcsin \arccos \arctan \ln \log \exp
     \alpha \beta \gamma \delta \theta \lambda \mu \phi \varphi \omega \infty
-    \le \leq \ge \geq \lt \gt \ne \neq \in \cup \cap \emptyset \mathbb \mid \vert
+    \leq \geq \neq \in \cup \cap \emptyset \mathbb \mid \vert \lvert \rvert
     \text \mathrm \mathbf \textbf
+    \angle \triangle \odot \perp \parallel \cong \overline \overrightarrow \vec \bar \widehat \hat
     """,
     )
 )
 _TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
-_NUMERAL_DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?:\^\{?\\circ\}?|\\degree(?![A-Za-z]))")
+_NUMERAL_DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?:\^ ?\{? ?\\circ ?\}?)")
 _CONNECTIVES = frozenset({"and", "or", "or,"})
-
-_UNIT_NAMES = {
-    spelling: names[0]
-    for names in (
-        ("mm", "millimeter", "millimetre"), ("cm", "centimeter", "centimetre"),
-        ("m", "meter", "metre"), ("km", "kilometer", "kilometre"),
-        ("in", "inch", "inches", "in."), ("ft", "foot", "feet", "ft."), ("yd", "yard"),
-        ("mi", "mile"), ("g", "gram"), ("kg", "kilogram"), ("s", "sec", "second"),
-        ("min", "minute"), ("h", "hr", "hour"), ("l", "liter", "litre"), ("ml", "milliliter"),
-        ("degree", "deg"), ("radian", "rad"), ("mph",), ("cm/s",), ("m/s",),
-        ("unit",),
-    )
-    for name in names
-    for spelling in (name, name + "s")
-}  # fmt: skip
-_POWERS = {"square": "2", "sq": "2", "sq.": "2", "cubic": "3", "cu": "3", "cu.": "3"}
+_PARTS = re.compile(
+    r"(<|>|=|;|\\leq(?![A-Za-z])|\\geq(?![A-Za-z])|\\neq(?![A-Za-z])|\b(?:or|and)\b"
+    r"|,(?![0-9]{3}(?![0-9])))"
+)
+_NUMBERED = re.compile(r"\(1\)[^(]+.*\(2\)")
+_SEVERAL = "several units"
+_RESTATED = re.compile(
+    r"^(?P<one>[^()]*(?:\([^()]*\)[^()]*)*?) ?\( ?(?:or|i\.e\.|=|that is,?) ?"
+    r"(?:(?:fill in|write|written as|equivalently|also|as) ?)?(?P<other>[^()]+)\)$"
+)
+_WORDS = re.compile(r"\\text ?\{([^{}]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """One answer: LaTeX without its unit and percent sign; `number` if it is a plain numeral."""
+    """One answer: LaTeX without its unit and percent sign; `number` if it is a plain numeral.
+
+    `restated` is the same value as it is written once more, as in `35/4 (or 8.75)`.
+    """
 
     latex: str
     unit: str = ""
     percent: bool = False
     number: Decimal | None = None
+    restated: Expression | None = None
+
+    @property
+    def key(self) -> tuple[str, str, bool]:
+        """What two spellings of one expression share; white space and idle braces are none."""
+        latex = re.sub(r"\{(\w)\}", r"\1", re.sub(r"\s+", "", self.latex))
+        return latex, self.unit, self.percent
 
 
 def parse_expression(text: str, max_characters: int = 256) -> Parsed[Expression]:
     r"""Read the text of an answer region as one expression, without sympy, in linear time.
 
     Prose, unknown commands, non-ascii digits, and numerals or nesting beyond the caps are
-    malformed. `5, 7` and `\pm 5` are one expression: a set, which equals no single number.
+    malformed. `5, 7`, `5 or 7` and `\pm 5` are one expression: a set, which equals no single
+    number. `max_characters` caps the expression, and a multiple of it the text with its markup.
     """
-    if len(text) > max_characters:
+    if len(text) > _MARKUP * max_characters:
         return malformed(f"expression longer than {max_characters} characters")
-    latex = _bare(text)
-    latex, percent = _take_percent(latex)
-    latex, unit = _take_unit(latex)
-    latex = _bare(latex)
+    latex = plain_latex(text)
+    twice = _RESTATED.match(" ".join(_WORDS.sub(r"\1", latex).split())) if "(" in latex else None
+    if twice is None:
+        return _read(latex, max_characters)
+    one, other = _read(twice["one"], max_characters), _read(twice["other"], max_characters)
+    if one.value is None or other.value is None:
+        return one if one.value is None else other
+    read = one.value
+    return ok(Expression(read.latex, read.unit, read.percent, read.number, other.value))
+
+
+def _read(latex: str, max_characters: int) -> Parsed[Expression]:
+    latex, percent = _take_percent(undress(latex))
+    latex, unit = _take_units(latex)
+    latex = undress(without_fonts(latex))
+    if unit == _SEVERAL:
+        return malformed(_SEVERAL)
     if not latex:
         return Parsed("missing", None, "empty expression")
+    if len(latex) > max_characters:
+        return malformed(f"expression longer than {max_characters} characters")
     complaint = _lexical_complaint(latex)
     if complaint:
         return malformed(complaint)
-    number = parse_number(latex.replace("{,}", ","), _PLAIN).value
-    return ok(Expression(latex, unit, percent, number))
-
-
-def _bare(text: str) -> str:
-    text = _SPACES.sub(" ", text.translate(_UNICODE)).strip()
-    for opening, closing in _FENCES:
-        if (
-            len(text) > len(opening + closing)
-            and text.startswith(opening)
-            and text.endswith(closing)
-        ):
-            text = text[len(opening) : -len(closing)].strip()
-    text = _SPACES.sub(" ", _SPACING.sub(" ", text)).strip()
-    text = _WRAPPED_NUMBER.sub(r"\1", text)
-    return text[:-1].rstrip() if text.endswith(".") else text
+    return ok(Expression(latex, unit, percent, parse_number(latex, _PLAIN).value))
 
 
 def _take_percent(latex: str) -> tuple[str, bool]:
@@ -123,38 +123,29 @@ def _take_percent(latex: str) -> tuple[str, bool]:
     return stripped, stripped != latex
 
 
-def _take_unit(latex: str) -> tuple[str, str]:
+def _take_units(latex: str) -> tuple[str, str]:
+    """Take the unit off every side of a relation and every item of a list; they must agree."""
+    celsius = _CELSIUS.search(latex)
+    if celsius:
+        return latex[: celsius.start()].rstrip(), {"C": "celsius", "F": "fahrenheit"}[celsius[1]]
+    latex = _ARC_MINUTES.sub(r"(\1+\\frac{\2}{60})^\\circ", latex)
     if _DEGREES.search(latex):
         if _TRIG.search(latex):
             return _NUMERAL_DEGREES.sub(r"{\\frac{\1 \\pi}{180}}", latex), ""
-        return _DEGREES.sub("", latex).rstrip(), "degree"
-    match = _UNIT.search(latex)
-    name = _unit_name(match) if match else ""
-    if match is None or not name:
-        return latex, ""
-    return latex[: match.start()].rstrip(), name
-
-
-def _unit_name(match: re.Match[str]) -> str:
-    """Canonical unit such as `cm^2`; "" if the words are no known unit.
-
-    A bare single letter is a variable unless a space sets it apart from its number.
-    """
-    words = (match["wrapped"] or match["bare"]).lower().split()
-    power = match["power"] or ""
-    if len(words) == 2 and words[0] in _POWERS:
-        power, words = _POWERS[words[0]], words[1:]
-    if len(words) != 1 or words[0] not in _UNIT_NAMES:
-        return ""
-    before = match.string[: match.start()]
-    if match["bare"] and len(words[0]) == 1 and not re.search(r"[0-9}] $", before):
-        return ""
-    name = _UNIT_NAMES[words[0]]
-    return f"{name}^{power}" if power else name
+        return _DEGREES.sub(" ", latex).strip(), "degree"
+    parts = _PARTS.split(latex)
+    split = [take_unit(part) for part in parts[::2]]
+    units = {unit for _, unit in split if unit}
+    if len(units) > 1:
+        return latex, _SEVERAL
+    parts[::2] = [bare for bare, _ in split]
+    return " ".join(parts).strip(), units.pop() if units else ""
 
 
 def _lexical_complaint(latex: str) -> str:
     """Say why the text is not worth parsing; "" if it is."""
+    if _NUMBERED.match(latex):
+        return "numbered parts"
     depth = 0
     previous = ""
     for token in _TOKEN.findall(latex):
@@ -162,7 +153,8 @@ def _lexical_complaint(latex: str) -> str:
             return f"unknown command '{token}'"
         if not token.isascii() or not (token.isprintable() or token.isspace()):
             return f"unexpected character '{token}'"
-        if token.isalpha() and len(token) > 3 and token not in _CONNECTIVES:
+        longest = _MAX_POINTS if token.isupper() else 3
+        if token.isalpha() and len(token) > longest and token not in _CONNECTIVES:
             return f"prose: '{token}'"
         if token[0].isdigit():
             if sum(c.isdigit() for c in token) > _MAX_DIGITS:

@@ -10,11 +10,12 @@ A thought is free text: answer regions inside `<think>...</think>` are drafts an
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from mmrl.rewards.braces import closing_brace
 from mmrl.rewards.parsed import Parsed, malformed, ok
+from mmrl.rewards.thoughts import CLOSE, OPEN, whole
 from mmrl.types import Answer
 
 Think = Literal["none", "optional", "required", "opened"]
@@ -23,10 +24,6 @@ opening tag, so the completion starts inside the thought."""
 
 MAX_CHARACTERS = 65_536
 MAX_REGION_CHARACTERS = 4_096
-
-_OPEN, _CLOSE = "<think>", "</think>"
-# Escaped characters are skipped as pairs; the alternatives start differently, so no backtracking.
-_BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +117,7 @@ class BoxedAnswer:
         if at < 0:
             return Parsed("missing", None, r"no \boxed{} region"), False
         start = at + len(opening)
-        end = _closing_brace(text, start)
+        end = closing_brace(text, start)
         if end < 0:
             # One unclosed box ends the search: looking for the next would make it quadratic.
             return malformed(r"\boxed{ is not closed"), False
@@ -145,17 +142,17 @@ def _with_thought(think: Think, thought: str, answer: str) -> str:
         case "none":
             return answer
         case "opened":
-            return f"{thought}{_CLOSE}\n{answer}"
+            return f"{thought}{CLOSE}\n{answer}"
         case "optional" if not thought:
             return answer
         case _:
-            return f"{_OPEN}{thought}{_CLOSE}\n{answer}"
+            return f"{OPEN}{thought}{CLOSE}\n{answer}"
 
 
 def _parse(grammar: TagAnswer | BoxedAnswer, answer: Answer) -> Region:
     if len(answer.text) > grammar.max_characters:
         return Region(malformed(f"longer than {grammar.max_characters} characters"), False)
-    after, thought_in_order = _after_thought(answer.text, grammar.think)
+    after, thought_in_order = _after_thought(answer, grammar.think)
     if after.value is None:
         return Region(_blame_truncation(answer, Parsed(after.status, None, after.reason)), False)
     text = after.value
@@ -165,20 +162,26 @@ def _parse(grammar: TagAnswer | BoxedAnswer, answer: Answer) -> Region:
     return Region(payload, thought_in_order and surroundings_in_order and declared)
 
 
-def _after_thought(text: str, think: Think) -> tuple[Parsed[str], bool]:
-    """Split off the thought; the flag says whether it is as the grammar asks."""
-    if think == "none":
-        return ok(text), True
-    opened, closed = text.count(_OPEN), text.count(_CLOSE)
-    if think == "opened" and opened == 0 and closed:
-        opened = 1
-        text = _OPEN + text
+def _after_thought(answer: Answer, think: Think) -> tuple[Parsed[str], bool]:
+    """Split off the thought; the flag says whether it is as the grammar asks.
+
+    A response that closes a thought it did not open began inside one, whoever opened it; it is in
+    order only where the template is known to have done so.
+    """
+    if think == "none" and not answer.opening:
+        return ok(answer.text), True
+    text = whole(answer)
+    opened, closed = text.count(OPEN), text.count(CLOSE)
+    if answer.opening and closed == 0 and answer.text.count(OPEN) == 0:
+        return ok(answer.text), False  # the template's thought was never closed
+    if opened == 0 and closed == 1:
+        return ok(text.partition(CLOSE)[2]), think == "opened"
     if opened == closed == 0:
         return ok(text), think == "optional"
     if opened > 1 or closed > 1:
         return Parsed("multiple", None, "more than one <think> region"), False
-    before, found, rest = text.partition(_OPEN)
-    _, ended, after = rest.partition(_CLOSE)
+    before, found, rest = text.partition(OPEN)
+    _, ended, after = rest.partition(CLOSE)
     if not (found and ended):
         return malformed("<think> region is not closed"), False
     return ok(f"{before}\n{after}"), not before.strip()
@@ -200,15 +203,3 @@ def _blame_truncation(answer: Answer, found: Parsed[str]) -> Parsed[str]:
     if answer.truncated and found.status in ("missing", "malformed"):
         return Parsed("truncated", None, f"response was cut: {found.reason}")
     return found
-
-
-def _closing_brace(text: str, start: int) -> int:
-    depth = 1
-    for match in _BRACES.finditer(text, start):
-        if match[0] == "{":
-            depth += 1
-        elif match[0] == "}":
-            depth -= 1
-            if not depth:
-                return match.start()
-    return -1

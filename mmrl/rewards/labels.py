@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mmrl.rewards.dress import undress
 from mmrl.rewards.parsed import Parsed, malformed, ok
 from mmrl.rewards.text import normalize
 
@@ -28,7 +29,7 @@ class Label:
 
 def label_key(text: str) -> str:
     """Fold case, underscores, spacing and one final full stop (`Pink_Primrose.`)."""
-    return normalize(text.replace("_", " ")).removesuffix(".").rstrip()
+    return normalize(undress(text).replace("_", " ")).removesuffix(".").rstrip()
 
 
 def parse_label(text: str, labels: Sequence[str]) -> Parsed[str]:

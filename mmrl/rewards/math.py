@@ -13,7 +13,10 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from mmrl.rewards.expressions import Expression
+from mmrl.rewards.notation import evaluable
 from mmrl.rewards.numbers import close
+from mmrl.rewards.solution_sets import same_solutions, solutions
+from mmrl.rewards.units import COUNTER, NAMELESS
 
 LAZY_IMPORTS = ("math_verify",)
 """Modules that `same_value` imports when first called; seconds, so import them beforehand."""
@@ -24,7 +27,6 @@ _MAX_SYMBOLIC_EXPONENT = 12
 _MAX_BINOMIAL_EXPONENT = 6
 _MAX_SUM_EXPONENT = 4
 _MAX_FACTORIAL = 30
-_NAMELESS_UNITS = ("unit", "unit^2", "unit^3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class MathPolicy:
 
     percent: `10%` is 0.1 ("value"), is 10 ("ignore"), or equals only `10%` ("match").
     units: units may be absent but not differ ("agree"), must be the same ("match"), or are
-    dropped ("ignore").
+    dropped ("ignore"). What is counted (`5 boxes`) may be absent, and never differ.
     relative_tolerance: accepted share of the gold's size where both are real numbers; 0 asks for
     the exact value, where a decimal must still agree to `decimals` places.
     """
@@ -47,8 +49,23 @@ class MathPolicy:
 def same_value(gold: Expression, answer: Expression, policy: MathPolicy = MathPolicy()) -> bool:
     """Whether the answer equals the gold; an answer too costly to evaluate does not.
 
-    Raises ValueError if it is the gold that cannot be read as mathematics.
+    What is written twice must be the same value twice: for an answer it is no second guess. Raises
+    ValueError if it is the gold that cannot be read as mathematics.
     """
+    if answer.restated is not None and not _same(gold, answer.restated, policy):
+        return False
+    return _same(gold, answer, policy)
+
+
+def check_gold(gold: Expression) -> None:
+    """Raise ValueError if `same_value` could not read this gold as mathematics."""
+    if gold.number is None:
+        _tree_of(gold, MathPolicy(), "gold")
+    if gold.restated is not None and not _same(gold, gold.restated, MathPolicy()):
+        raise ValueError(f"gold is two values: '{gold.latex}' and '{gold.restated.latex}'")
+
+
+def _same(gold: Expression, answer: Expression, policy: MathPolicy) -> bool:
     if not _units_agree(gold.unit, answer.unit, policy) or (
         policy.percent == "match" and gold.percent != answer.percent
     ):
@@ -61,14 +78,10 @@ def same_value(gold: Expression, answer: Expression, policy: MathPolicy = MathPo
     return _same_tree(gold, answer, policy)
 
 
-def check_gold(gold: Expression) -> None:
-    """Raise ValueError if `same_value` could not read this gold as mathematics."""
-    if gold.number is None:
-        _tree_of(gold, MathPolicy(), "gold")
-
-
 def _units_agree(gold: str, answer: str, policy: MathPolicy) -> bool:
-    gold, answer = ("" if unit in _NAMELESS_UNITS else unit for unit in (gold, answer))
+    gold, answer = ("" if unit in NAMELESS else unit for unit in (gold, answer))
+    if gold.startswith(COUNTER) or answer.startswith(COUNTER):
+        return not (gold and answer) or gold == answer
     match policy.units:
         case "ignore":
             return True
@@ -93,22 +106,30 @@ def _same_number(gold: Decimal, answer: Decimal, policy: MathPolicy) -> bool:
 
 
 def _same_tree(gold: Expression, answer: Expression, policy: MathPolicy) -> bool:
-    from math_verify import verify
-
     gold_tree = _tree_of(gold, policy, "gold")
     try:
         answer_tree = _tree_of(answer, policy, "answer")
     except ValueError:
         return False
+    meant, said = solutions(gold_tree, gold.latex), solutions(answer_tree, answer.latex)
+    if meant and said and (meant.name or said.name):
+        return same_solutions(meant, said)
     if policy.relative_tolerance:
         size, value = _real(gold_tree), _real(answer_tree)
         if size is not None and value is not None:
             return close(value, size, relative=policy.relative_tolerance)
+    # math-verify unwraps `x = 2` on one side only where that is the gold's, so both are asked.
+    return _verified(gold_tree, answer_tree, policy) or _verified(answer_tree, gold_tree, policy)
+
+
+def _verified(gold: Any, answer: Any, policy: MathPolicy) -> bool:
+    from math_verify import verify
+
     try:
         return bool(
             verify(
-                gold_tree,
-                answer_tree,
+                gold,
+                answer,
                 float_rounding=policy.decimals,
                 timeout_seconds=None,
                 raise_on_error=True,
@@ -128,7 +149,8 @@ def _tree_of(expression: Expression, policy: MathPolicy, whose: str) -> Any:
     hundredths = policy.percent == "value" and expression.percent
     # It warns that its own timeout is off, which it should be: the runtime keeps the deadline.
     logging.getLogger("math_verify").setLevel(logging.ERROR)
-    latex = rf"\frac{{{expression.latex}}}{{100}}" if hundredths else expression.latex
+    latex = evaluable(expression.latex)
+    latex = rf"\frac{{{latex}}}{{100}}" if hundredths else latex
     # Units are off already; math-verify's own list would drop the variable of "2m".
     spelling = NormalizationConfig(malformed_operators=True, nits=True, boxed="none")
     config = LatexExtractionConfig(boxed_match_priority=-1, normalization_config=spelling)

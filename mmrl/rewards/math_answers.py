@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mmrl.rewards.choices import Choice, parse_letter
+from mmrl.rewards.choices import Choice
+from mmrl.rewards.dress import undress
 from mmrl.rewards.expressions import Expression, parse_expression
 from mmrl.rewards.math import MathPolicy, check_gold, same_value
 from mmrl.rewards.parsed import Parsed
@@ -35,7 +36,7 @@ class Phrase:
     text: str
 
     def __post_init__(self) -> None:
-        if not normalize(self.text):
+        if not _text_key(self.text):
             raise ValueError("the gold is empty")
 
 
@@ -53,13 +54,17 @@ def free_form_gold(answer: str) -> Formula | Phrase:
 def grade_math(text: str, gold: MathGold, policy: MathPolicy) -> tuple[Parsed[str], bool]:
     """How the text reads as an answer of the gold's kind, and whether it is right."""
     if isinstance(gold, Choice):
-        letter = parse_letter(text, gold.options)
+        letter = gold.read(text)
         return letter, letter.value == gold.letter
     if isinstance(gold, Phrase):
-        return Parsed("ok", text), normalize(text.strip("$.")) == normalize(gold.text.strip("$."))
+        return Parsed("ok", text), _text_key(text) == _text_key(gold.text)
     expression = parse_expression(text)
     right = expression.value is not None and same_value(gold.expression(), expression.value, policy)
     return expression.then(lambda read: Parsed("ok", read.latex)), right
+
+
+def _text_key(text: str) -> str:
+    return normalize(undress(text))
 
 
 def write_gold(gold: MathGold) -> str:

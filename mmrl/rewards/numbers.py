@@ -9,6 +9,7 @@ from decimal import Decimal
 from math import cos, pi
 from typing import Literal
 
+from mmrl.rewards.dress import undress
 from mmrl.rewards.parsed import Parsed, malformed, ok
 
 Percent = Literal["reject", "value", "ignore"]
@@ -21,6 +22,12 @@ _NUMBER = re.compile(
     r"(?P<exponent>[eE][+-]?[0-9]{1,4})?"
     r"(?P<percent>\s*%)?"
 )
+_GAP = re.compile(r"\\[,!;: ]|\{,\}|~| ")
+_GROUPS = re.compile(
+    rf"(?<![0-9.])[0-9]{{1,3}}(?:(?:{_GAP.pattern})[0-9]{{3}})+(?![0-9])"
+    rf"|(?<=\.)[0-9]{{3}}(?:(?:{_GAP.pattern})[0-9]{{3}})+(?![0-9])"
+)
+_DRESSED = 4  # times as long as itself that a number may be with what it wears
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +35,16 @@ class NumberPolicy:
     """Which spellings are numbers.
 
     `commas` allows `1,000` (three digits a group; `1,00` is never a number). `unicode_digits`
-    folds full-width and other decimal digits to ascii. `max_magnitude` is the largest power of
-    ten either way, so that no later arithmetic explodes.
+    folds the decimal digits of every script to ascii. `dress` takes off what numbers wear in
+    answers (`**5**`, `$5$`, full-width forms, `1 000`). `max_magnitude` is the largest power of ten
+    either way, so that no later arithmetic explodes.
     """
 
     commas: bool = True
     percent: Percent = "reject"
     exponent: bool = True
     unicode_digits: bool = False
+    dress: bool = True
     max_characters: int = 64
     max_magnitude: int = 30
 
@@ -45,6 +54,8 @@ def parse_number(text: str, policy: NumberPolicy = NumberPolicy()) -> Parsed[Dec
     text = text.strip().replace("\u2212", "-")
     if not text:
         return Parsed("missing", None, "empty number")
+    if policy.dress and len(text) <= _DRESSED * policy.max_characters:
+        text = _GROUPS.sub(_joined, undress(text))
     if len(text) > policy.max_characters:
         return malformed(f"number longer than {policy.max_characters} characters")
     match = _NUMBER.fullmatch(_fold_digits(text) if policy.unicode_digits else text)
@@ -106,6 +117,10 @@ def _decimal(match: re.Match[str], policy: NumberPolicy) -> Parsed[Decimal]:
     if match["percent"] and policy.percent == "value":
         value = value.scaleb(-2)
     return ok(value)
+
+
+def _joined(match: re.Match[str]) -> str:
+    return _GAP.sub("", match[0])
 
 
 def _fold_digits(text: str) -> str:

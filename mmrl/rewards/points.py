@@ -17,7 +17,9 @@ from mmrl.types import Frame, Space
 Edges = Literal["closed", "open", "last_pixel"]
 """Which rim of a box counts as inside: all of it, none, or up to x + w - 1 (VLMEvalKit)."""
 
-_POLICY = NumberPolicy(commas=False, exponent=False, max_characters=24, max_magnitude=9)
+_POLICY = NumberPolicy(
+    commas=False, exponent=False, dress=False, max_characters=24, max_magnitude=9
+)
 _PAIR = re.compile(r"\(([^()\[\]]*)\)|\[([^()\[\]]*)\]")
 
 

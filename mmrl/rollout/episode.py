@@ -164,7 +164,11 @@ class _Walk:
         """What the environment is to carry out."""
         prompt, sample = self.prompt, self.prompt.sample
         answer = Answer(
-            self.said[-1], frames=prompt.frames, space=prompt.space, turns=tuple(self.said)
+            self.said[-1],
+            frames=prompt.frames,
+            space=prompt.space,
+            turns=tuple(self.said),
+            opening=prompt.opening,
         )
         return StepJob(sample.task, sample.gold, self.observation.state, answer)
 

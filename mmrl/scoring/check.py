@@ -156,10 +156,10 @@ def junk(sample: Sample, target: str) -> Iterator[str]:
     yield target[: len(target) // 2]
     yield from ("<think>" * 500, "<answer>" * 500, r"\boxed{" * 500, "[" * 1000, "{" * 1000)
     yield from (f"<answer>{x}</answer>" for x in ("", "NaN", "inf", "[" * 200, "9" * 400))
-    yield from (f"<answer>{x}</answer>" for x in ("9**9**9**9", "\u0663", "\uff13", *HUGE))
+    yield from (f"<answer>{x}</answer>" for x in ("9**9**9**9", "\u0663", "\u0969", *HUGE))
     if _CHOICE.search(target):  # elsewhere these are words that a right answer may have
         yield "<answer>A or B</answer>"
-    yield from (rf"\boxed{{{x}}}" for x in ("", "NaN", r"\infty", "9^{9^{9^9}}", "\uff19"))
+    yield from (rf"\boxed{{{x}}}" for x in ("", "NaN", r"\infty", "9^{9^{9^9}}", "\u096f"))
     yield from ("<script>alert(1)</script>", "<answer><img src=x onerror=alert(1)></answer>")
     yield f"<answer>{', '.join(f'[{i}, {i}, {i + 9}, {i + 9}]' for i in range(300))}</answer>"
     yield "\x00\ud800\u202e"

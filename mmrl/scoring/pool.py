@@ -253,6 +253,7 @@ def answer_of(group: Group, response: Response) -> Answer:
         prompt.space,
         outcome=episode.outcome if episode else None,
         turns=episode.said if episode else (),
+        opening=prompt.opening,
     )
 
 

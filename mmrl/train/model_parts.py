@@ -13,6 +13,7 @@ from mmrl.errors import ConfigError
 from mmrl.policy import linears
 from mmrl.policy.packing import default_budget
 from mmrl.policy.policy import Policy, load_policy
+from mmrl.rewards.thoughts import note_of
 from mmrl.stage import NEEDS
 from mmrl.train import checkpoint
 from mmrl.train.critic import Critic
@@ -72,6 +73,8 @@ def load_and_say(config: RunConfig, say: Say) -> Policy:
         f"{config.model.dtype} on {policy.device}, {learning / 1e6:.1f} M of them learn"
         f"{'; linears by oneDNN' if linears.uses_onednn(policy.model) else ''}"
     )
+    if note := note_of(policy.family.trial().opening):
+        say(note)
     return policy
 
 

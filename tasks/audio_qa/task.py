@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from mmrl import task as contract
 from mmrl.records import media_source
 from mmrl.rewards.choices import Choice, choice_of_text, letters_of
+from mmrl.rewards.dress import undress
 from mmrl.rewards.graded import ACCURACY_AND_FORMAT, Extractor, grade, official_text
 from mmrl.rewards.grammar import TagAnswer, Think
 from mmrl.rewards.parsed import Parsed, malformed, ok
@@ -78,6 +79,7 @@ def same_tokens(text: str, gold: Choice) -> bool:
 
 
 def _key(text: str) -> str:
+    text = undress(text)
     return normalize(text, punctuation=True) or normalize(text)
 
 

@@ -14,7 +14,7 @@ from mmrl.rewards.grammar import TagAnswer, Think
 from mmrl.rewards.intervals import Interval, parse_intervals, summed_iou, union_iou
 from mmrl.rewards.intervals import to_source as to_source_seconds
 from mmrl.rewards.parsed import Parsed
-from mmrl.rewards.typed import HINTS, TypedGold, grade_typed, typed_gold, typed_metric
+from mmrl.rewards.typed import TypedGold, grade_typed, typed_gold, typed_metric
 from mmrl.task import RewardPart, mean_by_each
 from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
 
@@ -53,7 +53,7 @@ class Task(contract.Task):
             kind, question, hint = TEMPORAL, str(fields["problem"]), HINT
         else:
             gold = typed_gold(fields)
-            kind, written, hint = gold.kind, gold.answer, HINTS[gold.kind]
+            kind, written, hint = gold.kind, gold.answer, gold.hint
             question = f"{fields['problem']}{gold.question_tail}"
         grammar = TagAnswer(self.think)
         return Sample(

@@ -10,15 +10,17 @@ from typing import Any, ClassVar, Literal
 
 from mmrl import task as contract
 from mmrl.records import media_refs
+from mmrl.rewards.dress import undress
 from mmrl.rewards.graded import ACCURACY_AND_FORMAT, grade, tagged_solution
 from mmrl.rewards.grammar import TagAnswer, Think
 from mmrl.rewards.numbers import NumberPolicy, close, parse_number
+from mmrl.rewards.quantities import pairs_of, parse_quantity
 from mmrl.rewards.text import normalize
 from mmrl.task import RewardPart, mean_by
 from mmrl.types import Answer, Record, Sample, Score, Text
 
 TOLERANCE = 0.05
-_POLICY = NumberPolicy(percent="value")
+_POLICY = NumberPolicy(percent="value", dress=False)
 _YEAR = re.compile(r"1[5-9][0-9]{2}|20[0-9]{2}")
 
 
@@ -75,9 +77,18 @@ class Task(contract.Task):
 
 
 def relaxed_equal(text: str, gold: str, variant: Literal["strict", "code"] = "strict") -> bool:
-    """Whether the text is within 5 % of a numeric gold, bound included, or the same text."""
+    """Whether the text is within 5 % of a numeric gold, bound included, or the same text.
+
+    Strict: units must agree, and a percent sign on one side is read both ways, `16.7%` as 16.7
+    and as 0.167.
+    """
+    if variant == "strict":
+        said, wanted = parse_quantity(text).value, parse_quantity(gold).value
+        if said is not None and wanted is not None:
+            return any(close(*pair, relative=TOLERANCE) for pair in pairs_of(said, wanted))
+        return normalize(undress(text)) == normalize(undress(gold))
     ours, theirs = parse_number(text, _POLICY).value, parse_number(gold, _POLICY).value
-    if ours is not None and theirs is not None and (theirs or variant == "strict"):
+    if ours is not None and theirs:
         return close(ours, theirs, relative=TOLERANCE)
     return normalize(text) == normalize(gold)
 

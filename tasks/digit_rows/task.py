@@ -10,6 +10,7 @@ from mmrl import task as contract
 from mmrl.records import media_source
 from mmrl.rewards.grammar import TagAnswer
 from mmrl.rewards.numbers import parse_integer
+from mmrl.rewards.thoughts import whole
 from mmrl.task import RewardPart
 from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
 
@@ -61,7 +62,7 @@ class Task(contract.Task):
         """1 for the right number, else 0; the steps are read off the thought."""
         region = GRAMMAR.parse(answer)
         parsed = region.answer.then(parse_integer)
-        steps = counted(answer.text) if region.well_formed else []
+        steps = counted(whole(answer)) if region.well_formed else []
         right = float(parsed.value == gold["count"])
         hits = sum(said == row for said, row in zip(steps, gold["rows"], strict=False))
         parts = {

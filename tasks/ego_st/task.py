@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from mmrl import task as contract
 from mmrl.records import media_source
-from mmrl.rewards.choices import INSTRUCTION, Choice, letters_of, parse_letter
+from mmrl.rewards.choices import choice_of, letters_of
 from mmrl.rewards.graded import (
     ACCURACY_AND_FORMAT,
     first_region_or_text,
@@ -40,7 +40,7 @@ class Task(contract.Task):
         """Ask a record: `problem` with `Options: A. ..., B. ...`, `solution`, `video`."""
         fields = record.fields
         question = _INSTRUCTIONS.sub("", str(fields["problem"]))
-        gold = Choice(_options(question), tagged_solution(fields["solution"]))
+        gold = choice_of(_options(question), tagged_solution(fields["solution"]))
         grammar = TagAnswer(self.think)
         backwards = "starting point" in question
         # The public file holds absolute paths of its authors' machine.
@@ -50,7 +50,7 @@ class Task(contract.Task):
             task=self.name,
             parts=(
                 MediaRef("video", media_source(record, video)),
-                Text(f"{question}\n{grammar.instruction()} {INSTRUCTION}"),
+                Text(f"{question}\n{grammar.instruction()} {gold.instruction}"),
             ),
             gold=gold,
             target=grammar.write(gold.letter),
@@ -60,7 +60,7 @@ class Task(contract.Task):
     def score(self, gold: Any, answer: Answer) -> Score:
         """Grade the one answer region; the metric is always strict."""
         region = TagAnswer(self.think).parse(answer)
-        parsed = region.answer.then(lambda text: parse_letter(text, gold.options))
+        parsed = region.answer.then(gold.read)
         right = parsed.value == gold.letter
         as_coded = first_region_or_text(answer.text)[:1].upper() == gold.letter
         return grade(region, parsed, as_coded if self.variant == "code" else right, right)

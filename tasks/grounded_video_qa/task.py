@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from mmrl import task as contract
 from mmrl.records import media_source
-from mmrl.rewards.choices import INSTRUCTION, Choice, format_options, parse_letter, strip_letters
+from mmrl.rewards.choices import Choice, choice_of, format_options
 from mmrl.rewards.grammar import TagAnswer, Think
 from mmrl.rewards.intervals import (
     Interval,
@@ -63,19 +63,18 @@ class Task(contract.Task):
     def sample(self, record: Record) -> Sample:
         """Ask a record: `video`, `question`, `options`, `answer` `(C)`, `glue` [[start, end]]."""
         fields = record.fields
-        options = strip_letters(tuple(map(str, fields["options"])))
-        choice = Choice(options, str(fields["answer"]).strip().strip("()"))
+        choice = choice_of(fields["options"], str(fields["answer"]))
         moments = tuple(gold_interval(pair) for pair in fields["glue"])
         if not moments:
             raise ValueError("no moment in 'glue'")
-        question = f"{fields['question']}\n{format_options(options)}"
+        question = f"{fields['question']}\n{format_options(choice.options)}"
         grammar = TagAnswer(self.think)
         return Sample(
             id=record.id,
             task=self.name,
             parts=(
                 MediaRef("video", media_source(record, fields["video"])),
-                Text(f"{question}\n{grammar.instruction()} {INSTRUCTION} {FORM}"),
+                Text(f"{question}\n{grammar.instruction()} {choice.instruction} {FORM}"),
             ),
             gold=Gold(choice, moments),
             meta={"type": str(fields.get("type", "all"))},
@@ -85,7 +84,7 @@ class Task(contract.Task):
         """Grade the letter and the moments, each by itself."""
         choice, moments = gold.choice, gold.moments
         read = TagAnswer(self.think).parse(answer).answer
-        letter = read.then(lambda text: parse_letter(text, choice.options))
+        letter = read.then(choice.read)
         glue = TagAnswer(self.think, tag="glue").parse(answer).answer.then(self._read_glue)
         found = [to_source(moment, answer.frames[0]) for moment in glue.value or ()]
         shared = overlap_seconds(found, moments)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from mmrl import task as contract
 from mmrl.records import interleave_numbered, media_refs
-from mmrl.rewards.choices import INSTRUCTION, Choice, format_options, strip_letters
+from mmrl.rewards.choices import Choice, choice_of, format_options
 from mmrl.rewards.expressions import parse_expression
 from mmrl.rewards.graded import ACCURACY_AND_FORMAT, Extractor, grade, official_text
 from mmrl.rewards.grammar import BoxedAnswer, Think
@@ -50,7 +50,7 @@ class Task(contract.Task):
         question = str(fields["question"])
         hint = "The answer is a number or an expression."
         if isinstance(gold, Choice):
-            question, hint = f"{question}\n{format_options(gold.options)}", INSTRUCTION
+            question, hint = f"{question}\n{format_options(gold.options)}", gold.instruction
         images = dict(enumerate(media_refs(record, "image", "decoded_image", "image"), 1))
         grammar = BoxedAnswer(self.think)
         return Sample(
@@ -112,4 +112,4 @@ def _gold(fields: Mapping[str, Any]) -> MathGold:
     options, answer = fields.get("options") or (), str(fields["answer"])
     if not options:
         return free_form_gold(answer)
-    return Choice(strip_letters(tuple(map(str, options))), answer)
+    return choice_of(options, answer)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from mmrl import task as contract
 from mmrl.records import media_refs
-from mmrl.rewards.choices import INSTRUCTION, Choice
+from mmrl.rewards.choices import Choice, choice_of
 from mmrl.rewards.graded import ACCURACY_AND_FORMAT, grade
 from mmrl.rewards.grammar import TagAnswer, Think
 from mmrl.rewards.math import LAZY_IMPORTS, MathPolicy
@@ -45,7 +45,7 @@ class Task(contract.Task):
         version = str(fields["problem_version"])
         hint = "The answer is a number or an expression."
         if isinstance(gold, Choice):
-            hint = INSTRUCTION
+            hint = gold.instruction
         images = [] if version == _TEXT_ONLY else media_refs(record, "image", "image")
         grammar = TagAnswer(self.think)
         return Sample(
@@ -82,7 +82,7 @@ def _gold(fields: Mapping[str, Any]) -> MathGold:
     letters = "".join(letter for letter, _ in found)
     # A question whose options only the picture shows has four.
     options = tuple(text for _, text in found) if letters.startswith("AB") else tuple("ABCD")
-    return Choice(options, answer)
+    return choice_of(options, answer)
 
 
 def _subjects(fields: Mapping[str, Any]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from mmrl import task as contract
 from mmrl.corpus.json_rows import is_object
 from mmrl.records import media_refs
-from mmrl.rewards.choices import Choice, choice_of_text, format_options, letters_of, parse_letter
+from mmrl.rewards.choices import Choice, choice_of_text, format_options, letters_of
 from mmrl.rewards.graded import ACCURACY_AND_FORMAT, Extractor, grade, official_text
 from mmrl.rewards.grammar import TagAnswer, Think
 from mmrl.rewards.json_text import is_number, parse_json
@@ -112,7 +112,7 @@ class Task(contract.Task):
 def read(text: str, gold: Choice | Typed) -> Parsed[Any]:
     """Read an answer in the gold's type: a letter, a Decimal or a tuple of Decimals."""
     if isinstance(gold, Choice):
-        return parse_letter(text, gold.options)
+        return gold.read(text)
     match gold.kind:
         case "integer":
             return parse_integer(text)
@@ -177,7 +177,7 @@ def _gold(fields: Mapping[str, Any]) -> Choice | Typed:
 
 def _hint(gold: Choice | Typed) -> str:
     if isinstance(gold, Choice):
-        return "The answer is the letter of the right option."
+        return gold.instruction
     places = "one decimal place" if gold.precision == 1 else f"{gold.precision} decimal places"
     return {
         "integer": "The answer is an integer.",

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from mmrl import task as contract
 from mmrl.records import media_refs
-from mmrl.rewards.choices import INSTRUCTION, Choice, letters_of, parse_letter
+from mmrl.rewards.choices import choice_of, letters_of
 from mmrl.rewards.graded import (
     ACCURACY_AND_FORMAT,
     first_region_or_text,
@@ -27,12 +27,11 @@ _OPTION = re.compile(r"(?:^|(?<=[\s,;]))([A-H])[).:]\s*")
 class Task(contract.Task):
     """Letter equality.
 
-    `with_text` also takes the letter with its own option behind it. `code` is Med-R1's reward,
+    `code` is Med-R1's reward,
     which compares the whole completion where there are no tags; the metric stays strict.
     """
 
     think: Think = "required"
-    with_text: bool = False
     variant: Literal["strict", "code"] = "strict"
 
     name: ClassVar[str] = "medical_vqa"
@@ -44,14 +43,14 @@ class Task(contract.Task):
         """Ask a record: `image`, `problem` with options `A) ..., B) ...`, `solution`."""
         fields = record.fields
         problem = str(fields["problem"])
-        gold = Choice(inline_options(problem), tagged_solution(fields["solution"]))
+        gold = choice_of(inline_options(problem), tagged_solution(fields["solution"]))
         grammar = TagAnswer(self.think)
         return Sample(
             id=record.id,
             task=self.name,
             parts=(
                 *media_refs(record, "image", "image"),
-                Text(f"{problem}\n{grammar.instruction()} {INSTRUCTION}"),
+                Text(f"{problem}\n{grammar.instruction()} {gold.instruction}"),
             ),
             gold=gold,
             target=grammar.write(gold.letter),
@@ -61,7 +60,7 @@ class Task(contract.Task):
     def score(self, gold: Any, answer: Answer) -> Score:
         """Grade the one answer region."""
         region = TagAnswer(self.think).parse(answer)
-        parsed = region.answer.then(lambda t: parse_letter(t, gold.options, self.with_text))
+        parsed = region.answer.then(gold.read)
         right = parsed.value == gold.letter
         as_coded = first_region_or_text(answer.text) == gold.letter
         return grade(region, parsed, as_coded if self.variant == "code" else right, right)

@@ -11,16 +11,15 @@ from typing import Any, ClassVar
 from mmrl import task as contract
 from mmrl.records import interleave_numbered, media_source
 from mmrl.rewards.choices import (
-    INSTRUCTION,
     Choice,
+    choice_of,
     format_options,
     mmmu_letter,
-    parse_letter,
 )
+from mmrl.rewards.dress import undress
 from mmrl.rewards.graded import ACCURACY_AND_FORMAT, Extractor, grade, official_text
 from mmrl.rewards.grammar import TagAnswer, Think
-from mmrl.rewards.numbers import parse_number
-from mmrl.rewards.parsed import Parsed
+from mmrl.rewards.quantities import pairs_of, parse_quantity
 from mmrl.rewards.text import normalize
 from mmrl.rewards.tolerance import same_to_places
 from mmrl.task import RewardPart, mean_by
@@ -62,7 +61,7 @@ class Task(contract.Task):
         images = _images(record)
         question, hint = str(fields["question"]), "The answer is a single word, phrase or number."
         if isinstance(gold, Choice):
-            question, hint = f"{question}\n{format_options(gold.options)}", INSTRUCTION
+            question, hint = f"{question}\n{format_options(gold.options)}", gold.instruction
         grammar = TagAnswer(self.think)
         return Sample(
             id=record.id,
@@ -80,7 +79,7 @@ class Task(contract.Task):
         """Grade the one answer region strictly; the metric may follow the official script."""
         region = TagAnswer(self.think).parse(answer)
         if isinstance(gold, Choice):
-            parsed = region.answer.then(lambda text: parse_letter(text, gold.options))
+            parsed = region.answer.then(gold.read)
             right = parsed.value == gold.letter
         else:
             parsed = region.answer
@@ -107,7 +106,7 @@ def official_verdict(gold: Choice | Open, text: str) -> bool:
 def _gold(fields: Mapping[str, Any]) -> Choice | Open:
     options, answer = _listed(fields.get("options") or ()), fields["answer"]
     if fields["question_type"] == "multiple-choice":
-        return Choice(tuple(map(str, options)), str(answer))
+        return choice_of(options, str(answer))
     answers = tuple(str(a).strip() for a in _listed(answer))
     if not answers or not all(answers):
         raise ValueError(f"open question with an empty answer: {answer!r:.60}")
@@ -146,11 +145,7 @@ def _same_as_any(text: str, answers: Sequence[str]) -> bool:
 
 
 def _same(text: str, answer: str) -> bool:
-    ours, theirs = (_number(t) for t in (text, answer))
-    if ours.value is not None and theirs.value is not None:
-        return same_to_places(ours.value, theirs.value, _DECIMALS)
-    return normalize(text.strip("$.")) == normalize(answer.strip("$."))
-
-
-def _number(text: str) -> Parsed[Any]:
-    return parse_number(text.strip().strip("$"))
+    said, wanted = parse_quantity(text).value, parse_quantity(answer).value
+    if said is not None and wanted is not None:
+        return any(same_to_places(*pair, _DECIMALS) for pair in pairs_of(said, wanted))
+    return normalize(undress(text)) == normalize(undress(answer))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -39,7 +39,7 @@ class ToolAnswer:
         whether nothing else is in the completion.
         """
         text, replied = _cut_response(answer.text)
-        head = Answer(text, answer.truncated)
+        head = replace(answer, text=text)
         region = TagAnswer(self.think, "tool_call", max_region_characters=16_384).parse(head)
         if region.answer.status != "missing" or "<tool_call>" in text.rpartition("</think>")[2]:
             calls = region.answer.then(parse_call_lines)

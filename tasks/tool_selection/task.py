@@ -15,7 +15,7 @@ from mmrl.rewards.text import normalize
 from mmrl.task import RewardPart
 from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
 
-_INDEX = NumberPolicy(commas=False, exponent=False, max_characters=2)
+_INDEX = NumberPolicy(commas=False, exponent=False, dress=False, max_characters=2)
 
 
 @dataclass(frozen=True)

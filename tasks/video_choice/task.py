@@ -11,13 +11,11 @@ from typing import Any, ClassVar, Literal
 from mmrl import task as contract
 from mmrl.records import media_source
 from mmrl.rewards.choices import (
-    INSTRUCTION,
     Choice,
+    choice_of,
     choice_of_text,
     format_options,
     letters_of,
-    parse_letter,
-    strip_letters,
 )
 from mmrl.rewards.graded import ACCURACY_AND_FORMAT, Extractor, grade, official_text
 from mmrl.rewards.grammar import TagAnswer, Think
@@ -66,7 +64,7 @@ class Task(contract.Task):
             task=self.name,
             parts=(
                 MediaRef("video", media_source(record, name), clip),
-                Text(f"{question}\n{grammar.instruction()} {INSTRUCTION}"),
+                Text(f"{question}\n{grammar.instruction()} {gold.instruction}"),
             ),
             gold=gold,
             target=grammar.write(gold.letter),
@@ -79,7 +77,7 @@ class Task(contract.Task):
     def score(self, gold: Any, answer: Answer) -> Score:
         """Grade the one answer region; the metric may follow VideoMME's script."""
         region = TagAnswer(self.think).parse(answer)
-        parsed = region.answer.then(lambda text: parse_letter(text, gold.options))
+        parsed = region.answer.then(gold.read)
         right = metric = parsed.value == gold.letter
         if self.extractor == "official":
             metric = first_letter(official_text(region, answer), gold.options) == gold.letter
@@ -111,11 +109,11 @@ def shuffled(gold: Choice, key: str) -> Choice:
     """The same choice with its options in an order that depends on the key only."""
     order = list(range(len(gold.options)))
     random.Random(key).shuffle(order)
-    right = order.index(gold.letters.index(gold.letter))
-    return Choice(tuple(gold.options[i] for i in order), gold.letters[right])
+    right = sorted(gold.letters[order.index(gold.letters.index(x))] for x in gold.letter)
+    return Choice(tuple(gold.options[i] for i in order), "".join(right))
 
 
 def _gold(fields: Mapping[str, Any]) -> Choice:
     if "candidates" in fields:
         return choice_of_text(tuple(map(str, fields["candidates"])), str(fields["answer"]))
-    return Choice(strip_letters(tuple(map(str, fields["options"]))), str(fields["answer"]).strip())
+    return choice_of(fields["options"], str(fields["answer"]))

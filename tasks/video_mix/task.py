@@ -11,7 +11,7 @@ from mmrl.records import media_source
 from mmrl.rewards.graded import ACCURACY_AND_FORMAT, grade
 from mmrl.rewards.grammar import TagAnswer, Think
 from mmrl.rewards.parsed import Parsed
-from mmrl.rewards.typed import HINTS, grade_typed, typed_gold, typed_metric
+from mmrl.rewards.typed import grade_typed, typed_gold, typed_metric
 from mmrl.task import RewardPart, mean_by_each
 from mmrl.types import Answer, MediaKind, MediaRef, Record, Sample, Score, Text
 
@@ -44,7 +44,7 @@ class Task(contract.Task):
             task=self.name,
             parts=(
                 medium,
-                Text(f"{question}\n{grammar.instruction()} {HINTS[gold.kind]}"),
+                Text(f"{question}\n{grammar.instruction()} {gold.hint}"),
             ),
             gold=gold,
             target=grammar.write(gold.answer),

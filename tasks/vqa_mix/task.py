@@ -11,7 +11,7 @@ from mmrl.records import interleave, media_refs
 from mmrl.rewards.graded import ACCURACY_AND_FORMAT, grade
 from mmrl.rewards.grammar import TagAnswer, Think
 from mmrl.rewards.parsed import Parsed
-from mmrl.rewards.typed import HINTS, grade_typed, typed_gold, typed_metric
+from mmrl.rewards.typed import grade_typed, typed_gold, typed_metric
 from mmrl.task import RewardPart, mean_by_each
 from mmrl.types import Answer, Record, Sample, Score, Text
 
@@ -40,7 +40,7 @@ class Task(contract.Task):
             task=self.name,
             parts=(
                 *interleave(question, "<image>", images),
-                Text(f"\n{grammar.instruction()} {HINTS[gold.kind]}"),
+                Text(f"\n{grammar.instruction()} {gold.hint}"),
             ),
             gold=gold,
             target=grammar.write(gold.answer),

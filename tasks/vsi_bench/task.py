@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from mmrl import task as contract
 from mmrl.records import media_source
-from mmrl.rewards.choices import INSTRUCTION, Choice, format_options, parse_letter, strip_letters
+from mmrl.rewards.choices import Choice, choice_of, format_options
 from mmrl.rewards.graded import ACCURACY_AND_FORMAT, Extractor, grade, official_text
 from mmrl.rewards.grammar import TagAnswer, Think
 from mmrl.rewards.numbers import parse_number
@@ -51,7 +51,7 @@ class Task(contract.Task):
         gold = _gold(kind, fields)
         question, hint = str(fields["question"]), "The answer is a number."
         if isinstance(gold, Choice):
-            question, hint = f"{question}\n{format_options(gold.options)}", INSTRUCTION
+            question, hint = f"{question}\n{format_options(gold.options)}", gold.instruction
         grammar = TagAnswer(self.think)
         name = fields.get("video") or self.video_path.format_map(fields)
         return Sample(
@@ -95,7 +95,7 @@ class Task(contract.Task):
 
     def _read(self, text: str, gold: Choice | str) -> Parsed[Any]:
         if isinstance(gold, Choice):
-            return parse_letter(text, gold.options)
+            return gold.read(text)
         return parse_number(text)
 
     def _value(self, said: Any, gold: Choice | str) -> float:
@@ -115,4 +115,4 @@ def _gold(kind: str, fields: Mapping[str, Any]) -> Choice | str:
         return str(number.value)
     if not kind.startswith(CHOICES):
         raise ValueError(f"unknown question_type {kind!r:.40}")
-    return Choice(strip_letters(tuple(map(str, fields["options"]))), truth)
+    return choice_of(fields["options"], truth)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from mmrl.rewards.grammar import BoxedAnswer, Grammar, TagAnswer, Think
+from mmrl.rewards.thoughts import EMPTY, continued, note_of, opening_of
 from mmrl.types import Answer, Status
 
 GRAMMARS: list[Grammar] = [
@@ -40,7 +41,9 @@ def read(grammar: Grammar, text: str, truncated: bool = False) -> tuple[Status, 
         ("<think>a</think>5</answer>", ("malformed", None, False)),
         ("<think>a</think></answer>5<answer>", ("malformed", None, False)),
         ("<think>a<answer>5</answer>", ("malformed", None, False)),
-        ("a</think><answer>5</answer>", ("malformed", None, False)),
+        ("a</think><answer>5</answer>", ("ok", "5", False)),
+        ("<answer>4</answer></think><answer>5</answer>", ("ok", "5", False)),
+        ("a</think>b</think><answer>5</answer>", ("multiple", None, False)),
         ("</think>a<think><answer>5</answer>", ("malformed", None, False)),
         ("<think>a</think><answer>5</answer><answer>6</answer>", ("multiple", None, False)),
         ("<think>a</think><answer><answer>5</answer></answer>", ("multiple", None, False)),
@@ -92,6 +95,69 @@ def test_boxed_answer(text: str, expected: tuple[Status, str | None, bool]) -> N
 )
 def test_thought_variants(think: Think, text: str, well_formed: bool) -> None:
     assert read(TagAnswer(think), text) == ("ok", "5", well_formed)
+
+
+@pytest.mark.parametrize("think", Think.__args__)
+@pytest.mark.parametrize(
+    ("opening", "text", "well_formed"),
+    [
+        ("<think>\n", "a\n</think>\n<answer>5</answer>", True),
+        ("<think>\n", "<answer>4</answer></think><answer>5</answer>", True),
+        ("<think>\n", "<think>a</think><answer>5</answer>", True),
+        ("<think>\n", "<answer>5</answer>", False),
+        ("<think>\n", "a</think>so <answer>5</answer>", False),
+        (EMPTY, "<answer>5</answer>", True),
+        (EMPTY, "so <answer>5</answer>", False),
+        (EMPTY, "<think>a</think><answer>5</answer>", True),
+    ],
+)
+def test_what_the_template_wrote_of_a_thought_is_read_with_it(
+    think: Think, opening: str, text: str, well_formed: bool
+) -> None:
+    region = TagAnswer(think).parse(Answer(text, opening=opening))
+    assert (region.answer.value, region.well_formed) == ("5", well_formed)
+
+
+def test_an_opened_thought_that_is_cut_is_truncated() -> None:
+    cut = Answer("a <answer>4</answer> b", truncated=True, opening="<think>\n")
+    assert TagAnswer().parse(cut).well_formed is False
+    assert TagAnswer().parse(Answer("a", True, opening="<think>\n")).answer.status == "truncated"
+
+
+@pytest.mark.parametrize(
+    ("rendered", "opening"),
+    [
+        ("<|im_start|>assistant\n<think>\n", "<think>\n"), ("assistant\n<think>", "<think>\n"),
+        ("assistant\n<think>\n\n</think>\n\n", EMPTY), ("assistant\n<think></think>", EMPTY),
+        ("\u25c1think\u25b7", "<think>\n"), ("[THINK]", "<think>\n"), ("<thinking>\n", "<think>\n"),
+        ("<|channel>thought\n", "<think>\n"), ("<|channel>thought\n<channel|>", EMPTY),
+        ("Reason between <think> </think> tags.<|im_end|>\n<|im_start|>assistant\n", ""),
+        ("<think> </think> tags\nassistant:", ""), ("", ""), ("</think>", ""),
+    ],
+)  # fmt: skip
+def test_a_template_that_writes_of_a_thought_is_recognised(rendered: str, opening: str) -> None:
+    assert opening_of("x" * 1000 + rendered) == opening
+    assert bool(note_of(opening)) == bool(opening)
+
+
+@pytest.mark.parametrize(
+    "marks", [("\u25c1think\u25b7", "\u25c1/think\u25b7"), ("[THINK]", "[/THINK]")]
+)
+def test_other_families_marks_are_thoughts_too(marks: tuple[str, str]) -> None:
+    text = f"{marks[0]}<answer>4</answer>{marks[1]}<answer>5</answer>"
+    assert read(TagAnswer(), text) == ("ok", "5", True)
+    opened = Answer(text.removeprefix(marks[0]), opening="<think>\n")
+    assert TagAnswer().parse(opened).well_formed
+
+
+@pytest.mark.parametrize("grammar", GRAMMARS, ids=str)
+@pytest.mark.parametrize("opening", ["", "<think>\n", EMPTY])
+def test_targets_go_on_where_the_template_stopped(grammar: Grammar, opening: str) -> None:
+    for thought in ("", "a thought"):
+        text = continued(opening, grammar.write("5", thought))
+        region = grammar.parse(Answer(text, opening=opening))
+        assert (region.answer.value, region.well_formed) == ("5", True)
+        assert (opening + text).count("<think>") <= 1
 
 
 def test_truncation_is_blamed_only_where_the_answer_is_not_there() -> None:

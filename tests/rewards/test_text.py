@@ -19,6 +19,8 @@ from mmrl.rewards.text import (
     token_f1,
     tokenize_13a,
     wer,
+    words,
+    written_words,
 )
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "then", "it", "slept"]
@@ -122,7 +124,7 @@ def test_rouge_and_f1_by_hand() -> None:
     assert rouge_l(ours, gold) == pytest.approx(2 / 3)
     assert mean_rouge("The cat ran!", "the cat sat.") == pytest.approx((2 / 3 + 1 / 2 + 2 / 3) / 3)
     assert mean_rouge("cat", "cat") == 1.0
-    assert mean_rouge("", "the cat") == mean_rouge("...", "...") == 0.0
+    assert mean_rouge("", "the cat") == mean_rouge("...", "the cat") == 0.0
     assert token_f1(["a", "a", "b"], ["a", "b", "b", "c"]) == pytest.approx(4 / 7)
     assert token_f1([], []) == 0.0
 
@@ -131,6 +133,67 @@ def test_normalize() -> None:
     assert normalize("  The\n CAT\uff01 ") == "the cat!"
     assert normalize("The cat, a dog.", punctuation=True, articles=True) == "cat dog"
     assert normalize("theatre") == normalize("theatre", articles=True) == "theatre"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("\u4f60\u597d\u4e16\u754c", ["\u4f60", "\u597d", "\u4e16", "\u754c"]),
+        ("na\u00efve", ["na\u00efve"]), ("nai\u0308ve", ["na\u00efve"]), ("na ve", ["na", "ve"]),
+        ("\u043a\u0440\u0430\u0441\u043d\u0430\u044f \u041c\u0410\u0428\u0418\u041d\u0410.",
+         ["\u043a\u0440\u0430\u0441\u043d\u0430\u044f", "\u043c\u0430\u0448\u0438\u043d\u0430"]),
+        ("\u0939\u093f\u0928\u094d\u0926\u0940 x", ["\u0939\u093f\u0928\u094d\u0926\u0940", "x"]),
+        ("\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35", ["\u0e2a", "\u0e27\u0e31", "\u0e2a",
+        "\u0e14\u0e35"]),
+        ("\u30c6\u30ec\u30d3", ["\u30c6", "\u30ec", "\u30d3"]), ("-5", ["-5"]), ("5", ["5"]),
+        ("a-5", ["a", "5"]), ("3.5 or 1,000!", ["3.5", "or", "1,000"]), ("don't", ["don", "t"]),
+        ("iPhone\u624b\u673a", ["iphone", "\u624b", "\u673a"]), ("...", []), ("\u3002\uff01", []),
+    ],
+)  # fmt: skip
+def test_words_of_every_script(text: str, found: list[str]) -> None:
+    assert words(text) == found
+
+
+def test_scores_of_words_hold_for_every_script_and_want_words() -> None:
+    for text in (
+        "\u4f60\u597d\u4e16\u754c",
+        "\u043a\u043e\u0442",
+        "caf\u00e9",
+        "-5",
+        "\u0645\u0631\u062d\u0628\u0627",
+        "\ud55c\uad6d",
+    ):
+        assert mean_rouge(text, text) == 1.0
+        assert wer(written_words(text), written_words(text)) == 0.0
+        assert bleu(tokenize_13a(text), [tokenize_13a(text)]) == pytest.approx(1.0)
+    assert (
+        mean_rouge("-5", "5") == mean_rouge("5", "-5") == mean_rouge("na ve", "na\u00efve") == 0.0
+    )
+    assert mean_rouge("15", "1.5") == 0.0
+    assert 0.0 < mean_rouge("\u4f60\u597d", "\u4f60\u597d\u4e16\u754c") < 1.0
+    for gold in ("...", "", "\u3002"):
+        with pytest.raises(ValueError, match="at least one word"):
+            mean_rouge("a", gold)
+    for score in (
+        lambda: rouge_l(["a"], []),
+        lambda: rouge_n(["a"], [], 1),
+        lambda: bleu(["a"], [[]]),
+    ):
+        with pytest.raises(ValueError, match="at least one word"):
+            score()
+
+
+def test_texts_compare_by_their_letters() -> None:
+    assert normalize("cafe\u0301") == normalize("caf\u00e9") == "caf\u00e9"
+    assert (
+        normalize("\ufb01ne") == "fine" and normalize("\uff21\uff22\uff23\u3000\uff11") == "abc 1"
+    )
+    assert normalize("x\u00b2") != normalize("x2") and normalize("\u2460") != normalize("1")
+    assert normalize("-5", punctuation=True) != normalize("5", punctuation=True)
+    assert normalize("1.5", punctuation=True) != normalize("15", punctuation=True)
+    assert normalize("1,000!", punctuation=True) == normalize("1000", punctuation=True)
+    assert normalize("\u4f60\u597d\u3002", punctuation=True) == "\u4f60\u597d"
+    assert written_words("don\u2019t Stop") == ["don't", "Stop"]
 
 
 def test_long_texts_take_milliseconds() -> None:

@@ -34,7 +34,7 @@ def graded(name: str, gold: Any, text: str, **params: Any) -> Score:
         ("Woman", 0.0, 0.0),
         ("human", 0.0, 0.0),
         ("...", 0.0, 0.0),
-        ("\uff2d\uff41\uff4e", 1.0, 0.0),
+        ("\uff2d\uff41\uff4e", 1.0, 1.0),
     ],
 )
 def test_audio_choices(said: str, strict: float, official: float) -> None:
@@ -105,7 +105,9 @@ def said(text: str) -> str:
     return f"<think>one\ntwo</think>\n<answer>{text}</answer>"
 
 
-@pytest.mark.parametrize(("text", "reward"), [("B", 2.0), ("b", 1.0), ("A bell", 1.0)])
+@pytest.mark.parametrize(
+    ("text", "reward"), [("B", 2.0), ("b", 2.0), ("A bell", 2.0), ("A bel", 1.0)]
+)
 def test_audio_visual_letters(text: str, reward: float) -> None:
     gold = TypedGold("multiple choice", "B", ("a dog", "a bell"))
     assert graded("audio_visual_qa", gold, said(text)).reward == reward

@@ -32,7 +32,7 @@ def tagged(text: str) -> str:
         (tagged("3 items"), 1.0, 2.0),
         (tagged("2 or 3"), 1.0, 2.0),
         (tagged(""), 0.0, 0.0),
-        (tagged("\uff13"), 1.0, 1.0),
+        (tagged("\uff13"), 2.0, 2.0),
         ("9" * 100_000, 0.0, 0.0),
     ],
 )
@@ -84,11 +84,11 @@ def test_fine_grained_label_sets() -> None:
     ("text", "strict", "code"),
     [
         (tagged("C"), 2.0, 2.0),
-        (tagged("C) lung"), 1.0, 1.0),
+        (tagged("C) lung"), 2.0, 1.0),
         ("C", 0.0, 1.0),
         (tagged("C)"), 2.0, 1.0),
         (tagged("A or C"), 1.0, 1.0),
-        (tagged("lung"), 1.0, 1.0),
+        (tagged("lung"), 2.0, 1.0),
     ],
 )
 def test_medical_vqa(text: str, strict: float, code: float) -> None:
@@ -97,8 +97,8 @@ def test_medical_vqa(text: str, strict: float, code: float) -> None:
 
 
 def test_medical_options() -> None:
-    assert reward("medical_vqa", LUNGS, tagged("C) lung"), with_text=True) == 2.0
-    assert reward("medical_vqa", LUNGS, tagged("C) liver"), with_text=True) == 1.0
+    assert reward("medical_vqa", LUNGS, tagged("(C) lung")) == 2.0
+    assert reward("medical_vqa", LUNGS, tagged("C) liver")) == 1.0
     assert inline_options("Which? A) MRI, B) CT scan, C) X-ray") == ("MRI", "CT scan", "X-ray")
     assert inline_options("Vitamin B: what?\nA. yes\nB. no") == ("yes", "no")
     for problem, letter in (("no options", "A"), ("A) x, C) y", "A"), ("A) x, B) y", "C")):
@@ -155,7 +155,10 @@ def test_crowd_errors_count_every_record() -> None:
         ("100", "104", 1, 1), ("100", "105", 1, 1), ("100", "106", 0, 0), ("100", "95", 1, 1),
         ("100", "-104", 0, 0), ("0", "0.0", 1, 0), ("0", "0", 1, 1), ("0", "0.01", 0, 0),
         ("2010", "2011", 0, 1), ("2010", "2010", 1, 1), ("2010", "2110", 0, 1),
-        ("10%", "0.1", 1, 1), ("10%", "10", 0, 0), ("1,000", "1040", 1, 1),
+        ("10%", "0.1", 1, 1), ("10%", "10", 1, 0), ("2", "2%", 1, 0), ("16.7%", "0.167", 1, 1),
+        ("2", "0.02", 0, 0),
+        ("16.7%", "**16.7 %**", 1, 0), ("$5", "5 dollars", 1, 0), ("5 kg", "5 cm", 0, 0),
+        ("1,000", "1040", 1, 1),
         ("Blue", "blue", 1, 1), ("Blue", "not blue", 0, 0), ("100", "104 or 50", 0, 0),
         ("100", "inf", 0, 0), ("100", "NaN", 0, 0), ("Yes", "", 0, 0),
     ],
@@ -190,7 +193,24 @@ YES = TypedGold("yes/no", "yes")
         (TypedGold("numerical", "3"), "3.0", 1.0), (TypedGold("numerical", "3"), "3.01", 0.0),
         (TypedGold("numerical", "3"), "3 or 4", 0.0),
         (TypedGold("multiple choice", "B", ("x", "y")), "B", 1.0),
-        (TypedGold("multiple choice", "B", ("x", "y")), "y", 0.0),
+        (TypedGold("multiple choice", "B", ("x", "y")), "y", 1.0),
+        (TypedGold("multiple choice", "dog", ("A. cat", "B. dog")), "B", 1.0),
+        (TypedGold("multiple choice", "A\u3001C", ("x", "y", "z")), "C, A", 1.0),
+        (TypedGold("multiple choice", "A\u3001C", ("x", "y", "z")), "A", 0.0),
+        (TypedGold("numerical", "1/2"), "0.5", 1.0), (TypedGold("numerical", "5 km/h"), "5", 1.0),
+        (TypedGold("numerical", "5 km/h"), "5 m/s", 0.0), (TypedGold("numerical",
+        "1 1/4"), "5/4", 1.0),
+        (TypedGold("OCR", "caf\u00e9"), "cafe\u0301", 1.0), (TypedGold("OCR",
+        "fine print"), "\ufb01ne print", 1.0),
+        (TypedGold("OCR", "ABC 123"), "\uff21\uff22\uff23\u3000\uff11\uff12\uff13", 1.0),
+        (TypedGold("OCR", "don't stop"), "don\u2019t stop", 1.0), (TypedGold("OCR",
+        "Stop"), "stop", 0.0),
+        (TypedGold("OCR", "\u4f60\u597d\u4e16\u754c"), "\u4f60\u597d\u4eba\u754c", 0.75),
+        (TypedGold("OCR", "x2"), "x\u00b2", 0.0),
+        (TypedGold("free-form",
+        "\u4e00\u8f86\u7ea2\u8272\u7684\u6c7d\u8f66"),
+        "\u4e00\u8f86\u7ea2\u8272\u7684\u6c7d\u8f66", 1.0),
+        (TypedGold("free-form", "na\u00efve"), "na ve", 0.0), (YES, "**Yes**", 1.0),
         (TypedGold("free-form", "the cat sat"), "the cat ran", (2 / 3 + 1 / 2 + 2 / 3) / 3),
         (TypedGold("free-form", "the cat sat"), "...", 0.0),
     ],

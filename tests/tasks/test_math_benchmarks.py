@@ -29,13 +29,13 @@ def tagged(text: str) -> str:
     ("gold", "text", "right"),
     [
         (INTEGER, "1000.0", True), (INTEGER, "1,000", True), (INTEGER, "1000.4", False),
-        (INTEGER, "10^3", False), (INTEGER, "\uff11\uff10\uff10\uff10", False),
+        (INTEGER, "10^3", False), (INTEGER, "\uff11\uff10\uff10\uff10", True),
         (FLOAT, "1.24", True), (FLOAT, "1.26", False), (FLOAT, "1.2 cm", False),
         (FLOAT, "inf", False), (FLOAT, "1.1 or 1.2", False),
         (LIST, "[1, 2.5]", True), (LIST, "[1.0,2.50]", True), (LIST, "[2.5, 1]", False),
         (LIST, "[[1, 2.5]]", False), (LIST, "[1, 2.5, 3]", False), (LIST, "1, 2.5", False),
         (LIST, "[]", False), (LIST, '["1", "2.5"]', False),
-        (SHAPES, "B", True), (SHAPES, "(B)", True), (SHAPES, "square", False),
+        (SHAPES, "B", True), (SHAPES, "(B)", True), (SHAPES, "square", True),
         (SHAPES, "sq", False), (SHAPES, "A, B, C", False),
     ],
 )  # fmt: skip
@@ -106,7 +106,7 @@ def test_math_vision_letter_value_and_verdicts() -> None:
     gold = Choice(("2", "$\\frac{1}{4}$", "7"), "B")
     boxed = "<think></think> \\boxed{%s}"
     assert reward("math_vision", gold, boxed % "B") == 2.0
-    assert reward("math_vision", gold, boxed % r"\frac{1}{4}") == 1.0
+    assert reward("math_vision", gold, boxed % r"\dfrac{1}{4}") == 2.0
     official = graded("math_vision", gold, boxed % "0.25", extractor="official")
     assert (official.metric, official.parts["accuracy"]) == (1.0, 0.0)
     assert graded("math_vision", gold, "The answer is 2", extractor="official").metric == 0.0

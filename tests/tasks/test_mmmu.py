@@ -24,7 +24,7 @@ def tagged(text: str) -> str:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("B", 2.0), ("(B)", 2.0), ("A", 1.0), ("B, not A", 1.0), ("dog", 1.0), ("", 0.0)],
+    [("B", 2.0), ("(B)", 2.0), ("A", 1.0), ("B, not A", 1.0), ("dog", 2.0), ("", 0.0)],
 )
 def test_letters(text: str, expected: float) -> None:
     assert reward("mmmu", ABC, tagged(text)) == expected
@@ -32,7 +32,7 @@ def test_letters(text: str, expected: float) -> None:
 
 @pytest.mark.parametrize(
     ("text", "right"),
-    [("1.725", True), ("1.73", True), ("1.74", False), ("not 1.725", False), ("1.725 kg", False),
+    [("1.725", True), ("1.73", True), ("1.74", False), ("not 1.725", False), ("1.725 kg", True),
      ("$1.725$", True), ("NaN", False), ("1,725", False), ("\u0661", False)],
 )  # fmt: skip
 def test_open_numbers_agree_to_two_places(text: str, right: bool) -> None:

@@ -31,7 +31,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "fine_grained": [{}, {"variant": "code"}],
     "crowd_counting": [{}, {"variant": "code"}],
     "image_quality": [{}],
-    "medical_vqa": [{}, {"variant": "code", "with_text": True}],
+    "medical_vqa": [{}, {"variant": "code"}],
     "chart_qa": [{}, {"variant": "code"}],
     "visual_judge": [{}, {"variant": "code"}],
     "text_judge": [{}],

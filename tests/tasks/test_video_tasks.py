@@ -19,7 +19,7 @@ from mmrl.types import Answer, Frame, MediaRef, Record, Score
 ANIMALS = Choice(("dog", "cat", "cow", "hen"), "B")
 ADVERSARIES = (
     "", "<answer>", "<answer></answer>", "B", "<answer>A</answer><answer>B</answer>",
-    "<answer>A, B</answer>", "<answer>ABCD</answer>", "<answer>\uff22</answer>",
+    "<answer>A, B</answer>", "<answer>ABCD</answer>", "<answer>\u0412</answer>",
     "<answer>B" * 9_000, "<answer>NaN</answer>", "<answer>1e999</answer>",
     "<answer>" + "[" * 4_000 + "</answer>",
 )  # fmt: skip
@@ -44,10 +44,12 @@ def sample_of(name: str, fields: Mapping[str, Any], root: Path, **params: Any) -
         ("B", 2.0, 1.0),
         ("(B)", 2.0, 1.0),
         ("B)", 2.0, 1.0),
-        ("B. cat", 1.0, 1.0),
+        ("B. cat", 2.0, 1.0),
+        ("B. dog", 1.0, 1.0),
+        ("cat", 2.0, 0.0),
         ("A cat", 1.0, 0.0),
         ("The best answer is B", 1.0, 1.0),
-        ("b", 1.0, 0.0),
+        ("b", 2.0, 0.0),
     ],
 )
 def test_video_choice(text: str, reward: float, official: float) -> None:
@@ -180,7 +182,7 @@ def test_vsi_bench_rejects_unusable_gold(changes: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "strict", "code"),
-    [("D", 1.0, 1.0), ("Definitely not B", 0.0, 1.0), ("B", 0.0, 0.0), ("d", 0.0, 1.0)],
+    [("D", 1.0, 1.0), ("Definitely not B", 0.0, 1.0), ("B", 0.0, 0.0), ("d", 1.0, 1.0)],
 )
 def test_ego_st(text: str, strict: float, code: float) -> None:
     gold = Choice(("w", "x", "y", "z"), "D")

@@ -31,6 +31,7 @@ from mmrl.modalities import sound
 from mmrl.policy.families import chat
 from mmrl.policy.families.splice import splice
 from mmrl.policy.family import Declaration, Limits
+from mmrl.rewards.thoughts import opening_of
 from mmrl.types import EncodedMedium, Ints, Media, MediaKind, Prompt, Sample, Space, Text
 
 Encoded = Sequence[EncodedMedium]
@@ -171,6 +172,7 @@ class Composed:
             blocks=self.blocks(ids),
             blocks_slide_only=self.blocks_slide_only,
             order=tuple(order),
+            opening=opening_of(text),
         )
 
     def trial(self) -> Prompt:
