@@ -32,12 +32,15 @@ def load_callable(name: str, role: str) -> Callable[..., Any]:
         raise ConfigError(
             f"{role} '{name}': write it as package.module:function or file.py:function"
         )
+    file = Path(module_name).absolute()
+    if module_name.endswith(".py") and not file.is_file():
+        raise ConfigError(f"{role} '{name}': no file at {file}")
     try:
         if module_name.endswith(".py"):
-            module = _of_file(Path(module_name).absolute())
+            module = _of_file(file)
         else:
             module = importlib.import_module(module_name)
-    except (ModuleNotFoundError, FileNotFoundError, TypeError) as error:
+    except (ModuleNotFoundError, TypeError) as error:
         raise ConfigError(
             f"{role} '{name}': {error}; install it, put its folder on PYTHONPATH, or write "
             "file.py:function"

@@ -72,7 +72,7 @@ def test_none_is_unscorable_and_so_is_nonsense() -> None:
     ("function", "message"),
     [
         ("user_rewards", "write it as package.module:function"),
-        ("rewards.py:f", "install it or put its folder on PYTHONPATH"),
+        ("rewards.py:f", "no file at /.*rewards.py"),
         ("user_rewards:lenght", "has no function 'lenght'"),
         ("user_rewards:not_callable", "has no function"),
         ("broken_rewards:f", "no_such_dependency"),
