@@ -41,7 +41,7 @@ def task(request: pytest.FixtureRequest) -> Task:
 
 @pytest.fixture
 def samples(task: Task) -> list[Sample]:
-    return [task.sample(record) for record in task.records(fixture_path(task.name))]
+    return [task.ask(record) for record in task.records(fixture_path(task.name))]
 
 
 def gold(task: Task, sample: Sample) -> list[str]:
