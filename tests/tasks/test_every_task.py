@@ -49,7 +49,7 @@ def gold(task: Task, sample: Sample) -> list[str]:
     said: list[str] = []
 
     def say(here: Sample) -> str:
-        target = task.target(here, example_answer(sample))
+        target = task.completion(here, example_answer(sample))
         assert target is not None
         said.append(target)
         return target
