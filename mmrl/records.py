@@ -49,16 +49,6 @@ def media_source(record: Record, value: Any) -> Path | bytes:
     return Path(path)
 
 
-def media_ref(record: Record, kind: MediaKind, value: Any, **options: Any) -> MediaRef:
-    """Refer to a media column; an http(s) URL stays one, and is fetched only if options allow it.
-
-    Raises ValueError as `media_source` does.
-    """
-    if isinstance(value, str) and value.startswith(("http://", "https://")):
-        return MediaRef(kind, value, options)
-    return MediaRef(kind, media_source(record, value), options)
-
-
 def interleave(text: str, placeholder: str, media: Sequence[MediaRef]) -> tuple[Part, ...]:
     """Put each medium where its placeholder stands; a text without any follows its media.
 

@@ -10,8 +10,6 @@ from mmrl.rewards.numbers import NumberPolicy, parse_number, write_number
 from mmrl.rewards.parsed import Parsed, malformed, ok
 from mmrl.types import Frame
 
-SPAN = "start to end, in seconds"
-
 _POLICY = NumberPolicy(commas=False, exponent=False, max_characters=16, max_magnitude=6)
 _CLOCK = re.compile(r"(?:([0-9]{1,2}):)?([0-9]{1,2}):([0-9]{1,2}(?:\.[0-9]{1,6})?)")
 _UNIT = re.compile(r"\s*(?:s|sec|seconds)\.?$", re.IGNORECASE)
