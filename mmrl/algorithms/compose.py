@@ -26,7 +26,7 @@ from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms import common
 from mmrl.algorithms.checks import refuse
 from mmrl.algorithms.stages import lengths
-from mmrl.algorithms.stages.credit import CREDITS
+from mmrl.algorithms.stages.credit import CREDITS, GroupCredit
 from mmrl.algorithms.stages.editors import EDITORS
 from mmrl.algorithms.stages.lengths import Length
 from mmrl.algorithms.stages.refiners import REFINERS
@@ -213,7 +213,12 @@ class _Stages:
 
 
 def _options(where: str, default: T, values: Any) -> T:
-    """Replace fields of a stage, with the types its dataclass declares."""
+    """Replace fields of a stage, with the types its dataclass declares.
+
+    Credit by groups has the options of the advantages that it gives.
+    """
+    if isinstance(default, GroupCredit):
+        return cast(T, GroupCredit(_options(where, default.advantages, values)))
     given = _mapping(where, values)
     options = dataclasses.fields(default) if dataclasses.is_dataclass(default) else ()
     hints = get_type_hints(type(default), include_extras=True) if options else {}

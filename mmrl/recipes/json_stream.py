@@ -40,12 +40,6 @@ def members(path: Path) -> Iterator[tuple[str, Any]]:
             yield name, scanner.value()
 
 
-def is_object(path: Path) -> bool:
-    """Whether the file holds an object rather than an array."""
-    with path.open(encoding="utf-8-sig") as file:
-        return _Scanner(file, path).peek() == "{"
-
-
 class _Scanner:
     """Reads on as values need it; what was consumed is forgotten."""
 

@@ -8,8 +8,7 @@ equation or, where that is telling enough, by the result alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 MAX_STEPS = 12
 MAX_CHARACTERS = 60
@@ -43,13 +42,6 @@ def of_solution(solution: str | None) -> list[list[str]]:
             telling = sum(c.isalnum() for c in result) > 1
             steps.append([equation, result] if telling else [equation])
     return steps[:MAX_STEPS]
-
-
-def of_annotation(value: Any) -> list[list[str]]:
-    """R1-VL's column, `{"Steps": [phrase or list of alternatives, ...]}` or the list itself."""
-    entries = value.get("Steps", ()) if isinstance(value, Mapping) else value
-    groups = [[entry] if isinstance(entry, str) else list(map(str, entry)) for entry in entries]
-    return [group for group in groups if group]
 
 
 def _formulas(text: str) -> Iterator[str]:

@@ -119,17 +119,17 @@ def to_source(box: Box, space: Space, frame: Frame) -> Box:
 
     What lies outside the picture stays part of the box, so that it lowers the overlap.
     """
-    return Box(*_upright(frame.to_source(*box[:2], space), frame.to_source(*box[2:], space)))
+    return Box(*_upright(*frame.box_to_source(box, space)))
 
 
 def from_source(box: Box, space: Space, frame: Frame) -> Box:
     """Map a box in source pixels to what the model would have to say in `space`."""
-    return Box(*_upright(frame.from_source(*box[:2], space), frame.from_source(*box[2:], space)))
+    return Box(*_upright(*frame.from_source(*box[:2], space), *frame.from_source(*box[2:], space)))
 
 
-def _upright(a: tuple[float, float], b: tuple[float, float]) -> Corners:
+def _upright(x1: float, y1: float, x2: float, y2: float) -> Corners:
     """The corners of a box from two opposite ones, which a turned picture may swap."""
-    return min(a[0], b[0]), min(a[1], b[1]), max(a[0], b[0]), max(a[1], b[1])
+    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
 
 
 def intersection(a: Box, b: Box) -> float:

@@ -10,8 +10,6 @@ from mmrl.rewards.numbers import NumberPolicy, parse_number, write_number
 from mmrl.rewards.parsed import Parsed, malformed, ok
 from mmrl.types import Frame
 
-SPAN = "start to end, in seconds"
-
 _POLICY = NumberPolicy(
     commas=False, exponent=False, dress=False, max_characters=16, max_magnitude=6
 )

@@ -6,7 +6,6 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from decimal import Decimal
-from math import cos, pi
 from typing import Literal
 
 from mmrl.rewards.dress import undress
@@ -85,21 +84,6 @@ def close(
     """
     error = abs(Decimal(value) - Decimal(gold))
     return error <= max(Decimal(str(absolute)), Decimal(str(relative)) * abs(Decimal(gold)))
-
-
-def cosine_ramp(
-    value: Decimal | float, gold: Decimal | float, *, full: float = 0.05, none: float = 0.20
-) -> float:
-    """1 below a relative error of `full`, 0 above `none`, half a cosine between (Reason-RFT).
-
-    An exact answer scores 1 also where gold is 0; no other answer does there.
-    """
-    error, size = abs(float(value) - float(gold)), abs(float(gold))
-    if error == 0 or error < full * size:
-        return 1.0
-    if error > none * size:
-        return 0.0
-    return 0.5 * (cos(pi * (error - full * size) / ((none - full) * size)) + 1.0)
 
 
 def write_number(value: float, digits: int) -> str:

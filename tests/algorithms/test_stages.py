@@ -614,6 +614,26 @@ def test_outcomes_are_the_accuracy_where_there_is_one() -> None:
     assert advantages[2] == 0 and advantages[0] == -advantages[1] > 0
 
 
+def test_credit_takes_the_options_of_its_advantages() -> None:
+    """Parts [1, 0, 0] and [1, 1, 0], each centred, over the deviation of both: sqrt(1/3) + 1e-4."""
+    parts = [{"accuracy": float(a), "format": float(f)} for a, f in ((1, 1), (0, 1), (0, 0))]
+    rows, scale = [[{"reward": p} for p in parts]], (1 / 3) ** 0.5 + 1e-4
+    for options, wanted in (
+        ({}, [1.0, 0.0, -1.0]),
+        ({"weights": {"accuracy": 1.0, "format": 0.5}}, [5 / 6, -1 / 6, -2 / 3]),
+        ({"normalise": {"ddof": 1, "epsilon": 2e-4}}, [1.0, 0.0, -1.0]),
+    ):
+        found = evaluate("grpo", rows, credit={"name": "parts_relative", **options})
+        by = scale + 1e-4 if "normalise" in options else scale
+        np.testing.assert_allclose(first_tokens(found)[0], np.array(wanted) / by, atol=1e-12)
+    alone = [[{"reward": 2.0}]]
+    assert first_tokens(evaluate("grpo", alone, credit="leave_one_out"))[0] == [0.0]
+    raw = evaluate("grpo", alone, credit={"name": "leave_one_out", "single": "raw"})
+    assert first_tokens(raw)[0] == [2.0]
+    with pytest.raises(UserError, match=r"algorithm\.credit has no option 'singel'"):
+        compose({"name": "grpo", "credit": {"name": "leave_one_out", "singel": "raw"}})
+
+
 def test_kl_in_the_reward_comes_before_the_baseline() -> None:
     rows = [
         {"reward": 1.0, "logprobs": [-1.0, -1.0], "ref_logprobs": [-1.5, -1.5]},

@@ -173,8 +173,3 @@ def test_key_steps_are_capped() -> None:
     many = " ".join(f"${n}+1={n + 1}$." for n in range(10, 90))
     assert len(solution_steps.of_solution(many)) == solution_steps.MAX_STEPS
     assert solution_steps.of_solution("=" * 100_000) == []
-
-
-def test_annotated_key_steps_keep_their_alternatives() -> None:
-    annotated = {"Steps": ["isosceles", ["1/2", r"\frac{1}{2}"], []]}
-    assert solution_steps.of_annotation(annotated) == [["isosceles"], ["1/2", r"\frac{1}{2}"]]

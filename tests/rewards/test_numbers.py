@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from mmrl.rewards.numbers import NumberPolicy, close, cosine_ramp, parse_integer, parse_number
+from mmrl.rewards.numbers import NumberPolicy, close, parse_integer, parse_number
 
 
 @pytest.mark.parametrize(
@@ -61,21 +61,3 @@ def test_close_includes_its_bounds_and_never_divides_by_gold() -> None:
     assert close(Decimal("-95"), -100, relative=0.05)
     assert close(0, 0) and not close(Decimal("0.01"), 0, relative=0.5)
     assert close(Decimal("0.01"), 0, absolute=0.01)
-
-
-@pytest.mark.parametrize(
-    ("value", "gold", "score"),
-    [
-        (100, 100, 1.0),
-        (104.9, 100, 1.0),
-        (120.1, 100, 0.0),
-        # half way between 5 % and 20 %: (cos(pi / 2) + 1) / 2
-        (112.5, 100, 0.5),
-        (87.5, 100, 0.5),
-        (-112.5, -100, 0.5),
-        (0, 0, 1.0),
-        (0.001, 0, 0.0),
-    ],
-)
-def test_cosine_ramp(value: float, gold: float, score: float) -> None:
-    assert cosine_ramp(value, gold) == pytest.approx(score)

@@ -7,7 +7,7 @@ scale and always gets advantage 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -293,16 +293,19 @@ class GreedyBaseline(Stage):
 class PartsRelative(Stage):
     """Normalise every reward part within the group, then add them with their weights [G].
 
-    A part that hardly varies then counts as much as one that varies a lot.
+    A part that hardly varies then counts as much as one that varies a lot. Without weights, every
+    part counts 1.
     """
 
-    weights: Mapping[str, float]
+    weights: Mapping[str, float] = field(default_factory=dict)
     normalise: Normalise = PRESETS["trl"].normalise
 
     def __call__(self, group: Group, context: Context) -> Floats:
+        names = dict.fromkeys(name for score in group.scores for name in score.parts)
+        weights = self.weights or dict.fromkeys(names, 1.0)
         parts = (
             weight * group_relative(outcomes(group, part), self.normalise)
-            for part, weight in self.weights.items()
+            for part, weight in weights.items()
         )
         return np.asarray(sum(parts, np.zeros(len(group.scores))))
 
@@ -384,6 +387,7 @@ CREDITS: Mapping[str, Credit] = plugins.Named(
         "leave_one_out": GroupCredit(LeaveOneOut()),
         "length_weighted": GroupCredit(LengthWeighted()),
         "raw": GroupCredit(RawReward()),
+        "parts_relative": GroupCredit(PartsRelative()),
         "whitened": Whitened(),
         "token_returns": TokenReturns(),
     },

@@ -108,11 +108,6 @@ class ShortWhenSolved(Stage):
     longest: Annotated[Positive, OfLongest(4_096)] = 4_096
     part: str | None = None
 
-    @property
-    def needs_solved(self) -> bool:
-        """Groups that are all right are what it works on."""
-        return True
-
     def __call__(self, groups: list[Group], context: Context) -> list[Group]:
         return [self._shaped(group) for group in groups]
 
