@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmrl.policy import attention
 from mmrl.policy.recurrent import Memory
-
-LAYERS = (
-    "Lfm2ShortConv",
-    "NemotronHMamba2Mixer",
-    "Qwen3_5GatedDeltaNet",
-    "Qwen3_5MoeGatedDeltaNet",
-)
-"""Classes whose layers ask a cache for nothing but what `Memory` answers; tests run each."""
 
 
 class Recurs:
@@ -34,10 +30,53 @@ class Recurs:
             return out
 
         def mixer(hidden: Tensor, memory: Memory, mask: Tensor | None) -> Tensor:
-            mixed: Tensor = own(hidden, attention_mask=mask, **{self.cache_name: memory})
+            with self.stepping() if hidden.shape[1] == 1 else nullcontext():
+                mixed: Tensor = own(hidden, attention_mask=mask, **{self.cache_name: memory})
             return mixed
 
         return layout.recur(self.layer_idx, mixer, hidden_states)
+
+    def stepping(self) -> AbstractContextManager[None]:
+        """Let the layer's step of one token do what its forward over many does."""
+        return nullcontext()
+
+
+class Clamps(Recurs):
+    """A Mamba2 layer: its forward keeps time steps above a least one, its step of a token does not.
+
+    Softplus grows, so that what goes into it is kept above the inverse of the least one.
+    """
+
+    in_proj: nn.Module
+    dt_bias: Tensor
+    time_step_limit: tuple[float, float]
+
+    @contextmanager
+    def stepping(self) -> Iterator[None]:
+        least = self.time_step_limit[0]
+        if least <= 0:
+            yield
+            return
+        floor = math.log(math.expm1(least)) - self.dt_bias
+
+        def clamp(module: nn.Module, args: Any, out: Tensor) -> Tensor:
+            rest, step = out.split([out.shape[-1] - len(floor), len(floor)], dim=-1)
+            return torch.cat([rest, torch.maximum(step, floor.to(step.dtype))], dim=-1)
+
+        handle = self.in_proj.register_forward_hook(clamp)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+LAYERS = {
+    "Lfm2ShortConv": Recurs,
+    "NemotronHMamba2Mixer": Clamps,
+    "Qwen3_5GatedDeltaNet": Recurs,
+    "Qwen3_5MoeGatedDeltaNet": Recurs,
+}
+"""Classes whose layers ask a cache for nothing but what `Memory` answers, and what each becomes."""
 
 
 def share(model: nn.Module) -> bool:
@@ -49,9 +88,8 @@ def share(model: nn.Module) -> bool:
     for module in model.modules():
         kind = type(module)
         if kind.__name__ in LAYERS and not isinstance(module, Recurs):
-            module.__class__ = type(
-                kind.__name__, (Recurs, kind), {"cache_name": _cache_name(kind)}
-            )
+            taught = {"cache_name": _cache_name(kind)}
+            module.__class__ = type(kind.__name__, (LAYERS[kind.__name__], kind), taught)
         found |= isinstance(module, Recurs)
     return found
 

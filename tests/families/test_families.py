@@ -108,9 +108,9 @@ def compare_paths(name: str, dtype: torch.dtype, tolerance: float = 1e-6) -> Non
     ):
         assert relative(own, piece) < tolerance, (label, len(row.prompt.ids))
     compare_gradients(made.model, reference)
-    assert (
-        relative(*(all_gradients(m, reference) for m in (made.model, reference))) < 10 * tolerance
-    )
+    together = relative(*(all_gradients(m, reference) for m in (made.model, reference)))
+    # Of Gemma 4's, see LARGE_SCORES, either path's are 1e-5 from the float64 ones.
+    assert together < (30 if TINY[name].family == "gemma4" else 10) * tolerance
 
 
 def all_gradients(model: torch.nn.Module, like: torch.nn.Module) -> torch.Tensor:

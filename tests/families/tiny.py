@@ -470,52 +470,72 @@ def gemma3() -> tuple[Any, Any]:
     return tf.Gemma3ForConditionalGeneration(config), processor
 
 
-def gemma4() -> tuple[Any, Any]:
-    names = {
-        "image_token": "<|image|>",
-        "boi_token": "<|image>",
-        "eoi_token": "<image|>",
-        "audio_token": "<|audio|>",
-        "boa_token": "<|audio>",
-        "eoa_token": "<audio|>",
-        "video_token": "<|video|>",
-    }
-    tokens = tokenizer(names)
-    processor = tf.Gemma4Processor(
-        image_processor=tf.Gemma4ImageProcessor(
-            patch_size=14, max_soft_tokens=70, pooling_kernel_size=2
-        ),
-        video_processor=tf.Gemma4VideoProcessor(
-            patch_size=14, max_soft_tokens=70, pooling_kernel_size=2
-        ),
+GEMMA4 = {
+    "image_token": "<|image|>",
+    "boi_token": "<|image>",
+    "eoi_token": "<image|>",
+    "audio_token": "<|audio|>",
+    "boa_token": "<|audio>",
+    "eoa_token": "<audio|>",
+    "video_token": "<|video|>",
+}
+GEMMA4_VISION = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "global_head_dim": 32,
+    "patch_size": 14,
+    "pooling_kernel_size": 2,
+    "position_embedding_size": 320,  # of a picture one patch high
+}
+
+
+def gemma4_processor(tokens: Any) -> Any:
+    patches = {"patch_size": 14, "max_soft_tokens": 70, "pooling_kernel_size": 2}
+    return tf.Gemma4Processor(
+        image_processor=tf.Gemma4ImageProcessor(**patches),
+        video_processor=tf.Gemma4VideoProcessor(**patches),
         feature_extractor=tf.Gemma4AudioFeatureExtractor(feature_size=16),
         tokenizer=tokens,
         chat_template="<bos>" + chat(image="<|image|>", video="<|video|>", audio="<|audio|>"),
     )
+
+
+def gemma4_text(tokens: Any, **more: Any) -> dict[str, Any]:
+    """Wider heads in full layers, a cap: as all sizes of the released model."""
+    return text_config(
+        tokens,
+        head_dim=16,
+        global_head_dim=32,
+        sliding_window=24,
+        final_logit_softcapping=30.0,
+        tie_word_embeddings=True,
+        vocab_size_per_layer_input=VOCABULARY,
+        **more,
+    )
+
+
+def gemma4_ids(tokens: Any) -> dict[str, int]:
+    return {f"{name}_id": tokens.convert_tokens_to_ids(token) for name, token in GEMMA4.items()}
+
+
+def gemma4() -> tuple[Any, Any]:
+    """The small sizes: inputs by layer, one key head, keys shared by the last layers, sound."""
+    tokens = tokenizer(GEMMA4)
     config = tf.Gemma4Config(
-        text_config=text_config(
+        text_config=gemma4_text(
             tokens,
-            num_hidden_layers=4,
-            global_head_dim=32,
-            vocab_size_per_layer_input=VOCABULARY,
+            num_key_value_heads=1,
+            num_hidden_layers=10,
+            layer_types=(["sliding_attention"] * 4 + ["full_attention"]) * 2,
+            num_kv_shared_layers=5,
+            use_double_wide_mlp=True,
             hidden_size_per_layer_input=16,
-            num_kv_shared_layers=2,
-            sliding_window=24,
-            layer_types=["sliding_attention", "full_attention"] * 2,
-            use_bidirectional_attention="vision",
         ),
-        vision_config={
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 2,
-            "head_dim": 32,
-            "global_head_dim": 32,
-            "patch_size": 14,
-            "pooling_kernel_size": 2,
-            "position_embedding_size": 320,  # of a picture one patch high
-        },
+        vision_config=GEMMA4_VISION,
         audio_config={
             "hidden_size": 64,
             "num_hidden_layers": 2,
@@ -523,15 +543,37 @@ def gemma4() -> tuple[Any, Any]:
             "subsampling_conv_channels": [16, 8],
             "output_proj_dims": 64,
         },
-        boi_token_id=tokens.boi_token_id,
-        eoi_token_id=tokens.eoi_token_id,
-        image_token_id=tokens.image_token_id,
-        video_token_id=tokens.video_token_id,
-        audio_token_id=tokens.audio_token_id,
-        boa_token_id=tokens.boa_token_id,
-        eoa_token_id=tokens.eoa_token_id,
+        **gemma4_ids(tokens),
     )
-    return tf.Gemma4ForConditionalGeneration(config), processor
+    return tf.Gemma4ForConditionalGeneration(config), gemma4_processor(tokens)
+
+
+def gemma4_moe() -> tuple[Any, Any]:
+    """The large sizes: two-way pictures, fewer key heads in full layers, whose keys are values too,
+    and experts.
+    """
+    tokens = tokenizer(GEMMA4)
+    config = tf.Gemma4Config(
+        text_config=gemma4_text(
+            tokens,
+            num_attention_heads=8,
+            num_key_value_heads=4,
+            num_global_key_value_heads=1,
+            attention_k_eq_v=True,
+            num_hidden_layers=7,
+            layer_types=["full_attention", *["sliding_attention"] * 5, "full_attention"],
+            hidden_size_per_layer_input=0,
+            use_bidirectional_attention="vision",
+            enable_moe_block=True,
+            num_experts=8,
+            top_k_experts=2,
+            moe_intermediate_size=48,
+        ),
+        vision_config={**GEMMA4_VISION, "standardize": True},
+        audio_config=None,
+        **gemma4_ids(tokens),
+    )
+    return tf.Gemma4ForConditionalGeneration(config), gemma4_processor(tokens)
 
 
 def smolvlm() -> tuple[Any, Any]:
@@ -611,6 +653,50 @@ def glm4v() -> tuple[Any, Any]:
     return tf.Glm4vForConditionalGeneration(config), processor
 
 
+def lfm2_vl() -> tuple[Any, Any]:
+    names = {
+        "image_token": "<image>",
+        "image_start_token": "<|image_start|>",
+        "image_end_token": "<|image_end|>",
+        "image_thumbnail_token": "<|img_thumbnail|>",
+    }
+    rows = tuple(f"<|img_row_{i}_col_{j}|>" for i in range(1, 4) for j in range(1, 4))
+    tokens = tokenizer(names, rows)
+    processor = tf.Lfm2VlProcessor(
+        image_processor=tf.Lfm2VlImageProcessor(
+            tile_size=64, min_image_tokens=4, max_image_tokens=8, max_tiles=3
+        ),
+        tokenizer=tokens,
+        chat_template=chat(image="<image>"),
+    )
+    config = tf.Lfm2VlConfig(
+        text_config={
+            "model_type": "lfm2",
+            **text_config(
+                tokens,
+                num_key_value_heads=1,
+                num_hidden_layers=5,
+                layer_types=["conv", "conv", "full_attention", "conv", "full_attention"],
+                block_multiple_of=64,
+                tie_word_embeddings=True,
+            ),
+        },
+        vision_config={
+            "model_type": "siglip2_vision_model",
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_patches": 64,
+            "patch_size": 16,
+            "vision_use_head": False,
+        },
+        image_token_id=tokens.image_token_id,
+        projector_hidden_size=64,
+    )
+    return tf.Lfm2VlForConditionalGeneration(config), processor
+
+
 @dataclass(frozen=True)
 class Tiny:
     """A builder, the family that serves its model, and the media that its tests mix."""
@@ -637,7 +723,9 @@ TINY = {
     "internvl": Tiny(internvl, "internvl", ("image", "video")),
     "gemma3": Tiny(gemma3, "gemma3", ("image",)),
     "gemma4": Tiny(gemma4, "gemma4", ("image", "video", "audio")),
+    "gemma4_moe": Tiny(gemma4_moe, "gemma4", ("image", "video")),
     "smolvlm": Tiny(smolvlm, "smolvlm", ("image", "video")),
+    "lfm2_vl": Tiny(lfm2_vl, "lfm2_vl", ("image",)),
     "glm4v": Tiny(glm4v, "glm4v", ("image", "video")),
 }
 
