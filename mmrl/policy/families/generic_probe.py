@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mmrl.errors import UserError, one_line
-from mmrl.policy import plain
+from mmrl.policy import attention, plain
 from mmrl.policy.attention import active_layout
 from mmrl.policy.features import FeatureStore
 from mmrl.policy.head import HeadTap
@@ -98,7 +98,7 @@ class Probe:
             kept.append(row)
             if not self._copies_agree(row, torch.cat(alone)):
                 self.one_by_one = self.family.one_by_one = True
-        if not any(row.prompt.media for row in kept) and self.family.takes:
+        if not kept or (self.family.takes and not any(row.prompt.media for row in kept)):
             name, why = type(self._model).__name__, next(iter(self.not_taken.values()), "")
             raise UserError(f"{name}: a first forward fails: {why}")
         self.rows = kept
@@ -163,7 +163,7 @@ class Probe:
         return self._logprobs(rows, shared=False)
 
     def _shared(self, rows: Sequence[SharedRow]) -> Tensor:
-        with self.family.layout_decides():
+        with self.family.attending(attention.NAME):
             return self._logprobs(rows, shared=True)
 
     def _logprobs(self, rows: Sequence[SharedRow], shared: bool) -> Tensor:

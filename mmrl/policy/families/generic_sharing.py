@@ -102,6 +102,11 @@ def settle(family: Generic) -> None:
 
 
 def _tried(family: Generic) -> Finding:
+    if getattr(family.model.config, "is_encoder_decoder", False):
+        raise UserError(
+            f"the generic family does not serve {type(family.model).__name__}: an encoder reads "
+            "its prompts"
+        )
     reason, form = objection(family.model), CAUSAL
     probe = Probe(family)
     gap = probe.decoding_gap()
