@@ -107,7 +107,7 @@ class Generic(Composed):
         super().__post_init__()
         self._escaped |= dict.fromkeys(generic_tokens.texts(self.processor))
         self._escaped.pop(None, None)  # an id without a token
-        self._taken = inspect.signature(self.model.forward).parameters.keys()
+        self._taken = inspect.signature(type(self.model).forward).parameters.keys()
         self._window = getattr(self.model.config.get_text_config(), "sliding_window", None)
 
     @property

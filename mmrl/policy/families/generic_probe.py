@@ -23,7 +23,7 @@ from mmrl.policy.features import FeatureStore
 from mmrl.policy.head import HeadTap
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
-from mmrl.types import EncodedMedium, MediaKind
+from mmrl.types import EncodedMedium, MediaKind, Prompt
 
 if TYPE_CHECKING:
     from mmrl.policy.families.generic import Generic
@@ -178,7 +178,13 @@ class Probe:
         """Largest difference of log-probs, in nats, between `generate` and a whole forward."""
         prompt = self.rows[0].prompt
         ids = torch.from_numpy(prompt.ids).to(self._model.device)[None]
-        banned = list(self.family.banned_ids)
+        try:
+            return self._gap(prompt, ids)
+        except FAILS as error:
+            name = type(self._model).__name__
+            raise UserError(f"{name}: a first `generate` fails: {one_line(error)}") from error
+
+    def _gap(self, prompt: Prompt, ids: Tensor) -> float:
         with plain.own_distribution(self._model):
             out = self._model.generate(
                 input_ids=ids,
@@ -186,7 +192,7 @@ class Probe:
                 min_new_tokens=3,
                 max_new_tokens=3,
                 do_sample=False,
-                suppress_tokens=banned,
+                suppress_tokens=list(self.family.banned_ids),
                 eos_token_id=list(self.family.end_ids),
                 return_dict_in_generate=True,
                 output_logits=True,
@@ -250,9 +256,9 @@ def in_float32(model: nn.Module) -> Iterator[None]:
     """The model's weights in float32 meanwhile; they come back as they were, bit for bit."""
     tensors = [*model.parameters(), *model.buffers()]
     kept = [(t, t.dtype) for t in tensors if t.dtype in (torch.bfloat16, torch.float16)]
-    for tensor, _ in kept:
-        tensor.data = tensor.data.float()
     try:
+        for tensor, _ in kept:
+            tensor.data = tensor.data.float()
         yield
     finally:
         for tensor, dtype in kept:

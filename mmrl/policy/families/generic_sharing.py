@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from mmrl.errors import UserError
 from mmrl.policy.families import composed
@@ -96,8 +97,11 @@ def settle(family: Generic) -> None:
     settings = model.config.to_json_string(use_diff=False)
     key = type(model), settings, type(family.processor), family.takes
     if key not in _known:
-        with in_float32(model):
-            _known[key] = _tried(family)
+        try:
+            with in_float32(model):
+                _known[key] = _tried(family)
+        except torch.OutOfMemoryError:
+            _known[key] = Finding("there is no memory to try it in float32")
     family.take(_known[key], "as a check found when it was loaded")
 
 
