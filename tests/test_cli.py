@@ -62,6 +62,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "records.jsonl").write_text(json.dumps(record) + "\n")
     (folder / "answers.jsonl").write_text("")
     text_only(folder / "llm")
+    text_only(folder / "untold")
+    for file in (folder / "untold").glob("tokenizer*"):
+        file.unlink()
     shutil.copytree(model_folder(TINY), folder / "bare")
     (folder / "bare" / "processor_config.json").unlink()
     (folder / "broken").mkdir()
@@ -82,7 +85,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 OVERRIDES = [
     ("model.path={}/nowhere", "no model at {}/nowhere: model.path must hold a transformers"),
-    ("model.path={}/llm", "{}/llm holds a model of type 'llama' without an encoder of pictures"),
+    ("model.path={}/untold", "{}/untold has no tokenizer (tokenizer.json or"),
     ("model.path={}/bare", "{}/bare has no processor"),
     ("model.path={}/broken", "{}/broken/config.json: not JSON"),
     ("model.family=qwen2_vll", "unknown family 'qwen2_vll': did you mean 'qwen2_vl'?"),

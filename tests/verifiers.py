@@ -13,3 +13,8 @@ def always_raises(prompts: list[Any], completions: list[str], **columns: Any) ->
 def abstains(prompts: list[Any], completions: list[str], **columns: Any) -> list[None]:
     """A verifier that judges nothing."""
     return [None] * len(completions)
+
+
+def counts_letters(prompts: list[Any], completions: list[str], **columns: Any) -> list[float]:
+    """A verifier that likes letters."""
+    return [float(sum(map(str.isalpha, text))) for text in completions]

@@ -179,12 +179,18 @@ def _algorithms(arguments: argparse.Namespace) -> None:
 
 def _add_families(commands: Commands) -> None:
     parser = command(commands, "families", "list model families and what each takes")
+    parser.add_argument("--all", action="store_true", help="every type of model, as it was tried")
     parser.set_defaults(command=_families)
 
 
 def _families(arguments: argparse.Namespace) -> None:
     from mmrl import plugins
 
+    if arguments.all:
+        from mmrl.policy.families import survey
+
+        print(survey.listing(as_json=arguments.json))
+        return
     found = {
         name: plugins.load("family", name).DECLARATION
         for name in sorted(plugins.available("family"))

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from transformers import AutoProcessor
-
 from mmrl import plugins
 from mmrl.config import DataConfig, RunConfig
 from mmrl.corpus.table import missing
 from mmrl.data.samples import load_samples
 from mmrl.doctor.shape import Tower, weightless
 from mmrl.errors import MediaError
+from mmrl.policy import text_processor
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.family import Family, Limits
 from mmrl.policy.lockstep import blank
@@ -75,7 +74,7 @@ def _family(config: RunConfig) -> Family:
     model, _ = weightless(config)
     path = model_folder(config.model.path)
     remote = config.model.trust_remote_code
-    processor = AutoProcessor.from_pretrained(path, trust_remote_code=remote, local_files_only=True)
+    processor = text_processor.load(path, remote)
     wanted = config.model
     limits = Limits(
         wanted.max_prompt_tokens,

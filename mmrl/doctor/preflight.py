@@ -14,18 +14,24 @@ from mmrl import plugins
 from mmrl.algorithms.compose import compose
 from mmrl.config import DataConfig, ModelConfig, RunConfig, validate
 from mmrl.corpus.table import missing
+from mmrl.data.samples import load_samples
 from mmrl.doctor import packages
-from mmrl.errors import ConfigError, DataError
+from mmrl.errors import ConfigError, DataError, UserError
 from mmrl.modalities import options
-from mmrl.policy.model_folder import check_folder
+from mmrl.policy.model_folder import check_folder, check_media
 from mmrl.runlog import claim
 from mmrl.runlog.trackers import refuse_trackers
 from mmrl.scoring.tasks import fixture_path, load_task, resolve_weights
+from mmrl.task import Task
 from mmrl.train.changes import refuse_changes
 from mmrl.train.checkpoint_files import newest
 from mmrl.train.phases import phases_of
 from mmrl.train.requirements import refuse_phases
+from mmrl.types import MediaRef
 from mmrl.validation import apply_override
+
+LOOKED_AT = 8
+"""Records that are looked at for media."""
 
 
 def check_run(config: RunConfig, *, records: bool = True, resume: bool = False) -> list[str]:
@@ -56,6 +62,9 @@ def _check_phase(config: RunConfig, records: bool) -> None:
     """Refuse what a phase names and what is not there: options, trackers, packages, files."""
     for source in config.data:
         _check_source(source, records)
+        if source.recipe is None and not missing(source.path):
+            where = source.columns, source.media_roots
+            _check_media(config.model, load_task(source.task, source.params), source.path, *where)
     for kind, values in config.media.items():
         options.check(kind, values, plugins.load("modality", kind).Options)
     refuse_trackers(config.trainer.trackers)
@@ -66,7 +75,7 @@ def _check_phase(config: RunConfig, records: bool) -> None:
 
 
 def check_model(config: ModelConfig) -> None:
-    """Refuse a folder that holds no model which takes media, and a family that is none."""
+    """Refuse a folder that holds no model, and a family that is none."""
     check_folder(config)
     if config.family is not None:
         plugins.find("family", config.family)
@@ -81,7 +90,34 @@ def check_evaluation(flags: Mapping[str, Any], overrides: Sequence[str]) -> None
     check_model(validate(ModelConfig, values["model"], "model"))
     name, params = values["task"], values["params"]
     resolve_weights(load_task(name, params), values["weights"])
-    _check_path(Path(values["data"] or fixture_path(name)), "--data")
+    path = Path(values["data"] or fixture_path(name))
+    _check_path(path, "--data")
+    _check_media(validate(ModelConfig, values["model"], "model"), load_task(name, params), path)
+
+
+def _check_media(
+    config: ModelConfig,
+    task: Task,
+    path: Path,
+    columns: Mapping[str, str | None] | None = None,
+    roots: Sequence[Path] = (),
+) -> None:
+    """Refuse a model of text alone where one of the first records has media."""
+    try:
+        check_media(config)
+    except ConfigError:
+        if _have_media(task, path, columns, roots):
+            raise
+
+
+def _have_media(
+    task: Task, path: Path, columns: Mapping[str, str | None] | None, roots: Sequence[Path]
+) -> bool:
+    try:
+        samples = load_samples(task, path, "", lambda *_: None, LOOKED_AT, columns, roots)
+    except (UserError, OSError):
+        return False  # the run says what is wrong with its records
+    return any(isinstance(part, MediaRef) for sample in samples for part in sample.parts)
 
 
 def _check_source(source: DataConfig, records: bool) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transformers
 from torch import nn
 from transformers import AutoConfig
 
@@ -68,7 +67,7 @@ def weightless(config: RunConfig) -> tuple[Any, Declaration]:
     settings = AutoConfig.from_pretrained(folder, trust_remote_code=remote, local_files_only=True)
     name = family_name(settings.model_type, config.model.family)
     declaration: Declaration = plugins.load("family", name).DECLARATION
-    loader = getattr(transformers, declaration.loader)
+    loader = declaration.loader_of(settings)
     with torch.device("meta"):
         make = getattr(loader, "from_config", None) or loader._from_config
         model = make(settings)

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import transformers
 from torch import Tensor, nn
 
 from mmrl.types import EncodedMedium, Ints, Media, MediaKind, Prompt, Sample, Space
@@ -26,7 +27,8 @@ class Declaration:
     `projectors` those of what projects from them alone, as part of a tower or beside it;
     `language` is that of the language layers. `lora_targets` are the linears of a language layer
     that adapters go to, `lora_parameters` the fused expert weights that need naming as such.
-    `loader` is the transformers class that reads a checkpoint. `shared_prefix` False means that
+    `loader` is the transformers class that reads a checkpoint, `text_loader` the one that reads
+    those of types without media, where the family serves them. `shared_prefix` False means that
     every response is trained and sampled with its own copy of the prompt.
     """
 
@@ -39,10 +41,19 @@ class Declaration:
     lora_targets: tuple[str, ...] = LINEAR
     lora_parameters: tuple[str, ...] = ()
     loader: str = "AutoModelForImageTextToText"
+    text_loader: str = ""
     video_sound: bool = False
     shared_prefix: bool = True
     vllm: tuple[MediaKind, ...] = ()
     notes: str = ""
+
+    def loader_of(self, settings: Any) -> Any:
+        """The transformers class that reads a checkpoint with these settings."""
+        found = getattr(transformers, self.loader)
+        own_code = self.loader in (getattr(settings, "auto_map", None) or {})
+        if own_code or not self.text_loader or type(settings) in found._model_mapping:
+            return found
+        return getattr(transformers, self.text_loader)
 
     @property
     def lora_pattern(self) -> str:

@@ -11,6 +11,7 @@ from mmrl.errors import ConfigError
 
 ADAPTER_CONFIG = "adapter_config.json"
 PROCESSORS = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json")
 MEDIA = ("vision", "visual", "image", "img_", "audio", "video", "speech", "thinker", "vq_config")
 """Words in the keys of a config.json, of which one that takes media has some."""
 
@@ -38,8 +39,8 @@ def base_of(folder: Path) -> str | None:
 def check_folder(config: ModelConfig, *, processor: bool = True) -> tuple[Path, Path]:
     """The folder that `config` names, and the one of its base where it holds an adapter.
 
-    Raises ConfigError where the folder is no model that takes pictures, video or sound, or, unless
-    `processor` is False, where its processor is missing.
+    Raises ConfigError where the folder is no model, or, unless `processor` is False, where its
+    processor is missing (its tokenizer, of a model that takes text alone).
     """
     path = model_folder(config.path)
     base = base_of(path)
@@ -52,18 +53,31 @@ def check_folder(config: ModelConfig, *, processor: bool = True) -> tuple[Path, 
     if not (folder / "config.json").is_file():
         raise ConfigError(f"no model at {folder}: model.path must hold a transformers config.json")
     settings = _read(folder / "config.json")
+    if config.trust_remote_code and "auto_map" in settings:
+        return path, folder
+    wanted, names = ("processor", PROCESSORS) if _hears(settings) else ("tokenizer", TOKENIZERS)
+    if processor and not any((path / name).is_file() for name in names):
+        raise ConfigError(
+            f"{path} has no {wanted} ({' or '.join(names[:2])}): copy it from the model that the "
+            "weights come from"
+        )
+    return path, folder
+
+
+def check_media(config: ModelConfig) -> None:
+    """Raise ConfigError where the folder's model takes no pictures, video or sound."""
+    _, folder = check_folder(config, processor=False)
+    settings = _read(folder / "config.json")
     own_code = config.trust_remote_code and "auto_map" in settings
-    if not own_code and not any(word in key for key in settings for word in MEDIA):
+    if not own_code and not _hears(settings):
         raise ConfigError(
             f"{folder} holds a model of type '{settings.get('model_type')}' without an encoder of "
             "pictures or sound: take a vision-language or audio model (`mmrl families`)"
         )
-    if processor and not own_code and not any((path / name).is_file() for name in PROCESSORS):
-        raise ConfigError(
-            f"{path} has no processor ({' or '.join(PROCESSORS[:2])}): copy it from the model that "
-            "the weights come from"
-        )
-    return path, folder
+
+
+def _hears(settings: dict[str, Any]) -> bool:
+    return any(word in key for key in settings for word in MEDIA)
 
 
 def _read(file: Path) -> dict[str, Any]:

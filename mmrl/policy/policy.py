@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import transformers
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
 from mmrl import plugins
 from mmrl.config import ModelConfig
 from mmrl.errors import UserError, one_line
-from mmrl.policy import attention, linears, lora, plain, recurrent_layers
+from mmrl.policy import attention, linears, lora, plain, recurrent_layers, text_processor
 from mmrl.policy.family import Declaration, Family, Limits
 from mmrl.policy.features import FeatureStore
 from mmrl.policy.head import HeadTap
@@ -219,14 +218,13 @@ def load_policy(config: ModelConfig, device: torch.device | None = None, seed: i
     module = plugins.load("family", name)
     device = device or default_device()
     with _readable(base):
-        model = _load_model(module.DECLARATION, base, config, device)
+        loader = module.DECLARATION.loader_of(settings)
+        model = _load_model(loader, module.DECLARATION, base, config, device)
     if base != path:
         model = lora.merge(model, path)
     adapter = lora.attach(model, module.DECLARATION, config.lora, seed) if config.lora else None
     with _readable(path):
-        processor = AutoProcessor.from_pretrained(
-            path, trust_remote_code=config.trust_remote_code, local_files_only=True
-        )
+        processor = text_processor.load(path, config.trust_remote_code)
     model.to(device)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -270,13 +268,13 @@ def _readable(folder: Path) -> Iterator[None]:
 
 
 def _load_model(
-    declaration: Declaration, folder: Path, config: ModelConfig, device: torch.device
+    loader: Any, declaration: Declaration, folder: Path, config: ModelConfig, device: torch.device
 ) -> Any:
     dtype = DTYPES[config.dtype]
     quantised = lora.quantisation(config.lora, declaration, dtype) if config.lora else None
     # A quantised model is packed on the device where it will run.
     placed = {"quantization_config": quantised, "device_map": {"": device}} if quantised else {}
-    return getattr(transformers, declaration.loader).from_pretrained(
+    return loader.from_pretrained(
         folder,
         dtype=dtype,
         trust_remote_code=config.trust_remote_code,

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map
 
 from mmrl import plugins
 from mmrl.policy.attention import active_layout
-from mmrl.policy.families import chat
+from mmrl.policy.families import chat, composed
 from mmrl.policy.family import Limits
 from mmrl.policy.policy import Policy, wrap
 from mmrl.policy.shared_prefix import SharedRow, lay_out
@@ -147,11 +147,10 @@ def processed(made: Policy, case: Case) -> dict[str, Any]:
     if pictures:
         nested = type(made.processor).__name__ in ("LlavaOnevisionProcessor", "Gemma4Processor")
         arguments["images"] = [pictures] if nested else pictures
-        arguments |= {
-            k: v for k, v in intake["image"].arguments(picture(0)).items() if k == "images_kwargs"
-        }
+        given = intake["image"].arguments(picture(0)) if intake else {}
+        arguments |= {k: v for k, v in given.items() if k == "images_kwargs"}
     if clips:
-        each = [intake["video"].arguments(c) for c in clips]
+        each = [(intake["video"].arguments if intake else composed.videos)(c) for c in clips]
         settings = dict(each[0]["videos_kwargs"])
         settings["video_metadata"] = [e["videos_kwargs"]["video_metadata"][0] for e in each]
         arrays: list[Any] = [c.array for c in clips]

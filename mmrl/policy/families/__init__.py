@@ -11,4 +11,5 @@ SHARED = (
     "grid",
     "omni",
     "splice",
+    "survey",
 )

@@ -43,6 +43,7 @@ DECLARATION = Declaration(
     projectors=(),
     language=r"model.language_model.layers",
     loader="AutoModelForMultimodalLM",
+    text_loader="AutoModelForCausalLM",
     shared_prefix=False,
     notes="any other type of AutoModelForMultimodalLM, as far as its own processor goes; prompts "
     "are shared where a check on loading finds the same numbers",
@@ -87,10 +88,10 @@ class Generic(Composed):
 
     `kinds` are, for each input that says of every token what it is, the ids for which that is not
     0. `together` and `copied` say how tensors of the prompts in one row, and of copies of one
-    prompt, stand one after the other. `nested`: the processor takes pictures in a
-    list for each text. `seen_ids` are the placeholders of pictures and clips; `answers_are` is what
-    the tokens of a response are by `kinds`. `not_taken` are the kinds of media in prompts on which
-    the model's forward fails, with what it says. `form` says which tokens see each other both ways.
+    prompt, stand one after the other. `nested`: the processor takes pictures in a list for each
+    text. `seen_ids` are the placeholders of pictures and clips; `answers_are` is what the tokens of
+    a response are by `kinds`. `not_taken` are the kinds of media in prompts on which the model's
+    forward fails, with what it says. `form` says which tokens see each other both ways.
     """
 
     kinds: dict[str, dict[int, int]] = field(default_factory=dict)
@@ -106,8 +107,7 @@ class Generic(Composed):
         super().__post_init__()
         self._escaped |= dict.fromkeys(generic_tokens.texts(self.processor))
         self._escaped.pop(None, None)  # an id without a token
-        self._taken = inspect.signature(self.model.forward).parameters.keys()
-
+        self._taken = inspect.signature(type(self.model).forward).parameters.keys()
         self._window = getattr(self.model.config.get_text_config(), "sliding_window", None)
 
     @property
@@ -207,6 +207,11 @@ class Generic(Composed):
 
     def encode_medium(self, media: Media) -> EncodedMedium:
         """Keep a medium as it is, with the tokens that it fills where it is alone."""
+        if not self.takes:
+            raise UserError(
+                f"a model of type '{self.model.config.model_type}' has no encoder of pictures or "
+                "sound, and the data have some: take a vision-language or audio model"
+            )
         if media.kind not in self.takes:
             raise MediaError(f"this model does not take {media.kind}")
         try:
@@ -221,7 +226,7 @@ class Generic(Composed):
         if media.kind == "audio":
             rate = generic_media.rate_of(self.processor)
             raw = sound.resample(raw, media.rate, rate)
-        tensors = {RAW: torch.from_numpy(raw), "rate": torch.tensor(rate)}
+        tensors = {RAW: torch.tensor(raw), "rate": torch.tensor(rate)}
         return EncodedMedium(media.kind, media.hash, tensors, num_tokens, frame)
 
     def encode(self, sample: Sample, media: Encoded) -> Prompt:
@@ -316,9 +321,10 @@ class Generic(Composed):
     def trials(self) -> Iterator[Prompt]:
         """Short prompts of every shape that the processor takes, one with a medium first."""
         whole = self.unlimited()
-        for media in generic_media.trials(self.takes):
+        for number, media in enumerate(generic_media.trials(self.takes)):
+            asked = _asking(media, "Is it so? " * (number + 1))
             try:
-                yield whole.encode(_asking(media), [whole.encode_medium(m) for m in media])
+                yield whole.encode(asked, [whole.encode_medium(m) for m in media])
             except MediaError:
                 continue  # several clips of different lengths, or text alone
 
@@ -327,6 +333,7 @@ class Generic(Composed):
         self.not_taken, self.one_by_one = dict(found.not_taken), found.one_by_one
         self.form, self.answers_are = found.form, found.answers_are
         left_out = {kind for shape in self.not_taken if len(shape) == 1 for kind in shape}
+        left_out |= {"screenshot"} if "image" in left_out else set()
         self.declaration = dataclasses.replace(
             self.declaration,
             takes=tuple(kind for kind in self.takes if kind not in left_out),
@@ -341,11 +348,10 @@ class Generic(Composed):
         return dataclasses.replace(self, declaration=dataclasses.replace(self.declaration, **said))
 
     @contextmanager
-    def layout_decides(self) -> Iterator[None]:
-        """Let the active layout say who sees whom in the model's language layers."""
-        text = self.model.config.get_text_config()
-        before = text._attn_implementation
-        self._set_attention(attention.NAME)
+    def attending(self, name: str) -> Iterator[None]:
+        """Let the model's language layers attend by another function of the library meanwhile."""
+        before = self.model.config.get_text_config()._attn_implementation
+        self._set_attention(name)
         try:
             yield
         finally:
@@ -367,8 +373,9 @@ class Generic(Composed):
     ) -> Iterator[Mapping[str, Any]]:
         """Give the model what the processor made of the prompts of these media."""
         carried = [m.tensors for m in media if m.tensors]
-        inputs = self._joined(carried, self.together)
-        yield {key: value[:1] for key, value in self._told(ids[None]).items()} | inputs
+        flat = ids[None]
+        words = dict.fromkeys(self.kinds, torch.zeros_like(flat))
+        yield (self._told(flat) if carried else words) | self._joined(carried, self.together)
 
     def plain_inputs(self, ids: Tensor, prompt: Prompt) -> Mapping[str, Tensor]:
         carried = [m.tensors for m in prompt.placed if m.tensors] * len(ids)
@@ -405,9 +412,9 @@ class Generic(Composed):
         return found
 
 
-def _asking(media: Sequence[Media]) -> Sample:
+def _asking(media: Sequence[Media], words: str = "b") -> Sample:
     refs = [MediaRef(m.kind, b"") for m in media]
-    return Sample("s", "trial", (Text("A"), *refs, Text("b")), gold=None)
+    return Sample("s", "trial", (Text("A"), *refs, Text(words)), gold=None)
 
 
 def _raw(medium: EncodedMedium) -> Media:

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from mmrl.errors import UserError, one_line
-from mmrl.policy import plain
+from mmrl.policy import attention, plain
 from mmrl.policy.attention import active_layout
 from mmrl.policy.features import FeatureStore
 from mmrl.policy.head import HeadTap
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
-from mmrl.types import EncodedMedium, MediaKind
+from mmrl.types import EncodedMedium, MediaKind, Prompt
 
 if TYPE_CHECKING:
     from mmrl.policy.families.generic import Generic
@@ -98,7 +98,7 @@ class Probe:
             kept.append(row)
             if not self._copies_agree(row, torch.cat(alone)):
                 self.one_by_one = self.family.one_by_one = True
-        if not any(row.prompt.media for row in kept) and self.family.takes:
+        if not kept or (self.family.takes and not any(row.prompt.media for row in kept)):
             name, why = type(self._model).__name__, next(iter(self.not_taken.values()), "")
             raise UserError(f"{name}: a first forward fails: {why}")
         self.rows = kept
@@ -163,7 +163,7 @@ class Probe:
         return self._logprobs(rows, shared=False)
 
     def _shared(self, rows: Sequence[SharedRow]) -> Tensor:
-        with self.family.layout_decides():
+        with self.family.attending(attention.NAME):
             return self._logprobs(rows, shared=True)
 
     def _logprobs(self, rows: Sequence[SharedRow], shared: bool) -> Tensor:
@@ -178,7 +178,13 @@ class Probe:
         """Largest difference of log-probs, in nats, between `generate` and a whole forward."""
         prompt = self.rows[0].prompt
         ids = torch.from_numpy(prompt.ids).to(self._model.device)[None]
-        banned = list(self.family.banned_ids)
+        try:
+            return self._gap(prompt, ids)
+        except FAILS as error:
+            name = type(self._model).__name__
+            raise UserError(f"{name}: a first `generate` fails: {one_line(error)}") from error
+
+    def _gap(self, prompt: Prompt, ids: Tensor) -> float:
         with plain.own_distribution(self._model):
             out = self._model.generate(
                 input_ids=ids,
@@ -186,7 +192,7 @@ class Probe:
                 min_new_tokens=3,
                 max_new_tokens=3,
                 do_sample=False,
-                suppress_tokens=banned,
+                suppress_tokens=list(self.family.banned_ids),
                 eos_token_id=list(self.family.end_ids),
                 return_dict_in_generate=True,
                 output_logits=True,
@@ -250,9 +256,9 @@ def in_float32(model: nn.Module) -> Iterator[None]:
     """The model's weights in float32 meanwhile; they come back as they were, bit for bit."""
     tensors = [*model.parameters(), *model.buffers()]
     kept = [(t, t.dtype) for t in tensors if t.dtype in (torch.bfloat16, torch.float16)]
-    for tensor, _ in kept:
-        tensor.data = tensor.data.float()
     try:
+        for tensor, _ in kept:
+            tensor.data = tensor.data.float()
         yield
     finally:
         for tensor, dtype in kept:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from mmrl.errors import UserError
 from mmrl.policy.families import composed
@@ -96,12 +97,20 @@ def settle(family: Generic) -> None:
     settings = model.config.to_json_string(use_diff=False)
     key = type(model), settings, type(family.processor), family.takes
     if key not in _known:
-        with in_float32(model):
-            _known[key] = _tried(family)
+        try:
+            with in_float32(model):
+                _known[key] = _tried(family)
+        except torch.OutOfMemoryError:
+            _known[key] = Finding("there is no memory to try it in float32")
     family.take(_known[key], "as a check found when it was loaded")
 
 
 def _tried(family: Generic) -> Finding:
+    if getattr(family.model.config, "is_encoder_decoder", False):
+        raise UserError(
+            f"the generic family does not serve {type(family.model).__name__}: an encoder reads "
+            "its prompts"
+        )
     reason, form = objection(family.model), CAUSAL
     probe = Probe(family)
     gap = probe.decoding_gap()

@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-MEDIUM = re.compile(
-    r"image|img|picture|vision|visual|video|frame|audio|sound|speech|media|patch|tile|slice|"
-    r"thumbnail|(^|[^a-z])(im|vid|bo[aiv]|eo[aiv])([^a-z]|$)",
-    re.IGNORECASE,
-)
-"""What names of media tokens contain, and of special tokens their text."""
+from mmrl.policy.families import composed
+
+WORDS = "image|img|picture|vision|visual|video|frame|audio|sound|speech|media|patch|tile|slice"
+TEXT = re.compile(rf"{WORDS}|thumbnail|(^|[^a-z])vid([^a-z]|$)", re.IGNORECASE)
+"""What the text of a special token says that belongs to media."""
+NAME = re.compile(rf"{WORDS}|(^|_)(im|vid|bo[aiv]|eo[aiv])(_|$)")
+"""What the name of a setting says; `<|im_start|>` opens a turn, `im_start_id` a picture."""
 NAMED = re.compile(r"(_|^)(ids?|index|indices|tokens?)$")
 
 
@@ -26,11 +27,11 @@ def named(model: Any, processor: Any) -> frozenset[int]:
         *(
             index
             for index, token in tokenizer.added_tokens_decoder.items()
-            if token.special and MEDIUM.search(token.content)
+            if token.special and TEXT.search(token.content)
         ),
     ]
     found = {id_ for value in told for id_ in _ids(value, vocabulary)}
-    return frozenset(found - {i for i in _ordinary(tokenizer) if i is not None})
+    return frozenset(found - set(composed.end_ids(model, tokenizer)) - _ordinary(tokenizer))
 
 
 def texts(processor: Any) -> tuple[str, ...]:
@@ -38,12 +39,12 @@ def texts(processor: Any) -> tuple[str, ...]:
     return tuple(v for v in _attributes(processor) if isinstance(v, str) and v.strip())
 
 
-def _ordinary(tokenizer: Any) -> tuple[int | None, ...]:
-    return tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id
+def _ordinary(tokenizer: Any) -> set[int | None]:
+    return {tokenizer.bos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id}
 
 
 def _says(name: str) -> bool:
-    return bool(MEDIUM.search(name) and NAMED.search(name))
+    return bool(NAME.search(name) and NAMED.search(name))
 
 
 def _settings(settings: Mapping[str, Any]) -> Iterator[Any]:
