@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmrl.algorithm import NEEDS, Algorithm, Context, Need
 from mmrl.algorithms.compose import compose, require
@@ -19,7 +19,7 @@ from mmrl.algorithms.stages.turns import require_episodes
 from mmrl.backend.backend import Backend
 from mmrl.backend.local import LocalBackend
 from mmrl.backend.world import World, is_lost, join, leave, lost
-from mmrl.config import RolloutConfig, RunConfig
+from mmrl.config import OptimizerConfig, RolloutConfig, RunConfig
 from mmrl.data.samples import CHECKED
 from mmrl.data.sources import Say, load_sources
 from mmrl.data.stream import PromptStream, build_missing
@@ -31,6 +31,7 @@ from mmrl.engines.split import SplitEncoder, SplitEngine, SplitScorer
 from mmrl.errors import UserError
 from mmrl.evaluate.held_out import HeldOut
 from mmrl.policy.encoder import Encoder
+from mmrl.policy.family import Family
 from mmrl.policy.packing import default_budget
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.weights import Weights, weights_of
@@ -344,8 +345,9 @@ class Run:
                 "process with trainer.backend=local"
             )
         if config.trainer.backend == "local":
+            factors = rate_factors(self._policy.family, config.optimizer)
             return LocalBackend(
-                self._policy.model, config.optimizer, total, self._world, config.seed
+                self._policy.model, config.optimizer, total, self._world, config.seed, factors
             )
         from mmrl.backend.deepspeed import DeepSpeedBackend
 
@@ -572,6 +574,23 @@ def load_algorithm(config: RunConfig) -> Algorithm:
         algorithm = dataclasses.replace(algorithm, shape=(*algorithm.shape, shuffle_rewards))
     refuse_stale(algorithm, config.rollout)
     return algorithm
+
+
+def rate_factors(family: Family, config: OptimizerConfig) -> dict[nn.Parameter, float]:
+    """What the learning rate of encoders and projectors is multiplied by, where it is their own.
+
+    Raises UserError where a rate is given for a part of which nothing learns.
+    """
+    factors: dict[nn.Parameter, float] = {}
+    for name, rate, parameters in (
+        ("tower", config.tower_learning_rate, family.tower_parameters()),
+        ("projector", config.projector_learning_rate, family.projector_parameters()),
+    ):
+        learning = [p for p in parameters if p.requires_grad]
+        if rate is not None and not learning:
+            raise UserError(f"optimizer.{name}_learning_rate: nothing of the {name} learns")
+        factors |= {p: rate / config.learning_rate for p in learning if rate is not None}
+    return factors
 
 
 def make_correction(rollout: RolloutConfig) -> Correction | None:

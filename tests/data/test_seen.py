@@ -75,6 +75,6 @@ def test_every_medium_of_every_layout_is_seen_and_trained_on(
     with torch.no_grad():
         for parameter in made.model.parameters():
             if parameter.grad is not None:
-                parameter -= 0.05 * parameter.grad
+                parameter -= 0.003 * parameter.grad
         after = logprobs(made, list(asked.values()))
     assert after.mean() > before.mean()
