@@ -263,6 +263,12 @@ FLOAT16 = (
 
 class OptimizerConfig(Section):
     learning_rate: float = Field(1e-6, gt=0, description="the highest; see schedule")
+    tower_learning_rate: float | None = Field(
+        None, gt=0, description="of the media encoders; default: learning_rate"
+    )
+    projector_learning_rate: float | None = Field(
+        None, gt=0, description="of what projects from them; default: learning_rate"
+    )
     betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's")
     weight_decay: float = Field(0.0, ge=0, description="of matrices; vectors do not decay")
     warmup_steps: int = Field(
@@ -371,6 +377,12 @@ class RunConfig(Section):
         if self.trainer.backend == "deepspeed" and self.trainer.deepspeed is None:
             raise ValueError(
                 "trainer.deepspeed must name a JSON, such as configs/deepspeed/zero2.json"
+            )
+        rates = self.optimizer.tower_learning_rate, self.optimizer.projector_learning_rate
+        if self.trainer.backend == "deepspeed" and any(rates):
+            raise ValueError(
+                "optimizer.tower_learning_rate and projector_learning_rate are for "
+                "trainer.backend=local"
             )
         if self.trainer.backend == "deepspeed" and self.optimizer.moments != "float32":
             raise ValueError(

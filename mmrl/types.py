@@ -156,9 +156,9 @@ class Frame:
     Sizes are (width, height) in pixels. `crop` is (x0, y0, x1, y1) in source pixels.
     `seconds` are the source timestamps of the processed frames (video) or the start and end of
     the processed segment (audio); `indices` the frames' numbers in the source video and `fps` its
-    rate; `reader` is the library and version that decoded it. `pixel_ratio` is the pixels of a
-    screenshot to one point of the screen it shows. `turn` is how the picture was rotated or
-    flipped after the crop.
+    rate; `reader` is the library and version that decoded it, or from which range a picture's greys
+    were scaled. `pixel_ratio` is the pixels of a screenshot to one point of the screen it shows.
+    `turn` is how the picture was rotated or flipped after the crop.
     """
 
     source_size: tuple[int, int] = (0, 0)

@@ -39,3 +39,18 @@ def test_a_parameter_that_no_sample_reached_decays_and_keeps_its_momentum() -> N
     assert {name for name in backend.state()[0] if name.startswith("step.")} == {
         f"step.{name}" for name, _ in model.named_parameters()
     }
+
+
+def test_parts_learn_at_rates_of_their_own() -> None:
+    """A first step of AdamW moves every weight by its learning rate."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
+    parts = dict(zip(model, (0.25, 1.0, 3.0), strict=True))
+    factors = {p: factor for part, factor in parts.items() for p in part.parameters()}
+    before = [p.detach().clone() for p in model.parameters()]
+    config = OptimizerConfig(learning_rate=0.125, max_grad_norm=1e9)
+    backend = LocalBackend(model, config, total_updates=1, factors=factors)
+    backend.backward(sum(p.sum() for p in model.parameters()))
+    backend.step()
+    for parameter, start in zip(model.parameters(), before, strict=True):
+        moved = (start - parameter.detach()).flatten()
+        assert torch.allclose(moved, torch.full_like(moved, 0.125 * factors[parameter]), rtol=1e-4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -27,9 +27,13 @@ class AdamW(torch.optim.AdamW):
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], config: OptimizerConfig, half: bool
+        self,
+        parameters: Iterable[nn.Parameter],
+        config: OptimizerConfig,
+        half: bool,
+        factors: Mapping[nn.Parameter, float] | None = None,
     ) -> None:
-        groups = parameter_groups(parameters, config)
+        groups = parameter_groups(parameters, config, factors)
         super().__init__(groups, lr=config.learning_rate, betas=config.betas, fused=True)
         self._half = half
         held = [p for group in self.param_groups for p in group["params"]]
@@ -43,7 +47,7 @@ class AdamW(torch.optim.AdamW):
         """
         noise: torch.Generator | None = None
         for group in self.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
             for parameter in group["params"]:
                 gradient = gradients.pop(parameter)
                 if not self._rounded and parameter not in self.masters:
@@ -132,12 +136,21 @@ class AdamW(torch.optim.AdamW):
 
 
 def parameter_groups(
-    parameters: Iterable[nn.Parameter], config: OptimizerConfig
+    parameters: Iterable[nn.Parameter],
+    config: OptimizerConfig,
+    factors: Mapping[nn.Parameter, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """The optimiser's groups: matrices decay, vectors (biases, norms) do not."""
-    known = list(parameters)
-    groups = [
-        {"params": [p for p in known if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in known if p.ndim <= 1], "weight_decay": 0.0},
+    """The optimiser's groups: matrices decay, vectors (biases, norms) do not.
+
+    `factors` are those of the learning rate, where it is not 1.
+    """
+    known, given = list(parameters), factors or {}
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for matrices in (True, False):
+        for p in known:
+            if (p.ndim > 1) is matrices:
+                groups.setdefault((matrices, given.get(p, 1.0)), []).append(p)
+    return [
+        {"params": held, "weight_decay": config.weight_decay * decays, "factor": factor}
+        for (decays, factor), held in groups.items()
     ]
-    return [group for group in groups if group["params"]]

@@ -21,7 +21,8 @@ class LocalBackend:
 
     What is added up is float32 whatever the weights are in: gradients over micro-batches and
     processes, moments, and of bfloat16 weights the weights themselves. `seed` and the number of the
-    update decide how moments are rounded with `optimizer.moments=bfloat16`.
+    update decide how moments are rounded with `optimizer.moments=bfloat16`. `factors` multiply the
+    learning rate of single parameters.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class LocalBackend:
         total_updates: int,
         world: World | None = None,
         seed: int = 0,
+        factors: Mapping[nn.Parameter, float] | None = None,
     ) -> None:
         self._config, self._total, self._seed = config, total_updates, seed
         self._world = world or World()
@@ -38,7 +40,7 @@ class LocalBackend:
         if any(parameter.dtype == torch.float16 for parameter in self._named.values()):
             raise ConfigError(FLOAT16)
         half = any(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
-        self._optimizer = AdamW(self._named.values(), config, half)
+        self._optimizer = AdamW(self._named.values(), config, half, factors)
         self._gradients: dict[nn.Parameter, Tensor] = {}
         self.updates = 0
 

@@ -67,10 +67,10 @@ def _add_serve(commands: Commands) -> None:
 
 def _serve(arguments: argparse.Namespace) -> None:
     from mmrl.config import load_config
-    from mmrl.doctor.preflight import check_model
+    from mmrl.doctor.preflight import check_run
 
     config = load_config(arguments.config, arguments.overrides)
-    check_model(config.model)
+    check_run(config, records=False)
     from mmrl.rollout.build import serve
 
     serve(config, arguments.host, arguments.port)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -41,8 +42,9 @@ class Options(opts.Options):
 def decode(ref: MediaRef) -> Media:
     """Read an image upright as RGB uint8 [H, W, 3].
 
-    EXIF rotation is applied, transparency is laid over white, 16-bit greys are scaled to 8 bits.
-    Raises MediaError for a missing, unreadable, truncated, oversized or thread-like picture.
+    EXIF rotation is applied, transparency is laid over white, greys of more bits or of floating
+    point are scaled by `levels`; the Frame's `reader` says from which range. Raises
+    MediaError for a missing, unreadable, truncated, oversized or thread-like picture.
     """
     return read(ref, opts.of(ref, Options))
 
@@ -52,8 +54,8 @@ def read(ref: MediaRef, options: Options) -> Media:
     with warnings.catch_warnings():
         # Pillow warns between one and two times its own limit; ours is checked from the header.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = _upright_rgb(resolve(ref, options), options.max_source_pixels)
-    frame = Frame(source_size=image.size, crop=options.crop)
+        image, said = _upright_rgb(resolve(ref, options), options.max_source_pixels)
+    frame = Frame(source_size=image.size, crop=options.crop, reader=said)
     if options.crop is not None:
         image = _cropped(image, options.crop)
     width, height = image.size
@@ -110,7 +112,7 @@ def _scaled(image: Image.Image, options: Options) -> Image.Image:
     return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
 
 
-def _upright_rgb(source: Path | bytes, max_pixels: int) -> Image.Image:
+def _upright_rgb(source: Path | bytes, max_pixels: int) -> tuple[Image.Image, str]:
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
             width, height = opened.size
@@ -125,14 +127,38 @@ def _upright_rgb(source: Path | bytes, max_pixels: int) -> Image.Image:
         raise MediaError(f"damaged image: {error}") from None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+_BITS = (8, 10, 12, 14, 16)
+
+
+def levels(grey: npt.NDArray[np.float64], floating: bool) -> tuple[Pixels, str]:
+    """Greys of more than 8 bits, or of floating point, as 0-255; also what range they were in.
+
+    No file says how far its greys reach, so the least of these that holds them counts: of floating
+    point 0 to 1, then -1 to 1; else 8, 10, 12, 14 or 16 bits; else from the least to the largest.
+    """
+    low, high = float(grey.min(initial=0)), float(grey.max(initial=0))
+    if not math.isfinite(low + high):
+        raise MediaError("greys that are not finite")
+    if floating and low >= 0 and high <= 1:
+        first, last = 0.0, 1.0
+    elif floating and low >= -1 and high <= 1:
+        first, last = -1.0, 1.0
+    elif low < 0 or high >= 1 << _BITS[-1]:
+        first, last = low, high
+    else:
+        first, last = 0.0, float((1 << next(b for b in _BITS if high < 1 << b)) - 1)
+    scaled = np.clip((grey - first) * (255.0 / ((last - first) or 1.0)), 0, 255)
+    return scaled.round().astype(np.uint8), f"greys from {first:g} to {last:g}"
+
+
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
+    """The picture in RGB, and which range its greys were taken to be in, if that is a guess."""
+    said = ""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        grey = np.asarray(image, dtype=np.float64)
-        # Only a 16-bit file says how far its greys reach; the others hold 8 or 16 bits.
-        wide = image.mode.startswith("I;16") or grey.max(initial=0) > 255
-        image = Image.fromarray(np.clip(grey / (257.0 if wide else 1.0), 0, 255).astype(np.uint8))
+        grey, said = levels(np.asarray(image, dtype=np.float64), image.mode == "F")
+        image = Image.fromarray(grey)
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         layered = image.convert("RGBA")
         white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, layered)
-    return image.convert("RGB")
+    return image.convert("RGB"), said

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import importlib
 import io
+import itertools
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -50,7 +51,7 @@ def open_video(source: Source, name: Name | None) -> tuple[Reader, str]:
 
     Raises MediaError if none is installed or the file is not a readable video.
     """
-    for candidate in (name,) if name else ORDER:
+    for candidate in (name,) if name else _order(source):
         try:
             module = load(candidate)
         except LOAD_ERRORS as error:
@@ -66,6 +67,22 @@ def open_video(source: Source, name: Name | None) -> tuple[Reader, str]:
             raise MediaError(f"not a readable video ({candidate}): {_brief(error)}") from None
     raise MediaError("no video reader is installed: pip install 'mmrl[video]'")
 
+
+def _order(source: Source) -> tuple[Name, ...]:
+    """The readers to try; PyAV first for what the others seek wrongly in or cannot number."""
+    if isinstance(source, bytes):
+        head = source[:400]
+    else:
+        with source.open("rb") as file:
+            head = file.read(400)
+    avi = head[:4] == b"RIFF" and head[8:12] == b"AVI "
+    transport = any(head[at : at + 1] == b"G" == head[at + n : at + n + 1] for at, n in _PACKETS)
+    stream = head[:4] in (b"\0\0\1\xba", b"\0\0\1\xb3", b"\0\0\0\1") or head[:3] == b"\0\0\1"
+    return ("pyav", "torchcodec", "decord") if avi or transport or stream else ORDER
+
+
+_PACKETS = ((0, 188), (4, 192))
+"""Where a transport stream's first mark stands, and how far the next is from it."""
 
 LOAD_ERRORS = (ImportError, RuntimeError, OSError)
 """What a package raises that is not there, or that does not find its libraries."""
@@ -119,22 +136,28 @@ EPSILON = 1e-6  # seconds; timestamps are rounded to the file's own clock
 
 
 class PyAV:
-    """Knows every timestamp from the packets; decodes from the key frame before each request."""
+    """Numbers frames by the packets' timestamps and decodes from the key frame before a request.
+
+    Where a container's timestamps or seeks cannot be trusted with that (AVI, MPEG streams, raw
+    video, clips cut between key frames), frames are numbered as they decode, from the start.
+    """
 
     def __init__(self, source: Source, module: Any) -> None:
-        opened = io.BytesIO(source) if isinstance(source, bytes) else str(source)
-        self._container = module.open(opened)
-        self._stream = self._container.streams.best("video")
-        if self._stream is None:
-            raise MediaError("no video stream in the file")
-        self._base = float(self._stream.time_base)
-        packets = [p for p in self._container.demux(self._stream) if p.pts is not None]
-        if not packets:
+        self._source, self._module = source, module
+        self._open()
+        packets = [p for p in self._container.demux(self._stream) if p.size]
+        timed = [p for p in packets if p.pts is not None]
+        self._counted = not _seekable(self._container.format.name, packets)
+        if self._counted:
+            self._open()
+            self._pts, length = self._decoded_times()
+        elif timed:
+            self._pts = sorted(p.pts for p in timed)
+            last = max(timed, key=lambda p: p.pts)
+            length = last.pts + (last.duration or 0) - self._pts[0]
+        else:
             raise MediaError("no frames in the video")
-        self._pts = sorted(p.pts for p in packets)
         self.num_frames = len(self._pts)
-        last = max(packets, key=lambda p: p.pts)
-        length = last.pts + (last.duration or 0) - self._pts[0]
         self.seconds = float(length * self._base)
         self.fps = self.num_frames / self.seconds if self.seconds > 0 else 0.0
         first = next(iter(self._frames(0)))
@@ -142,13 +165,53 @@ class PyAV:
         if first.rotation % 180:
             self.size = self.size[::-1]
 
+    def _open(self) -> None:
+        """Begin at the start of the file, for the first time or again."""
+        held = self._source
+        opened = io.BytesIO(held) if isinstance(held, bytes) else str(held)
+        self._container = self._module.open(opened)
+        self._stream = self._container.streams.best("video")
+        if self._stream is None:
+            raise MediaError("no video stream in the file")
+        self._base = float(self._stream.time_base)
+
+    def _decoded_times(self) -> tuple[list[float], float]:
+        """Timestamps of the frames as they decode, and the length, in the stream's clock.
+
+        Those that do not rise are none: then the frames are as far apart as their rate says.
+        """
+        pts = [frame.pts for frame in self._container.decode(self._stream)]
+        if not pts:
+            raise MediaError("no frames in the video")
+        rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
+        step = 1.0 / (rate * self._base)
+        rising = None not in pts and all(a < b for a, b in itertools.pairwise(pts))
+        times = [float(p) for p in pts] if rising else [i * step for i in range(len(pts))]
+        return times, times[-1] - times[0] + step
+
     def index_at(self, seconds: float) -> int:
         return bisect.bisect_left(self._pts, (seconds - EPSILON) / self._base + self._pts[0])
 
+    def _read_counted(self, indices: Sequence[int]) -> tuple[Pixels, list[float]]:
+        wanted, found = set(indices), {}
+        for number, frame in enumerate(self._frames(0)):
+            if number in wanted:
+                found[number] = _upright(frame)
+                if len(found) == len(wanted):
+                    break
+        if len(found) < len(wanted):
+            raise MediaError(f"{len(wanted) - len(found)} of {len(wanted)} frames do not decode")
+        times = [float((self._pts[i] - self._pts[0]) * self._base) for i in indices]
+        return np.stack([found[i] for i in indices]), times
+
     def read(self, indices: Sequence[int]) -> tuple[Pixels, list[float]]:
+        if self._counted:
+            return self._read_counted(indices)
         wanted = {self._pts[i] for i in indices}
         found: dict[int, Pixels] = {}
-        for frame in self._frames(min(indices)):
+        for place, frame in enumerate(self._frames(min(indices))):
+            if not place and frame.pts > min(wanted):  # the seek went too far
+                return self._read_counted(indices)
             if frame.pts in wanted:
                 found[frame.pts] = _upright(frame)
                 if len(found) == len(wanted):
@@ -161,8 +224,24 @@ class PyAV:
         ]
 
     def _frames(self, index: int) -> Any:
+        if not index:
+            self._open()
+            return self._container.decode(self._stream)
         self._container.seek(self._pts[index], stream=self._stream, backward=True)
         return self._container.decode(self._stream)
+
+
+_SEEKABLE = ("mov", "matroska", "flv")
+
+
+def _seekable(form: str, packets: Sequence[Any]) -> bool:
+    """Whether packets' timestamps number the frames of a container, and seeks go to key frames."""
+    timed = [p for p in packets if p.pts is not None]
+    if not form.startswith(_SEEKABLE) or len({p.pts for p in timed}) < len(packets):
+        return False
+    # What is shown before the first key frame does not decode.
+    keys = [p.pts for p in timed if p.is_keyframe]
+    return bool(keys) and timed[0].is_keyframe and min(p.pts for p in timed) >= min(keys)
 
 
 def _upright(frame: Any) -> Pixels:

@@ -7,6 +7,7 @@ clip, first and last included, as the model families' own processors choose them
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -120,6 +121,8 @@ def read_clip(source: Path | bytes, arguments: Mapping[str, Any]) -> decode_work
     except Exception as error:  # decoders raise anything on damaged files
         reason = " ".join(str(error).split())[:200]
         raise MediaError(f"damaged video: {reason}") from None
+    if any(later <= sooner for sooner, later in itertools.pairwise(seconds)):
+        raise MediaError(f"the times of the frames do not rise ({label}): which they are is unsure")
     height, width = frames.shape[1:3]
     if max(width, height) > options.max_aspect_ratio * min(width, height):
         raise MediaError(f"frames of {width} x {height} pixels are over max_aspect_ratio")

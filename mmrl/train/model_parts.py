@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from mmrl.algorithm import Algorithm
 from mmrl.backend.backend import Backend
 from mmrl.backend.local import LocalBackend
-from mmrl.config import RunConfig
+from mmrl.config import OptimizerConfig, RunConfig
 from mmrl.data.sources import Say
 from mmrl.errors import ConfigError
 from mmrl.policy import linears
+from mmrl.policy.family import Family
 from mmrl.policy.packing import default_budget
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.rewards.thoughts import note_of
@@ -51,7 +54,10 @@ def build_models(setting: Setting, algorithm: Algorithm) -> ModelParts:
     updates = algorithm.updates.passes * algorithm.updates.mini_batches
     total = (config.trainer.steps - critic_steps) * updates
     if config.trainer.backend == "local":
-        local = LocalBackend(policy.model, config.optimizer, total, setting.world, config.seed)
+        factors = rate_factors(policy.family, config.optimizer)
+        local = LocalBackend(
+            policy.model, config.optimizer, total, setting.world, config.seed, factors
+        )
         return ModelParts(policy, local, reference, critic, budget, critic_steps)
     from mmrl.backend.deepspeed import DeepSpeedBackend
 
@@ -59,6 +65,23 @@ def build_models(setting: Setting, algorithm: Algorithm) -> ModelParts:
     policy = sharded.carrying(policy)
     reference = sharded.carrying(reference) if reference else None
     return ModelParts(policy, sharded, reference, critic, budget, critic_steps)
+
+
+def rate_factors(family: Family, config: OptimizerConfig) -> dict[nn.Parameter, float]:
+    """What the learning rate of encoders and projectors is multiplied by, where it is their own.
+
+    Raises ConfigError where a rate is given for a part of which nothing learns.
+    """
+    factors: dict[nn.Parameter, float] = {}
+    for name, rate, parameters in (
+        ("tower", config.tower_learning_rate, family.tower_parameters()),
+        ("projector", config.projector_learning_rate, family.projector_parameters()),
+    ):
+        learning = [p for p in parameters if p.requires_grad]
+        if rate is not None and not learning:
+            raise ConfigError(f"optimizer.{name}_learning_rate: nothing of the {name} learns")
+        factors |= {p: rate / config.learning_rate for p in learning if rate is not None}
+    return factors
 
 
 def load_and_say(config: RunConfig, say: Say) -> Policy:
