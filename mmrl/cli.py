@@ -344,6 +344,8 @@ def _score(arguments: argparse.Namespace) -> None:
     if found.evaluation:
         print("\n".join(found.evaluation.lines()))
     print(f"{len(found.scores)} answers, {len(found.unanswered)} records without any")
+    for record, reason in found.refused.items():
+        print(f"record '{record}' cannot be asked: {reason}", file=sys.stderr)
 
 
 def _add_algorithms(commands: Commands) -> None:

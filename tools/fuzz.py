@@ -73,14 +73,16 @@ UNPAID_ANYWAY = ("format", "validity")  # parts that pay for form alone
 SEVERAL_REGIONS = ("digit_rows", "faithful_qa", "grounded_video_qa")
 
 TAGS = (
-    "<think>\n\n</think>\n\n", "[THINK]", "[/THINK]", "<box>", "</box>", "<loc0123>", "<|box_start|>",
+    "<think>\n\n</think>\n\n", "[THINK]", "[/THINK]",
+    "<box>", "</box>", "<loc0123>", "<|box_start|>",
     "<think>", "</think>", "<answer>", "</answer>", "<answer", "answer>", "<glue>", "</glue>",
     "<tool_call>", "</tool_call>", "<long_answer>", "</long_answer>", "<map>", "</map>",
     "\\boxed{", "\\boxed{}", "```json\n", "```sql\n", "```", "### Step 1:", "<|up|>", "<TOK_3>",
 )  # fmt: skip
 MARKS = ("{", "}", "[", "]", "(", ")", '"', "'", ",", ";", ":", "\\", "\n", " ", "$", "%", "-", ".")
 VALUES = (
-    "\\text{", "**", "\u3002", "\uff08", " km/h", "1 1/4", " (or 5)", "\u6216", "\\leqslant ", "_3", "1:2:3",
+    "\\text{", "**", "\u3002", "\uff08", " km/h", "1 1/4", " (or 5)", "\u6216",
+    "\\leqslant ", "_3", "1:2:3",
     "NaN", "inf", "-inf", "Infinity", "1e308", "-1e308", "1e-400", "9" * 400, "0x10", "1_000",
     "1,000", "\uff13", "\u0663", "\u00b2", "\u2460", "9**9**9**9", "9^{9^{9^9}}", "\\frac{1}{0}",
     "\\sqrt{-1}", "\\infty", "null", "None", "true", "A", "B", "(A)", "No Objects", "", "00:12",
@@ -280,8 +282,12 @@ def native_parsers() -> dict[str, Parser]:
     """Boxes and points in every form that a model family writes."""
     found: dict[str, Parser] = {}
     for form in typing.get_args(native_forms.Form):
-        found[f"native_forms.read_box({form})"] = partial(native_forms.read_box, form=form)
-        found[f"native_forms.read_point({form})"] = partial(native_forms.read_point, form=form)
+        found[f"native_forms.parse_native_box({form})"] = partial(
+            native_forms.parse_native_box, form=form
+        )
+        found[f"native_forms.parse_native_point({form})"] = partial(
+            native_forms.parse_native_point, form=form
+        )
     return found
 
 

@@ -74,16 +74,16 @@ _SCALES: dict[Form, _Scale] = {
 
 
 def space_of(form: Form, own: Space) -> Space:
-    """The space of a form's boxes and points as `read_box` returns them."""
+    """The space of a form's boxes and points as `parse_native_box` returns them."""
     return _SCALES.get(form, _Scale()).space or own
 
 
-def read_box(text: str, form: Form = "own") -> Parsed[Box]:
+def parse_native_box(text: str, form: Form = "own") -> Parsed[Box]:
     """Read exactly one box; more than one is `multiple`, an inverted or empty one malformed."""
     return _numbers(text, form, 4).then(lambda n: _box(_placed(n, form), text))
 
 
-def read_point(text: str, form: Form = "own") -> Parsed[Point]:
+def parse_native_point(text: str, form: Form = "own") -> Parsed[Point]:
     """Read exactly one point; more than one is `multiple`."""
     return _numbers(text, form, 2).then(lambda n: ok(Point(*_placed(n, form))))
 

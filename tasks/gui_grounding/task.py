@@ -10,7 +10,14 @@ from mmrl import task as contract
 from mmrl.records import media_source
 from mmrl.rewards.boxes import Box
 from mmrl.rewards.grammar import TagAnswer, Think
-from mmrl.rewards.native_forms import Form, hint_of, read_box, read_point, space_of, write_form
+from mmrl.rewards.native_forms import (
+    Form,
+    hint_of,
+    parse_native_box,
+    parse_native_point,
+    space_of,
+    write_form,
+)
 from mmrl.rewards.parsed import Parsed, ok
 from mmrl.rewards.points import (
     Edges,
@@ -126,10 +133,10 @@ class Task(contract.Task):
         )
 
     def _read(self, text: str) -> Parsed[Point]:
-        point = read_point(text, self.form) if self.answer != "box" else None
+        point = parse_native_point(text, self.form) if self.answer != "box" else None
         if point is not None and (point.value is not None or self.answer == "point"):
             return point
-        return read_box(text, self.form).then(lambda box: ok(Point(*box.center)))
+        return parse_native_box(text, self.form).then(lambda box: ok(Point(*box.center)))
 
     def _hits(self, gold: Region, point: Point | None, answer: Answer) -> bool:
         if point is None:

@@ -19,7 +19,7 @@ from mmrl.rewards.boxes import (
     xywh_box,
 )
 from mmrl.rewards.grammar import TagAnswer, Think
-from mmrl.rewards.native_forms import Form, hint_of, read_box, space_of, write_form
+from mmrl.rewards.native_forms import Form, hint_of, parse_native_box, space_of, write_form
 from mmrl.task import RewardPart, mean, mean_by
 from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
 
@@ -79,7 +79,7 @@ class Task(contract.Task):
     def score(self, gold: Any, answer: Answer) -> Score:
         """Map the one box to source pixels and compare it with the gold one."""
         region = TagAnswer(self.think).parse(answer)
-        parsed = region.answer.then(lambda text: read_box(text, self.form))
+        parsed = region.answer.then(lambda text: parse_native_box(text, self.form))
         overlap = 0.0
         if parsed.value is not None:
             frame = answer.frames[0]

@@ -7,7 +7,14 @@ import typing
 import pytest
 
 from mmrl.rewards.boxes import Box
-from mmrl.rewards.native_forms import Form, hint_of, read_box, read_point, space_of, write_form
+from mmrl.rewards.native_forms import (
+    Form,
+    hint_of,
+    parse_native_box,
+    parse_native_point,
+    space_of,
+    write_form,
+)
 from mmrl.rewards.points import Point
 from mmrl.types import Space
 
@@ -38,7 +45,7 @@ BOX, POINT = Box(10, 20, 40, 80), Point(10, 20)
     ],
 )  # fmt: skip
 def test_a_box_in_each_form(form: Form, text: str) -> None:
-    assert read_box(text, form).value == BOX
+    assert parse_native_box(text, form).value == BOX
 
 
 @pytest.mark.parametrize(
@@ -51,16 +58,18 @@ def test_a_box_in_each_form(form: Form, text: str) -> None:
     ],
 )  # fmt: skip
 def test_a_point_in_each_form(form: Form, text: str) -> None:
-    assert read_point(text, form).value == POINT
+    assert parse_native_point(text, form).value == POINT
 
 
 def test_forms_with_numbers_of_their_own() -> None:
-    assert read_point('<point x="12.5" y="50.0" alt="a cat">a cat</point>', "molmo").value == (
+    assert parse_native_point(
+        '<point x="12.5" y="50.0" alt="a cat">a cat</point>', "molmo"
+    ).value == (
         0.125,
         0.5,
     )
-    assert read_point("<loc0512><loc0256>", "paligemma").value == (0.25, 0.5)
-    assert read_box("<loc0256><loc0128><loc0512><loc1023> cat", "paligemma").value == Box(
+    assert parse_native_point("<loc0512><loc0256>", "paligemma").value == (0.25, 0.5)
+    assert parse_native_box("<loc0256><loc0128><loc0512><loc1023> cat", "paligemma").value == Box(
         0.125, 0.25, 1023 / 1024, 0.5
     )
     assert space_of("molmo", "processed_pixels") == space_of("paligemma", "thousand") == "unit"
@@ -89,17 +98,17 @@ def test_forms_with_numbers_of_their_own() -> None:
     ],
 )  # fmt: skip
 def test_what_is_not_one_box(form: Form, text: str, status: str) -> None:
-    assert read_box(text, form).status == status
+    assert parse_native_box(text, form).status == status
 
 
 def test_several_points_are_none() -> None:
     assert (
-        read_point('<points x1="1" y1="2" x2="3" y2="4" alt="x">x</points>', "molmo").status
+        parse_native_point('<points x1="1" y1="2" x2="3" y2="4" alt="x">x</points>', "molmo").status
         == "multiple"
     )
     two = '<point x="1" y="2" alt="x">x</point><point x="3" y="4" alt="x">x</point>'
-    assert read_point(two, "molmo").status == "multiple"
-    assert read_point("((10, 20))").status == "malformed"
+    assert parse_native_point(two, "molmo").status == "multiple"
+    assert parse_native_point("((10, 20))").status == "malformed"
 
 
 @pytest.mark.parametrize("form", typing.get_args(Form))
@@ -110,10 +119,13 @@ def test_what_is_written_is_read_back_and_the_hint_is_no_answer(form: Form, own:
     box = Box(0.1 * side, 0.2 * side, 0.3 * side, 0.4 * side)
     point = Point(*box[:2])
     step = side / 500
-    read = read_box(write_form(box, form, space), form).value
+    read = parse_native_box(write_form(box, form, space), form).value
     assert read is not None and read == pytest.approx(box, abs=step)
-    at = read_point(write_form(point, form, space), form).value
+    at = parse_native_point(write_form(point, form, space), form).value
     assert at is not None and at == pytest.approx(point, abs=step)
     for what in ("box", "point"):
         hint = hint_of(form, what)  # type: ignore[arg-type]
-        assert read_box(hint, form).value is None and read_point(hint, form).value is None
+        assert (
+            parse_native_box(hint, form).value is None
+            and parse_native_point(hint, form).value is None
+        )
