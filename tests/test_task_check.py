@@ -157,6 +157,29 @@ def test_answers_of_a_file_are_scored_in_order(tmp_path: Path) -> None:
     assert found.evaluation.metric == pytest.approx((len(lines) - 1) / len(samples))
 
 
+def test_a_record_that_cannot_be_asked_stops_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records, answers, out = (tmp_path / f"{name}.jsonl" for name in ("r", "a", "s"))
+    row = {"problem": "q", "image": "a.png"}
+    rows = [
+        {"id": "good", "problem_type": "numerical", "solution": "1/2", **row},
+        {"id": "bad", "problem_type": "numerical", "solution": "a half", **row},
+    ]
+    lines = [
+        {"id": name, "answer": "<think></think><answer>0.5</answer>"} for name in ("bad", "good")
+    ]
+    for path, content in ((records, rows), (answers, lines)):
+        path.write_text("".join(json.dumps(line) + "\n" for line in content))
+    flags = ["--data", str(records), "--answers", str(answers), "--out", str(out)]
+    assert main(["score", "vqa_mix", *flags]) == 0
+    shown = capsys.readouterr()
+    assert "record 'bad' cannot be asked" in shown.err and "1 more rejected" in shown.out
+    bad, good = (json.loads(line) for line in out.read_text().splitlines())
+    assert (bad["id"], bad["status"], bad["metric"]) == ("bad", "unscorable", None)
+    assert (good["id"], good["status"], good["metric"]) == ("good", "ok", 1.0)
+
+
 def test_coordinates_of_a_file_are_in_the_space_that_is_named(tmp_path: Path) -> None:
     task = load_task("referring_box")
     sample = task.sample(next(iter(task.records(fixture_path("referring_box")))))

@@ -39,9 +39,12 @@ from mmrl.rewards import (
     labels,
     math_answers,
     moves,
+    native_forms,
     numbers,
     points,
+    quantities,
     sql,
+    thoughts,
     tracks,
     typed,
 )
@@ -70,12 +73,16 @@ UNPAID_ANYWAY = ("format", "validity")  # parts that pay for form alone
 SEVERAL_REGIONS = ("digit_rows", "faithful_qa", "grounded_video_qa")
 
 TAGS = (
+    "<think>\n\n</think>\n\n", "[THINK]", "[/THINK]",
+    "<box>", "</box>", "<loc0123>", "<|box_start|>",
     "<think>", "</think>", "<answer>", "</answer>", "<answer", "answer>", "<glue>", "</glue>",
     "<tool_call>", "</tool_call>", "<long_answer>", "</long_answer>", "<map>", "</map>",
     "\\boxed{", "\\boxed{}", "```json\n", "```sql\n", "```", "### Step 1:", "<|up|>", "<TOK_3>",
 )  # fmt: skip
 MARKS = ("{", "}", "[", "]", "(", ")", '"', "'", ",", ";", ":", "\\", "\n", " ", "$", "%", "-", ".")
 VALUES = (
+    "\\text{", "**", "\u3002", "\uff08", " km/h", "1 1/4", " (or 5)", "\u6216",
+    "\\leqslant ", "_3", "1:2:3",
     "NaN", "inf", "-inf", "Infinity", "1e308", "-1e308", "1e-400", "9" * 400, "0x10", "1_000",
     "1,000", "\uff13", "\u0663", "\u00b2", "\u2460", "9**9**9**9", "9^{9^{9^9}}", "\\frac{1}{0}",
     "\\sqrt{-1}", "\\infty", "null", "None", "true", "A", "B", "(A)", "No Objects", "", "00:12",
@@ -236,7 +243,12 @@ Parser = Callable[[str], Parsed[Any]]
 
 def parser_targets(texts: Sequence[str]) -> Iterator[Target]:
     """Every parser of a payload, and every grammar, on the payloads of all tasks."""
-    for name, parse in {**payload_parsers(), **record_parsers(), **grammars()}.items():
+    for name, parse in {
+        **payload_parsers(),
+        **native_parsers(),
+        **record_parsers(),
+        **grammars(),
+    }.items():
         yield Target(f"{PARSER}{name}", texts, _parser_check(parse))
 
 
@@ -249,7 +261,8 @@ def payload_parsers() -> dict[str, Parser]:
         "calls.parse_call_lines": calls.parse_call_lines,
         "calls.parse_calls": calls.parse_calls,
         "calls.parse_literal": calls.parse_literal,
-        "choices.parse_letter": lambda text: choices.parse_letter(text, options, True),
+        "choices.parse_letter": lambda text: choices.parse_letter(text, options),
+        "choices.parse_letters": lambda text: choices.parse_letters(text, options),
         "choices.parse_option_text": lambda text: choices.parse_option_text(text, options),
         "expressions.parse_expression": expressions.parse_expression,
         "intervals.parse_interval": intervals.parse_interval,
@@ -260,8 +273,22 @@ def payload_parsers() -> dict[str, Parser]:
         "numbers.parse_number": numbers.parse_number,
         "numbers.parse_integer": numbers.parse_integer,
         "points.parse_point": points.parse_point,
+        "quantities.parse_quantity": quantities.parse_quantity,
         "tracks.parse_track": lambda text: tracks.parse_track(text, 8),
     }
+
+
+def native_parsers() -> dict[str, Parser]:
+    """Boxes and points in every form that a model family writes."""
+    found: dict[str, Parser] = {}
+    for form in typing.get_args(native_forms.Form):
+        found[f"native_forms.parse_native_box({form})"] = partial(
+            native_forms.parse_native_box, form=form
+        )
+        found[f"native_forms.parse_native_point({form})"] = partial(
+            native_forms.parse_native_point, form=form
+        )
+    return found
 
 
 def record_parsers() -> dict[str, Parser]:
@@ -270,7 +297,8 @@ def record_parsers() -> dict[str, Parser]:
     for key in ("label", ""):
         form = detection.BoxListFormat("bbox_2d", key, "confidence", "None", "optional")
         found[f"detection.BoxListFormat({key})"] = partial(form.read, asked=("", "cat", "dog"))
-    for gold in (math_answers.Formula("2\\sqrt{221}"), math_answers.Phrase("parallel")):
+    several = choices.choice_of(("red", "blue", "12"), "A, C")
+    for gold in (several, math_answers.Formula("2\\sqrt{221}"), math_answers.Phrase("parallel")):
         found[f"math_answers.grade_math({type(gold).__name__})"] = partial(_read_math, gold)
     for kind, answer in (("numerical", "3"), ("regression", "10"), ("OCR", "a cat"),
                          ("free-form", "a cat"), ("yes/no", "yes")):  # fmt: skip
@@ -286,7 +314,9 @@ def grammars() -> dict[str, Parser]:
     found: dict[str, Parser] = {}
     for think in typing.get_args(Think):
         for grammar in (TagAnswer(think), BoxedAnswer(think)):
-            found[f"grammar.{type(grammar).__name__}({think})"] = partial(_read_region, grammar)
+            for name, opening in (("", ""), (",opened", "<think>\n"), (",closed", thoughts.EMPTY)):
+                key = f"grammar.{type(grammar).__name__}({think}{name})"
+                found[key] = partial(_read_region, grammar, opening)
     for form in typing.get_args(ActionForm):
         found[f"actions.ActionGrammar({form})"] = partial(_read_action, ActionGrammar(form=form))
     return found
@@ -302,8 +332,8 @@ def _read_typed(gold: typed.TypedGold, text: str) -> Parsed[Any]:
     return parsed
 
 
-def _read_region(grammar: Grammar, text: str) -> Parsed[str]:
-    return grammar.parse(Answer(text)).answer
+def _read_region(grammar: Grammar, opening: str, text: str) -> Parsed[str]:
+    return grammar.parse(Answer(text, opening=opening)).answer
 
 
 def _read_action(grammar: ActionGrammar, text: str) -> Parsed[Any]:

@@ -89,10 +89,13 @@ def _score(arguments: argparse.Namespace) -> None:
     value = {
         "answers": len(found.scores),
         "unanswered": found.unanswered,
+        "refused": found.refused,
         "evaluation": found.evaluation.to_json() if found.evaluation else None,
         "scores": arguments.out,
     }
     show(arguments, [*(found.evaluation.lines() if found.evaluation else ()), said], value)
+    for record, reason in found.refused.items():
+        print(f"record '{record}' cannot be asked: {reason}", file=sys.stderr)
 
 
 def params_of(overrides: Sequence[str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,22 @@ from mmrl.data.samples import load_samples
 from mmrl.errors import MediaError, UserError
 from mmrl.evaluate.summary import Evaluation, Scored, summarise
 from mmrl.runlog.journal import to_json
-from mmrl.scoring.pool import ScoreJob, Scorer, TaskSpec
+from mmrl.scoring.pool import ScoreJob, Scorer, TaskSpec, unscorable
 from mmrl.scoring.tasks import example_answer, load_task
 from mmrl.types import Answer, Sample, Score, Space
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoredFile:
-    """Scores in the order of the answers; the number, if each record has as many answers."""
+    """Scores in the order of the answers; the number, if each record has as many answers.
+
+    `refused` are the records that cannot be asked, with the reason; their answers are unscorable.
+    """
 
     scores: list[tuple[str, Score]]
     unanswered: list[str]
     evaluation: Evaluation | None
+    refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def score_file(
@@ -41,11 +45,14 @@ def score_file(
     """Score lines `{"id", "answer"}`; an id may have several. Coordinates are in `space`.
 
     Media are decoded for their sizes and taken as seen unchanged. An id that no record has raises
-    UserError; records without an answer are counted as wrong.
+    UserError; records without an answer are counted as wrong, and those that cannot be asked (a
+    gold that does not parse) are left out and named.
     """
     loaded = load_task(task, params)
-    samples = {s.id: s for s in load_samples(loaded, data, task, _refuse)}
-    rows = list(_answers(answers, samples))
+    refused: dict[str, str] = {}
+    samples = {s.id: s for s in load_samples(loaded, data, task, refused.__setitem__)}
+    said = list(_answers(answers, {*samples, *refused}))
+    rows = [(name, text) for name, text in said if name in samples]
     blanks = {name: _blank(samples[name], space) for name, _ in rows}
     jobs = [
         ScoreJob(task, samples[name].gold, dataclasses.replace(blanks[name], text=text))
@@ -58,12 +65,20 @@ def score_file(
     for (name, text), score in zip(rows, scores, strict=True):
         found[name].append((text, score))
     counts = {len(each) for each in found.values() if each}
+    each_score = iter(scores)
+    evaluation = None
+    if len(counts) == 1:
+        scored = [_scored(samples[name], each) for name, each in found.items()]
+        rejected = tuple({"id": name, "reason": reason} for name, reason in refused.items())
+        evaluation = dataclasses.replace(summarise(scored, loaded, counts.pop()), rejected=rejected)
     return ScoredFile(
-        [(name, score) for (name, _), score in zip(rows, scores, strict=True)],
+        [
+            (name, next(each_score) if name in samples else unscorable(refused[name]))
+            for name, _ in said
+        ],
         [name for name, each in found.items() if not each],
-        summarise([_scored(samples[n], each) for n, each in found.items()], loaded, counts.pop())
-        if len(counts) == 1
-        else None,
+        evaluation,
+        refused,
     )
 
 
@@ -85,10 +100,6 @@ def _scored(sample: Sample, each: list[tuple[str, Score]]) -> Scored:
     return Scored(sample, texts, (False,) * len(texts), scores)
 
 
-def _refuse(record: str, reason: str) -> None:
-    raise UserError(f"record '{record}' cannot be asked: {reason}")
-
-
 def _blank(sample: Sample, space: Space) -> Answer:
     try:
         return dataclasses.replace(example_answer(sample), space=space)
@@ -96,7 +107,7 @@ def _blank(sample: Sample, space: Space) -> Answer:
         return Answer("", space=space)  # a task that needs the picture's size says so
 
 
-def _answers(path: Path, samples: Mapping[str, Sample]) -> Iterator[tuple[str, str]]:
+def _answers(path: Path, known: Set[str]) -> Iterator[tuple[str, str]]:
     if not path.is_file():
         raise UserError(f"no file of answers at {path}")
     for number, row in json_lines(path):
@@ -106,6 +117,6 @@ def _answers(path: Path, samples: Mapping[str, Sample]) -> Iterator[tuple[str, s
             raise UserError(f'{path}:{number}: a line is {{"id": ..., "answer": ...}}') from None
         if not isinstance(text, str):
             raise UserError(f"{path}:{number}: the answer is no text: {text!r:.40}")
-        if name not in samples:
+        if name not in known:
             raise UserError(f"{path}:{number}: no record has the id '{name}'")
         yield name, text

@@ -208,7 +208,7 @@ class PyAV:
         if self._counted:
             return self._read_counted(indices)
         wanted = {self._pts[i] for i in indices}
-        found: dict[int, Pixels] = {}
+        found: dict[float, Pixels] = {}
         for place, frame in enumerate(self._frames(min(indices))):
             if not place and frame.pts > min(wanted):  # the seek went too far
                 return self._read_counted(indices)

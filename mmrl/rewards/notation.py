@@ -18,6 +18,12 @@ _BASE = re.compile(
     r"(?<![0-9A-Za-z.,_\\])(?:\( ?([0-9][0-9A-F]*) ?\)|([0-9][0-9A-F]*(?:\.[0-9A-F]+)?))"
     r" ?_ ?\{ ?([0-9]{1,2}) ?\}"
 )
+_DIGIT_LETTERS = re.compile(
+    r"(?<![0-9A-Za-z\\_])([A-F][0-9A-F]*) ?_ ?\{ ?(1[1-9]|2[0-9]|3[0-6]) ?\}"
+)
+_MIXED = re.compile(
+    r"(?<![0-9A-Za-z.,^_}\\])([0-9]{1,9}) ?\\frac ?\{ ?([0-9]{1,9}) ?\} ?\{ ?([0-9]{1,9}) ?\}"
+)
 _ANGLE = re.compile(rf"(?:\bm ?)?\\angle ?{_BRACED % ((rf'{_POINTS}{{1,3}}|[0-9a-z]',) * 2)}")
 _TRIANGLE = re.compile(rf"\\triangle ?{_BRACED % ((rf'{_POINTS}{{3}}',) * 2)}")
 _VECTOR = re.compile(rf"\\(?:overrightarrow|vec) ?\{{ ?({_POINTS}{{2}}|[a-z]{{2}}) ?\}}")
@@ -29,6 +35,7 @@ _STATEMENT = re.compile(r"([^=<>]{1,40}?) ?\\(parallel|perp|cong) ?([^=<>]{1,40}
 _LETTERS = re.compile(r"(?<![A-Za-z\\])[A-Z]{3,}(?![A-Za-z])")
 _INDEX = re.compile(r"([A-Za-z]) ?_ ?\{([^{}]*[^0-9A-Za-z{} ][^{}]*)\}")
 _BARE_SIDE = re.compile(r"(<|>|\\leq|\\geq|\\neq) ?([^<>=]+)")
+_POINT = re.compile(r"^[A-Z]'? ?(?=\([^()]*,[^()]*\)$)")
 _MEMBER = re.compile(r"[A-Za-z] ?\\in ?((?:[(\[]|\\mathbb|\\\{).*)")
 _BUILDER = re.compile(r"\\\{ ?([A-Za-z]) ?(?:\\mid|\\vert|\||:) ?(.*[<>=].*|.*\\[lgn]eq.*) ?\\\}")
 _CLOCK = re.compile(r"(?P<h>[0-9]{1,2}) ?: ?(?P<m>[0-5][0-9])(?: ?: ?(?P<s>[0-5][0-9]))?"
@@ -42,8 +49,9 @@ def evaluable(latex: str) -> str:
         return clock
     latex = _in_parts(latex)
     latex = _SCIENTIFIC.sub(r"\1\\times 10^{\2}", latex)
-    latex = _BASE.sub(_based, latex)
-    latex = _named(latex)
+    latex = _DIGIT_LETTERS.sub(lambda m: symbol("base", f"{m[1]}b{m[2]}"), _BASE.sub(_based, latex))
+    latex = _MIXED.sub(_mixed, latex)
+    latex = _named(_POINT.sub("", latex))
     built = _BUILDER.fullmatch(latex)
     if built and built[1] in built[2]:
         latex = built[2].strip()
@@ -83,6 +91,11 @@ def _in_parts(latex: str) -> str:
     first, *others = (term.strip() for term in latex.split(":"))
     shares = ",".join(rf"\frac{{{term}}}{{{first}}}" for term in others)
     return f"({symbol('ratio', '')},{shares})"
+
+
+def _mixed(match: re.Match[str]) -> str:
+    whole, over, under = match.groups()
+    return rf"({whole}+\frac{{{over}}}{{{under}}})" if int(over) < int(under) else match[0]
 
 
 def _based(match: re.Match[str]) -> str:

@@ -23,7 +23,8 @@ _CHARACTERS = str.maketrans(
         "\u211d": r"\mathbb{R}", "\u2220": r"\angle ", "\u25b3": r"\triangle ",
         "\u2206": r"\triangle ", "\u22a5": r"\perp ", "\u2225": r"\parallel ",
         "\u2299": r"\odot ", "\u2032": "'", "\u2033": "''", "\u2236": ":", "\u2044": "/",
-        "\u2223": "|", "\u2245": r"\cong ", "\u223d": r"\sim ", "\u2248": r"\approx ",
+        "\u2223": "|", "\u2245": r"\cong ", "\u224c": r"\cong ", "\u223d": r"\sim ",
+        "\u2248": r"\approx ",
         **{chr(ord("\u2080") + i): f"_{i}" for i in range(10)},
         **dict(zip("\u03b1\u03b2\u03b3\u03b4\u03b8\u03bb\u03bc\u03c0\u03c6\u03c9", (
             r"\alpha ", r"\beta ", r"\gamma ", r"\delta ", r"\theta ", r"\lambda ", r"\mu ",
@@ -64,6 +65,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:number|num)\s*\{([^{}]*)\}", r"\1"),
         (r"\\ang\s*\{([^{}]*)\}", r"\1^\\circ"),
         (r"\\(?:SI|qty)\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1 \\text{ \2}"),
+        (r"\\unit\s*\[([^\[\]]*)\]\s*\{([^{}]*)\}", r"\1 \\text{ \2}"),
         (r"\\(?:unit|si)\s*\{([^{}]*)\}", r" \\text{ \1}"),
         # fonts: as switches, then empty groups
         (
@@ -78,6 +80,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\uppi(?![A-Za-z])", r"\\pi "),
         (r"\\lg(?![A-Za-z])", r"\\log_{10}"),
         (r"\\(?:dfrac|tfrac|cfrac)(?![A-Za-z])", r"\\frac"),
+        (r"\\frac ?([0-9]) ?([0-9])", r"\\frac{\1}{\2}"),
         (r"\\(?:varnothing|empty)(?![A-Za-z])", r"\\emptyset "),
         (r"\\(?:textasciitilde|sim)(?![A-Za-z])\s*$", ""),
         (r"\\%", "%"),
@@ -85,6 +88,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         # words
         ("\u6216(?:\u8005)?", " or "),
         ("[\u548c\u4e14]", " and "),
+        ("(?<=or)\\s*\u586b[\u5199\u5165\u6210\u4e3a]*", " "),
         (r"\\text(?:rm)?\s*\{\s*(or|and)\s*\}", r" \1 "),
         (r"(?<=[A-Z])//(?=[A-Z])", r" \\parallel "),
         (r"(?<![A-Za-z\\])(?:pi|Pi|PI)(?![A-Za-z])", r"\\pi "),

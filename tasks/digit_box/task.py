@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 from mmrl import task as contract
 from mmrl.records import media_source
-from mmrl.rewards.boxes import Box, from_source, iou, parse_box, to_source
+from mmrl.rewards.boxes import Box, from_source, iou, to_source
 from mmrl.rewards.grammar import TagAnswer
+from mmrl.rewards.native_forms import parse_native_box
 from mmrl.task import RewardPart
 from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
 
@@ -44,7 +45,7 @@ class Task(contract.Task):
 
     def score(self, gold: Any, answer: Answer) -> Score:
         """Map the one box from what the model sees to the source, then take its IoU."""
-        parsed = GRAMMAR.parse(answer).answer.then(parse_box)
+        parsed = GRAMMAR.parse(answer).answer.then(parse_native_box)
         overlap = 0.0
         if parsed.value is not None:
             overlap = iou(to_source(parsed.value, answer.space, answer.frames[0]), Box(*gold))

@@ -8,8 +8,16 @@ from typing import Any, ClassVar, Literal
 
 from mmrl import task as contract
 from mmrl.records import media_source
-from mmrl.rewards.boxes import Box, parse_box
+from mmrl.rewards.boxes import Box
 from mmrl.rewards.grammar import TagAnswer, Think
+from mmrl.rewards.native_forms import (
+    Form,
+    hint_of,
+    parse_native_box,
+    parse_native_point,
+    space_of,
+    write_form,
+)
 from mmrl.rewards.parsed import Parsed, ok
 from mmrl.rewards.points import (
     Edges,
@@ -18,7 +26,6 @@ from mmrl.rewards.points import (
     in_box,
     in_polygon,
     interior_point,
-    parse_point,
     to_source,
 )
 from mmrl.task import RewardPart, mean_by
@@ -34,7 +41,9 @@ class Task(contract.Task):
 
     `answer` box takes a box's centre for the point. `edges` last_pixel is VLMEvalKit's rule.
     `offer_refusal` lets the model refuse on layouts other than OSWorld-G too. `average` cells
-    takes the mean over groups x kinds of element instead of the mean over records.
+    takes the mean over groups x kinds of element instead of the mean over records. `form` is how
+    the point or box is written (`rewards/native_forms.py`): `own` takes whatever counts in the
+    model's own space.
     """
 
     layout: Layout = "by_columns"
@@ -43,6 +52,7 @@ class Task(contract.Task):
     edges: Edges = "closed"
     offer_refusal: bool = False
     average: Literal["records", "cells"] = "records"
+    form: Form = "own"
 
     name: ClassVar[str] = "gui_grounding"
     summary: ClassVar[str] = "point at the screen element an instruction names, or refuse"
@@ -102,32 +112,37 @@ class Task(contract.Task):
         if gold.kind == "refusal":
             return grammar.write(grammar.refusal)
         frame = answer.frames[0]
-        x, y = from_source(_some_point(gold, frame), answer.space, frame)
+        space = space_of(self.form, answer.space)
+        x, y = from_source(_some_point(gold, frame), space, frame)
         if self.answer == "box":
-            return grammar.write(f"[{x - 1:.6g}, {y - 1:.6g}, {x + 1:.6g}, {y + 1:.6g}]")
-        return grammar.write(f"({x:.6g}, {y:.6g})")
+            # Half the box may be no smaller than a step of the form's numbers.
+            half = 0.002 if space == "unit" else 1.0
+            corners = (x - half, y - half, x + half, y + half)
+            return grammar.write(write_form(corners, self.form, space))
+        return grammar.write(write_form((x, y), self.form, space))
 
     def _grammar(self, may_refuse: bool) -> TagAnswer:
         return TagAnswer(self.think, refusal="unachievable" if may_refuse else "")
 
     def _question(self, screen: Screen) -> str:
+        hint = hint_of(self.form, "box" if self.answer == "box" else "point")
         form = "the box [x1, y1, x2, y2]" if self.answer == "box" else "one point (x, y)"
         return (
             f"Instruction: {screen.instruction}\n"
-            f"Where on the screen is the element to act on? The answer is {form}."
+            f"Where on the screen is the element to act on? The answer is {form}. {hint}".rstrip()
         )
 
     def _read(self, text: str) -> Parsed[Point]:
-        point = parse_point(text) if self.answer != "box" else None
+        point = parse_native_point(text, self.form) if self.answer != "box" else None
         if point is not None and (point.value is not None or self.answer == "point"):
             return point
-        return parse_box(text).then(lambda box: ok(Point(*box.center)))
+        return parse_native_box(text, self.form).then(lambda box: ok(Point(*box.center)))
 
     def _hits(self, gold: Region, point: Point | None, answer: Answer) -> bool:
         if point is None:
             return False
         frame = answer.frames[0]
-        seen = to_source(point, answer.space, frame)
+        seen = to_source(point, space_of(self.form, answer.space), frame)
         corners = gold.in_source(frame)
         if gold.kind == "polygon":
             return in_polygon(seen, corners)

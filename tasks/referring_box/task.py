@@ -15,12 +15,11 @@ from mmrl.rewards.boxes import (
     gold_box,
     gold_to_source,
     iou,
-    parse_box,
     to_source,
-    write_box,
     xywh_box,
 )
 from mmrl.rewards.grammar import TagAnswer, Think
+from mmrl.rewards.native_forms import Form, hint_of, parse_native_box, space_of, write_form
 from mmrl.task import RewardPart, mean, mean_by
 from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
 
@@ -40,7 +39,8 @@ class Task(contract.Task):
 
     `layout` says what a column `bbox` holds: COCO's xywh pixels, or xyxy in 0-1 (lmms-eval).
     `inclusive` counts an IoU of exactly the threshold (lmms-eval; VLM-R1 does not). `reward`
-    binary pays 0 or 1 at the threshold instead of the IoU.
+    binary pays 0 or 1 at the threshold instead of the IoU. `form` is how the box is written
+    (`rewards/native_forms.py`): `own` takes whatever counts in the model's own space.
     """
 
     layout: Literal["coco", "lmms_eval"] = "coco"
@@ -48,6 +48,7 @@ class Task(contract.Task):
     threshold: float = 0.5
     inclusive: bool = True
     think: Think = "required"
+    form: Form = "own"
 
     name: ClassVar[str] = "referring_box"
     summary: ClassVar[str] = "box the region that an expression describes, IoU as reward"
@@ -63,13 +64,13 @@ class Task(contract.Task):
         expression = str(fields.get("sentence") or fields.get("normal_caption") or "").strip()
         if not expression:
             raise ValueError("no expression: give 'sentence' or 'normal_caption'")
-        grammar = TagAnswer(self.think)
+        asked = f"{QUESTION}{expression}\n{TagAnswer(self.think).instruction()}"
         return Sample(
             id=record.id,
             task=self.name,
             parts=(
                 MediaRef("image", media_source(record, fields["image"])),
-                Text(f"{QUESTION}{expression}\n{grammar.instruction()}"),
+                Text(" ".join(filter(None, (asked, hint_of(self.form, "box"))))),
             ),
             gold=self._gold(fields),
             meta={"split": str(fields.get("split", "all"))},
@@ -78,11 +79,11 @@ class Task(contract.Task):
     def score(self, gold: Any, answer: Answer) -> Score:
         """Map the one box to source pixels and compare it with the gold one."""
         region = TagAnswer(self.think).parse(answer)
-        parsed = region.answer.then(parse_box)
+        parsed = region.answer.then(lambda text: parse_native_box(text, self.form))
         overlap = 0.0
         if parsed.value is not None:
             frame = answer.frames[0]
-            found = to_source(parsed.value, answer.space, frame)
+            found = to_source(parsed.value, space_of(self.form, answer.space), frame)
             overlap = iou(found, gold_to_source(Box(*gold[0]), gold[1], frame))
         hit = float(overlap >= self.threshold if self.inclusive else overlap > self.threshold)
         formed = region.well_formed and parsed.value is not None
@@ -101,8 +102,9 @@ class Task(contract.Task):
         """The gold box in the model's own space."""
         frame = answer.frames[0]
         gold = Gold(*sample.gold)
-        seen = from_source(gold_to_source(gold.box, gold.space, frame), answer.space, frame)
-        return TagAnswer(self.think).write(write_box(seen, answer.space))
+        space = space_of(self.form, answer.space)
+        seen = from_source(gold_to_source(gold.box, gold.space, frame), space, frame)
+        return TagAnswer(self.think).write(write_form(seen, self.form, space))
 
     def _gold(self, fields: Mapping[str, Any]) -> Gold:
         if "solution" in fields:

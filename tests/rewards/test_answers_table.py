@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,3 +60,11 @@ def test_what_is_no_one_value_is_no_gold(text: str) -> None:
     if parsed.value is not None:
         with pytest.raises(ValueError, match="gold"):
             check_gold(parsed.value)
+
+
+def test_the_document_shows_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parents[2]
+    monkeypatch.syspath_prepend(str(root / "tools"))
+    tool: Any = importlib.import_module("answers_table")
+    document = (root / "docs" / "answers.md").read_text(encoding="utf-8")
+    assert tool.put(document) == document, "run tools/answers_table.py --write docs/answers.md"
