@@ -134,7 +134,7 @@ def test_an_evaluation_that_cannot_start_is_refused_before_anything_heavy(writte
         ("data", "digit", "--out", "x"): "did you mean 'digits'?",
         ("tasks", "digit_cuont"): "did you mean 'digit_count'?",
         ("export", f"{written}/nowhere", "--out", "x"): "no folder at",
-        ("serve", str(written / "run.yaml"), f"model.path={written}/llm"): "type 'llama' without",
+        ("serve", str(written / "run.yaml"), f"model.path={written}/nowhere"): "no model at",
         ("algorithms", "gropo"): "did you mean 'grpo'?",
         ("report", "nowhere"): "no run folder at nowhere",
     }
