@@ -78,7 +78,7 @@ class BudgetRelative(Stage):
 
 
 def chances(count: int, prior: Literal["uniform", "linear"]) -> Floats:
-    """Probability of each budget; linear favours long ones."""
+    """Probability [count] of each budget, the shortest first; linear favours long ones."""
     weights = np.ones(count) if prior == "uniform" else np.arange(1.0, count + 1)
     return np.asarray(weights / weights.sum())
 

@@ -68,7 +68,7 @@ class EntropyGuided(Stage):
 
 
 def softmax(scores: Floats) -> Floats:
-    """Softmax over the first axis; minus infinity gets 0."""
+    """Softmax over the first axis of [n, ...]; minus infinity gets 0."""
     largest = scores.max(axis=0, initial=-np.inf)
     powers = np.exp(scores - np.where(np.isfinite(largest), largest, 0.0))
     return np.asarray(powers / np.maximum(powers.sum(axis=0), 1e-300))

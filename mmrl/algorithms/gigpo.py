@@ -66,7 +66,7 @@ class EpisodesAndSteps(Stage):
     def step_advantages(
         self, rewards: Floats, spans: Sequence[Sequence[TokenSpan]]
     ) -> list[Floats]:
-        """Advantage of every step of every episode."""
+        """Advantage of every step of every episode: [steps] for each of the rewards [G]."""
         episodes = self.episode_advantages(rewards, [len(row) for row in spans])
         returns = [discounted(row, self.gamma) for row in spans]
         states = [span.state for row in spans for span in row]
@@ -86,7 +86,7 @@ class EpisodesAndSteps(Stage):
         return np.array([rows[i] if n else 0.0 for i, n in zip(firsts, lengths, strict=True)])
 
     def anchored(self, returns: Floats, states: Sequence[str]) -> Floats:
-        """Advantage of every step against the steps from the same state."""
+        """Advantage of every step against the steps from the same state: returns [n] -> [n]."""
         advantages = np.zeros(len(returns))
         for state in set(states):
             rows = [i for i, s in enumerate(states) if s == state]
@@ -95,7 +95,7 @@ class EpisodesAndSteps(Stage):
 
 
 def discounted(spans: Sequence[TokenSpan], gamma: float) -> Floats:
-    """Return of every step from its own rewards on."""
+    """Return [steps] of every step from its own rewards on."""
     return returns_to_go(np.array([span.value or 0.0 for span in spans]), gamma)
 
 

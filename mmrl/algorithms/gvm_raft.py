@@ -56,7 +56,7 @@ class ByGradient(Stage):
 
 
 def allocation(rates: Floats, norms: Floats, alpha: float, beta: float) -> Floats:
-    """Share of the responses for each prompt: norm / sqrt(p + alpha / p^(beta - 1)).
+    """Share [P] of the responses for each prompt: norm / sqrt(p + alpha / p^(beta - 1)).
 
     0 where the rate or the norm is 0; equal shares where all of them are.
     """
@@ -69,7 +69,7 @@ def allocation(rates: Floats, norms: Floats, alpha: float, beta: float) -> Float
 
 
 def whole_numbers(shares: Floats, total: int) -> list[int]:
-    """Round shares of a total, keeping the sum; largest remainders first, ties in order."""
+    """Round shares [P] of a total, keeping the sum; largest remainders first, ties in order."""
     exact = shares * total
     counts = np.floor(exact).astype(int)
     order = np.argsort(-(exact - counts), kind="stable")

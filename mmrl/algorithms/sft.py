@@ -45,5 +45,5 @@ def build(params: Params) -> Algorithm:
 
 
 def ones(group: Group, context: Context) -> Floats:
-    """Learn every response of the group alike."""
+    """Learn every response of the group alike: advantages [G] of 1."""
     return np.ones(len(group.responses))

@@ -94,7 +94,7 @@ class ReplaySignal(Stage):
 
 
 def signal(rewards: Floats) -> float:
-    """How much a group has to teach: sum |A| x standard deviation."""
+    """How much a group of rewards [G] has to teach: sum |A| x standard deviation."""
     known = rewards[scorable(rewards)]
     if len(known) < 2:
         return 0.0
@@ -103,7 +103,7 @@ def signal(rewards: Floats) -> float:
 
 
 def draw_probabilities(scores: list[float]) -> Floats:
-    """Chances of being drawn, in proportion to the scores."""
+    """Chances [n] of being drawn, in proportion to the scores."""
     weights = np.asarray(scores)
     return np.asarray(weights / weights.sum())
 

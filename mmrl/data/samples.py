@@ -182,7 +182,7 @@ class Samples(Sequence[Sample]):
 
     @property
     def hashes(self) -> Ints:
-        """A number for the id of every sample; equal ids have equal numbers in one process."""
+        """A number for the id of every sample [n]; equal ids have equal numbers in one process."""
         return self._hashes[self._places]
 
     def under(self, prefix: str) -> Samples:

@@ -131,7 +131,7 @@ _BITS = (8, 10, 12, 14, 16)
 
 
 def levels(grey: npt.NDArray[np.float64], floating: bool) -> tuple[Pixels, str]:
-    """Greys of more than 8 bits, or of floating point, as 0-255; also what range they were in.
+    """Greys [H, W] of more than 8 bits, or of floating point, as 0-255; also their range.
 
     No file says how far its greys reach, so the least of these that holds them counts: of floating
     point 0 to 1, then -1 to 1; else 8, 10, 12, 14 or 16 bits; else from the least to the largest.

@@ -40,5 +40,5 @@ def over_margins(batch: TokenBatch, values: Tensor, loss: Callable[[Tensor], Ten
 
 
 def log_sigmoid(values: Tensor) -> Tensor:
-    """log(1 / (1 + exp(-values))), finite for every finite value."""
+    """log(1 / (1 + exp(-values))) of any shape, finite for every finite value."""
     return -values.new_zeros(()).logaddexp(-values)

@@ -58,7 +58,7 @@ class Checkpoint:
         return state
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """What `save` was given to keep under a name."""
+        """What `save` was given to keep under a name, in its own shapes."""
         with self._whole():
             return load_file(self.path / "trainer" / f"{name}.safetensors")
 
@@ -165,7 +165,7 @@ def save(
     """Write step N atomically; all but the last `keep` checkpoints and the `pinned` ones go.
 
     All processes of `world` save; the first writes the model, each its part of the optimiser.
-    `more` holds further named tensors, such as a critic's.
+    `more` holds further named tensors of any shape, such as a critic's.
     """
     world = world or World()
     folder = run / "checkpoints"

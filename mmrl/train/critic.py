@@ -96,7 +96,7 @@ class Critic:
         return said
 
     def state(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-        """Everything needed to continue: weights and optimiser as named tensors, and JSON data."""
+        """Everything needed to continue: weights and optimiser by name and shape, and JSON data."""
         weights = {f"{WEIGHT}{name}": p.detach() for name, p in self._weights.items()}
         if self._backend is None:
             return weights, {"updates": 0}
@@ -104,13 +104,13 @@ class Critic:
         return {**weights, **{f"{OPTIMIZER}{n}": t for n, t in tensors.items()}}, data
 
     def load_state(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
-        """Continue from `state()`; raises ConfigError where it is another kind of critic's."""
+        """Continue from `state()`, shapes as there; raises ConfigError at another kind of critic's."""
         self.take(tensors)
         if self._backend is not None:
             self._backend.load_state(_under(OPTIMIZER, tensors), data)
 
     def take(self, tensors: Mapping[str, Tensor]) -> None:
-        """Start as the critic of this `state()` is, bit for bit, with an optimiser that is new.
+        """Start as the critic of this `state()`, of its shapes, bit for bit, with a new optimiser.
 
         Raises ConfigError where it is another kind of critic's.
         """

@@ -66,13 +66,13 @@ def token_batch(
 
 
 def policy_loss(batch: TokenBatch, objective: Objective) -> Tensor:
-    """The reduced policy objective, every token's loss times its correction."""
+    """The reduced policy objective, a scalar: every token's loss times its correction."""
     losses = objective.losses(batch)
     return reduce(losses if batch.correction is None else losses * batch.correction, batch)
 
 
 def reduce(token_losses: Tensor, batch: TokenBatch) -> Tensor:
-    """Sum token losses under the step-wide weights; masked tokens cannot leak NaN."""
+    """Sum token losses [N] under the step-wide weights; masked tokens cannot leak NaN."""
     return torch.where(batch.mask, token_losses * batch.weights, 0.0).sum()
 
 

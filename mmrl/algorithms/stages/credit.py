@@ -54,12 +54,12 @@ PRESETS: dict[Numerics, Preset] = {
 
 
 def scorable(rewards: Floats) -> Bools:
-    """True where an answer has a reward."""
+    """True [G] where an answer has a reward."""
     return np.isfinite(rewards)
 
 
 def centre(rewards: Floats) -> Floats:
-    """Subtract the mean of the scorable rewards."""
+    """Subtract the mean of the scorable rewards [G]."""
     valid = scorable(rewards)
     if not valid.any():
         return np.zeros_like(rewards)
@@ -67,7 +67,7 @@ def centre(rewards: Floats) -> Floats:
 
 
 def is_uniform(rewards: Floats) -> bool:
-    """True if the scorable rewards are all the same, so that nothing can be learnt from them."""
+    """True if the scorable rewards [G] are all the same, so that they teach nothing."""
     known = rewards[scorable(rewards)]
     return len(known) == 0 or bool(np.ptp(known) == 0)
 
@@ -110,7 +110,7 @@ def length_weighted(rewards: Floats, lengths: Floats) -> Floats:
 
 
 def whiten(values: Sequence[Floats], ddof: int = 1, epsilon: float = 1e-8) -> list[Floats]:
-    """Normalise all tokens of a batch together; a constant or single token becomes 0.
+    """Normalise all tokens, [T] a response, together; a constant or single token becomes 0.
 
     The variance is divided by (tokens - ddof) and gets `epsilon` under the root.
     """
@@ -195,6 +195,8 @@ def pair(
     tie: int | None = None,
 ) -> list[TrainSample]:
     """Pair the group's responses with a prompt (default: their own) and spread their advantages.
+
+    These are [G], one a response, or [T] for each of them, one a token.
 
     `index` is the group's place in the step, `tie` ties its samples to those of others (default:
     to no others). Unscorable answers are masked, and tokens that an environment told. A response

@@ -22,7 +22,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def pooled(family: list[Group], part: str | None) -> Floats:
-    """Outcomes of all the answers to one sample."""
+    """Outcomes [n] of all the answers to one sample."""
     return np.concatenate([outcomes(group, part) for group in family])
 
 
@@ -57,7 +57,7 @@ class AccuracyBand(Stage):
         return Edit([group for family in kept for group in family], missing)
 
     def keeps(self, rewards: Floats) -> bool:
-        """True if the accuracy of the scorable answers lies in the band."""
+        """True if the accuracy of the scorable answers, rewards [G], lies in the band."""
         known = rewards[scorable(rewards)]
         if not len(known):
             return False

@@ -49,12 +49,12 @@ class UpperConfidence(Stage, Sampler):
 
 
 def upper_bounds(means: Floats, counts: Floats) -> Floats:
-    """Mean plus sqrt(2 ln(N + 1) / (n + 1)) of every arm."""
+    """Mean plus sqrt(2 ln(N + 1) / (n + 1)) of every arm [A]."""
     return np.asarray(means + np.sqrt(2 * np.log(counts.sum() + 1) / (counts + 1)))
 
 
 def probabilities(bounds: Floats, temperature: float) -> Floats:
-    """Softmax of the bounds over the temperature."""
+    """Softmax of the bounds [A] over the temperature."""
     powers = np.exp((bounds - bounds.max()) / temperature)
     return np.asarray(powers / powers.sum())
 

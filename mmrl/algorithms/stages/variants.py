@@ -150,7 +150,7 @@ class AcrossVariants(Stage):
         return samples
 
     def globally(self, rewards: Sequence[Floats]) -> list[Floats]:
-        """Advantages of every variant's answers against all answers to the question."""
+        """Advantages [G] of every variant's answers against all answers to the question."""
         joined = np.concatenate(rewards)
         known = joined[scorable(joined)]
         repeats = len(rewards) if self.repeated else 1
