@@ -59,7 +59,7 @@ class ReplaySuccess(Stage):
         return Edit(edited)
 
     def fails(self, values: Floats) -> bool:
-        """True if the group failed as a whole; `values` [G] are its outcomes, NaN where unscorable."""
+        """True if the group, of outcomes [G], failed as a whole; NaN is unscorable."""
         known = values[scorable(values)]
         return bool(len(known) and known.std() < self.spread and known.mean() < self.mean)
 

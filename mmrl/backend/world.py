@@ -83,7 +83,7 @@ class World:
     def add_up(self, tensors: Sequence[Tensor]) -> None:
         """Replace every tensor by its sum over the processes, a bucket at a time.
 
-        Shapes are free, and the same in every process.
+        They have any shape [...], the same in every process.
         """
         if self.size == 1:
             return

@@ -150,7 +150,7 @@ class Ahead:
             self._waited += time.monotonic() - begun
 
     def state(self) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-        """The batches of the steps to come, waited for: JSON data and the tokens, [T] a response."""
+        """The batches of steps to come, waited for: JSON data and the tokens, [T] a response."""
         rows, tokens = [], []
         for batch in self._queue:
             groups = self._wait(batch.made, Clock())
@@ -166,7 +166,7 @@ class Ahead:
     def load_state(
         self, step: int, rows: Sequence[Mapping[str, Any]], tokens: Mapping[str, Tensor]
     ) -> None:
-        """Go on after `step` from `state()`, shapes as there; raises UserError where it does not fit."""
+        """Go on after `step` from `state()`, shapes as there; raises UserError if it is another's."""
         if len(rows) > self._staleness:
             raise older(len(rows))
         self._asked, start = step, 0

@@ -104,7 +104,7 @@ class Critic:
         return {**weights, **{f"{OPTIMIZER}{n}": t for n, t in tensors.items()}}, data
 
     def load_state(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
-        """Continue from `state()`, shapes as there; raises ConfigError at another kind of critic's."""
+        """Continue from `state()`, shapes as there; raises ConfigError at another kind's."""
         self.take(tensors)
         if self._backend is not None:
             self._backend.load_state(_under(OPTIMIZER, tensors), data)
