@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from string import ascii_uppercase
 
 from mmrl.rewards.dress import fold, same_letters, undress
@@ -202,6 +203,7 @@ def _folded(text: str) -> str | None:
     return normalize(undress(text)) or None
 
 
+@lru_cache(maxsize=1_024)  # the options are read again for every answer
 def _mathematics(text: str) -> object:
     expression = parse_expression(text).value if len(text) <= _LONGEST else None
     return expression.key if expression else None

@@ -13,7 +13,7 @@ from mmrl.types import Frame
 _POLICY = NumberPolicy(
     commas=False, exponent=False, dress=False, max_characters=16, max_magnitude=6
 )
-_CLOCK = re.compile(r"(?:([0-9]{1,2}):)?([0-9]{1,2}):([0-9]{1,2}(?:\.[0-9]{1,6})?)")
+_CLOCK = re.compile(r"(?:([0-9]{1,2}):)?([0-9]{1,2}):([0-9]{2}(?:\.[0-9]{1,6})?)")
 _UNIT = re.compile(r"\s*(?:s|sec|seconds)\.?$", re.IGNORECASE)
 _PAIR = re.compile(r"\s*[(\[]([^()\[\]]{1,64})[)\]]\s*")
 

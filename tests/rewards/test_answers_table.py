@@ -46,6 +46,11 @@ def test_near_misses_are_unequal_both_ways(one: str, other: str) -> None:
         assert not same_value(read, said), (gold, answer)
 
 
+def test_values_with_and_without_their_names_are_equal_both_ways() -> None:
+    named, bare = taken("x=1, y=2"), taken("1, 2")
+    assert same_value(named, bare) and same_value(bare, named)
+
+
 def test_rows_are_unequal_to_their_neighbours() -> None:
     """Rows mean different things, but for those that are one number."""
     firsts = [taken(row[0]) for _, row in EQUAL]

@@ -13,6 +13,7 @@ from mmrl.rewards.choices import (
     format_options,
     mmmu_letter,
     parse_letter,
+    parse_letters,
     parse_option_text,
     strip_letters,
 )
@@ -126,6 +127,7 @@ def test_sets_of_letters_are_read_in_any_order(text: str) -> None:
 @pytest.mark.parametrize("text", ["A", "A, B", "A or C", "A, A, C", "ABCD", "AACC", "A, C, E", ""])
 def test_other_sets_are_not_right(text: str) -> None:
     assert choice_of(OPTIONS, "A,C").read(text).value != "AC"
+    assert parse_letters("A, A, C", OPTIONS).status == "malformed"
 
 
 @pytest.mark.parametrize(

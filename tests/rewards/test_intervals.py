@@ -39,7 +39,7 @@ def test_one_interval(text: str, expected: tuple[float, float]) -> None:
 @pytest.mark.parametrize(
     "text",
     ["30.4 to 24.3", "5 to 5", "-1 to 3", "NaN to 3", "0 to inf", "1 - 2", "from 1 to 2", "1 to",
-     "1 to 1e3", "00:75 to 01:30", "1 to 99999999", "1 to \uff12", "x" * 100],
+     "1 to 1e3", "00:75 to 01:30", "3:2 to 5:4", "1 to 99999999", "1 to \uff12", "x" * 100],
 )  # fmt: skip
 def test_not_an_interval(text: str) -> None:
     assert parse_interval(text).status == "malformed"
