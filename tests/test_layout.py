@@ -11,7 +11,7 @@ from mmrl import plugins
 
 PACKAGE = Path(__file__).parents[1] / "mmrl"
 CONTRACTS = {"algorithm", "config", "errors", "objective", "plugins", "records", "stage", "task"}
-TOP = {*CONTRACTS, "types", "api", "cli"}
+TOP = {*CONTRACTS, "types", "frame", "api", "cli"}
 LINKED = ("tasks", "data_recipes")  # plug-ins: a folder or a file each, named by what they are
 
 

@@ -17,10 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from mmrl.errors import UserError
+from mmrl.frame import Frame
 from mmrl.policy.families import composed
 from mmrl.policy.families.composed import Composed, Encoded, Intake
 from mmrl.policy.family import Declaration, Family, Limits
-from mmrl.types import Frame, Media, MediaRef, Prompt, Sample, Text
+from mmrl.types import Media, MediaRef, Prompt, Sample, Text
 
 DECLARATION = Declaration(
     model_types=(),
