@@ -79,7 +79,8 @@ class Named(Mapping[str, T]):
     """Stages by the name a config uses: our own, and those that other packages add to `group`.
 
     An entry point's value is `module:object`, imported when its name is asked for; a class stands
-    for what it makes of its defaults. One that is no `kind` raises UserError.
+    for what it makes of its defaults. One that is no `kind` raises UserError, and so does one that
+    takes a name of ours.
     """
 
     def __init__(self, group: str, own: Mapping[str, T], kind: type | None = None) -> None:
@@ -87,7 +88,14 @@ class Named(Mapping[str, T]):
 
     def __getitem__(self, name: str) -> T:
         path = self._others().get(name)
-        return self._own[name] if path is None else self._loaded(name, path)
+        if path is None:
+            return self._own[name]
+        if name in self._own:
+            raise ConfigError(
+                f"'{name}' is mmrl's own, and {path} takes it again among the entry points "
+                f"'{self._group}': uninstall the package, or let it choose another name"
+            )
+        return self._loaded(name, path)
 
     def __iter__(self) -> Iterator[str]:
         return iter({**self._own, **self._others()})

@@ -16,9 +16,12 @@ from safetensors.torch import load_file
 
 from mmrl import plugins
 from mmrl.algorithms.compose import compose
+from mmrl.algorithms.stages.length_terms import LENGTH_TERMS
+from mmrl.algorithms.stages.text_terms import TEXT_TERMS
 from mmrl.config import RunConfig, validate
 from mmrl.errors import UserError
 from mmrl.runlog.journal import Journal
+from mmrl.train.algorithm_case import evaluate_case
 from mmrl.train.run import train
 from tests.runs import make_digits, run_config
 
@@ -103,6 +106,28 @@ def row_groups(row: dict[str, float]) -> int:
 def test_the_names_are_the_readmes() -> None:
     """What is changed in the test above is what a reader would start from."""
     assert SECTION == {"name": "grpo", "group_size": 8, "kl_coefficient": 0.01}
+
+
+def test_a_run_pays_every_term_of_length_and_text(tmp_path: Path, digits: Path) -> None:
+    """Named by a configuration, all reach what the responses of a run are trained with."""
+    shape = [*LENGTH_TERMS, *TEXT_TERMS]
+    found = {}
+    for run, stages in (("plain", []), ("shaped", shape)):
+        made = config(tmp_path / run, digits, "grpo")
+        made["algorithm"] |= {"shape": stages, "credit": "raw"}
+        made["trainer"] |= {"steps": 1}
+        carry_out(made)
+        groups = Journal(tmp_path / run / "rollouts.jsonl").rows()
+        found[run] = [group["responses"] for group in groups]
+    cases = [
+        [{key: r[key] for key in ("reward", "text", "length")} for r in group]
+        for group in found["plain"]
+    ]
+    case = {"groups": cases, "params": {"shape": shape, "credit": "raw"}, "max_new_tokens": 8}
+    wanted = evaluate_case("grpo", case)["rewards"]
+    assert len(wanted) == 2 and len({reward for rewards in wanted for reward in rewards}) > 2
+    for group, rewards in zip(found["shaped"], wanted, strict=True):
+        assert [r["advantages"] for r in group] == pytest.approx(rewards, abs=1e-6)
 
 
 def test_stages_of_four_papers_train_together(tmp_path: Path, digits: Path) -> None:

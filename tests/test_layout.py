@@ -15,6 +15,7 @@ CONTRACTS = {
     "algorithm",
     "config",
     "errors",
+    "frame",
     "objective",
     "plugins",
     "records",

@@ -15,22 +15,13 @@ import pytest
 from rich.console import Console
 
 from mmrl.errors import UserError
+from mmrl.frame import Frame
 from mmrl.runlog import trackers
 from mmrl.runlog.diagnosis import diagnose, memory_slope
 from mmrl.runlog.metrics import Clock, MetricsLog, group_metrics, memory_metrics
 from mmrl.runlog.progress import Progress, duration, now_and_then
 from mmrl.runlog.trackers import Trackers
-from mmrl.types import (
-    EncodedMedium,
-    Frame,
-    Group,
-    MediaRef,
-    Prompt,
-    Response,
-    Sample,
-    Score,
-    Text,
-)
+from mmrl.types import EncodedMedium, Group, MediaRef, Prompt, Response, Sample, Score, Text
 
 
 def make_group(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmrl.frame import Frame
 from mmrl.runlog.journal import Journal
 from mmrl.runlog.quarantine import Quarantine
 from mmrl.runlog.transcript import (
@@ -27,7 +28,6 @@ from mmrl.runlog.transcript import (
 )
 from mmrl.types import (
     EncodedMedium,
-    Frame,
     Group,
     Media,
     MediaRef,

@@ -13,7 +13,7 @@ from mmrl.algorithms import common
 from mmrl.algorithms.compose import compose
 from mmrl.algorithms.stages.credit import FixedGroup
 from mmrl.algorithms.stages.lengths import lengths_of
-from mmrl.objective import Reducer
+from mmrl.objective import Objective, Reducer
 from mmrl.stage import NEEDS
 
 
@@ -77,10 +77,15 @@ def show(name: str | None, *, as_json: bool) -> str:
     stages = filled(compose({"name": name}))
     lines = [f"{name}: {found.summary} ({found.paper})", "", "parameters:"]
     lines += [f"  {key} = {value!r}" for key, value in _params(name).items()]
-    lines += ["", "stages:", *(f"  {stage}: {value}" for stage, value in stages.items())]
+    lines += ["", "stages:", *(f"  {stage}: {_said(value)}" for stage, value in stages.items())]
     if found.needs:
         lines += ["", "needs:", *(f"  {need}: {NEEDS[need]}" for need in sorted_needs(name))]
     return "\n".join(lines)
+
+
+def _said(stage: object) -> str:
+    """A stage with its options; an objective with its paper too."""
+    return f"{stage} ({stage.paper})" if isinstance(stage, Objective) else str(stage)
 
 
 def sorted_needs(name: str) -> list[Any]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mmrl.errors import UserError
+from mmrl.frame import Frame, Space
 from mmrl.runlog.journal import Journal, plain
-from mmrl.types import Answer, Frame, MediaRef, Sample, Space, Text
+from mmrl.types import Answer, MediaRef, Sample, Text
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,11 @@ from mmrl.corpus.json_rows import json_lines
 from mmrl.data.samples import load_samples
 from mmrl.errors import MediaError, UserError
 from mmrl.evaluate.summary import Evaluation, Scored, summarise
+from mmrl.frame import Space
 from mmrl.runlog.journal import to_json
 from mmrl.scoring.pool import ScoreJob, Scorer, TaskSpec, unscorable
 from mmrl.scoring.tasks import example_answer, load_task
-from mmrl.types import Answer, Sample, Score, Space
+from mmrl.types import Answer, Sample, Score
 
 
 @dataclasses.dataclass(frozen=True)

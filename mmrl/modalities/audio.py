@@ -8,11 +8,12 @@ from typing import Literal
 from pydantic import Field
 
 from mmrl.errors import MediaError
+from mmrl.frame import Frame
 from mmrl.modalities import decode_worker, sound
 from mmrl.modalities import options as opts
 from mmrl.modalities.sound import Samples
 from mmrl.modalities.source import resolve
-from mmrl.types import Frame, Media, MediaRef
+from mmrl.types import Media, MediaRef
 
 
 class Options(opts.Options):

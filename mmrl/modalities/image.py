@@ -15,9 +15,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import Field
 
 from mmrl.errors import MediaError
+from mmrl.frame import Frame, Turn
 from mmrl.modalities import options as opts
 from mmrl.modalities.source import resolve
-from mmrl.types import Frame, Media, MediaRef, Turn
+from mmrl.types import Media, MediaRef
 
 Pixels = npt.NDArray[np.uint8]
 

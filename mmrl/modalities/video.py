@@ -18,12 +18,13 @@ from PIL import Image
 from pydantic import Field
 
 from mmrl.errors import MediaError
+from mmrl.frame import Frame
 from mmrl.modalities import decode_worker, image, readers, sound
 from mmrl.modalities import options as opts
 from mmrl.modalities.readers import Name, Pixels, Reader
 from mmrl.modalities.sound import Samples
 from mmrl.modalities.source import resolve
-from mmrl.types import Frame, Media, MediaRef, MediaSource
+from mmrl.types import Media, MediaRef, MediaSource
 
 SHORTEST_SECONDS = 1e-3
 

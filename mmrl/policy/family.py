@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import transformers
 from torch import Tensor, nn
 
-from mmrl.types import EncodedMedium, Ints, Media, MediaKind, Prompt, Sample, Space
+from mmrl.frame import Space
+from mmrl.types import EncodedMedium, Ints, Media, MediaKind, Prompt, Sample
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor, nn
 
+from mmrl.frame import Frame
 from mmrl.policy.family import Family
-from mmrl.types import EncodedMedium, Frame, Media, MediaKind
+from mmrl.types import EncodedMedium, Media, MediaKind
 
 RATE = 16_000
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any, Literal, NamedTuple
 
+from mmrl.frame import Corners, Frame, Space
 from mmrl.rewards.json_text import is_number
 from mmrl.rewards.numbers import NumberPolicy, parse_number, write_number
 from mmrl.rewards.parsed import Parsed, malformed, ok
-from mmrl.types import Corners, Frame, Space
 
 GoldSpace = Literal["pixels", "unit", "thousand"]
 """What the numbers of a data set's boxes are: pixels, 0-1 or 0-1000 of the whole source medium."""

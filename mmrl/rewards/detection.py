@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from mmrl.frame import Frame, Space
 from mmrl.rewards.boxes import (
     Box,
     GoldSpace,
@@ -25,7 +26,7 @@ from mmrl.rewards.boxes import (
 )
 from mmrl.rewards.json_text import is_number, parse_json
 from mmrl.rewards.parsed import Parsed, malformed, ok
-from mmrl.types import Floats, Frame, Space
+from mmrl.types import Floats
 
 COCO_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 MAX_DETECTIONS = 100

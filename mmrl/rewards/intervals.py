@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from mmrl.frame import Frame
 from mmrl.rewards.numbers import NumberPolicy, parse_number, write_number
 from mmrl.rewards.parsed import Parsed, malformed, ok
-from mmrl.types import Frame
 
 _POLICY = NumberPolicy(
     commas=False, exponent=False, dress=False, max_characters=16, max_magnitude=6

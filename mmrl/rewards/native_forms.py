@@ -22,12 +22,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from mmrl.frame import Space
 from mmrl.rewards.boxes import Box
 from mmrl.rewards.json_text import is_number, parse_json
 from mmrl.rewards.numbers import NumberPolicy, parse_number, write_number
 from mmrl.rewards.parsed import Parsed, malformed, ok
 from mmrl.rewards.points import Point
-from mmrl.types import Space
 
 Form = Literal[
     "own", "qwen", "qwen2", "internvl", "glm", "deepseek", "kimi", "gemini", "molmo", "paligemma",

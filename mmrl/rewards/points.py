@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
+from mmrl.frame import Frame, Space
 from mmrl.rewards.boxes import Box
 from mmrl.rewards.json_text import is_number
 from mmrl.rewards.numbers import NumberPolicy, parse_number
 from mmrl.rewards.parsed import Parsed, malformed, ok
-from mmrl.types import Frame, Space
 
 Edges = Literal["closed", "open", "last_pixel"]
 """Which rim of a box counts as inside: all of it, none, or up to x + w - 1 (VLMEvalKit)."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from mmrl import task as contract
+from mmrl.frame import Frame
 from mmrl.records import media_source
 from mmrl.rewards.actions import ACTIONS, DIRECTIONS, Action, ActionGrammar, Form, canonical_type
 from mmrl.rewards.boxes import Box
@@ -15,7 +16,7 @@ from mmrl.rewards.grammar import Think
 from mmrl.rewards.points import Point, distance, from_source, in_box, to_source
 from mmrl.rewards.text import normalize, token_f1
 from mmrl.task import RewardPart, mean_by
-from mmrl.types import Answer, Frame, MediaRef, Record, Sample, Score, Text
+from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
 
 Rule = Literal["strict", "ui_r1", "gui_r1", "ton"]
 _GUI_R1_PIXELS = 140.0

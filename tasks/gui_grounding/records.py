@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal
 
+from mmrl.frame import Frame
 from mmrl.rewards.points import Point, interior_point
-from mmrl.types import Frame, Record
+from mmrl.types import Record
 
 _IMAGES = ("image", "img_filename", "file_name", "image_path")
 _PLATFORMS = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from mmrl import task as contract
+from mmrl.frame import Frame
 from mmrl.records import media_source
 from mmrl.rewards.boxes import Box
 from mmrl.rewards.grammar import TagAnswer, Think
@@ -30,7 +31,7 @@ from mmrl.rewards.points import (
 )
 from mmrl.task import RewardPart, mean_by
 from mmrl.tasks.gui_grounding.records import Region, Screen, read_screen
-from mmrl.types import Answer, Frame, MediaRef, Record, Sample, Score, Status, Text
+from mmrl.types import Answer, MediaRef, Record, Sample, Score, Status, Text
 
 Layout = Literal["by_columns", "screenspot", "screenspot_hf", "screenspot_pro", "osworld_g"]
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from mmrl import task as contract
+from mmrl.frame import Frame, Space
 from mmrl.records import media_source
 from mmrl.rewards import masks
 from mmrl.rewards.assignment import assign
@@ -30,7 +31,7 @@ from mmrl.tasks.reasoning_segmentation.records import (
     read_folder,
     read_gold,
 )
-from mmrl.types import Answer, Bools, Frame, MediaRef, Record, Sample, Score, Space, Text
+from mmrl.types import Answer, Bools, MediaRef, Record, Sample, Score, Text
 
 GRAMMAR = TagAnswer("required")
 POINT_PIXELS = {"seg_zero": 100.0, "vision_reasoner": 30.0}

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mmrl import task as contract
+from mmrl.frame import Frame
 from mmrl.records import media_source
 from mmrl.rewards.boxes import Box, from_source, gold_box, gold_to_source, to_source, write_box
 from mmrl.rewards.grammar import TagAnswer, Think
 from mmrl.rewards.tracks import overlaps, parse_track, success
 from mmrl.task import RewardPart
-from mmrl.types import Answer, Frame, MediaRef, Record, Sample, Score, Text
+from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from mmrl import task as contract
+from mmrl.frame import Frame
 from mmrl.records import media_source
 from mmrl.rewards.boxes import Box, from_source, to_source
 from mmrl.rewards.calls import Call, call_of
@@ -18,7 +19,7 @@ from mmrl.rewards.parsed import Parsed, malformed, ok
 from mmrl.rewards.points import Point, in_box
 from mmrl.rewards.text import normalize
 from mmrl.task import RewardPart, mean_by
-from mmrl.types import Answer, Frame, MediaRef, Record, Sample, Score, Text
+from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
 
 TOOL = "image_zoom_in_tool"
 _END = "</tool_call>"

@@ -1,8 +1,7 @@
-"""Reward terms by the name a config uses: worked numbers, what is left out, and a run with all."""
+"""Reward terms by the name a config uses: worked numbers, and what is left out."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,9 @@ import pytest
 from mmrl.algorithms.compose import compose
 from mmrl.algorithms.stages.length_terms import LENGTH_TERMS
 from mmrl.algorithms.stages.text_terms import TEXT_TERMS
-from mmrl.config import RunConfig, validate
 from mmrl.errors import UserError
-from mmrl.runlog.journal import Journal
 from mmrl.train.algorithm_case import evaluate_case
-from mmrl.train.run import train
 from tests.algorithms.cases import evaluate
-from tests.runs import make_digits, run_config
 
 
 def shaped(
@@ -118,26 +113,3 @@ def test_terms_of_text_by_hand() -> None:
 def test_an_unknown_script_is_refused() -> None:
     with pytest.raises(UserError, match="script"):
         compose({"name": "grpo", "shape": [{"name": "script_share", "script": "klingon"}]})
-
-
-def test_a_run_pays_all_of_them(tmp_path: Path) -> None:
-    """Named by a configuration, every term reaches what the responses of a run are trained with."""
-    digits = make_digits(tmp_path / "digits", train=6, test=2)
-    shape = [*LENGTH_TERMS, *TEXT_TERMS]
-    found = {}
-    for run, stages in (("plain", []), ("shaped", shape)):
-        made = run_config(tmp_path / run, digits, trainer={"steps": 1, "prompts_per_step": 2})
-        made["algorithm"] |= {"shape": stages, "credit": "raw"}
-        made["data"].pop("eval_path")
-        train(validate(RunConfig, made, "test"))
-        groups = Journal(tmp_path / run / "rollouts.jsonl").rows()
-        found[run] = [row["responses"] for row in groups]
-    cases = [
-        [{key: r[key] for key in ("reward", "text", "length")} for r in group]
-        for group in found["plain"]
-    ]
-    case = {"groups": cases, "params": {"shape": shape, "credit": "raw"}, "max_new_tokens": 8}
-    wanted = evaluate_case("grpo", case)["rewards"]
-    assert len(wanted) == 2 and len({reward for rewards in wanted for reward in rewards}) > 2
-    for group, rewards in zip(found["shaped"], wanted, strict=True):
-        assert [r["advantages"] for r in group] == pytest.approx(rewards, abs=1e-6)

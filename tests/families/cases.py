@@ -17,12 +17,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from mmrl import plugins
+from mmrl.frame import Frame
 from mmrl.policy.attention import active_layout
 from mmrl.policy.families import chat, composed
 from mmrl.policy.family import Limits
 from mmrl.policy.policy import Policy, wrap
 from mmrl.policy.shared_prefix import SharedRow, lay_out
-from mmrl.types import Frame, Media, MediaKind, MediaRef, Prompt, Sample, Text
+from mmrl.types import Media, MediaKind, MediaRef, Prompt, Sample, Text
 from tests.families import tiny
 
 RATE = 16_000

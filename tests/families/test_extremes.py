@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from mmrl.errors import MediaError
-from mmrl.types import Frame, Media
+from mmrl.frame import Frame
+from mmrl.types import Media
 from tests.families.cases import RATE, medium, policy
 from tests.families.tiny import TINY
 

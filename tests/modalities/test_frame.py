@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from mmrl.frame import Frame, Space
 from mmrl.modalities.screenshot import decode
-from mmrl.types import Frame, MediaRef, Space
+from mmrl.types import MediaRef
 
 SEEN: tuple[Space, ...] = ("processed_pixels", "unit", "thousand")
 

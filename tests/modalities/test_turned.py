@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmrl.frame import Frame, Turn
 from mmrl.modalities.image import decode
 from mmrl.rewards.boxes import Box, from_source, to_source
-from mmrl.types import Frame, Media, MediaRef, Turn
+from mmrl.types import Media, MediaRef
 
 WIDTH, HEIGHT = 40, 24
 MARK = (9, 5)  # x, y of the one black pixel

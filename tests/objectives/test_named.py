@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from mmrl import plugins
+from mmrl.algorithms.catalogue import show
 from mmrl.algorithms.compose import compose
 from mmrl.config import RunConfig, validate
 from mmrl.errors import UserError
@@ -46,7 +47,7 @@ def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     (about / "entry_points.txt").write_text(
         "[mmrl.objectives]\n"
         + "".join(f"{name} = {value}\n" for name, value in entries)
-        + "wrong = topr:dataclass\nempty = topr:nothing\n"
+        + "wrong = topr:dataclass\nempty = topr:nothing\ncispo = topr:TOPR\n"
         "[mmrl.shapers]\nhalved = other_stages:halved\n"
         "[mmrl.credits]\nflat = other_stages:Flat\n"
     )
@@ -150,6 +151,17 @@ def test_stages_of_another_package_have_names() -> None:
 def test_an_entry_point_that_is_no_objective_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=rf"'{name}' of the entry points .* is no Objective"):
         compose({"name": "grpo", "objective": name})
+
+
+@pytest.mark.usefixtures("other_package")
+def test_a_name_of_ours_is_not_taken_over_in_silence() -> None:
+    with pytest.raises(UserError, match=r"'cispo' is mmrl's own, and topr:TOPR takes it again"):
+        compose({"name": "grpo", "objective": "cispo"})
+
+
+def test_what_an_objective_follows_is_shown_with_its_algorithm() -> None:
+    (line,) = (x for x in show("nft", as_json=False).split("\n") if x.startswith("  objective: "))
+    assert line.endswith("(arXiv 2505.18116)")
 
 
 def test_an_unknown_name_gets_its_nearest() -> None:

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
+from mmrl.frame import Frame, Space
 from mmrl.rewards.boxes import Box, from_source, iou, parse_box, parse_boxes, to_source
-from mmrl.types import Frame, Space
 
 BOX = Box(1, 2, 3, 4)
 

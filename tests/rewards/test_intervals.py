@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from mmrl.frame import Frame
 from mmrl.rewards.intervals import (
     Interval,
     from_source,
@@ -18,7 +19,6 @@ from mmrl.rewards.intervals import (
     write_interval,
     write_intervals,
 )
-from mmrl.types import Frame
 
 
 @pytest.mark.parametrize(

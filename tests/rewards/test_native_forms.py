@@ -6,6 +6,7 @@ import typing
 
 import pytest
 
+from mmrl.frame import Space
 from mmrl.rewards.boxes import Box
 from mmrl.rewards.native_forms import (
     Form,
@@ -16,7 +17,6 @@ from mmrl.rewards.native_forms import (
     write_form,
 )
 from mmrl.rewards.points import Point
-from mmrl.types import Space
 
 BOX, POINT = Box(10, 20, 40, 80), Point(10, 20)
 

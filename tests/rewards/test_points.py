@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from mmrl.frame import Frame
 from mmrl.rewards.boxes import Box
 from mmrl.rewards.points import (
     Point,
@@ -16,7 +17,6 @@ from mmrl.rewards.points import (
     point_of,
     to_source,
 )
-from mmrl.types import Frame
 
 SQUARE = [Point(0, 0), Point(10, 0), Point(10, 10), Point(0, 10)]
 ELL = [Point(0, 0), Point(10, 0), Point(10, 4), Point(4, 4), Point(4, 10), Point(0, 10)]

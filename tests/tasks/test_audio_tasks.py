@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from mmrl.frame import Frame
 from mmrl.rewards.choices import Choice
 from mmrl.rewards.intervals import Interval
 from mmrl.rewards.typed import TypedGold
 from mmrl.scoring.tasks import load_task, resolve_weights, weigh
-from mmrl.types import Answer, Frame, MediaRef, Record, Score
+from mmrl.types import Answer, MediaRef, Record, Score
 
 VOICES = Choice(("Man", "Woman", "Child", "Robot"), "A")
 PICTURE, SOUND = Frame((64, 64), (32, 32)), Frame(seconds=(10.0, 40.0))

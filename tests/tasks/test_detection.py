@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mmrl.errors import UserError
+from mmrl.frame import Frame, Space
 from mmrl.rewards.boxes import Box, from_source
 from mmrl.rewards.detection import (
     BoxListFormat,
@@ -22,7 +23,7 @@ from mmrl.rewards.detection import (
     suppress,
 )
 from mmrl.scoring.tasks import load_task, resolve_weights, weigh
-from mmrl.types import Answer, Frame, Record, Space
+from mmrl.types import Answer, Record
 
 # A 1000 x 500 picture of which the middle was cut out and shown at 700 x 350: thousandths of the
 # source are neither what the model sees nor source pixels.

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from mmrl.frame import Frame, Space
 from mmrl.scoring.tasks import load_task, resolve_weights, weigh
-from mmrl.types import Answer, Frame, Record, Score, Space
+from mmrl.types import Answer, Record, Score
 
 UI_R1_WEIGHTS = {"type": 1.0, "accuracy": 1.0, "format": 1.0}
 # A 1000 x 2000 screen shown at 500 x 500: the axes differ.

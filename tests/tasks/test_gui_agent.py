@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from mmrl.frame import Frame, Space
 from mmrl.scoring.tasks import load_task, resolve_weights, weigh
-from mmrl.types import Answer, Frame, Record, Score, Space
+from mmrl.types import Answer, Record, Score
 
 FRAME = Frame((1920, 1080), (960, 270), crop=(0.0, 540.0, 1920.0, 1080.0))
 SCREENS = {

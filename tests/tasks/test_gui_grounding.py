@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from mmrl.frame import Frame, Space
 from mmrl.scoring.tasks import load_task
-from mmrl.types import Answer, Frame, Record, Score, Space
+from mmrl.types import Answer, Record, Score
 
 # A 400 x 200 region cut out of a 1000 x 500 screen and shown at 200 x 400: both axes differ.
 FRAME = Frame((1000, 500), (200, 400), crop=(100.0, 50.0, 500.0, 250.0))

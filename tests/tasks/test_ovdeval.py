@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from mmrl.frame import Frame
 from mmrl.rewards.boxes import Box, from_source
 from mmrl.rewards.detection import GoldBoxes
 from mmrl.scoring.tasks import load_task
-from mmrl.types import Answer, Frame, Record, Score
+from mmrl.types import Answer, Record, Score
 
 FRAME = Frame((600, 400), (300, 250), crop=(30, 20, 570, 380))
 A = Box(100, 100, 300, 300)

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from mmrl.frame import Frame
 from mmrl.rewards.boxes import Box, from_source
 from mmrl.scoring.tasks import load_task
-from mmrl.types import Answer, Frame, Record, Score
+from mmrl.types import Answer, Record, Score
 
 FRAME = Frame((800, 600), (400, 320), crop=(80, 60, 720, 540))
 GOLD = (Box(100, 100, 300, 300), "pixels")

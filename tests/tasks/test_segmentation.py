@@ -12,12 +12,13 @@ import pytest
 from PIL import Image
 
 from mmrl.errors import UserError
+from mmrl.frame import Frame
 from mmrl.rewards.boxes import Box, from_source
 from mmrl.rewards.masks import box_mask, run_lengths
 from mmrl.rewards.points import Point
 from mmrl.rewards.points import from_source as point_from_source
 from mmrl.scoring.tasks import fixture_path, load_task, resolve_weights, weigh
-from mmrl.types import Answer, Bools, Frame, Record, Score
+from mmrl.types import Answer, Bools, Record, Score
 
 FRAME = Frame((840, 840), (420, 280), crop=(40, 0, 840, 800))
 

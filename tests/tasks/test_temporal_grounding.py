@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from mmrl.frame import Frame
 from mmrl.scoring.tasks import load_task
-from mmrl.types import Answer, Frame, MediaRef, Record, Score
+from mmrl.types import Answer, MediaRef, Record, Score
 
 WHOLE = Frame(seconds=tuple(range(0, 41, 2)))
 CLIP = Frame(seconds=tuple(range(20, 41, 2)))

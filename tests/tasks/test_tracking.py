@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from mmrl.frame import Frame
 from mmrl.rewards.boxes import Box, from_source
 from mmrl.rewards.tracks import success
 from mmrl.scoring.tasks import load_task
-from mmrl.types import Answer, Frame, Record, Score
+from mmrl.types import Answer, Record, Score
 
 FRAME = Frame((320, 200), (100, 90), crop=(20, 10, 300, 190), seconds=tuple(range(8)))
 GOLD = tuple(Box(0.1 + i / 20, 0.2, 0.3 + i / 20, 0.6) for i in range(8))

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from mmrl.frame import Frame
 from mmrl.rewards.choices import Choice
 from mmrl.rewards.intervals import Interval
 from mmrl.rewards.typed import TypedGold
 from mmrl.scoring.tasks import load_task, resolve_weights, weigh
 from mmrl.tasks.grounded_video_qa.task import Gold as Grounded
-from mmrl.types import Answer, Frame, MediaRef, Record, Score
+from mmrl.types import Answer, MediaRef, Record, Score
 
 ANIMALS = Choice(("dog", "cat", "cow", "hen"), "B")
 ADVERSARIES = (

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from mmrl.frame import Frame
 from mmrl.scoring.tasks import load_task
-from mmrl.types import Answer, Frame, Record, Score
+from mmrl.types import Answer, Record, Score
 
 FRAME = Frame((1000, 800), (500, 200))
 FIELDS = {"image": "a.png", "question": "q?", "answer": "The kite is red.",

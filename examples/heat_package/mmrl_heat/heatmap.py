@@ -10,10 +10,11 @@ import numpy.typing as npt
 from pydantic import Field
 
 from mmrl.errors import MediaError
+from mmrl.frame import Frame
 from mmrl.modalities import options as opts
 from mmrl.modalities.image import pixel_hash
 from mmrl.modalities.source import resolve
-from mmrl.types import Frame, Media, MediaRef
+from mmrl.types import Media, MediaRef
 
 MAX_CELLS = 64 * 64
 

@@ -27,12 +27,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmrl.errors import MediaError, PromptTooLong
+from mmrl.frame import Space
 from mmrl.modalities import sound
 from mmrl.policy.families import chat
 from mmrl.policy.families.splice import splice
 from mmrl.policy.family import Declaration, Limits
 from mmrl.rewards.thoughts import opening_of
-from mmrl.types import EncodedMedium, Ints, Media, MediaKind, Prompt, Sample, Space, Text
+from mmrl.types import EncodedMedium, Ints, Media, MediaKind, Prompt, Sample, Text
 
 Encoded = Sequence[EncodedMedium]
 Tower = Callable[[Encoded], list[Tensor]]

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmrl.frame import Frame
 from mmrl.modalities import sound
 from mmrl.policy.families import composed
-from mmrl.types import Frame, Media, MediaKind
+from mmrl.types import Media, MediaKind
 
 RATE = 16_000
 
