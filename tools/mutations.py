@@ -271,8 +271,8 @@ MUTATIONS = (
     Mutation(
         "an episode over its tokens",
         EPISODE,
-        "if len(told) >= self.room:",
-        "if len(told) > self.room + 8:",
+        "if len(tokens) >= self.room:",
+        "if len(tokens) > self.room + 8:",
     ),
     Mutation(
         "thinking cut a token late",

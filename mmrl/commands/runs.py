@@ -28,7 +28,9 @@ def _add_train(commands: Commands) -> None:
         "--allow-changes", action="store_true", help="resume with what makes it another run"
     )
     parser.add_argument("--print-config", action="store_true", help="show what would run, and stop")
-    parser.set_defaults(command=_train, goes_on="`--resume` goes on from the last checkpoint")
+    parser.set_defaults(
+        command=_train, goes_on="`--resume` goes on from the last checkpoint, if one was written"
+    )
 
 
 def _train(arguments: argparse.Namespace) -> None:
