@@ -13,6 +13,7 @@ import yaml
 from mmrl.config import RunConfig, validate
 from mmrl.errors import ConfigError
 from mmrl.train.changes import accept, changes, digest, refuse_changes, refuse_records
+from mmrl.train.phase_state import say_versions, versions
 from mmrl.types import MediaRef, Sample, Text
 
 BASE: dict[str, Any] = {
@@ -150,3 +151,13 @@ def test_other_records_are_refused_unless_allowed() -> None:
         refuse_records({"a": "1", "b": "2"}, {"a": "1", "b": "3"}, allowed=False, say=said.append)
     refuse_records({"a": "1", "b": "2"}, {"a": "1", "b": "3"}, allowed=True, say=said.append)
     assert len(said) == 1
+
+
+def test_other_packages_are_said() -> None:
+    said: list[str] = []
+    here = versions()
+    say_versions(here, said.append)
+    say_versions({}, said.append)
+    assert said == []
+    say_versions({**here, "torch": "1.0"}, said.append)
+    assert f"torch 1.0 -> {here['torch']}" in said[0] and "numpy" not in said[0]
