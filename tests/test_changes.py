@@ -14,7 +14,7 @@ from mmrl.config import RunConfig, validate
 from mmrl.errors import ConfigError
 from mmrl.train.changes import accept, changes, digest, refuse_changes, refuse_records
 from mmrl.train.phase_state import say_versions, versions
-from mmrl.types import MediaRef, Sample, Text
+from mmrl.types import MediaRef, Observation, Sample, Text
 
 BASE: dict[str, Any] = {
     "run": "runs/a",
@@ -126,6 +126,8 @@ CHANGED: list[Callable[[], Sample]] = [
     lambda: sample(system="Be brief."),
     lambda: sample(target="3"),
     lambda: sample(meta={"pass_rate": 0.5}),
+    lambda: sample(start=Observation({"at": 1}, "start"), turns=3),
+    lambda: sample(turns=2),
 ]
 
 
@@ -140,6 +142,10 @@ def test_a_digest_knows_order_but_not_the_folder() -> None:
     assert digest([one, other]) != digest([other, one])
     moved = (MediaRef("image", Path("/there/images/1.png")), Text("How many?"))
     assert digest([sample(parts=moved)]) == digest([sample()])
+
+
+def test_a_digest_does_not_know_where_an_object_lies() -> None:
+    assert digest([sample(gold=[object()])]) == digest([sample(gold=[object()])])
 
 
 def test_other_records_are_refused_unless_allowed() -> None:
