@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmrl.config import ModelConfig, RunConfig, load_config, validate
+from mmrl.config import ModelConfig, RunConfig, validate
+from mmrl.data.in_memory import write_rows
 from mmrl.doctor.preflight import check_run
 from mmrl.errors import ConfigError, DataError, TrainingError, UserError
 from mmrl.evaluate.benchmark import EvalConfig, run_benchmark
 from mmrl.evaluate.summary import Evaluation
 from mmrl.policy.policy import Policy
 from mmrl.policy.policy import load_policy as load_policy_from
+from mmrl.rewards.custom import RewardFunction, name_of, refuse_inside_file
 from mmrl.scoring.tasks import load_task
 from mmrl.train.run import train as train_run
+from mmrl.validation import read_values
 
 __all__ = [
     "ConfigError",
@@ -31,21 +34,57 @@ __all__ = [
 def train(
     config: RunConfig | Mapping[str, Any] | Path | str,
     *,
+    data: Iterable[Mapping[str, Any]] | None = None,
+    eval_data: Iterable[Mapping[str, Any]] | None = None,
+    rewards: Sequence[RewardFunction] = (),
     resume: bool = False,
     overwrite: bool = False,
     allow_changes: bool = False,
 ) -> dict[str, Any]:
     """Carry out a run and return its result.
 
-    A mapping holds the sections of a configuration; a path is read as one in YAML. The other
-    arguments are those of `mmrl train`.
+    A mapping holds the sections of a configuration; a path is read as one in YAML. `data` and
+    `eval_data` are rows of the task `custom` (`prompt`, `image`, further columns), which are
+    written beside the run's folder; `rewards` is the function that scores them, in TRL's form,
+    also one of the script that calls this under `if __name__ == "__main__":`. The other arguments
+    are those of `mmrl train`.
     """
-    if isinstance(config, Mapping):
-        config = validate(RunConfig, dict(config), "the configuration")
-    elif not isinstance(config, RunConfig):
-        config = load_config(Path(config))
-    check_run(config, resume=resume)
-    return train_run(config, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
+    refuse_inside_file("mmrl.train")
+    if isinstance(config, RunConfig):
+        values, where = config.model_dump(), "the configuration"
+    elif isinstance(config, Mapping):
+        values, where = dict(config), "the configuration"
+    else:
+        values, where = read_values(Path(config)), str(config)
+    if data is not None or eval_data is not None or rewards:
+        values["data"] = _source(values, data, eval_data, rewards)
+    made = validate(RunConfig, values, where)
+    check_run(made, resume=resume)
+    return train_run(made, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
+
+
+def _source(
+    values: Mapping[str, Any],
+    data: Iterable[Mapping[str, Any]] | None,
+    eval_data: Iterable[Mapping[str, Any]] | None,
+    rewards: Sequence[RewardFunction],
+) -> dict[str, Any]:
+    """The one source of a configuration with rows and a reward function from Python put in."""
+    given = values.get("data") or {}
+    sources = [given] if isinstance(given, Mapping) else list(given)
+    if len(sources) > 1 or len(rewards) > 1:
+        raise ConfigError(
+            "rows and a reward function from Python are for one source with one function: add "
+            "several rewards up in it"
+        )
+    source = {"task": "custom", **(sources[0] if sources else {})}
+    if rewards:
+        source["params"] = {**source.get("params", {}), "function": name_of(rewards[0])}
+    run = Path(values.get("run", "run"))
+    for key, rows in (("path", data), ("eval_path", eval_data)):
+        if rows is not None:
+            source[key] = write_rows(rows, run.with_name(f"{run.name}.data"))
+    return source
 
 
 def load_policy(path: Path | str, **options: Any) -> Policy:

@@ -13,7 +13,8 @@ import yaml
 from mmrl.config import RunConfig, validate
 from mmrl.errors import ConfigError
 from mmrl.train.changes import accept, changes, digest, refuse_changes, refuse_records
-from mmrl.types import MediaRef, Sample, Text
+from mmrl.train.phase_state import say_versions, versions
+from mmrl.types import MediaRef, Observation, Sample, Text
 
 BASE: dict[str, Any] = {
     "run": "runs/a",
@@ -125,6 +126,8 @@ CHANGED: list[Callable[[], Sample]] = [
     lambda: sample(system="Be brief."),
     lambda: sample(target="3"),
     lambda: sample(meta={"pass_rate": 0.5}),
+    lambda: sample(start=Observation({"at": 1}, "start"), turns=3),
+    lambda: sample(turns=2),
 ]
 
 
@@ -141,6 +144,10 @@ def test_a_digest_knows_order_but_not_the_folder() -> None:
     assert digest([sample(parts=moved)]) == digest([sample()])
 
 
+def test_a_digest_does_not_know_where_an_object_lies() -> None:
+    assert digest([sample(gold=[object()])]) == digest([sample(gold=[object()])])
+
+
 def test_other_records_are_refused_unless_allowed() -> None:
     said: list[str] = []
     refuse_records({"a": "1", "b": "2"}, {"a": "1", "b": "2"}, allowed=False, say=said.append)
@@ -150,3 +157,13 @@ def test_other_records_are_refused_unless_allowed() -> None:
         refuse_records({"a": "1", "b": "2"}, {"a": "1", "b": "3"}, allowed=False, say=said.append)
     refuse_records({"a": "1", "b": "2"}, {"a": "1", "b": "3"}, allowed=True, say=said.append)
     assert len(said) == 1
+
+
+def test_other_packages_are_said() -> None:
+    said: list[str] = []
+    here = versions()
+    say_versions(here, said.append)
+    say_versions({}, said.append)
+    assert said == []
+    say_versions({**here, "torch": "1.0"}, said.append)
+    assert f"torch 1.0 -> {here['torch']}" in said[0] and "numpy" not in said[0]

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mmrl.commands.completion import words_of
 
 from mmrl.api import __all__ as exported
 from mmrl.cli import _parser, main
+from mmrl.commands.runs import _is_share
+from mmrl.commands.shell import words_of
 from mmrl.config import RunConfig, validate
 from mmrl.errors import ConfigError, DataError, TrainingError, UserError
 from tests.conftest import TINY
@@ -71,6 +72,20 @@ def test_runs_and_what_they_leave(folder: Path, capsys: pytest.CaptureFixture[st
     (plan,) = said(capsys, "doctor", config)["phases"]
     assert plan["bytes"]["peak"] > plan["bytes"]["stays"] > plan["parameters"]
     assert said(capsys, "doctor")["packages"]["torch"]
+
+
+@pytest.mark.parametrize(
+    ("source", "share"),
+    [
+        ({"task": "digit_count"}, True),
+        ({"task": "crowd_counting"}, False),
+        ({"task": "custom", "params": {"function": "tests.verifiers:abstains"}}, False),
+    ],
+)
+def test_only_a_share_is_told_in_per_cent(source: dict[str, Any], share: bool) -> None:
+    values = {"run": "x", "model": {"path": TINY}, "trainer": {"steps": 1}}
+    config = validate(RunConfig, {**values, "data": {**source, "path": "x"}}, "test")
+    assert _is_share(config) is share
 
 
 def test_scores(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.stage import Context
+from mmrl.train import measure
 from mmrl.train.critic import Critic, explained_variance
 from mmrl.train.learner import Learner
 from mmrl.train.measure import certainty, entropy, head_gradient_norms, measured, token_offsets
@@ -32,7 +33,7 @@ LENGTHS = (5, 1, 0, 3)
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmrl.train.measure.CHUNK_TOKENS", 2)
+    monkeypatch.setattr(measure, "CHUNK_TOKENS", 2)
     monkeypatch.setattr(logprobs, "CHUNK_TOKENS", 2)
 
 

@@ -140,7 +140,7 @@ def not_finite() -> TrainingError:
     """What to say when a step's gradient is not finite."""
     return TrainingError(
         "the gradient is not finite: lower optimizer.learning_rate or train in float32; "
-        "the last checkpoint is from before this step"
+        "what was saved is from before this step"
     )
 
 

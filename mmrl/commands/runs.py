@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmrl.commands.output import Commands, command, overridable, show
 from mmrl.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from mmrl.config import RunConfig
 
 
 def add(commands: Commands) -> None:
@@ -28,7 +32,9 @@ def _add_train(commands: Commands) -> None:
         "--allow-changes", action="store_true", help="resume with what makes it another run"
     )
     parser.add_argument("--print-config", action="store_true", help="show what would run, and stop")
-    parser.set_defaults(command=_train, goes_on="`--resume` goes on from the last checkpoint")
+    parser.set_defaults(
+        command=_train, goes_on="`--resume` goes on from the last checkpoint, if one was written"
+    )
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -52,9 +58,19 @@ def _train(arguments: argparse.Namespace) -> None:
     before, after = result["before"], result["after"]
     lines = [f"report: {config.run / 'report.html'}"]
     if before is not None and after is not None:
-        lines.insert(0, f"held-out {before:.1%} -> {after:.1%} in {result['seconds']:.0f} s")
+        form = "{:.1%} -> {:.1%}" if _is_share(config) else "{:.4g} -> {:.4g}"
+        lines.insert(0, f"held-out {form.format(before, after)} in {result['seconds']:.0f} s")
     files = {"run": config.run, "report": config.run / "report.html"}
     show(arguments, lines, {**result, **files})
+
+
+def _is_share(config: RunConfig) -> bool:
+    """True if the first source's metric is read in per cent: not an error, nor a reward at will."""
+    from mmrl.scoring.tasks import load_task
+
+    task = load_task(config.data[0].task, config.data[0].params)
+    part = task.parts.get(task.metric)
+    return task.better == "higher" and (part is None or (part.low >= 0 and part.high <= 1))
 
 
 def _add_serve(commands: Commands) -> None:

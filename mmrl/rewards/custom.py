@@ -51,8 +51,43 @@ def load_callable(name: str, role: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
+def name_of(function: Callable[..., Any]) -> str:
+    """The name by which another process finds a function of a module or of a script.
+
+    Raises ConfigError for one that has none: a lambda, a method, one of a notebook.
+    """
+    name = getattr(function, "__qualname__", repr(function))
+    place = getattr(function, "__module__", "")
+    module = sys.modules.get(place)
+    if getattr(module, name, None) is function and place == "__main__":
+        place = str(Path(getattr(module, "__file__", None) or "").absolute())
+        module = module if place.endswith(".py") else None
+    if getattr(module, name, None) is not function:
+        raise ConfigError(
+            f"reward function '{name}': workers find no function of that name; write it at the "
+            "top of a .py file"
+        )
+    return f"{place}:{name}"
+
+
+_running: list[str] = []
+"""Files that are being run for the functions in them."""
+
+
+def refuse_inside_file(call: str) -> None:
+    """Raise ConfigError where a file that is run for its functions would start `call` itself."""
+    if _running:
+        raise ConfigError(
+            f"{_running[-1]} calls {call} whenever it is imported, as scoring workers do: put it "
+            'under `if __name__ == "__main__":`'
+        )
+
+
 def _of_file(path: Path) -> ModuleType:
     """The module of a file, run once a process; what lies beside it can be imported."""
+    main = sys.modules["__main__"]
+    if Path(getattr(main, "__file__", None) or "").absolute() == path:
+        return main
     name = f"{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -62,11 +97,14 @@ def _of_file(path: Path) -> ModuleType:
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     sys.modules[name] = module
+    _running.append(path.name)
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
+    finally:
+        _running.pop()
     return module
 
 

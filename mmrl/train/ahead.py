@@ -166,7 +166,7 @@ class Ahead:
     def load_state(
         self, step: int, rows: Sequence[Mapping[str, Any]], tokens: Mapping[str, Tensor]
     ) -> None:
-        """Go on after `step` from `state()`, shapes as there; raises UserError if it is another's."""
+        """Go on after `step` from `state()`, shapes as there; raises UserError if not its own."""
         if len(rows) > self._staleness:
             raise older(len(rows))
         self._asked, start = step, 0

@@ -33,6 +33,10 @@ The records themselves are compared by what is in them, wherever they lie.
 """
 
 
+ADDRESS = re.compile(rb" at 0x[0-9a-f]+")
+"""How Python writes what has no text of its own: another in every process."""
+
+
 def changes(run: Path, config: RunConfig) -> dict[str, str]:
     """What differs between the configuration in a run's folder and this one, by key, in words."""
     file = run / CONFIG
@@ -92,8 +96,9 @@ def digest(samples: Sequence[Sample]) -> str:
     found = sha256()
     for sample in samples:
         asked = [_told(part) for part in sample.parts]
-        row = [sample.id, sample.system, asked, sample.gold, sample.target, sample.meta]
-        found.update(to_json(row) + b"\n")
+        begins = [sample.system, sample.start, sample.turns]
+        row = [sample.id, asked, begins, sample.gold, sample.target, sample.meta]
+        found.update(ADDRESS.sub(b"", to_json(row)) + b"\n")
     return found.hexdigest()
 
 

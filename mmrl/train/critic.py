@@ -89,7 +89,7 @@ class Critic:
             if not torch.isfinite(loss):
                 raise TrainingError(
                     "the critic's loss is not finite: lower critic.learning_rate, or check the "
-                    "rewards in rollouts.jsonl; the last checkpoint is from before this step"
+                    "rewards in rollouts.jsonl; what was saved is from before this step"
                 )
             backend.backward(loss / tokens)
             said.append(loss.detach())

@@ -145,7 +145,7 @@ class Learner:
                 if not torch.isfinite(loss):
                     raise TrainingError(
                         "the loss is not finite: lower optimizer.learning_rate, or check the "
-                        "rewards in rollouts.jsonl; the last checkpoint is from before this step"
+                        "rewards in rollouts.jsonl; what was saved is from before this step"
                     )
                 self._backend.backward(loss, last=last)
             bounded = self._algorithm.objective.bounds(batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ from mmrl.engines.parity import Parity
 from mmrl.evaluate.held_out import HeldOut
 from mmrl.runlog.trackers import Trackers
 from mmrl.train.ahead import Ahead
+from mmrl.train.changes import digest
 from mmrl.train.model_parts import ModelParts, build_models
 from mmrl.train.requirements import load_algorithm
 from mmrl.train.rollout_parts import RolloutParts, build_parity, build_rollout
@@ -27,13 +28,14 @@ from mmrl.train.trainer_parts import build_trainer
 class Parts:
     """Everything that a phase is carried out with.
 
-    `ahead` is the queue of batches of a phase that rolls out ahead; `parity` the gate of an engine
-    with weights of its own.
+    `digests` tell the records of each source apart from others. `ahead` is the queue of batches of
+    a phase that rolls out ahead; `parity` the gate of an engine with weights of its own.
     """
 
     setting: Setting
     algorithm: Algorithm
     sources: Sequence[Source]
+    digests: Mapping[str, str]
     models: ModelParts
     rollout: RolloutParts
     trainer: Trainer
@@ -49,6 +51,7 @@ def build_parts(setting: Setting, closing: ExitStack) -> Parts:
     for note in filter(None, (setting.phase.note, *algorithm.notes)):
         setting.say(note)
     sources = read_sources(setting, algorithm)
+    digests = {source.key: digest(source.train) for source in sources}
     models = build_models(setting, algorithm)
     rollout = build_rollout(setting, sources, models, closing)
     trainer, ahead = build_trainer(setting, algorithm, sources, models, rollout)
@@ -57,7 +60,17 @@ def build_parts(setting: Setting, closing: ExitStack) -> Parts:
     trackers = start_trackers(setting)
     closing.callback(trackers.close)
     return Parts(
-        setting, algorithm, sources, models, rollout, trainer, ahead, held_out, parity, trackers
+        setting=setting,
+        algorithm=algorithm,
+        sources=sources,
+        digests=digests,
+        models=models,
+        rollout=rollout,
+        trainer=trainer,
+        ahead=ahead,
+        held_out=held_out,
+        parity=parity,
+        trackers=trackers,
     )
 
 

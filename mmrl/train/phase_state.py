@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from mmrl.data.sources import Say
 from mmrl.policy.weights import weights_of
 from mmrl.train import checkpoint
 from mmrl.train.ahead import older
-from mmrl.train.changes import digest, refuse_records
+from mmrl.train.changes import refuse_records
 from mmrl.train.checkpoint import Checkpoint
 from mmrl.train.checkpoint_files import CRITIC
 from mmrl.train.critic import Critic
@@ -29,7 +30,8 @@ def save(parts: Parts, step: int, seconds: float, *, ended: bool = False) -> Pat
         "stream": asker.stream.state(),
         "algorithm": asker.state,
         "seconds": seconds,
-        "data": {source.key: digest(source.train) for source in parts.sources},
+        "data": dict(parts.digests),
+        "versions": versions(),
     }
     more: dict[str, dict[str, Tensor]] = {}
     if parts.ahead is not None:
@@ -73,12 +75,27 @@ def take_up(parts: Parts, found: Checkpoint | None) -> int:
     return done
 
 
+def versions() -> dict[str, str]:
+    """The versions of what a step's numbers come from."""
+    return {name: version(name) for name in ("torch", "transformers", "numpy")}
+
+
+def say_versions(before: Mapping[str, str], say: Say) -> None:
+    """Say which packages are others than those that a checkpoint was written with."""
+    here = versions()
+    other = [
+        f"{name} {was} -> {here.get(name)}" for name, was in before.items() if here.get(name) != was
+    ]
+    if other:
+        say(f"resumed with other packages, which may round otherwise: {', '.join(other)}")
+
+
 def _go_on(parts: Parts, found: Checkpoint, state: Mapping[str, Any]) -> None:
     """Take over what a step in the middle of the phase left."""
     setting, models = parts.setting, parts.models
-    now = {source.key: digest(source.train) for source in parts.sources}
     before = state.get("data", {})
-    refuse_records(before, now, allowed=setting.allow_changes, say=setting.say)
+    refuse_records(before, parts.digests, allowed=setting.allow_changes, say=setting.say)
+    say_versions(state.get("versions", {}), setting.say)
     with models.backend.gathered():
         found.load_weights(models.policy)
     parts.trainer.asker.stream.load_state(state["stream"])
