@@ -42,7 +42,7 @@ RELEASED = {
     "qwen3_omni": Released("Qwen3-Omni-30B-A3B-Instruct", 2048, 32, 4, 128, experts=(128, 8)),
     "qwen2_audio": Released("Qwen2-Audio-7B-Instruct", 4096, 32, 32, 128),
     "llava_onevision": Released("llava-onevision-qwen2-7b-ov-hf", 3584, 28, 4, 128),
-    "internvl": Released("InternVL3-8B-hf", 3584, 28, 4, 128),
+    "internvl": Released("InternVL3-1B-hf", 896, 14, 2, 64, tied=True),
     "gemma3": Released("gemma-3-4b-it", 2560, 8, 4, 256, "sssssf", tied=True),
     "gemma4": Released(
         "gemma-4-E2B-it",

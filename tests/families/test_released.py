@@ -27,15 +27,16 @@ def test_every_tiny_model_is_compared() -> None:
 
 @every_model
 def test_switches_are_those_of_the_released_model(name: str) -> None:
-    config = build(name)[0].config
-    wanted, text = RELEASED[name].switches, config.get_text_config()
+    model = build(name)[0]
+    wanted, text = RELEASED[name].switches, model.config.get_text_config()
     own, usual = text.to_dict(), type(text)().to_dict()
     assert set(wanted) <= set(own)
     for key, default in usual.items():
         if key in NAMING or key in SMALLER or not is_switch(default, own.get(key)):
             continue
         assert own.get(key) == wanted.get(key, default), key
-    assert config.tie_word_embeddings == RELEASED[name].tied
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert tied == RELEASED[name].tied
 
 
 def is_switch(*values: Any) -> bool:
@@ -45,8 +46,9 @@ def is_switch(*values: Any) -> bool:
 @every_model
 def test_sizes_compare_as_the_released_models_do(name: str) -> None:
     text, wanted = build(name)[0].config.get_text_config(), RELEASED[name]
-    heads, keys = text.num_attention_heads, text.num_key_value_heads
-    size = getattr(text, "head_dim", None) or text.hidden_size // heads
+    layer = text.per_layer_config[narrow(text)]
+    heads, keys = layer.num_attention_heads, layer.num_key_value_heads
+    size = getattr(layer, "head_dim", None) or text.hidden_size // heads
     assert some(keys, heads) == some(wanted.key_heads, wanted.heads)
     assert sign(heads * size, text.hidden_size) == sign(
         wanted.heads * wanted.head_size, wanted.hidden
@@ -58,7 +60,7 @@ def test_sizes_compare_as_the_released_models_do(name: str) -> None:
 @every_model
 def test_layers_follow_each_other_as_in_the_released_model(name: str) -> None:
     text, wanted = build(name)[0].config.get_text_config(), RELEASED[name]
-    kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
+    kinds = kinds_of(text)
     found = "".join(kind[0] for kind in kinds)
     assert wanted.layers in found
     assert set(found) == set(wanted.layers)
@@ -71,7 +73,7 @@ def check_wide_layers(text: Any, kinds: list[str], wanted: Released) -> None:
         assert wanted.wide_key_heads is None
         return
     full = text.per_layer_config[kinds.index("full_attention")]
-    other = text.per_layer_config[kinds.index("sliding_attention")]
+    other = text.per_layer_config[narrow(text)]
     assert full.head_dim * wanted.head_size == other.head_dim * wanted.wide_head_size
     ratio = sign(full.num_key_value_heads, other.num_key_value_heads)
     assert ratio == sign(wanted.wide_key_heads or wanted.key_heads, wanted.key_heads)
@@ -86,6 +88,16 @@ def test_some_of_the_experts_are_chosen(name: str) -> None:
         return
     chosen = getattr(text, "top_k_experts", None) or text.num_experts_per_tok
     assert 1 < chosen < experts
+
+
+def kinds_of(text: Any) -> list[str]:
+    return getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
+
+
+def narrow(text: Any) -> int:
+    """A layer with a sliding window, where there is one."""
+    kinds = kinds_of(text)
+    return kinds.index("sliding_attention") if "sliding_attention" in kinds else 0
 
 
 def some(part: int, whole: int) -> str:
