@@ -358,6 +358,21 @@ def test_what_towers_keep_is_near_what_is_measured(name: str, kind: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("name", "queries", "keys"),
+    [
+        ("qwen2_5_vl", 4 * 32, 2 * 32),
+        ("qwen3_5", (4 * 32 + 4) // 5, (2 * 32 + 4) // 5),  # one layer of five attends
+        ("gemma4", (8 * 4 * 48 + 2 * 4 * 96) // 10 + 1, (8 * 48 + 2 * 96) // 10 + 1),
+        ("gemma4_moe", (5 * 256 + 2 * 512 + 6) // 7, (5 * 4 * 32 + 2 * 2 * 64 + 6) // 7),
+    ],
+)
+def test_layers_have_sizes_of_their_own(name: str, queries: int, keys: int) -> None:
+    policy = cases.policy(name)
+    sizes = shape.shape_of(policy.model, policy.family.declaration, config())
+    assert (sizes.queries, sizes.keys) == (queries, keys)
+
+
+@pytest.mark.parametrize(
     ("sections", "named"),
     [
         (

@@ -85,8 +85,7 @@ def measure(config: RunConfig) -> Shape:
 def shape_of(model: Any, declaration: Declaration, config: RunConfig) -> Shape:
     """Sizes of a model, with weights or without."""
     text = model.config.get_text_config()
-    heads = text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    queries, keys = _widths(text)
     experts = getattr(text, "num_experts_per_tok", None) or 1
     inner = getattr(text, "moe_intermediate_size", None) or text.intermediate_size
     named = dict(model.named_parameters())
@@ -103,11 +102,26 @@ def shape_of(model: Any, declaration: Declaration, config: RunConfig) -> Shape:
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         inner=inner * experts,
-        queries=heads * width,
-        keys=(getattr(text, "num_key_value_heads", None) or heads) * width,
+        queries=queries,
+        keys=keys,
         vocabulary=text.vocab_size,
         towers=tuple(_towers(model, declaration)),
     )
+
+
+def _widths(text: Any) -> tuple[int, int]:
+    """Of a layer's queries and of its keys, on average: layers differ, recurrent ones have none."""
+    count = text.num_hidden_layers
+    kinds = getattr(text, "layer_types", None) or ["full_attention"] * count
+    widths = []
+    for layer, kind in zip(getattr(text, "per_layer_config", [text] * count), kinds, strict=True):
+        heads = layer.num_attention_heads
+        size = getattr(layer, "head_dim", None) or text.hidden_size // heads
+        keys = getattr(layer, "num_key_value_heads", None) or heads
+        attends = "attention" in kind and kind != "linear_attention"
+        widths.append((heads * size, keys * size) if attends else (0, 0))
+    queries, keys = (-(-sum(each) // count) for each in zip(*widths, strict=True))
+    return queries, keys
 
 
 def _prefixes(names: tuple[str, ...]) -> tuple[str, ...]:

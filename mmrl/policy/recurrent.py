@@ -70,7 +70,7 @@ class Memory:
 
     def of(self, rows: Tensor) -> Memory:
         """The memory of these sequences, of one as often as it is named."""
-        return Memory(*(None if s is None else s.index_select(0, rows) for s in self._states))
+        return Memory(*(None if s is None else _rows(s, rows) for s in self._states))
 
     def chosen(self, rows: Ints) -> Memory:
         """As `of`, of rows that are not on the device yet."""
@@ -181,6 +181,11 @@ def _order(groups: Sequence[Padded]) -> Ints:
     for start, batch in zip(starts, groups, strict=False):
         order[batch.flat] = start + batch.padded
     return order
+
+
+def _rows(state: Tensor, rows: Tensor) -> Tensor:
+    """Rows of a state; what flows back into one is added up in the same order each time."""
+    return state[rows] if state.is_cuda else state.index_select(0, rows)
 
 
 def _sent(array: np.ndarray, device: torch.device) -> Tensor:

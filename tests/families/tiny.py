@@ -171,6 +171,7 @@ QWEN3_VISION = {
     "deepstack_visual_indexes": [0, 1],
 }
 EXPERTS = {
+    "num_attention_heads": 8,
     "moe_intermediate_size": 48,
     "num_experts": 4,
     "num_experts_per_tok": 2,
@@ -216,7 +217,7 @@ QWEN3_5_VISION = {k: v for k, v in QWEN3_VISION.items() if k != "deepstack_visua
 def qwen3_5() -> tuple[Any, Any]:
     tokens = tokenizer(QWEN)
     config = tf.Qwen3_5Config(
-        text_config=text_config(tokens, num_hidden_layers=5, num_key_value_heads=1, **DELTA),
+        text_config=text_config(tokens, num_hidden_layers=5, **DELTA),
         vision_config=QWEN3_5_VISION,
         **qwen_ids(tokens),
     )
@@ -230,7 +231,6 @@ def qwen3_5_moe() -> tuple[Any, Any]:
             tokens,
             num_hidden_layers=5,
             num_attention_heads=8,
-            num_key_value_heads=1,
             moe_intermediate_size=48,
             shared_expert_intermediate_size=48,
             num_experts=8,
@@ -356,7 +356,7 @@ def qwen2_audio(seconds: int = 4) -> tuple[Any, Any]:
         chat_template=chat(audio="<|audio_bos|><|AUDIO|><|audio_eos|>\n"),
     )
     config = tf.Qwen2AudioConfig(
-        text_config={"model_type": "qwen2", **text_config(tokens)},
+        text_config={"model_type": "qwen2", **text_config(tokens, num_key_value_heads=4)},
         audio_config={**AUDIO_TOWER, "max_source_positions": 50 * seconds},
         audio_token_index=tokens.convert_tokens_to_ids("<|AUDIO|>"),
     )
@@ -456,9 +456,11 @@ def gemma3() -> tuple[Any, Any]:
     config = tf.Gemma3Config(
         text_config=text_config(
             tokens,
-            query_pre_attn_scalar=32,
+            head_dim=24,
+            query_pre_attn_scalar=24,
             sliding_window=24,
-            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            num_hidden_layers=7,
+            tie_word_embeddings=True,
         ),
         vision_config=SIGLIP,
         mm_tokens_per_image=4,
@@ -508,8 +510,6 @@ def gemma4_text(tokens: Any, **more: Any) -> dict[str, Any]:
     """Wider heads in full layers, a cap: as all sizes of the released model."""
     return text_config(
         tokens,
-        head_dim=16,
-        global_head_dim=32,
         sliding_window=24,
         final_logit_softcapping=30.0,
         tie_word_embeddings=True,
@@ -529,6 +529,8 @@ def gemma4() -> tuple[Any, Any]:
         text_config=gemma4_text(
             tokens,
             num_key_value_heads=1,
+            head_dim=48,
+            global_head_dim=96,
             num_hidden_layers=10,
             layer_types=(["sliding_attention"] * 4 + ["full_attention"]) * 2,
             num_kv_shared_layers=5,
@@ -558,7 +560,8 @@ def gemma4_moe() -> tuple[Any, Any]:
             tokens,
             num_attention_heads=8,
             num_key_value_heads=4,
-            num_global_key_value_heads=1,
+            num_global_key_value_heads=2,
+            global_head_dim=64,
             attention_k_eq_v=True,
             num_hidden_layers=7,
             layer_types=["full_attention", *["sliding_attention"] * 5, "full_attention"],
@@ -598,7 +601,7 @@ def smolvlm() -> tuple[Any, Any]:
         chat_template=template,
     )
     config = tf.SmolVLMConfig(
-        text_config={"model_type": "llama", **text_config(tokens)},
+        text_config={"model_type": "llama", **text_config(tokens, num_key_value_heads=4)},
         vision_config={
             "hidden_size": 64,
             "intermediate_size": 128,
@@ -634,7 +637,7 @@ def glm4v() -> tuple[Any, Any]:
         ),
     )
     config = tf.Glm4vConfig(
-        text_config=text_config(tokens, rope_parameters=rope(4, 6, 6, partial_rotary_factor=1.0)),
+        text_config=text_config(tokens, rope_parameters=rope(2, 3, 3, partial_rotary_factor=0.5)),
         vision_config={
             "depth": 2,
             "hidden_size": 64,
@@ -674,9 +677,8 @@ def lfm2_vl() -> tuple[Any, Any]:
             "model_type": "lfm2",
             **text_config(
                 tokens,
-                num_key_value_heads=1,
-                num_hidden_layers=5,
-                layer_types=["conv", "conv", "full_attention", "conv", "full_attention"],
+                num_hidden_layers=6,
+                layer_types=["conv", "conv", "full_attention"] * 2,
                 block_multiple_of=64,
                 tie_word_embeddings=True,
             ),
