@@ -420,12 +420,12 @@ RECIPES: dict[str, Recipe] = {
         marks={"image": "<img><imgpad></img>"},
         vision={
             **SAM,
-            "image_size": 256,
-            "window_size": 4,
-            "global_attn_indexes": [1],
+            "image_size": 1024,
+            "window_size": 14,
+            "global_attn_indexes": [],
         },
-        config={"image_seq_length": 16},
-        image={"size": {"height": 256, "width": 256}},
+        config={"image_seq_length": 256},
+        image={"size": {"height": 1024, "width": 1024}},
     ),
     "granite4_vision": Recipe(
         names={"image_token": "<image>"},
