@@ -179,6 +179,9 @@ SPEECH = {
     "num_key_value_heads": 2,
 }
 
+CODES = tuple(f"IMGIMG{chr(65 + i // 10)}{chr(65 + i % 10)}Z" for i in range(16))
+"""Chameleon's names of the entries of its code book: digits as letters."""
+
 RECIPES: dict[str, Recipe] = {
     "aria": Recipe(
         names={"image_token": "<|img|>"},
@@ -205,7 +208,7 @@ RECIPES: dict[str, Recipe] = {
     "chameleon": Recipe(
         names={"image_token": "<image>", "boi_token": "<racm3:break>", "eoi_token": "<eoss>"},
         marks={"image": "<image>"},
-        others=tuple(f"IMGIMG{a}{b}Z" for a in "ABCD" for b in "ABCD"),
+        others=CODES,
         config={
             "vq_config": {
                 "embed_dim": 16,
@@ -216,7 +219,7 @@ RECIPES: dict[str, Recipe] = {
                 "channel_multiplier": [1, 1],
                 "num_res_blocks": 1,
             },
-            "vocabulary_map": {"<image>": token("<image>")},
+            "vocabulary_map": {name: token(name) for name in ("<image>", *CODES)},
         },
         image={"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}},
         processor={"image_seq_length": 64},
@@ -341,7 +344,7 @@ RECIPES: dict[str, Recipe] = {
             "mlp_layer_types": ["dense", "sparse", "sparse"],
         },
         config={"tie_word_embeddings": False},
-        video={"draw_on_frames": False},
+        video={"draw_on_frames": False, "size": pixels(14), "patch_size": 14},
     ),
     "exaone4_5": qwen(
         14,
@@ -417,12 +420,12 @@ RECIPES: dict[str, Recipe] = {
         marks={"image": "<img><imgpad></img>"},
         vision={
             **SAM,
-            "image_size": 256,
-            "window_size": 4,
-            "global_attn_indexes": [1],
+            "image_size": 1024,
+            "window_size": 14,
+            "global_attn_indexes": [],
         },
-        config={"image_seq_length": 16},
-        image={"size": {"height": 256, "width": 256}},
+        config={"image_seq_length": 256},
+        image={"size": {"height": 1024, "width": 1024}},
     ),
     "granite4_vision": Recipe(
         names={"image_token": "<image>"},
@@ -565,7 +568,7 @@ RECIPES: dict[str, Recipe] = {
             "layer_types": ["hybrid_sliding", "hybrid", "hybrid_sliding"],
             "mlp_layer_types": ["dense", "sparse", "sparse"],
         },
-        vision={"n_layers": 2},
+        vision={"n_layers": 2, "patch_size": 40},
         config={"audio_config": {"text_hidden_size": HIDDEN}},
     ),
     "janus": Recipe(
@@ -588,7 +591,7 @@ RECIPES: dict[str, Recipe] = {
                 "num_patches": 4,
             },
         },
-        image={"image_size": 56, "min_size": 14},
+        image={"size": SQUARE, "min_size": 14},
         processor={"num_image_tokens": 16, "use_default_system_prompt": False},
     ),
     "kimi_k25": Recipe(
@@ -1030,6 +1033,7 @@ RECIPES: dict[str, Recipe] = {
             "eoi_token": "<|image end|>",
             "image_wrapper_token": "<|image token|>",
             "eof_token": "<|extra_201|>",
+            "eol_token": "<|extra_200|>",
         },
         marks={"image": "<image>"},
         config={
@@ -1038,7 +1042,7 @@ RECIPES: dict[str, Recipe] = {
                 "embed_dim": 4,
                 "latent_channels": 4,
                 "base_channels": 32,
-                "channel_multiplier": [1, 1],
+                "channel_multiplier": [1, 1, 1, 1],
                 "num_res_blocks": 1,
                 "attn_resolutions": [],
                 "hidden_size": 32,
@@ -1046,6 +1050,7 @@ RECIPES: dict[str, Recipe] = {
             },
             "vocabulary_map": {
                 "<image>": token("<image>"),
+                "<|extra_200|>": token("<|extra_200|>"),
                 **{f"<|visual token {i:06d}|>": 100 + i for i in range(16)},
             },
         },
@@ -1067,10 +1072,12 @@ RECIPES: dict[str, Recipe] = {
         image={"size": SQUARE, "max_image_tiles": 2},
     ),
     "blip-2": Recipe(
-        names={"image_token": "<image>"},
-        marks={"image": "<image>"},
+        names={},
+        others=("<image>",),
+        marks={},
         text={"ffn_dim": 128, "word_embed_proj_dim": HIDDEN},
         config={
+            "image_token_index": token("<image>"),
             "num_query_tokens": 8,
             "qformer_config": {
                 "hidden_size": 64,

@@ -71,9 +71,10 @@ def trial(kind: MediaKind, number: int) -> Media:
 
 
 def trials(takes: Sequence[MediaKind]) -> list[tuple[Media, ...]]:
-    """Media of prompts of every shape: one and two of a kind, all kinds, none (twice)."""
+    """Media of prompts of every shape, several of each: one of a kind, two, all kinds, none."""
     kinds = [kind for kind in takes if kind != "screenshot"]
     found: list[tuple[Media, ...]] = [(trial(kind, 0),) for kind in kinds]
+    found += [(trial(kind, 2),) for kind in kinds]
     found += [(trial(kind, 1), trial(kind, 2)) for kind in kinds]
     if len(kinds) > 1:
         found.append(tuple(trial(kind, 3) for kind in kinds))

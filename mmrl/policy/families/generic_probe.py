@@ -23,7 +23,7 @@ from mmrl.policy.features import FeatureStore
 from mmrl.policy.head import HeadTap
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
-from mmrl.types import EncodedMedium, MediaKind, Prompt
+from mmrl.types import EncodedMedium, Prompt
 
 if TYPE_CHECKING:
     from mmrl.policy.families.generic import Generic
@@ -37,8 +37,8 @@ DECODED = 0.05
 """Largest difference of a log-prob, in nats, between a model's decoding and its forward."""
 WEIGHTS = 2**25
 """Of a model with more parameters than this only the gradients of vectors are compared."""
-Shape = frozenset[MediaKind]
-"""The kinds of media in a prompt."""
+Shape = frozenset[str]
+"""The kinds of media in a prompt; "several" of a kind where there is no other."""
 LENGTHS = ((4, 1, 6), (5, 2), (3,), (2, 7), (6, 3, 1))
 FAILS = (
     AssertionError,
@@ -102,6 +102,8 @@ class Probe:
             name, why = type(self._model).__name__, next(iter(self.not_taken.values()), "")
             raise UserError(f"{name}: a first forward fails: {why}")
         self.rows = kept
+        for row in kept:  # one of its kind that fails is a matter of its size
+            self.not_taken.pop(shape_of(row.prompt.media), None)
 
     def _copies_agree(self, row: SharedRow, alone: Tensor) -> bool:
         try:
@@ -210,8 +212,11 @@ class Probe:
 
 
 def shape_of(media: Sequence[EncodedMedium]) -> Shape:
-    """The kinds of media in a prompt; a screenshot is an image."""
-    return frozenset("image" if m.kind == "screenshot" else m.kind for m in media)
+    """What kinds of media a prompt mixes, or whether it has one or several of one kind."""
+    kinds = ["image" if medium.kind == "screenshot" else medium.kind for medium in media]
+    if len(kinds) > len(set(kinds)) == 1:
+        return frozenset({f"several {kinds[0]}"})
+    return frozenset(kinds)
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:

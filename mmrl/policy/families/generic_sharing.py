@@ -91,7 +91,8 @@ def settle(family: Generic) -> None:
     Raises UserError where copies of the prompt do not work either.
     """
     model = family.model
-    if model.device.type == "meta":  # nothing can be tried
+    quantised = getattr(model, "is_quantized", False)
+    if quantised or model.device.type == "meta":  # nothing can be tried in float32
         family.take(Finding(objection(model)), "if a check agrees when it is loaded")
         return
     settings = model.config.to_json_string(use_diff=False)
@@ -106,11 +107,12 @@ def settle(family: Generic) -> None:
 
 
 def _tried(family: Generic) -> Finding:
-    if getattr(family.model.config, "is_encoder_decoder", False):
-        raise UserError(
-            f"the generic family does not serve {type(family.model).__name__}: an encoder reads "
-            "its prompts"
-        )
+    name, config = type(family.model).__name__, family.model.config
+    refused = f"the generic family does not serve {name}"
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(f"{refused}: an encoder reads its prompts")
+    if _set(config.get_text_config(), "cross_attention_layers"):
+        raise UserError(f"{refused}: pictures enter it by cross-attention")
     reason, form = objection(family.model), CAUSAL
     probe = Probe(family)
     gap = probe.decoding_gap()
@@ -119,8 +121,8 @@ def _tried(family: Generic) -> Finding:
         gap = probe.decoding_gap()
     if gap > DECODED:
         raise UserError(
-            f"the generic family does not serve {type(family.model).__name__}: what it decodes is "
-            f"not what its forward says ({gap:.2f} nats), so what is sampled cannot be trained"
+            f"{refused}: what it decodes is not what its forward says ({gap:.2f} nats), so what is "
+            "sampled cannot be trained"
         )
     probe.run_copies()
     if not reason:
