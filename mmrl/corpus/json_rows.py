@@ -6,6 +6,7 @@ import json
 import mmap
 import os
 import re
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,12 +111,19 @@ class IndexedFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path.open("rb")
-        self.size = os.fstat(self._file.fileno()).st_size
+        self.handle = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.handle)
+        self.size = os.fstat(self.handle).st_size
 
     def read(self, start: int, end: int) -> bytes:
         """The bytes from `start` to before `end`."""
-        return os.pread(self._file.fileno(), int(end) - int(start), int(start))
+        wanted, at, read = int(end) - int(start), int(start), b""
+        while len(read) < wanted:  # one call reads two gigabytes at most
+            piece = os.pread(self.handle, wanted - len(read), at + len(read))
+            if not piece:
+                break
+            read += piece
+        return read
 
     def parse(self, start: int, end: int, where: str) -> Any:
         """The JSON value between two offsets; raises UserError where there is none."""
@@ -170,7 +178,7 @@ def _elements(file: IndexedFile) -> tuple[Ints, Ints]:
     starts: list[int] = []
     ends: list[int] = []
     depth, begin = 0, 0
-    with mmap.mmap(file._file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+    with mmap.mmap(file.handle, 0, access=mmap.ACCESS_READ) as text:
         for token in _TOKEN.finditer(text):
             mark = text[token.start()]
             if mark in b"[{":

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mmrl import cli
-from mmrl.data.stream import load_samples
+from mmrl.data.samples import load_samples
 from mmrl.errors import UserError
 from mmrl.recipes.manifest import verify
 from mmrl.recipes.medium import Medium
