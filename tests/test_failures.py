@@ -100,7 +100,7 @@ def test_half_the_pictures_missing_is_told_before_a_model_is_loaded(
 
 def test_a_prompt_over_the_limit_is_quarantined_whole(tmp_path: Path, digits: Path) -> None:
     run = tmp_path / "run"
-    with pytest.raises(UserError, match="over model.max_prompt_tokens=20"):
+    with pytest.raises(UserError, match=r"over model[.]max_prompt_tokens=20"):
         start(run, digits, model={"max_prompt_tokens": 20})
     assert all("over model.max_prompt_tokens=20" in why for why in quarantined(run).values())
 

@@ -51,7 +51,7 @@ def open_video(source: Source, name: Name | None) -> tuple[Reader, str]:
 
     Raises MediaError if none is installed or the file is not a readable video.
     """
-    for candidate in (name,) if name else _order(source):
+    for candidate in (name,) if name else order(source):
         try:
             module = load(candidate)
         except LOAD_ERRORS as error:
@@ -68,7 +68,7 @@ def open_video(source: Source, name: Name | None) -> tuple[Reader, str]:
     raise MediaError("no video reader is installed: pip install 'mmrl[video]'")
 
 
-def _order(source: Source) -> tuple[Name, ...]:
+def order(source: Source) -> tuple[Name, ...]:
     """The readers to try; PyAV first for what the others seek wrongly in or cannot number."""
     if isinstance(source, bytes):
         head = source[:400]
