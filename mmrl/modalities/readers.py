@@ -148,6 +148,7 @@ class PyAV:
         packets = [p for p in self._container.demux(self._stream) if p.size]
         timed = [p for p in packets if p.pts is not None]
         self._counted = not _seekable(self._container.format.name, packets)
+        self._pts: Sequence[float]
         if self._counted:
             self._open()
             self._pts, length = self._decoded_times()
@@ -193,7 +194,8 @@ class PyAV:
         return bisect.bisect_left(self._pts, (seconds - EPSILON) / self._base + self._pts[0])
 
     def _read_counted(self, indices: Sequence[int]) -> tuple[Pixels, list[float]]:
-        wanted, found = set(indices), {}
+        wanted = set(indices)
+        found: dict[int, Pixels] = {}
         for number, frame in enumerate(self._frames(0)):
             if number in wanted:
                 found[number] = _upright(frame)
@@ -208,7 +210,7 @@ class PyAV:
         if self._counted:
             return self._read_counted(indices)
         wanted = {self._pts[i] for i in indices}
-        found: dict[int, Pixels] = {}
+        found: dict[float, Pixels] = {}
         for place, frame in enumerate(self._frames(min(indices))):
             if not place and frame.pts > min(wanted):  # the seek went too far
                 return self._read_counted(indices)
