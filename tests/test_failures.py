@@ -65,7 +65,8 @@ def damage(digits: Path) -> dict[str, str]:
 def test_bad_records_are_quarantined_with_their_reasons(tmp_path: Path, digits: Path) -> None:
     expected = damage(digits)
     run = tmp_path / "run"
-    start(run, digits, trainer={"steps": 3, "prompts_per_step": 4})
+    most = {"max_unusable_share": 1.0}
+    start(run, digits, data=most, trainer={"steps": 3, "prompts_per_step": 4})
     found = quarantined(run)
     assert found.keys() == expected.keys()
     for record, reason in expected.items():
@@ -81,13 +82,26 @@ def test_bad_records_are_quarantined_with_their_reasons(tmp_path: Path, digits: 
 def test_data_without_a_usable_medium_stops_the_run(tmp_path: Path, digits: Path) -> None:
     for image in (digits / "digit_count" / "images").glob("*train*"):
         image.write_bytes(b"")
-    with pytest.raises(UserError, match=r"every sample drawn is unusable; quarantine.jsonl"):
+    with pytest.raises(UserError, match=r"4 of 4 samples cannot be used.*4 of them: empty image"):
         start(tmp_path / "run", digits)
+    with pytest.raises(UserError, match=r"every sample drawn is unusable; quarantine.jsonl"):
+        start(tmp_path / "other", digits, data={"max_unusable_share": 1.0})
+
+
+def test_half_the_pictures_missing_is_told_before_a_model_is_loaded(
+    tmp_path: Path, digits: Path
+) -> None:
+    for image in sorted((digits / "digit_count" / "images").glob("*train*"))[::2]:
+        image.unlink()
+    few = {"path": "nowhere"}
+    with pytest.raises(UserError, match=r"4 of 8 records cannot be asked") as told:
+        start(tmp_path / "run", digits, data={"max_unusable_share": 0.2}, model=few)
+    assert "4 of them: ValueError: no image at" in str(told.value)
 
 
 def test_a_prompt_over_the_limit_is_quarantined_whole(tmp_path: Path, digits: Path) -> None:
     run = tmp_path / "run"
-    with pytest.raises(UserError, match="every sample drawn is unusable"):
+    with pytest.raises(UserError, match=r"over model[.]max_prompt_tokens=20"):
         start(run, digits, model={"max_prompt_tokens": 20})
     assert all("over model.max_prompt_tokens=20" in why for why in quarantined(run).values())
 
@@ -147,9 +161,9 @@ def test_mistakes_name_what_is_wrong(
         ("gap.jsonl", b'{"count": 2}\n\n3\n', "gap.jsonl:3: expected an object, found int"),
         ("deep.jsonl", b"[" * 200_000, "deep.jsonl:1: not JSON"),
         ("long.jsonl", b'{"count": ' + b"9" * 5000 + b"}", "long.jsonl:1: not JSON"),
-        ("binary.jsonl", b"\xff\xfe\x00\x01", "binary.jsonl: not UTF-8 text"),
+        ("binary.jsonl", b"\xff\xfe\x00\x01", "binary.jsonl:1: not UTF-8 text"),
         ("cut.parquet", b"PAR1 and no more", "cut.parquet: not a whole parquet file"),
-        ("records.csv", b"id,count\n", "cannot read '.csv' files; use .jsonl, .json or .parquet"),
+        ("records.xlsx", b"id,count\n", "cannot read '.xlsx' files; use one of .jsonl"),
     ],
 )
 def test_a_data_file_that_cannot_be_read_is_named(

@@ -111,13 +111,19 @@ class IndexedFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.descriptor = os.open(path, os.O_RDONLY)
-        self.size = os.fstat(self.descriptor).st_size
-        weakref.finalize(self, os.close, self.descriptor)
+        self.handle = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.handle)
+        self.size = os.fstat(self.handle).st_size
 
     def read(self, start: int, end: int) -> bytes:
         """The bytes from `start` to before `end`."""
-        return os.pread(self.descriptor, int(end) - int(start), int(start))
+        wanted, at, read = int(end) - int(start), int(start), b""
+        while len(read) < wanted:  # one call reads two gigabytes at most
+            piece = os.pread(self.handle, wanted - len(read), at + len(read))
+            if not piece:
+                break
+            read += piece
+        return read
 
     def parse(self, start: int, end: int, where: str) -> Any:
         """The JSON value between two offsets; raises DataError where there is none."""
@@ -172,7 +178,7 @@ def _elements(file: IndexedFile) -> tuple[Ints, Ints]:
     starts: list[int] = []
     ends: list[int] = []
     depth, begin = 0, 0
-    with mmap.mmap(file.descriptor, 0, access=mmap.ACCESS_READ) as text:
+    with mmap.mmap(file.handle, 0, access=mmap.ACCESS_READ) as text:
         for token in _TOKEN.finditer(text):
             mark = text[token.start()]
             if mark in b"[{":

@@ -19,7 +19,7 @@ from mmrl.task import Task
 from mmrl.types import Answer, Sample
 
 Say = Callable[[str], None]
-FEW = 4
+FEW = 3
 """So many unusable records are no ground for stopping a run, whatever their share."""
 
 

@@ -51,7 +51,7 @@ def open_video(source: Source, name: Name | None) -> tuple[Reader, str]:
 
     Raises MediaError if none is installed or the file is not a readable video.
     """
-    for candidate in (name,) if name else _order(source):
+    for candidate in (name,) if name else order(source):
         try:
             module = load(candidate)
         except LOAD_ERRORS as error:
@@ -68,7 +68,7 @@ def open_video(source: Source, name: Name | None) -> tuple[Reader, str]:
     raise MediaError("no video reader is installed: pip install 'mmrl[video]'")
 
 
-def _order(source: Source) -> tuple[Name, ...]:
+def order(source: Source) -> tuple[Name, ...]:
     """The readers to try; PyAV first for what the others seek wrongly in or cannot number."""
     if isinstance(source, bytes):
         head = source[:400]
@@ -148,6 +148,7 @@ class PyAV:
         packets = [p for p in self._container.demux(self._stream) if p.size]
         timed = [p for p in packets if p.pts is not None]
         self._counted = not _seekable(self._container.format.name, packets)
+        self._pts: Sequence[float]
         if self._counted:
             self._open()
             self._pts, length = self._decoded_times()
@@ -193,7 +194,8 @@ class PyAV:
         return bisect.bisect_left(self._pts, (seconds - EPSILON) / self._base + self._pts[0])
 
     def _read_counted(self, indices: Sequence[int]) -> tuple[Pixels, list[float]]:
-        wanted, found = set(indices), {}
+        wanted = set(indices)
+        found: dict[int, Pixels] = {}
         for number, frame in enumerate(self._frames(0)):
             if number in wanted:
                 found[number] = _upright(frame)

@@ -36,7 +36,8 @@ def cold_starts() -> dict[str, DataConfig]:
 @pytest.mark.parametrize("name", cold_starts())
 def test_a_records_thought_is_what_a_cold_start_teaches(name: str) -> None:
     source = cold_starts()[name]
-    task = load_task(source.task, source.params)
+    own = {"function": "mmrl.tasks.custom.example:exact_match"}
+    task = load_task(source.task, own if source.task == "custom" else source.params)
     for record in task.records(fixture_path(source.task)):
         plain = task.ask(record)
         if plain.start is not None:

@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,3 +130,25 @@ def test_a_real_grey_picture_has_three_equal_channels() -> None:
 def test_a_real_jpeg_that_is_corrupt_is_refused() -> None:
     with pytest.raises(MediaError, match="damaged image"):
         read(real("corrupt.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "said"),
+    [
+        (np.array([[0, 4095]], np.uint16), [0, 255], "greys from 0 to 4095"),
+        (np.array([[0, 1023]], np.uint16), [0, 255], "greys from 0 to 1023"),
+        (np.array([[0, 65535]], np.uint16), [0, 255], "greys from 0 to 65535"),
+        (np.array([[0, 255]], np.uint16), [0, 255], "greys from 0 to 255"),
+        (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255], "greys from 0 to 1"),
+        (np.array([[-1.0, 0.0, 1.0]], np.float32), [0, 128, 255], "greys from -1 to 1"),
+        (np.array([[0.0, 255.0]], np.float32), [0, 255], "greys from 0 to 255"),
+        (np.array([[-1000, 0, 3000]], np.int32), [0, 64, 255], "greys from -1000 to 3000"),
+    ],
+)
+def test_greys_are_read_in_the_least_range_that_holds_them(
+    tmp_path: Path, values: Any, expected: list[int], said: str
+) -> None:
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    media = decode(MediaRef("image", tmp_path / "a.tif"))
+    assert media.array[0, :, 0].tolist() == expected
+    assert media.frame.reader == said

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mmrl import cli, plugins
-from mmrl.data.stream import load_samples
+from mmrl.data.samples import load_samples
 from mmrl.recipes.manifest import verify
 from mmrl.recipes.settings import Options
 from mmrl.scoring.tasks import load_task

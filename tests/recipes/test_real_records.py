@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mmrl import plugins
-from mmrl.data.stream import load_samples
+from mmrl.data.samples import load_samples
 from mmrl.recipes.manifest import verify
 from mmrl.scoring.tasks import load_task
 from mmrl.types import Sample
