@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmrl.config import ModelConfig, RunConfig, validate
+from mmrl.config import ModelConfig, RunConfig
 from mmrl.data.in_memory import write_rows
 from mmrl.doctor.preflight import check_run
 from mmrl.errors import ConfigError, DataError, TrainingError, UserError
@@ -17,7 +17,7 @@ from mmrl.policy.policy import load_policy as load_policy_from
 from mmrl.rewards.custom import RewardFunction, name_of, refuse_inside_file
 from mmrl.scoring.tasks import load_task
 from mmrl.train.run import train as train_run
-from mmrl.validation import read_values
+from mmrl.validation import read_values, validate
 
 __all__ = [
     "ConfigError",

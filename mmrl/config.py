@@ -11,23 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mmrl.validation import read_values, validate
 
-__all__ = [
-    "CriticConfig",
-    "DataConfig",
-    "LoraConfig",
-    "ModelConfig",
-    "OptimizerConfig",
-    "PhaseConfig",
-    "RecipeConfig",
-    "RolloutConfig",
-    "RunConfig",
-    "Section",
-    "ServersConfig",
-    "TrainerConfig",
-    "load_config",
-    "validate",
-]
-
 
 class Section(BaseModel):
     """Base of every section: immutable, unknown keys are errors."""

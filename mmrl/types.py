@@ -202,7 +202,7 @@ class Prompt:
 
     @property
     def frames(self) -> tuple[Frame, ...]:
-        return tuple(medium.frame for medium in self.media)
+        return tuple(m.frame for m in self.media)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from mmrl.config import RunConfig, validate
+from mmrl.config import RunConfig
 from mmrl.engines.engine import Engine, Sampling
 from mmrl.engines.hf_copy import CopyEngine
 from mmrl.policy.weights import Weights
 from mmrl.train import rollout_parts
 from mmrl.train.run import train
 from mmrl.types import Prompt, Response
+from mmrl.validation import validate
 from tests.runs import run_config
 
 

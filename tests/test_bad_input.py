@@ -11,11 +11,12 @@ import pytest
 
 from mmrl import plugins
 from mmrl.algorithms.compose import compose
-from mmrl.config import RunConfig, validate
+from mmrl.config import RunConfig
 from mmrl.errors import UserError
 from mmrl.runlog.journal import Journal
 from mmrl.train.run import train
 from mmrl.types import Episode, Extra, Group, Score, TokenSpan
+from mmrl.validation import validate
 from tests.algorithms.cases import context, group
 from tests.runs import make_digits, run_config
 

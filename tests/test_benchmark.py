@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from mmrl.cli import main
-from mmrl.config import validate
 from mmrl.engines.engine import Engine, Sampling
 from mmrl.errors import UserError
 from mmrl.evaluate import ask, benchmark
@@ -20,6 +19,7 @@ from mmrl.evaluate.benchmark import EvalConfig, run_benchmark, settings_of
 from mmrl.policy.weights import Weights
 from mmrl.scoring.tasks import fixture_path, load_task
 from mmrl.types import MediaRef, Prompt, Response, Text
+from mmrl.validation import validate
 
 TASK = "digit_count"
 

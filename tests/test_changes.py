@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from mmrl.config import RunConfig, validate
+from mmrl.config import RunConfig
 from mmrl.errors import ConfigError
 from mmrl.train.changes import accept, changes, digest, refuse_changes, refuse_records
 from mmrl.train.phase_state import say_versions, versions
 from mmrl.types import MediaRef, Observation, Sample, Text
+from mmrl.validation import validate
 
 BASE: dict[str, Any] = {
     "run": "runs/a",

@@ -14,8 +14,9 @@ from mmrl.api import __all__ as exported
 from mmrl.cli import _parser, main
 from mmrl.commands.runs import _is_share
 from mmrl.commands.shell import words_of
-from mmrl.config import RunConfig, validate
+from mmrl.config import RunConfig
 from mmrl.errors import ConfigError, DataError, TrainingError, UserError
+from mmrl.validation import validate
 from tests.conftest import TINY
 from tests.runs import make_digits, run_config, write_config
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from mmrl.config import ModelConfig, RunConfig, load_config, validate
+from mmrl.config import ModelConfig, RunConfig, load_config
 from mmrl.errors import UserError
+from mmrl.validation import validate
 
 MINIMAL = """
 run: runs/x

@@ -18,7 +18,7 @@ from torch import Tensor
 from mmrl.algorithm import Updates
 from mmrl.algorithms.compose import compose
 from mmrl.backend.local import LocalBackend
-from mmrl.config import CriticConfig, OptimizerConfig, RunConfig, validate
+from mmrl.config import CriticConfig, OptimizerConfig, RunConfig
 from mmrl.errors import ConfigError, TrainingError, UserError
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy
@@ -28,6 +28,7 @@ from mmrl.train.learner import Learner
 from mmrl.train.phases import phases_of
 from mmrl.train.run import train
 from mmrl.types import Response, Sample, TrainSample
+from mmrl.validation import validate
 from tests.runs import make_digits, run_config
 
 Tensors = dict[str, Tensor]

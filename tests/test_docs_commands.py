@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from mmrl.algorithms.compose import compose
-from mmrl.config import RunConfig, validate
+from mmrl.config import RunConfig
+from mmrl.validation import validate
 from tests.conftest import TINY
 from tests.docs_pages import ROOT, Block, blocks, pages
 

@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from mmrl.api import evaluate
-from mmrl.config import RunConfig, validate
+from mmrl.config import RunConfig
 from mmrl.errors import UserError
 from mmrl.runlog.journal import Journal
 from mmrl.train.run import train
+from mmrl.validation import validate
 from tests.runs import WARM_UP, run_config
 
 IN_TURNS = ("gigpo", "turn_level", "ppo")

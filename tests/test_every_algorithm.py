@@ -18,11 +18,12 @@ from mmrl import plugins
 from mmrl.algorithms.compose import compose
 from mmrl.algorithms.stages.length_terms import LENGTH_TERMS
 from mmrl.algorithms.stages.text_terms import TEXT_TERMS
-from mmrl.config import RunConfig, validate
+from mmrl.config import RunConfig
 from mmrl.errors import UserError
 from mmrl.runlog.journal import Journal
 from mmrl.train.algorithm_case import evaluate_case
 from mmrl.train.run import train
+from mmrl.validation import validate
 from tests.runs import make_digits, run_config
 
 STEPS = 4

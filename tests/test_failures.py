@@ -14,12 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from mmrl.config import RunConfig, validate
+from mmrl.config import RunConfig
 from mmrl.errors import ConfigError, TrainingError, UserError
 from mmrl.policy.model_folder import model_folder
 from mmrl.policy.policy import Policy
 from mmrl.runlog.journal import Journal
 from mmrl.train.run import train
+from mmrl.validation import validate
 from tests.conftest import TINY
 from tests.modalities.test_image import bomb
 from tests.runs import make_digits, run_config

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmrl.config import RunConfig, validate
+from mmrl.config import RunConfig
 from mmrl.runlog.journal import Journal
 from mmrl.runlog.metrics import group_metrics
 from mmrl.train.run import train
 from mmrl.train.trainer import update_metrics
 from mmrl.train.update_stats import UpdateStats
 from mmrl.types import Episode, Response, TokenSpan
+from mmrl.validation import validate
 from tests.algorithms.cases import group
 from tests.runs import make_digits, run_config
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from mmrl.config import RunConfig, validate
+from mmrl.config import RunConfig
 from mmrl.runlog.journal import Journal
 from mmrl.scoring.tasks import fixture_path
 from mmrl.train.run import train
+from mmrl.validation import validate
 from tests.conftest import TINY
 
 PAPERS = Path(__file__).parents[1] / "configs" / "papers"

@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import load_file
 
 from mmrl.algorithms.a_star_po import optimal_value
-from mmrl.config import RunConfig, validate
+from mmrl.config import RunConfig
 from mmrl.errors import UserError
 from mmrl.report.curves import borders
 from mmrl.runlog.journal import Journal
 from mmrl.train import checkpoint
 from mmrl.train.phases import Place, phases_of, place_of
 from mmrl.train.run import train
+from mmrl.validation import validate
 from tests.runs import make_digits, run_config
 
 SFT = {

@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from mmrl.config import RunConfig, validate
+from mmrl.config import RunConfig
 from mmrl.policy.model_folder import model_folder
 from mmrl.train.run import train
+from mmrl.validation import validate
 from tests.conftest import TINY
 from tests.runs import make_digits, run_config
 

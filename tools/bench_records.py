@@ -24,7 +24,8 @@ ROWS, FEW = 5000, 100
 CHILD = """
 import json, sys
 from pathlib import Path
-from mmrl.config import RunConfig, validate
+from mmrl.validation import validate
+from mmrl.config import (RunConfig)
 from mmrl.data.sources import load_sources
 from mmrl.data.stream import PromptStream
 from mmrl.modalities.image import decode

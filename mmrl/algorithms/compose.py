@@ -32,12 +32,12 @@ from mmrl.algorithms.stages.lengths import Length
 from mmrl.algorithms.stages.refiners import REFINERS
 from mmrl.algorithms.stages.schedules import SCHEDULES
 from mmrl.algorithms.stages.shapers import SHAPERS
-from mmrl.config import validate
 from mmrl.errors import ConfigError
 from mmrl.objective import KL, Objective, Reducer, Schedule
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.objectives.named import OBJECTIVES
 from mmrl.stage import FROM_DATA, NEEDS, Need
+from mmrl.validation import validate
 
 T = TypeVar("T")
 

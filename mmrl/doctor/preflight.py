@@ -12,7 +12,7 @@ from typing import Any
 
 from mmrl import plugins
 from mmrl.algorithms.compose import compose
-from mmrl.config import DataConfig, ModelConfig, RunConfig, validate
+from mmrl.config import DataConfig, ModelConfig, RunConfig
 from mmrl.corpus.table import missing
 from mmrl.data.samples import load_samples
 from mmrl.doctor import packages
@@ -28,7 +28,7 @@ from mmrl.train.checkpoint_files import newest
 from mmrl.train.phases import phases_of
 from mmrl.train.requirements import refuse_phases
 from mmrl.types import MediaRef
-from mmrl.validation import apply_override
+from mmrl.validation import apply_override, validate
 
 LOOKED_AT = 8
 """Records that are looked at for media."""

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.compose import compose
-from mmrl.config import Section, validate
+from mmrl.config import Section
 from mmrl.errors import DataError
 from mmrl.stage import Context
 from mmrl.train.losses import (
@@ -43,6 +43,7 @@ from mmrl.types import (
     TokenSpan,
     TrainSample,
 )
+from mmrl.validation import validate
 
 
 class ResponseCase(Section):

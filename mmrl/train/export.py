@@ -6,11 +6,12 @@ import json
 import shutil
 from pathlib import Path
 
-from mmrl.config import ModelConfig, validate
+from mmrl.config import ModelConfig
 from mmrl.errors import UserError
 from mmrl.policy.model_folder import ADAPTER_CONFIG, base_of
 from mmrl.policy.policy import load_policy
 from mmrl.train import checkpoint
+from mmrl.validation import validate
 
 
 def export(source: Path, out: Path, *, merge: bool = False, dtype: str | None = None) -> str:

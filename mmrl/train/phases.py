@@ -25,9 +25,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mmrl.algorithms.compose import compose
-from mmrl.config import PhaseConfig, RunConfig, validate
+from mmrl.config import PhaseConfig, RunConfig
 from mmrl.errors import ConfigError
 from mmrl.stage import ESTIMATED_BY
+from mmrl.validation import validate
 
 MERGED = ("rollout", "optimizer", "critic", "trainer", "media")
 

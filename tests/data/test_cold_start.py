@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from mmrl.config import DataConfig, RunConfig, load_config, validate
+from mmrl.config import DataConfig, RunConfig, load_config
 from mmrl.corpus.completion import is_thoughtless, thought_in
 from mmrl.scoring.tasks import example_answer, fixture_path, load_task
 from mmrl.train.phases import phases_of
+from mmrl.validation import validate
 from tests.conftest import TINY
 
 CONFIGS = Path(__file__).parents[2] / "configs"

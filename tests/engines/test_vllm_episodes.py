@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from mmrl.config import RunConfig, validate
+from mmrl.config import RunConfig
 from mmrl.runlog.journal import Journal
 from mmrl.train.run import train
+from mmrl.validation import validate
 from tests.runs import WARM_UP, run_config
 
 pytest.importorskip("vllm")

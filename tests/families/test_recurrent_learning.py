@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from mmrl import api
-from mmrl.config import RunConfig, validate
+from mmrl.config import RunConfig
+from mmrl.validation import validate
 from tests.families import tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

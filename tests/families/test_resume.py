@@ -16,8 +16,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mmrl import api
-from mmrl.config import RunConfig, validate
+from mmrl.config import RunConfig
 from mmrl.runlog.journal import Journal
+from mmrl.validation import validate
 from tests.families import tiny
 from tests.modalities.test_audio import wav
 from tests.modalities.test_video import clip

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from mmrl.config import RunConfig, validate
+from mmrl.config import RunConfig
 from mmrl.runlog.journal import Journal
 from mmrl.train.run import train
+from mmrl.validation import validate
 from tests.families import tiny
 from tests.modalities.test_audio import wav
 from tests.modalities.test_video import clip

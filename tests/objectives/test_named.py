@@ -17,13 +17,14 @@ import yaml
 from mmrl import plugins
 from mmrl.algorithms.catalogue import show
 from mmrl.algorithms.compose import compose
-from mmrl.config import RunConfig, validate
+from mmrl.config import RunConfig
 from mmrl.errors import UserError
 from mmrl.objectives.margins import log_sigmoid
 from mmrl.objectives.named import OBJECTIVES
 from mmrl.runlog.journal import Journal
 from mmrl.train.algorithm_case import evaluate_case
 from mmrl.train.run import train
+from mmrl.validation import validate
 from tests.runs import make_digits, run_config
 
 DOC = (Path(__file__).parents[2] / "docs" / "algorithms.md").read_text(encoding="utf-8")

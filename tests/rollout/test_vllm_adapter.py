@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmrl.config import LoraConfig, ModelConfig, RolloutConfig, RunConfig, validate
+from mmrl.config import LoraConfig, ModelConfig, RolloutConfig, RunConfig
 from mmrl.engines.vllm import adapter
 from mmrl.engines.vllm.adapter import adapter_arguments, room_for, takes_adapter
 from mmrl.engines.vllm.client.push import WeightFiles
@@ -17,6 +17,7 @@ from mmrl.engines.vllm.client.remote import VLLMServerEngine
 from mmrl.engines.vllm.in_process import engine_arguments
 from mmrl.errors import UserError
 from mmrl.policy.policy import load_policy
+from mmrl.validation import validate
 from tests.conftest import TINY
 
 

@@ -48,10 +48,11 @@ class Checkpoint(lmms):  # type: ignore[misc]
         super().__init__()
         import torch
 
-        from mmrl.config import ModelConfig, RolloutConfig, validate
+        from mmrl.config import ModelConfig, RolloutConfig
         from mmrl.policy.encoder import Encoder
         from mmrl.policy.policy import load_policy
         from mmrl.rollout.build import build_engine
+        from mmrl.validation import validate
 
         config = validate(ModelConfig, {"path": pretrained, **model}, "model_args")
         rollout = validate(RolloutConfig, {"engine": engine}, "model_args")
