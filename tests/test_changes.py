@@ -72,7 +72,6 @@ def test_what_makes_it_another_run_is_named_and_refused(
 @pytest.mark.parametrize(
     "sections",
     [
-        {"run": "runs/moved"},
         {"data": {"path": "elsewhere/a.jsonl", "eval_path": "b.jsonl"}},
         {"trainer": {"steps": 8, "checkpoint_every": 1, "keep_checkpoints": 5, "eval_every": 2}},
         {"trainer": {"trackers": ["wandb"], "tokens_per_micro_batch": 64}},
@@ -95,9 +94,16 @@ def test_where_and_how_long_it_works_is_free_and_said(sections: dict[str, Any], 
     assert yaml.safe_load((run / "config.yaml").read_text()) == now.model_dump(mode="json")
 
 
+def test_a_start_that_made_no_step_does_not_hide_what_was(run: Path) -> None:
+    before = (run / "config.yaml").read_text()
+    for seed in (1, 2):
+        accept(run, config(seed=seed), 4, True, [].append)
+    assert (run / "config_until_step_4.yaml").read_text() == before
+
+
 def test_nothing_changed_is_nothing_said(run: Path) -> None:
     said: list[str] = []
-    accept(run, config(), 4, False, said.append)
+    accept(run, config(run="runs/moved"), 4, False, said.append)
     assert said == [] and [path.name for path in run.iterdir()] == ["config.yaml"]
 
 

@@ -463,6 +463,9 @@ def test_a_critic_file_that_was_cut_is_one_line(phased: Path, tmp_path: Path, di
         file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(TrainingError, match=r"step_3 is damaged .*critic.safetensors is not what"):
         train(config(run, digits, VALUES, RL, FROZEN), resume=True)
+    shutil.rmtree(run)
+    shutil.copytree(phased, run)
+    drop_after(run, 3, 6)
     whole = critic_at(phased, 3)
     whole["weight.head.weight"] = torch.zeros(1, 3)
     folder = run / "checkpoints" / "step_3" / "trainer"

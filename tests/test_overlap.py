@@ -479,5 +479,8 @@ def test_a_checkpoint_with_answers_ahead_needs_the_staleness(tmp_path: Path, dig
     for later in (3, 4):
         (run / "checkpoints" / f"step_{later}" / "trainer" / "state.json").unlink()
     for staleness in (0, 1):
+        config = ahead(run, digits, staleness, trainer={"steps": 4})
+        with pytest.raises(UserError, match=r"rollout.max_staleness . -> .*--allow-changes"):
+            train(config, resume=True)
         with pytest.raises(UserError, match=r"resume with rollout.max_staleness=2"):
-            start(run, digits, staleness, trainer={"steps": 4}, resume=True)
+            train(config, resume=True, allow_changes=True)

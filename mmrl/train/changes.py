@@ -20,7 +20,7 @@ from mmrl.validation import validate
 Say = Callable[[str], None]
 
 FREE = re.compile(
-    r"(phases\.\d+\.)?(run|critic\.path|data\.(\d+\.)?(path|eval_path|recipe.*)"
+    r"(phases\.\d+\.)?(critic\.path|data\.(\d+\.)?(path|eval_path|recipe.*)"
     r"|model\.(gradient_checkpointing|trust_remote_code)"
     r"|trainer\.(steps|backend|deepspeed|checkpoint_every|keep_checkpoints|eval_every|eval_limit"
     r"|trackers.*|write_rollouts_every|tokens_per_micro_batch|exchange_timeout_seconds)"
@@ -47,7 +47,10 @@ def changes(run: Path, config: RunConfig) -> dict[str, str]:
         before = validate(RunConfig, before, str(file)).model_dump(mode="json")
     except UserError:  # of a version that had other keys
         before = before if isinstance(before, dict) else {}
-    old, new = dict(_flat(before)), dict(_flat(config.model_dump(mode="json")))
+    # Where its folder is, a run does not say.
+    old, new = (
+        {**dict(_flat(each)), "run": ""} for each in (before, config.model_dump(mode="json"))
+    )
     return {
         key: f"{key} {old.get(key, 'unset')} -> {new.get(key, 'unset')}"
         for key in sorted(old.keys() | new.keys())
@@ -71,7 +74,9 @@ def accept(run: Path, config: RunConfig, step: int, allowed: bool, say: Say) -> 
     found = refuse_changes(run, config, allowed=allowed)
     if found:
         say(f"changed from step {step + 1} on: {listed(found)}")
-        (run / CONFIG).replace(run / f"config_until_step_{step}.yaml")
+        kept = run / f"config_until_step_{step}.yaml"
+        if not kept.exists():  # of a start that made no step, the one before it is what was
+            (run / CONFIG).replace(kept)
     (run / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
 
 
