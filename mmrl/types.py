@@ -5,9 +5,8 @@
 A record is a raw line of a data set. A task asks it as a sample: text and media by reference,
 with a typed gold. A modality decodes each medium and remembers its Frame. A family encodes the
 parts as a prompt. An engine rolls out responses. The task scores them. An algorithm turns the
-scored group into per-token advantages, and the trainer sees only train samples.
-
-Shape suffixes: L prompt tokens, T response tokens, G responses of a group.
+scored group into per-token advantages, and the trainer sees only train samples. Shapes have L
+prompt tokens, T response tokens, G responses of a group.
 """
 
 from __future__ import annotations
@@ -325,11 +324,9 @@ class Extra:
     `reference`, `entropy` in nats, `self_certainty` and a critic's `values`, of every token [T];
     `offsets` [T + 1], the characters of the text before each token and in all; `gradient_norms` of
     the LM head; the reward of a `greedy` answer to the prompt (NaN: unscorable).
-
     Said by the rollout: `cuts` are the numbers of tokens after which a chain of thought was cut,
     `steps` what its parts earned; a group of answers at a cut has the thought so far as its `head`,
     the place of its `budget` among the budgets, and as `baseline` the mean reward at that budget.
-
     Said by stages: `answers` are final answers where the text does not hold them, `penalties` the
     KL of every token [T] with its coefficient, `replayed` the places of responses of an earlier
     step. `own` holds frozen records of single stages and of other packages, known by their type.
