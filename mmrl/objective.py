@@ -81,7 +81,7 @@ class TokenBatch:
     @property
     def lengths(self) -> Tensor:
         """Unmasked tokens of each sequence [sequences]."""
-        return self.sequence_sum(self.mask.to(self.logprobs.dtype))
+        return self.sequence_sum(self.logprobs.new_ones(len(self.logprobs)))
 
     @property
     def sequence_advantages(self) -> Tensor:

@@ -39,6 +39,7 @@ FILES = (
     "tests/__init__.py",
     "tests/conftest.py",
     "tests/rollout/test_hf.py",
+    "docs/algorithms.md",
     *(test for test in TESTS if "test_" in test),
 )
 
