@@ -18,14 +18,3 @@ def abstains(prompts: list[Any], completions: list[str], **columns: Any) -> list
 def counts_letters(prompts: list[Any], completions: list[str], **columns: Any) -> list[float]:
     """A verifier that likes letters."""
     return [float(sum(map(str.isalpha, text))) for text in completions]
-
-
-def case_of_the_picture(
-    prompts: list[str], completions: list[str], shown: list[str], **_: object
-) -> list[float]:
-    """The share of small letters for a dark picture, of capitals for a bright one."""
-    right = {"dark": str.islower, "bright": str.isupper}
-    return [
-        sum(map(right[kind], text)) / max(len(text), 1)
-        for text, kind in zip(completions, shown, strict=True)
-    ]

@@ -568,7 +568,7 @@ def gemma4_moe() -> tuple[Any, Any]:
             hidden_size_per_layer_input=0,
             use_bidirectional_attention="vision",
             enable_moe_block=True,
-            num_experts=8,
+            num_experts=4,
             top_k_experts=2,
             moe_intermediate_size=48,
         ),
