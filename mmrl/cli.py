@@ -143,9 +143,11 @@ def _add_serve(commands: Commands) -> None:
 def _serve(arguments: argparse.Namespace) -> None:
     from mmrl.config import load_config
     from mmrl.doctor.preflight import check_model
+    from mmrl.policy.model_folder import check_media
 
     config = load_config(arguments.config, arguments.overrides)
     check_model(config.model)
+    check_media(config.model)
     from mmrl.rollout.build import serve
 
     serve(config, arguments.host, arguments.port)
