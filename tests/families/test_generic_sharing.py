@@ -16,7 +16,7 @@ from torch import Tensor
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
 from mmrl.errors import MediaError, UserError
-from mmrl.policy.families import generic, generic_sharing, survey
+from mmrl.policy.families import generic, generic_sharing, generic_tokens, survey
 from mmrl.policy.families.generic_probe import in_float32
 from mmrl.policy.families.generic_tensors import Join, joins
 from mmrl.policy.family import Limits
@@ -204,6 +204,14 @@ def test_every_marker_is_banned() -> None:
     family = generic.build(model, processor, Limits(2000))
     marks = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
     assert set(processor.tokenizer.convert_tokens_to_ids(marks)) <= set(family.banned_ids)
+
+
+def test_a_count_of_tokens_is_no_id() -> None:
+    model, processor = other_types.make("paligemma")
+    model.config.text_config.num_image_tokens = 76
+    banned = generic_tokens.named(model, processor)
+    assert 76 not in banned
+    assert set(processor.tokenizer.convert_tokens_to_ids(["<image>"])) <= banned
 
 
 def test_a_checkpoints_penalties_do_not_reach_rollouts() -> None:
