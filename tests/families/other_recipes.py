@@ -421,6 +421,7 @@ RECIPES: dict[str, Recipe] = {
         vision={
             **SAM,
             "image_size": 1024,
+            "patch_size": 16,
             "window_size": 14,
             "global_attn_indexes": [],
         },

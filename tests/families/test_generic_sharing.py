@@ -16,7 +16,7 @@ from torch import Tensor
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
 from mmrl.errors import MediaError, UserError
-from mmrl.policy.families import generic, generic_sharing, survey
+from mmrl.policy.families import generic, generic_sharing, generic_tokens, survey
 from mmrl.policy.families.generic_probe import in_float32
 from mmrl.policy.families.generic_tensors import Join, joins
 from mmrl.policy.family import Limits
@@ -69,7 +69,11 @@ def reference(model: Any, processor: Any, case: Case, answers: Any, banned: Tens
     start = out["input_ids"].shape[1]
     pieces = []
     for answer in answers:
-        more = {k: v for k, v in out.items() if k in taken and isinstance(v, Tensor)}
+        more = {
+            key: value.float() if value.is_floating_point() else value
+            for key, value in out.items()
+            if key in taken - {"labels"} and isinstance(value, Tensor)
+        }
         more |= {
             key: torch.nn.functional.pad(value, (0, len(answer)), value=LATER.get(key, 0))
             for key, value in more.items()
@@ -154,7 +158,6 @@ def test_what_a_short_trial_cannot_see_is_known_by_rule(name: str, why: str) -> 
 def test_the_short_trial_lies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the rule, a layer that picks blocks of keys passes the trial, and is wrong later."""
     monkeypatch.setattr(generic_sharing, "objection", lambda model: "")
-    monkeypatch.setattr(generic_sharing, "_known", {})
     made = policy("minimax_m3_vl")
     assert made.family.declaration.shared_prefix
     assert differs(made, 525) > 1e-3
@@ -162,7 +165,6 @@ def test_the_short_trial_lies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_model_that_takes_no_positions_shares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Positions from the flat row: the second prompt's would go on from the first's."""
-    monkeypatch.setattr(generic_sharing, "_known", {})
     model, processor = other_types.make("mistral3")
     inner = model.model.language_model
     forward = inner.forward
@@ -178,7 +180,6 @@ def test_a_model_that_takes_no_positions_shares_nothing(monkeypatch: pytest.Monk
 
 def test_gradients_are_tried_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """A prompt that no gradient reaches from its answers: the same log-probs, no sharing."""
-    monkeypatch.setattr(generic_sharing, "_known", {})
     from mmrl.policy import tiled
 
     model, processor = other_types.make("mistral3")
@@ -203,6 +204,14 @@ def test_every_marker_is_banned() -> None:
     family = generic.build(model, processor, Limits(2000))
     marks = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
     assert set(processor.tokenizer.convert_tokens_to_ids(marks)) <= set(family.banned_ids)
+
+
+def test_a_count_of_tokens_is_no_id() -> None:
+    model, processor = other_types.make("paligemma")
+    model.config.text_config.num_image_tokens = 76
+    banned = generic_tokens.named(model, processor)
+    assert 76 not in banned
+    assert set(processor.tokenizer.convert_tokens_to_ids(["<image>"])) <= banned
 
 
 def test_a_checkpoints_penalties_do_not_reach_rollouts() -> None:

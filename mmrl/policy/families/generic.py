@@ -316,7 +316,11 @@ class Generic(Composed):
 
     def trial(self) -> Prompt:
         """A medium and a few words: some models take no text by itself."""
-        return next(self.trials())
+        found = next(self.trials(), None)
+        if found is None:
+            name, why = type(self.model).__name__, next(iter(self.not_taken.values()), "no prompt")
+            raise UserError(f"{name}: a first forward fails: {why}")
+        return found
 
     def trials(self) -> Iterator[Prompt]:
         """Short prompts of every shape that the processor takes, one with a medium first."""

@@ -62,16 +62,23 @@ class Probe:
     """
 
     family: Generic
-    rows: list[SharedRow] = field(init=False)
+    rows: list[SharedRow] = field(default_factory=list, init=False)
     not_taken: dict[Shape, str] = field(default_factory=dict, init=False)
     one_by_one: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self._model = self.family.model
         self._head = HeadTap(self._model)
+        self._prompts = list(self.family.trials())
+        self._vocabulary = len(self.family.processor.tokenizer)
+        if not self._prompts:
+            name = type(self._model).__name__
+            raise UserError(f"{name}: its processor fails on every trial prompt")
+
+    def _make_rows(self) -> None:
+        """Give every prompt some random answers of ordinary tokens."""
         words, rng = self._words(), np.random.default_rng(0)
-        self.rows = []
-        for number, prompt in enumerate(self.family.trials()):
+        for number, prompt in enumerate(self._prompts):
             sizes = LENGTHS[number % len(LENGTHS)]
             self.rows.append(SharedRow(prompt, tuple(rng.choice(words, n) for n in sizes)))
 
@@ -79,8 +86,7 @@ class Probe:
         """Ids of ordinary tokens."""
         tokenizer = self.family.processor.tokenizer
         special = {*tokenizer.added_tokens_decoder, *self.family.banned_ids}
-        count = min(len(tokenizer), self._model.get_input_embeddings().weight.shape[0])
-        return np.array([i for i in range(count) if i not in special])
+        return np.array([i for i in range(self._vocabulary) if i not in special])
 
     @torch.no_grad()
     def run_copies(self) -> None:
@@ -88,6 +94,7 @@ class Probe:
 
         Leaves out those on which it fails; raises UserError where it fails on all.
         """
+        self._make_rows()
         kept = []
         for row in self.rows:
             try:
@@ -178,7 +185,7 @@ class Probe:
     @torch.no_grad()
     def decoding_gap(self) -> float:
         """Largest difference of log-probs, in nats, between `generate` and a whole forward."""
-        prompt = self.rows[0].prompt
+        prompt = self._prompts[0]
         ids = torch.from_numpy(prompt.ids).to(self._model.device)[None]
         try:
             return self._gap(prompt, ids)
@@ -200,6 +207,7 @@ class Probe:
                 output_logits=True,
                 **self.family.plain_inputs(ids, prompt),
             )
+        self._vocabulary = min(self._vocabulary, out.logits[0].shape[-1])
         whole = out.sequences[:, :-1]
         logits = self._model(
             input_ids=whole,

@@ -81,8 +81,8 @@ class Finding:
     answers_are: int = 0
 
 
-_known: dict[tuple[Any, ...], Finding] = {}
-"""Findings of this process: copies of a model are not tried again."""
+KEPT = "_generic_finding"
+"""The attribute of a model that its finding is kept in: copies of it are not tried again."""
 
 
 def settle(family: Generic) -> None:
@@ -95,15 +95,13 @@ def settle(family: Generic) -> None:
     if quantised or model.device.type == "meta":  # nothing can be tried in float32
         family.take(Finding(objection(model)), "if a check agrees when it is loaded")
         return
-    settings = model.config.to_json_string(use_diff=False)
-    key = type(model), settings, type(family.processor), family.takes
-    if key not in _known:
+    if not hasattr(model, KEPT):
         try:
             with in_float32(model):
-                _known[key] = _tried(family)
+                setattr(model, KEPT, _tried(family))
         except torch.OutOfMemoryError:
-            _known[key] = Finding("there is no memory to try it in float32")
-    family.take(_known[key], "as a check found when it was loaded")
+            setattr(model, KEPT, Finding("there is no memory to try it in float32"))
+    family.take(getattr(model, KEPT), "as a check found when it was loaded")
 
 
 def _tried(family: Generic) -> Finding:

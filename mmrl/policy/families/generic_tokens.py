@@ -13,7 +13,10 @@ TEXT = re.compile(rf"{WORDS}|thumbnail|(^|[^a-z])vid([^a-z]|$)", re.IGNORECASE)
 """What the text of a special token says that belongs to media."""
 NAME = re.compile(rf"{WORDS}|(^|_)(im|vid|bo[aiv]|eo[aiv])(_|$)")
 """What the name of a setting says; `<|im_start|>` opens a turn, `im_start_id` a picture."""
-NAMED = re.compile(r"(_|^)(ids?|index|indices|tokens?)$")
+IDS = re.compile(r"_ids?$|token_(index|indices)$")
+"""How the name of a number ends that is an id; `num_image_tokens` is a count."""
+TOKENS = re.compile(r"(^|_)tokens?$")
+"""How the name of a token's text ends."""
 
 
 def named(model: Any, processor: Any) -> frozenset[int]:
@@ -23,7 +26,7 @@ def named(model: Any, processor: Any) -> frozenset[int]:
     told = [
         *_settings(model.config.to_dict()),
         *_attributes(processor),
-        *(value for key, value in tokenizer.special_tokens_map.items() if _says(key)),
+        *(v for key, v in tokenizer.special_tokens_map.items() if _says(key, v)),
         *(
             index
             for index, token in tokenizer.added_tokens_decoder.items()
@@ -43,8 +46,10 @@ def _ordinary(tokenizer: Any) -> set[int | None]:
     return {tokenizer.bos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id}
 
 
-def _says(name: str) -> bool:
-    return bool(NAME.search(name) and NAMED.search(name))
+def _says(name: str, value: Any) -> bool:
+    first = value[0] if isinstance(value, list | tuple) and value else value
+    ends = TOKENS.search(name) if isinstance(first, str) else IDS.search(name)
+    return bool(NAME.search(name) and ends)
 
 
 def _settings(settings: Mapping[str, Any]) -> Iterator[Any]:
@@ -52,7 +57,7 @@ def _settings(settings: Mapping[str, Any]) -> Iterator[Any]:
     for key, value in settings.items():
         if isinstance(value, Mapping):
             yield from _settings(value)
-        elif _says(str(key)):
+        elif _says(str(key), value):
             yield value
 
 
@@ -60,7 +65,7 @@ def _attributes(processor: Any) -> Iterator[Any]:
     """A processor's own, and constants of its classes."""
     for owner in (*type(processor).__mro__, processor):
         for key, value in vars(owner).items():
-            if isinstance(value, str | int | list | tuple) and _says(key.lower()):
+            if isinstance(value, str | int | list | tuple) and _says(key.lower(), value):
                 yield value
 
 
