@@ -41,15 +41,15 @@ def task(request: pytest.FixtureRequest) -> Task:
 
 @pytest.fixture
 def samples(task: Task) -> list[Sample]:
-    return [task.sample(record) for record in task.records(fixture_path(task.name))]
+    return [task.ask(record) for record in task.records(fixture_path(task.name))]
 
 
 def gold(task: Task, sample: Sample) -> list[str]:
-    """What earns full marks: the target, or a turn in every observation of an episode."""
+    """What earns full marks: the completion, or a turn in every observation of an episode."""
     said: list[str] = []
 
     def say(here: Sample) -> str:
-        target = task.target(here, example_answer(sample))
+        target = task.completion(here, example_answer(sample))
         assert target is not None
         said.append(target)
         return target
