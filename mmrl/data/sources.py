@@ -77,6 +77,8 @@ def _load(
     )
     for line in _facts(data, key, train):
         say(line)
+    if held_out is not None and held_out.reasons:
+        say(f"held-out records of {_refused(key, held_out)}; see quarantine.jsonl")
     if taught and (line := taught.line(key)):
         say(line)
     spec = TaskSpec(data.task, data.params, data.weights)
@@ -91,11 +93,19 @@ def _facts(data: DataConfig, key: str, train: Samples) -> list[str]:
     rejected, looked = train.reasons.total(), train.looked_at
     if not rejected:
         return lines
-    reason, count = commonest(train.reasons)
-    said = f"{key}: {rejected} of {looked} records cannot be asked, {count} of them: {reason}"
+    said = _refused(key, train)
     if rejected > max(FEW, data.max_unusable_share * looked):
         raise DataError(f"{said}; data.max_unusable_share={data.max_unusable_share:g} allows fewer")
     return [*lines, f"{said}; see quarantine.jsonl"]
+
+
+def _refused(key: str, samples: Samples) -> str:
+    """How many of a source's records cannot be asked, and the commonest reason."""
+    reason, count = commonest(samples.reasons)
+    return (
+        f"{key}: {samples.reasons.total()} of {samples.looked_at} records cannot be asked, {count} "
+        f"of them: {reason}"
+    )
 
 
 class Taught:

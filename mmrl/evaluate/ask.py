@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mmrl.engines.engine import Engine, Sampling
@@ -14,7 +14,7 @@ from mmrl.policy.encoder import Encodes
 from mmrl.runlog.transcript import Thumbnails
 from mmrl.scoring.pool import ScoreJob, Scores
 from mmrl.task import Task
-from mmrl.types import EncodedMedium, Prompt, Response, Sample
+from mmrl.types import EncodedMedium, MediaRef, Prompt, Response, Sample
 
 ANSWERS_AT_ONCE = 64
 
@@ -127,14 +127,12 @@ def score(
     samples: Sequence[Sample], key: str, count: int, answers: Answers, scorer: Scores
 ) -> list[Scored]:
     """Score the answers of all samples by the scorer's task of that key."""
-    rows = [answers.find(sample, count) for sample in samples]
-    assert None not in rows, "a sample was not asked"
-    asked = [row for row in rows if row is not None]
-    jobs = [
-        ScoreJob(key, sample.gold, answer)
-        for sample, row in zip(samples, asked, strict=True)
-        for answer in row.answers()
-    ]
+    asked: list[tuple[Sample, Asked]] = []
+    for sample in samples:
+        row = answers.find(sample, count)
+        assert row is not None, "a sample was not asked"
+        asked.append((without_bytes(sample), row))
+    jobs = [ScoreJob(key, sample.gold, answer) for sample, row in asked for answer in row.answers()]
     scores = iter(scorer.score(jobs))
     return [
         Scored(
@@ -144,8 +142,19 @@ def score(
             tuple(next(scores) for _ in row.texts),
             row.unreadable,
         )
-        for sample, row in zip(samples, asked, strict=True)
+        for sample, row in asked
     ]
+
+
+def without_bytes(sample: Sample) -> Sample:
+    """The sample without the encoded media in it: what is left can be held for every record."""
+    return replace(
+        sample,
+        parts=tuple(
+            replace(part, source="") if isinstance(part, MediaRef) else part
+            for part in sample.parts
+        ),
+    )
 
 
 def sampling_settings(asking: Asking) -> dict[str, Any]:

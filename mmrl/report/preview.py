@@ -56,7 +56,10 @@ def write_preview(task: Task, path: Path, out: Path, limit: int) -> Path:
 def _row(task: Task, sample: Sample, folder: Path) -> dict[str, Any]:
     """A line as of a transcript, whose responses are the right answer, none, and junk."""
     blank = example_answer(sample)
-    target = task.target(sample, blank)
+    try:
+        target = task.completion(sample, blank)
+    except ValueError:  # what the record gives contradicts its gold
+        target = task.target(sample, blank)
     weights = resolve_weights(task, {})
     texts = [text for text in (target, "", _JUNK) if text is not None]
     answers = [dataclasses.replace(blank, text=text) for text in texts]

@@ -206,7 +206,7 @@ def _scored_examples(task: Task, sample: Sample) -> list[str]:
     blank = example_answer(sample)
     weights = resolve_weights(task, {})
     sayings: dict[str, Callable[[Sample], str | None]] = {
-        "good": lambda here: task.target(here, blank),
+        "good": lambda here: task.completion(here, blank),
         "empty": lambda here: "",
         "junk": lambda here: "I do not know.",
     }

@@ -45,7 +45,7 @@ def samples(task: Task) -> list[Sample]:
 
 
 def gold(task: Task, sample: Sample) -> list[str]:
-    """What earns full marks: the target, or a turn in every observation of an episode."""
+    """What earns full marks: the completion, or a turn in every observation of an episode."""
     said: list[str] = []
 
     def say(here: Sample) -> str:
