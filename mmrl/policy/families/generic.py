@@ -30,6 +30,7 @@ from mmrl.policy.families import (
     generic_tokens,
 )
 from mmrl.policy.families.composed import Composed, Encoded
+from mmrl.policy.families.generic_media import PARTS, TROUBLE
 from mmrl.policy.families.generic_probe import Shape, shape_of
 from mmrl.policy.families.generic_tensors import Join
 from mmrl.policy.family import Declaration, Family, Limits
@@ -52,25 +53,6 @@ DECLARATION = Declaration(
 RAW = "raw"
 """The one tensor of a medium that has not been through the processor yet."""
 TEXT_KEYS = ("input_ids", "attention_mask", "labels")
-PARTS: Mapping[MediaKind, tuple[str, ...]] = {
-    "image": ("image_processor",),
-    "video": ("video_processor",),
-    "audio": ("feature_extractor", "audio_processor"),
-}
-"""What a processor has one of, where it takes a kind of media."""
-TROUBLE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What a processor or model that nobody here has looked at may raise on a trial input."""
 
 
 def build(model: Any, processor: Any, limits: Limits) -> Family:
@@ -368,14 +350,14 @@ class Generic(Composed):
         self.model.set_attn_implementation({inside[0]: name} if inside else name)
 
     def features(self, media: Encoded) -> list[Tensor]:
-        """Nothing: the model runs its own towers."""
+        """Empty ones [0]: the model runs its own towers."""
         return [torch.zeros(0, device=self.model.device) for _ in media]
 
     @contextmanager
     def feeding(
         self, ids: Tensor, media: Encoded, features: Sequence[Tensor]
     ) -> Iterator[Mapping[str, Any]]:
-        """Give the model what the processor made of the prompts of these media."""
+        """Give the model what the processor made of the prompts of these media; `ids` are [N]."""
         carried = [m.tensors for m in media if m.tensors]
         flat = ids[None]
         words = dict.fromkeys(self.kinds, torch.zeros_like(flat))

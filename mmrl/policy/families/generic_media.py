@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,25 @@ from mmrl.policy.families import composed
 from mmrl.types import Media, MediaKind
 
 RATE = 16_000
+PARTS: Mapping[MediaKind, tuple[str, ...]] = {
+    "image": ("image_processor",),
+    "video": ("video_processor",),
+    "audio": ("feature_extractor", "audio_processor"),
+}
+"""What a processor has one of, where it takes a kind of media."""
+TROUBLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a processor or model that nobody here has looked at may raise on a trial input."""
 
 
 def arguments(

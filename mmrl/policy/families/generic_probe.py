@@ -228,7 +228,7 @@ def shape_of(media: Sequence[EncodedMedium]) -> Shape:
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:
-    """Norm of a difference by the norm of what is wanted."""
+    """Norm of a difference by the norm of what is wanted, of any shape."""
     return float((found - wanted).norm() / wanted.norm().clamp_min(1e-30))
 
 

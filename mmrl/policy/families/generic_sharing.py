@@ -48,7 +48,7 @@ class Form:
     slide_only: bool = False
 
     def numbers(self, family: Generic, ids: Ints) -> Ints | None:
-        """Number the runs of a prompt's tokens from 1, 0 is causal; None without any."""
+        """Number [L] the runs of a prompt's tokens from 1, 0 is causal; None without any."""
         members = {"seen": family.seen_ids, "media": family.placeholder_ids}.get(self.blocks)
         if members is not None:
             return composed.runs(ids, members)

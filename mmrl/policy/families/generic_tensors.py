@@ -23,7 +23,7 @@ class Join:
     counts: bool = False
 
     def of(self, pieces: Sequence[Tensor]) -> Tensor:
-        """Join some tensors of the same kind."""
+        """Join some tensors [n, ...] of the same kind along the axis."""
         if self.counts:
             start, moved = 0, []
             for piece in pieces:
@@ -36,7 +36,7 @@ class Join:
         return torch.cat(list(pieces), dim=self.axis)
 
     def makes(self, pieces: Sequence[Tensor], whole: Tensor) -> bool:
-        """Whether the whole is these pieces, joined."""
+        """Whether the whole is these pieces, joined, in its shape and values."""
         if self.axis >= whole.dim() or any(piece.dim() != whole.dim() for piece in pieces):
             return False
         if self.counts and (whole.is_floating_point() or not whole.numel()):
