@@ -75,7 +75,7 @@ def read(ref: MediaRef, options: Options) -> Media:
 
 
 def pixel_hash(array: Pixels) -> str:
-    """A hash of decoded pixels [H, W, 3]: equal pictures share features however they were stored."""
+    """A hash of pixels [H, W, 3]: equal pictures share features however they were stored."""
     return hashlib.sha256(repr((array.shape, "image")).encode() + array.tobytes()).hexdigest()
 
 

@@ -34,7 +34,7 @@ from mmrl.policy.families.generic_media import PARTS, TROUBLE
 from mmrl.policy.families.generic_probe import Shape, shape_of
 from mmrl.policy.families.generic_tensors import Join
 from mmrl.policy.family import Declaration, Family, Limits
-from mmrl.types import EncodedMedium, Ints, Media, MediaKind, MediaRef, Prompt, Sample, Text
+from mmrl.types import EncodedMedium, Ints, Media, MediaKind, Prompt, Sample
 
 DECLARATION = Declaration(
     model_types=(),
@@ -127,13 +127,13 @@ class Generic(Composed):
 
         It is banned, and so is all else that a medium adds and that is no word.
         """
-        bare = self.processor.tokenizer(self.chat_text(_asking(())))["input_ids"]
+        bare = self.processor.tokenizer(self.chat_text(generic_media.asking(())))["input_ids"]
         media = (generic_media.trial(kind, 0),)
         try:
-            whole = self._run(self.chat_text(_asking(media)), media)
+            whole = self._run(self.chat_text(generic_media.asking(media)), media)
         except TROUBLE:
             self.nested = False
-            whole = self._run(self.chat_text(_asking(media)), media)
+            whole = self._run(self.chat_text(generic_media.asking(media)), media)
         ids = whole["input_ids"].numpy()
         added, counts = np.unique(ids[~np.isin(ids, bare)], return_counts=True)
         if not len(added):
@@ -150,10 +150,10 @@ class Generic(Composed):
     def _learn_joins(self, kind: MediaKind) -> None:
         """How the processor puts together what it makes of one and of two media."""
         media = [generic_media.trial(kind, i) for i in range(3)]
-        text = self.chat_text(_asking(media[1:]))
+        text = self.chat_text(generic_media.asking(media[1:]))
         try:
             one, two, three = (
-                self._tensors(self._run(self.chat_text(_asking(m)), m))
+                self._tensors(self._run(self.chat_text(generic_media.asking(m)), m))
                 for m in (media[:1], media[1:], media)
             )
             twice = self._tensors(self._run(text, media[1:], copies=2))
@@ -197,7 +197,7 @@ class Generic(Composed):
         if media.kind not in self.takes:
             raise MediaError(f"this model does not take {media.kind}")
         try:
-            out = self._run(self.chat_text(_asking((media,))), (media,))
+            out = self._run(self.chat_text(generic_media.asking((media,))), (media,))
         except TROUBLE as error:
             raise MediaError(f"{media.kind}: {one_line(error)}") from None
         num_tokens = self._features_in(out["input_ids"].numpy())
@@ -308,7 +308,7 @@ class Generic(Composed):
         """Short prompts of every shape that the processor takes, one with a medium first."""
         whole = self.unlimited()
         for number, media in enumerate(generic_media.trials(self.takes)):
-            asked = _asking(media, "Is it so? " * (number + 1))
+            asked = generic_media.asking(media, "Is it so? " * (number + 1))
             try:
                 yield whole.encode(asked, [whole.encode_medium(m) for m in media])
             except MediaError:
@@ -396,11 +396,6 @@ class Generic(Composed):
             value = joins.get(key, Join()).of(pieces)
             found[key] = value.to(device, dtype if value.is_floating_point() else value.dtype)
         return found
-
-
-def _asking(media: Sequence[Media], words: str = "b") -> Sample:
-    refs = [MediaRef(m.kind, b"") for m in media]
-    return Sample("s", "trial", (Text("A"), *refs, Text(words)), gold=None)
 
 
 def _raw(medium: EncodedMedium) -> Media:

@@ -12,7 +12,7 @@ from PIL import Image
 from mmrl.frame import Frame
 from mmrl.modalities import sound
 from mmrl.policy.families import composed
-from mmrl.types import Media, MediaKind
+from mmrl.types import Media, MediaKind, MediaRef, Sample, Text
 
 RATE = 16_000
 PARTS: Mapping[MediaKind, tuple[str, ...]] = {
@@ -98,3 +98,9 @@ def trials(takes: Sequence[MediaKind]) -> list[tuple[Media, ...]]:
     if len(kinds) > 1:
         found.append(tuple(trial(kind, 3) for kind in kinds))
     return [*found, (), ()]
+
+
+def asking(media: Sequence[Media], words: str = "b") -> Sample:
+    """A trial question about some media, in a few words."""
+    refs = [MediaRef(m.kind, b"") for m in media]
+    return Sample("s", "trial", (Text("A"), *refs, Text(words)), gold=None)
