@@ -23,12 +23,7 @@ from torch import Tensor
 from mmrl.errors import MediaError, PromptTooLong, UserError, one_line
 from mmrl.modalities import sound
 from mmrl.policy import attention
-from mmrl.policy.families import (
-    generic_media,
-    generic_sharing,
-    generic_tensors,
-    generic_tokens,
-)
+from mmrl.policy.families import generic_media, generic_sharing, generic_tensors, generic_tokens
 from mmrl.policy.families.composed import Composed, Encoded
 from mmrl.policy.families.generic_media import PARTS, TROUBLE
 from mmrl.policy.families.generic_probe import Shape, shape_of
