@@ -10,6 +10,8 @@ Importing mmrl does not import torch; these functions do.
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,3 +27,24 @@ def __getattr__(name: str) -> Any:
     from mmrl import api
 
     return getattr(api, name)
+
+
+class _Room(ModuleType):
+    """A room with the name of a public function: called, it is that function."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        from mmrl import api
+
+        return getattr(api, self.__name__.rpartition(".")[2])(*arguments, **options)
+
+
+class _Package(ModuleType):
+    """Importing `mmrl.train.run` puts the room `mmrl.train` in the place of the function."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in __all__ and type(value) is ModuleType:
+            value.__class__ = _Room
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,9 +1,9 @@
 """Every command of the pages is run, every configuration in them is taken, or a reason stands by.
 
 A block right below `<!-- not run: REASON -->` is passed over; below `<!-- file: NAME -->` it is
-written into the page's folder; below `<!-- slow -->` it runs with the marker `slow` only. The blocks
-of a page run in order, in one folder: an empty one, or a picture of the repository for pages that
-say `<!-- in the repository -->`.
+written into the page's folder; below `<!-- slow -->` it runs with the marker `slow` only. The
+blocks of a page run in order, in one folder: an empty one, or a picture of the repository for pages
+that say `<!-- in the repository -->`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ RUN = ("bash", "python")
 SHOWN = ("text", "markdown", "{toctree}", "{eval-rst}")
 KNOWN = (*RUN, *SHOWN, "yaml", "json", "toml")
 LEFT_OUT = {".git", ".venv", "runs", "data"}
-PAGES = [
-    page for page in pages() if any(block.language in (*RUN, "yaml") for block in blocks(page))
-]
+PAGES = [page for page in pages() if any(b.language in (*RUN, "yaml") for b in blocks(page))]
+PIP = Path(__file__).with_name("pip_here.py")
+COMMANDS = {"python": "", "mmrl": " -m mmrl.cli", "pip": f' "{PIP}"'}
+"""What the words of a page call, after the interpreter of the test."""
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
@@ -82,16 +83,17 @@ def _run_page(page: Path, folder: Path, *, slow: bool) -> None:
 
 
 def _environment(tools: Path, work: Path) -> dict[str, str]:
-    """`mmrl` and `python` are those of the test; the page's folder can be imported from."""
+    """`mmrl` and `python` are those of the test, `pip install .` goes into a folder of the page."""
     tools.mkdir()
-    for name, command in (("python", ""), ("mmrl", " -m mmrl.cli")):
+    for name, command in COMMANDS.items():
         script = tools / name
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}"{command} "$@"\n')
         script.chmod(0o755)
     return {
         **os.environ,
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": os.pathsep.join([str(work), str(ROOT)]),
+        "PYTHONPATH": os.pathsep.join([str(tools / "installed"), str(work), str(ROOT)]),
+        "INSTALLED": str(tools / "installed"),
         "OMP_NUM_THREADS": "1",
     }
 
