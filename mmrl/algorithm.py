@@ -263,7 +263,15 @@ class KL:
             self.schedule.observe(kl, responses, context)
 
     def estimate(self, logprobs: Floats, ref: Floats) -> Floats:
-        """Estimate the KL of every token [T] from samples of the policy (see `losses`)."""
+        """Estimate the KL of every token [T] from samples of the policy (see `losses`).
+
+        Args:
+            logprobs: of the policy that sampled [T], in nats.
+            ref: of the reference, of the same tokens [T].
+
+        Returns:
+            One estimate a token [T], in nats; k1 may be negative.
+        """
         difference = logprobs - ref
         if self.clamp is not None:
             difference = np.clip(difference, -self.clamp, self.clamp)
@@ -452,6 +460,13 @@ def carried(group: Group, need: Need) -> Any:
     """Return what the group carries of `need`: per response in order, or one value.
 
     Raises UserError where the run did not provide it.
+
+    Args:
+        group: a scored group.
+        need: one of those that the stage names in `needs`.
+
+    Returns:
+        Arrays [T] for every response, or one value of the group, by the need.
     """
     if need not in group.extra:
         raise UserError(f"the algorithm needs {NEEDS[need]}, which this run does not provide")
@@ -459,7 +474,18 @@ def carried(group: Group, need: Need) -> Any:
 
 
 def with_rewards(group: Group, rewards: Floats) -> Group:
-    """Replace the rewards [G]; unscorable answers stay unscorable."""
+    """Replace the rewards [G]; unscorable answers stay unscorable.
+
+    Args:
+        group: a scored group.
+        rewards: a number for every response [G]; those of unscorable answers are not read.
+
+    Returns:
+        The group with these rewards; metrics and parts stay as they are.
+
+    Example:
+        `with_rewards(group, group.rewards - 0.1 * lengths)` in a shape stage
+    """
     scores = tuple(
         replace(score, reward=None if score.reward is None else float(reward))
         for score, reward in zip(group.scores, rewards, strict=True)

@@ -40,6 +40,16 @@ def load(kind: PluginKind, name: str) -> ModuleType:
     """Import the module that `name` stands for; an unknown name raises UserError with the nearest.
 
     A package names the modules beside its plugins that are not plugins in `SHARED`.
+
+    Args:
+        kind: algorithm, task, modality, family or recipe.
+        name: what a configuration says.
+
+    Returns:
+        The module, which exposes what the contract of its kind says.
+
+    Example:
+        `load("algorithm", "grpo").SUMMARY`
     """
     return importlib.import_module(find(kind, name))
 
@@ -48,6 +58,13 @@ def find(kind: PluginKind, name: str) -> str:
     """The import path of what `name` stands for; an unknown name raises UserError as `load` does.
 
     Nothing is imported: a family's module brings torch.
+
+    Args:
+        kind: algorithm, task, modality, family or recipe.
+        name: what a configuration says.
+
+    Returns:
+        Such as `mmrl.algorithms.grpo`.
     """
     modules = available(kind)
     if name not in modules:
@@ -58,7 +75,14 @@ def find(kind: PluginKind, name: str) -> str:
 
 
 def available(kind: PluginKind) -> dict[str, str]:
-    """List plugin names and their import paths without importing them."""
+    """List plugin names and their import paths without importing them.
+
+    Args:
+        kind: algorithm, task, modality, family or recipe.
+
+    Returns:
+        Import paths by name: ours, then those that other packages add, which go before.
+    """
     package = importlib.import_module(PACKAGES[kind])
     modules = {
         info.name: f"{package.__name__}.{info.name}"

@@ -1,9 +1,9 @@
 """Every command of the pages is run, every configuration in them is taken, or a reason stands by.
 
-A block right below `<!-- not run: REASON -->` is passed over; below `<!-- file: NAME -->` it is
-written into the page's folder; below `<!-- slow -->` it runs with the marker `slow` only. The
-blocks of a page run in order, in one folder: an empty one, or a picture of the repository for pages
-that say `<!-- in the repository -->`.
+A block right below `<!-- not run: REASON -->` is passed over; below a line with a file's name and a
+colon it is written into the page's folder; below `<!-- slow -->` it runs with the marker `slow`
+only. The blocks of a page run in order, in one folder: an empty one, or a picture of the repository
+for pages that say `<!-- in the repository -->`.
 """
 
 from __future__ import annotations
