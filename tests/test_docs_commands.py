@@ -39,7 +39,7 @@ def test_every_block_is_run_or_says_why_not(page: Path) -> None:
         assert block.language in KNOWN, f"{block}: language '{block.language}'"
         for note in block.notes:
             word, _, said = note.partition(":")
-            known = word in ("slow", "file", "not run", "in the repository", "excerpt")
+            known = word in ("slow", "file", "not run")
             assert known or block.language in SHOWN, f"{block}: note '{note}'"
             assert word not in ("file", "not run") or said.strip(), f"{block}: '{word}' of what?"
         if block.language in ("json", "toml"):
