@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
-EXTRAS ?= test,data,qwen,video,audio,qlora
+EXTRAS ?= test,docs,data,qwen,video,audio,qlora
 comma := ,
 ENGINES ?= .venv-engines
 BENCH ?= .venv-bench
+AUDIT ?= .venv-audit
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: setup quickstart test test-engines bench lint clean
+.PHONY: setup quickstart test test-engines bench docs audit lint clean
 
 setup: $(STAMP)
 
@@ -59,5 +60,21 @@ bench: $(BENCH)/.installed
 		$(BENCH)/bin/python tools/bench_step.py --pixels $$pixels --kl $$kl || exit 1; \
 	done; done
 
+# Strict: a broken link, an unknown anchor or a docstring that does not parse fails. No network.
+docs: setup
+	rm -rf docs/_build
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
+	@echo "docs/_build/index.html"
+
+# Known vulnerabilities of what is installed (asks a public database), and its licences.
+$(AUDIT)/.installed: pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(AUDIT)
+	$(UV) pip install --quiet --python $(AUDIT)/bin/python -e '.[data,video,audio,qlora,audit]'
+	touch $@
+
+audit: $(AUDIT)/.installed
+	$(AUDIT)/bin/python -m piplicenses --summary --order=count
+	$(AUDIT)/bin/python -m pip_audit --local --skip-editable --progress-spinner off
+
 clean:
-	rm -rf $(VENV) $(ENGINES) $(BENCH) build dist *.egg-info
+	rm -rf $(VENV) $(ENGINES) $(BENCH) $(AUDIT) docs/_build build dist *.egg-info

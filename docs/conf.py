@@ -19,6 +19,7 @@ myst_heading_anchors = 4
 default_role = "literal"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 add_module_names = False
@@ -47,10 +48,20 @@ def _words_and_path(link: re.Match[str]) -> str:
     return f"`{path}`" if words.strip("`") in path else f"{words} (`{path}`)"
 
 
+_AS_WRITTEN: dict[str, list[str]] = {}
+
+
+def _keep(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Remember what is said of a value: Napoleon takes words in front of a colon for its type."""
+    if what in ("attribute", "data", "property"):
+        _AS_WRITTEN[name] = list(lines)
+
+
 def _indented_is_code(
     app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]
 ) -> None:
     """Show the indented examples of docstrings as code."""
+    lines[:] = _AS_WRITTEN.pop(name, lines)
     for number in range(len(lines) - 1, 0, -1):
         before, line = lines[number - 1], lines[number]
         if line.startswith("    ") and not before.strip() and not _in_section(lines, number):
@@ -65,4 +76,5 @@ def _in_section(lines: list[str], number: int) -> bool:
 
 def setup(app: Any) -> None:
     app.connect("source-read", _name_files)
+    app.connect("autodoc-process-docstring", _keep, priority=100)
     app.connect("autodoc-process-docstring", _indented_is_code, priority=900)

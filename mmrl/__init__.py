@@ -33,26 +33,22 @@ __all__ = [
 __version__ = "0.1.0"
 
 
+class _Room(ModuleType):
+    """A room with the name of a public function: called, it is that function."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        from mmrl import api
+
+        return getattr(api, self.__name__.rpartition(".")[2])(*arguments, **options)
+
+
 class _Package(ModuleType):
-    """Keeps the functions that are called as a room is: imports put the room in their place."""
+    """Importing `mmrl.train.run` puts the room `mmrl.train` in the place of the function."""
 
-    @property
-    def train(self) -> Any:
-        """`mmrl.api.train`."""
-        return self.__getattr__("train")
-
-    @train.setter
-    def train(self, room: ModuleType) -> None:
-        pass
-
-    @property
-    def evaluate(self) -> Any:
-        """`mmrl.api.evaluate`."""
-        return self.__getattr__("evaluate")
-
-    @evaluate.setter
-    def evaluate(self, room: ModuleType) -> None:
-        pass
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in __all__ and type(value) is ModuleType:
+            value.__class__ = _Room
+        super().__setattr__(name, value)
 
 
 def __getattr__(name: str) -> Any:

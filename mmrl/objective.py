@@ -204,7 +204,15 @@ class KL:
             self.schedule.observe(kl, responses, context)
 
     def estimate(self, logprobs: Values, ref: Values) -> Values:
-        """Estimate the KL of every token from samples of the policy, with its plain gradient."""
+        """Estimate the KL of every token from samples of the policy, with its plain gradient.
+
+        Args:
+            logprobs: of the policy that sampled [T], in nats.
+            ref: of the reference, of the same tokens [T].
+
+        Returns:
+            One estimate a token [T], in nats; k1 may be negative.
+        """
         difference = logprobs - ref
         if self.clamp is not None:
             difference = difference.clip(-self.clamp, self.clamp)

@@ -43,6 +43,16 @@ def load(kind: PluginKind, name: str) -> ModuleType:
     """Import the module that `name` stands for; an unknown one raises ConfigError with the nearest.
 
     A package names the modules beside its plugins that are not plugins in `SHARED`.
+
+    Args:
+        kind: algorithm, task, modality, family or recipe.
+        name: what a configuration says.
+
+    Returns:
+        The module, which exposes what the contract of its kind says.
+
+    Example:
+        `load("algorithm", "grpo").SUMMARY`
     """
     return importlib.import_module(find(kind, name))
 
@@ -51,6 +61,13 @@ def find(kind: PluginKind, name: str) -> str:
     """The import path of what `name` stands for; an unknown name raises ConfigError as `load` does.
 
     Nothing is imported: a family's module brings torch.
+
+    Args:
+        kind: algorithm, task, modality, family or recipe.
+        name: what a configuration says.
+
+    Returns:
+        Such as `mmrl.algorithms.grpo`.
     """
     modules = available(kind)
     if name not in modules:
@@ -61,7 +78,14 @@ def find(kind: PluginKind, name: str) -> str:
 
 
 def available(kind: PluginKind) -> dict[str, str]:
-    """List plugin names and their import paths without importing them."""
+    """List plugin names and their import paths without importing them.
+
+    Args:
+        kind: algorithm, task, modality, family or recipe.
+
+    Returns:
+        Import paths by name: ours, then those that other packages add, which go before.
+    """
     return {**modules(PACKAGES[kind]), **_entries(_GROUPS[kind], tuple(sys.path))}
 
 

@@ -111,6 +111,12 @@ class Task(Protocol):
         """Ask a record's question, as `ask` wants it.
 
         A gold that does not parse raises ValueError with the reason.
+
+        Args:
+            record: one line of the data; media paths are relative to its `root`.
+
+        Returns:
+            The question with its media by reference, a gold of plain data, and a target.
         """
         ...
 
@@ -128,7 +134,15 @@ class Task(Protocol):
         return complete(sample, record)
 
     def score(self, gold: Any, answer: Answer) -> Score:
-        """Grade one answer. Linear in the answer's length, no side effects."""
+        """Grade one answer. Linear in the answer's length, no side effects.
+
+        Args:
+            gold: what `sample` put into `Sample.gold`.
+            answer: the text, whether it was cut, and how the model saw the media.
+
+        Returns:
+            Every declared part within its range, the metric of this answer, and how it parsed.
+        """
         ...
 
     def step(self, gold: Any, state: Any, answer: Answer) -> Observation:
@@ -139,6 +153,14 @@ class Task(Protocol):
         with its deadline: what it needs to go on is in the state. A turn that cannot be read is
         a turn, with an observation that says so; what raises makes the episode unscorable. After
         the last turn `score` gets the environment's last verdict as `Answer.outcome`.
+
+        Args:
+            gold: what `sample` put into `Sample.gold`.
+            state: plain JSON, as the observation before held it.
+            answer: the turn, with all turns so far.
+
+        Returns:
+            What the environment shows next; `done` where the model has no further turn.
         """
         raise NotImplementedError(f"task '{self.name}' has no environment")
 
@@ -148,6 +170,13 @@ class Task(Protocol):
         A record's meta is `Sample.meta` with its score's `evidence` merged over it. An answer that
         never reached a verdict has value 0 and no evidence, so what a corpus-level number needs of
         the gold (how many boxes there are to find) belongs in `Sample.meta`.
+
+        Args:
+            values: the metric of every record, in order.
+            metas: what is known of every record, in the same order.
+
+        Returns:
+            One number, in the direction that `better` says.
         """
         return mean(values, metas)
 
@@ -165,6 +194,13 @@ class Task(Protocol):
 
         None where the gold would not be known then. `task.with_options` does it for a gold that
         does not depend on how a picture lies, or that is mapped through its Frame.
+
+        Args:
+            sample: the question as it stands.
+            options: those of a picture, such as `{"turn": "mirror"}`.
+
+        Returns:
+            The question with the options on its pictures, its gold as it is then.
         """
         return None
 
@@ -173,6 +209,13 @@ class Task(Protocol):
 
         `answer` carries the frames and the coordinate space; its text is ignored. Of an episode it
         writes the turn in the observation `sample.start`.
+
+        Args:
+            sample: the question, its gold among it.
+            answer: how the model saw the media, and what coordinates mean to it.
+
+        Returns:
+            A completion, or None where none is known.
         """
         return sample.target
 

@@ -13,13 +13,14 @@ BESIDE = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md")
 
 _FENCE = re.compile(r"^(`{3,})([^`]*)$")
 _NOTE = re.compile(r"^<!-- *(.*?) *-->$")
+_FILE = re.compile(r"^`([\w./-]+)`:$")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its text, and the notes in comments right above it.
+    """A fenced block: its language, its text, and the notes right above it.
 
-    Notes are `slow`, `file: NAME`, `not run: REASON`.
+    Notes are `slow` and `not run: REASON` in comments, and `file: NAME`, which readers see.
     """
 
     page: Path
@@ -62,8 +63,11 @@ def blocks(page: Path) -> Iterator[Block]:
 
 def _notes_above(lines: list[str], at: int) -> tuple[str, ...]:
     notes: list[str] = []
-    while at and (found := _NOTE.match(lines[at - 1])):
-        notes.insert(0, found[1])
+    while at:
+        note, file = _NOTE.match(lines[at - 1]), _FILE.match(lines[at - 1])
+        if not (note or file):
+            break
+        notes.insert(0, note[1] if note else f"file: {file[1]}")  # type: ignore[index]
         at -= 1
     return tuple(notes)
 

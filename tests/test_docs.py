@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mmrl.algorithms.compose import compose
 from tests.docs_pages import DOCS, ROOT, anchors, links, pages, prose
 
 
@@ -44,7 +45,10 @@ def test_nothing_is_fetched_by_a_reader() -> None:
 
 
 def test_every_message_of_the_troubleshooting_page_is_said_by_the_code() -> None:
-    """A quoted message stands in the source, where `...` stands for what differs."""
+    """A quoted message stands in the source, where `...` stands for what differs.
+
+    Backticks in a message are left out, since it is quoted in them.
+    """
     code = _joined_strings(
         "\n".join(f.read_text("utf-8") for f in sorted((ROOT / "mmrl").rglob("*.py")))
     )
@@ -57,7 +61,24 @@ def test_every_message_of_the_troubleshooting_page_is_said_by_the_code() -> None
 
 def _joined_strings(code: str) -> str:
     """Source in which the pieces of a message, a line each, are one string again."""
-    return re.sub(r"""["']\s*\n\s*f?["']""", "", code)
+    return re.sub(r"""["']\s*\n\s*f?["']""", "", code).replace("`", "")
+
+
+def test_the_costs_of_algorithms_are_those_of_the_code() -> None:
+    """The needs in the decision table are what each algorithm asks for with its own values."""
+    rows = re.findall(
+        r"^\| `(\w+)` \| (-|`.*?`) \| .* \| .* \|$", (DOCS / "choose.md").read_text("utf-8"), re.M
+    )
+    assert len(rows) > 12
+    for name, needs in rows:
+        assert set(re.findall(r"`(\w+)`", needs)) == compose({"name": name}).needs, name
+
+
+def test_every_algorithm_that_is_recommended_exists() -> None:
+    table = (DOCS / "choose.md").read_text("utf-8").partition("## By what you see")[2]
+    for row in table.partition("## By")[0].splitlines()[4:]:
+        for name in re.findall(r"`(\w+)`", row.split("|")[2] if row.startswith("|") else ""):
+            compose({"name": name})
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:

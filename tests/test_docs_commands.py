@@ -1,9 +1,9 @@
 """Every command of the pages is run, every configuration in them is taken, or a reason stands by.
 
-A block right below `<!-- not run: REASON -->` is passed over; below `<!-- file: NAME -->` it is
-written into the page's folder; below `<!-- slow -->` it runs with the marker `slow` only. The
-blocks of a page run in order, in one folder: an empty one, or a picture of the repository for pages that
-say `<!-- in the repository -->`.
+A block right below `<!-- not run: REASON -->` is passed over; below a line with a file's name and a
+colon it is written into the page's folder; below `<!-- slow -->` it runs with the marker `slow`
+only. The blocks of a page run in order, in one folder: an empty one, or a picture of the repository
+for pages that say `<!-- in the repository -->`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ RUN = ("bash", "python")
 SHOWN = ("text", "markdown", "{toctree}", "{eval-rst}")
 KNOWN = (*RUN, *SHOWN, "yaml", "json", "toml")
 LEFT_OUT = {".git", ".venv", "runs", "data"}
-PAGES = [
-    page for page in pages() if any(block.language in (*RUN, "yaml") for block in blocks(page))
-]
+PAGES = [page for page in pages() if any(b.language in (*RUN, "yaml") for b in blocks(page))]
+PIP = Path(__file__).with_name("pip_here.py")
+COMMANDS = {"python": "", "mmrl": " -m mmrl.cli", "pip": f' "{PIP}"'}
+"""What the words of a page call, after the interpreter of the test."""
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
@@ -39,7 +40,7 @@ def test_every_block_is_run_or_says_why_not(page: Path) -> None:
         assert block.language in KNOWN, f"{block}: language '{block.language}'"
         for note in block.notes:
             word, _, said = note.partition(":")
-            known = word in ("slow", "file", "not run", "in the repository", "excerpt")
+            known = word in ("slow", "file", "not run")
             assert known or block.language in SHOWN, f"{block}: note '{note}'"
             assert word not in ("file", "not run") or said.strip(), f"{block}: '{word}' of what?"
         if block.language in ("json", "toml"):
@@ -83,16 +84,17 @@ def _run_page(page: Path, folder: Path, *, slow: bool) -> None:
 
 
 def _environment(tools: Path, work: Path) -> dict[str, str]:
-    """`mmrl` and `python` are those of the test; the page's folder can be imported from."""
+    """`mmrl` and `python` are those of the test, `pip install .` goes into a folder of the page."""
     tools.mkdir()
-    for name, command in (("python", ""), ("mmrl", " -m mmrl.cli")):
+    for name, command in COMMANDS.items():
         script = tools / name
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}"{command} "$@"\n')
         script.chmod(0o755)
     return {
         **os.environ,
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": os.pathsep.join([str(work), str(ROOT)]),
+        "PYTHONPATH": os.pathsep.join([str(tools / "installed"), str(work), str(ROOT)]),
+        "INSTALLED": str(tools / "installed"),
         "OMP_NUM_THREADS": "1",
     }
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import re
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +18,8 @@ from mmrl.config import RunConfig
 from mmrl.train.run import train
 from tests.runs import make_digits, run_config
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
 
 
 def example(name: str) -> ModuleType:
@@ -47,3 +51,16 @@ def test_grpo_in_one_file_has_the_trainers_numbers(tmp_path: Path) -> None:
         assert step.reward == pytest.approx(metrics["reward/mean"], abs=1e-6)
         assert step.loss == pytest.approx(metrics["train/loss"], rel=1e-4, abs=1e-5)
         assert step.grad_norm == pytest.approx(metrics["train/grad_norm"], rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_the_first_model_trains_and_answers(tmp_path: Path) -> None:
+    """Its held-out answers get better, and it counts on a picture when it is asked."""
+    command = [sys.executable, str(EXAMPLES / "first_model.py"), "--out", str(tmp_path / "first")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    before, after = map(float, re.findall(r"held-out reward (\S+) -> (\S+)", done.stdout)[0])
+    assert after > before - 0.05
+    assert re.search(r"^\(\d+, \d+\) <answer>\d</answer>$", done.stdout, re.MULTILINE)
+    assert (tmp_path / "first" / "run" / "report.html").is_file()

@@ -42,7 +42,8 @@ class Policy:
 
     `adapter` is what is trained where there is one; `bare` runs the model without it. `recurs` says
     that layouts decide in recurrent layers too. `run` carries a pass out, of a policy whose weights
-    a backend shards. With a `lockstep` the passes of all processes are alike.
+    a backend shards. With a `lockstep` the passes of all processes are alike. `asked_for` names the
+    family where the model's type did not choose it.
     """
 
     model: Any
@@ -54,6 +55,7 @@ class Policy:
     bare: bool = False
     recurs: bool = False
     run: Callable[[Callable[[], Any]], Any] = field(default=lambda call: call())
+    asked_for: str | None = None
 
     @property
     def device(self) -> torch.device:
@@ -110,7 +112,7 @@ class Policy:
     def trained_copy(self) -> Policy:
         """A copy with weights of its own that learn like this one's."""
         model = copy.deepcopy(self.model)
-        return wrap(model, self.processor, self._family_of(model))
+        return wrap(model, self.processor, self._family_of(model), asked_for=self.asked_for)
 
     def logprobs(
         self,
@@ -167,13 +169,12 @@ class Policy:
         if self.adapter is not None:
             return dataclasses.replace(self, store=FeatureStore(self.family), bare=True)
         model = copy.deepcopy(self.model).eval().requires_grad_(False)
-        return wrap(model, self.processor, self._family_of(model))
+        return wrap(model, self.processor, self._family_of(model), asked_for=self.asked_for)
 
     def _family_of(self, model: Any) -> Family:
-        """The family of a copy of the model, which encodes nothing: this one's, not its type's."""
-        modules = (plugins.load("family", name) for name in plugins.available("family"))
-        ours = next(m for m in modules if m.DECLARATION is self.family.declaration)
-        family: Family = ours.build(model, self.processor, Limits(max_prompt_tokens=1))
+        """The family of a copy of the model, which encodes nothing."""
+        module = plugins.load("family", family_name(model.config.model_type, self.asked_for))
+        family: Family = module.build(model, self.processor, Limits(max_prompt_tokens=1))
         return family
 
     def load_weights(self, folder: Path) -> None:
@@ -235,7 +236,8 @@ def load_policy(config: ModelConfig, device: torch.device | None = None, seed: i
         config.min_video_pixels,
         config.max_video_pixels,
     )
-    policy = wrap(model, processor, module.build(model, processor, limits), adapter)
+    family = module.build(model, processor, limits)
+    policy = wrap(model, processor, family, adapter, config.family)
     _freeze(policy, config)
     if config.family is None:
         warn_of_generic(name, settings.model_type, policy.family.declaration.notes)
@@ -308,16 +310,26 @@ def warn_of_generic(name: str, model_type: str, told: str) -> None:
         )
 
 
-def wrap(model: Any, processor: Any, family: Family, adapter: lora.Adapter | None = None) -> Policy:
-    """Put a model behind its family, with the layout deciding what its language layers see."""
+def wrap(
+    model: Any,
+    processor: Any,
+    family: Family,
+    adapter: lora.Adapter | None = None,
+    asked_for: str | None = None,
+) -> Policy:
+    """Put a model behind its family, with the layout deciding what its language layers see.
+
+    `asked_for` is the family's name where the model's type did not choose it: copies are of it.
+    """
     shared = family.declaration.shared_prefix
     if shared:
         model.set_attn_implementation({"text_config": attention.NAME})
     if linears.onednn_is_faster():
         linears.exchange(model)
     recurs = shared and recurrent_layers.share(model)
+    tap, store = HeadTap(model), FeatureStore(family)
     policy = Policy(
-        model, processor, family, HeadTap(model), FeatureStore(family), adapter, recurs=recurs
+        model, processor, family, tap, store, adapter, recurs=recurs, asked_for=asked_for
     )
     _check_logits(policy)
     return policy
