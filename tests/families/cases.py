@@ -290,6 +290,14 @@ def lifted(dtype: torch.dtype) -> Iterator[None]:
         yield
 
 
+def all_gradients(model: torch.nn.Module, like: torch.nn.Module) -> torch.Tensor:
+    """The gradients of those parameters that have one in `like`, as one vector."""
+    known = {n for n, p in like.named_parameters() if p.grad is not None and p.grad.any()}
+    return torch.cat(
+        [p.grad.flatten() for n, p in model.named_parameters() if n in known and p.grad is not None]
+    )
+
+
 def compare_gradients(found: torch.nn.Module, wanted: torch.nn.Module) -> None:
     """Every parameter's gradient equals the reference's, relative to its own size.
 

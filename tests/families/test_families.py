@@ -22,6 +22,7 @@ from mmrl.types import Media
 from tests.families import cases as family_cases
 from tests.families.cases import (
     Case,
+    all_gradients,
     ask,
     cases,
     clip,
@@ -111,14 +112,6 @@ def compare_paths(name: str, dtype: torch.dtype, tolerance: float) -> None:
     compare_gradients(made.model, reference)
     together = relative(*(all_gradients(m, reference) for m in (made.model, reference)))
     assert together < 10 * tolerance
-
-
-def all_gradients(model: torch.nn.Module, like: torch.nn.Module) -> torch.Tensor:
-    """The gradients of those parameters that have one in `like`, as one vector."""
-    known = {n for n, p in like.named_parameters() if p.grad is not None and p.grad.any()}
-    return torch.cat(
-        [p.grad.flatten() for n, p in model.named_parameters() if n in known and p.grad is not None]
-    )
 
 
 @every_family

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from mmrl.policy import linears
+from mmrl.policy.shared_prefix import SharedRow
+from tests.families import cases as family_cases
+from tests.families import tiny
 
 pytestmark = pytest.mark.skipif(not linears._has_operators(), reason="torch has no such operators")
 
@@ -127,3 +130,21 @@ def test_the_rule_asks_the_processor_and_the_operators(
     monkeypatch.setattr(linears, "_has_operators", lambda: False)
     assert not rule("vendor_id\t: AuthenticAMD\n")
     linears.onednn_is_faster.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "gemma3", "internvl"])
+def test_a_policy_by_onednn_is_the_plain_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log-probs and all gradients together, of a row that shares its prompt."""
+    monkeypatch.setattr(linears, "onednn_is_faster", lambda: True)
+    made, reference = family_cases.policy(name), tiny.build(name)[0]
+    case = family_cases.cases(tiny.TINY[name].kinds)["image"]
+    row = SharedRow(family_cases.ask(made, case), family_cases.responses(0, (5, 2, 9)))
+    assert linears.uses_onednn(made.model)
+    found = family_cases.shared(made, [row])
+    found.sum().backward()
+    whole = family_cases.processed(made, case)
+    wanted = family_cases.plain(reference, whole, row.prompt, row.responses, made.banned)
+    wanted.sum().backward()
+    assert relative(found.detach(), wanted.detach().double()) < 1e-5
+    moved = family_cases.all_gradients(made.model, reference)
+    assert relative(moved, family_cases.all_gradients(reference, reference).double()) < 1e-5
