@@ -16,11 +16,13 @@ def test_families_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows.keys() == plugins.available("family").keys()
     assert {tiny.family for tiny in TINY.values()} == rows.keys() - {"generic"}
-    for tiny in TINY.values():
-        row = rows[tiny.family]
-        kinds = {"video" if kind == "sounding clip" else kind for kind in tiny.kinds}
+    for family in rows.keys() - {"generic"}:
+        row = rows[family]
+        # A family's larger models may not hear: together its models take what it declares.
+        own = {kind for tiny in TINY.values() if tiny.family == family for kind in tiny.kinds}
+        kinds = {"video" if kind == "sounding clip" else kind for kind in own}
         assert kinds | ({"screenshot"} if "image" in kinds else set()) == set(row["takes"])
-        assert row["video_sound"] == ("sounding clip" in tiny.kinds)
+        assert row["video_sound"] == ("sounding clip" in own)
         assert row["shared_prefix"]
 
 

@@ -67,8 +67,8 @@ def test_ids_and_tensors_are_the_processors_own(name: str) -> None:
 
 @every_family
 def test_shared_rows_equal_the_plain_path(name: str) -> None:
-    # Gemma 4 does not scale its scores down, see LARGE_SCORES.
-    compare_paths(name, torch.float32, 3e-6 if TINY[name].family == "gemma4" else 1e-6)
+    # Gemma 4 does not scale its scores down, see LARGE_SCORES: 2e-6, and 3.5e-5 of gradients.
+    compare_paths(name, torch.float32, TOLERANCE if TINY[name].family == "gemma4" else 1e-6)
 
 
 @pytest.mark.parametrize("name", [n for n in TINY if TINY[n].family in ROUNDED])
