@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,9 @@ def test_what_a_short_trial_cannot_see_is_known_by_rule(name: str, why: str) -> 
 def test_the_short_trial_lies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the rule, a layer that picks blocks of keys passes the trial, and is wrong later."""
     monkeypatch.setattr(generic_sharing, "objection", lambda model: "")
+    recipe = other_types.RECIPES["minimax_m3_vl"]
+    wider = {**recipe.text, "index_topk_blocks": 16}  # 256 keys, more than a trial prompt has
+    monkeypatch.setitem(other_types.RECIPES, "minimax_m3_vl", replace(recipe, text=wider))
     made = policy("minimax_m3_vl")
     assert made.family.declaration.shared_prefix
     assert differs(made, 525) > 1e-3

@@ -66,8 +66,8 @@ class Generic(Composed):
     `kinds` are, for each input that says of every token what it is, the ids for which that is not
     0. `together` and `copied` say how tensors of the prompts in one row, and of copies of one
     prompt, stand one after the other. `nested`: the processor takes pictures in a list for each
-    text. `seen_ids` are the placeholders of pictures and clips; `answers_are` is what the tokens of
-    a response are by `kinds`. `not_taken` are the kinds of media in prompts on which the model's
+    text. `seen_ids` are the placeholders of pictures and clips; `answers_are` what the tokens of a
+    response are by `token_type_ids`. `not_taken` are the kinds of media in prompts on which the
     forward fails, with what it says. `form` says which tokens see each other both ways.
     """
 
@@ -362,8 +362,7 @@ class Generic(Composed):
         carried = [m.tensors for m in prompt.placed if m.tensors] * len(ids)
         told = self._told(ids)
         if self.answers_are:
-            for kinds in told.values():
-                kinds[:, len(prompt.ids) :] = self.answers_are
+            told["token_type_ids"][:, len(prompt.ids) :] = self.answers_are
         return {**told, **self._joined(carried, self.copied)}
 
     def _told(self, ids: Tensor) -> dict[str, Tensor]:

@@ -46,6 +46,7 @@ FAILS = (
     LookupError,
     NotImplementedError,
     RuntimeError,
+    StopIteration,
     TypeError,
     UserError,
     ValueError,

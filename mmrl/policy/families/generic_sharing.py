@@ -114,7 +114,7 @@ def _tried(family: Generic) -> Finding:
     reason, form = objection(family.model), CAUSAL
     probe = Probe(family)
     gap = probe.decoding_gap()
-    if gap > DECODED:  # some models are told which tokens are answers
+    if gap > DECODED and "token_type_ids" in family.kinds:  # told which tokens are answers
         family.answers_are = 1
         gap = probe.decoding_gap()
     if gap > DECODED:
