@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmrl.corpus.parquet_rows import parquet_batches
+from mmrl.corpus.table import open_table
 from mmrl.errors import UserError
 from mmrl.recipes import json_stream, tfrecord
 from mmrl.recipes.medium import Medium
-from mmrl.records import read_records
 
 _SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}(?:-[0-9a-f]+)?")
 _MAX_CSV_FIELD = 1 << 24
@@ -66,8 +66,8 @@ class Source:
                         raise UserError(f"{path}: element {number} is no object")
                     yield row
             case _:
-                for record in read_records(path):
-                    yield dict(record.fields)
+                table = open_table(path)
+                yield from (table.row(number) for number in range(len(table)))
 
     def examples(self, path: Path) -> Iterator[dict[str, list[Any]]]:
         """The examples of a TFRecord file, one at a time."""

@@ -155,7 +155,7 @@ def test_media_are_seen(name: str) -> None:
         before = logprobs(medium)
         for other in changed(medium):
             difference = (logprobs(other) - before).abs().max()
-            assert float(difference) > 1e-4, (kind, other.hash)
+            assert float(difference) > 1e-5, (kind, other.hash)  # rounding is 1e-6
 
 
 @every_family
@@ -322,6 +322,8 @@ def test_projectors_make_the_language_models_width(name: str) -> None:
     inner = {"audio_tower.proj1"}  # the first of two layers
     for part in set(made.family.declaration.projectors) - inner:
         found = attrgetter(part)(made.model)
+        if found is None:  # a model of the family that takes fewer kinds of media
+            continue
         parameters = [found] if isinstance(found, torch.nn.Parameter) else found.parameters()
         assert any(width in p.shape for p in parameters), part
 
