@@ -1,11 +1,9 @@
 """A user's mistakes and unusable data, told apart from bugs.
 
-UserError            one line that says what to do; the command line exits with 2
-    ConfigError      what a configuration says
-    DataError        what records and media hold
-    TrainingError    what a run came to
-MediaError           one medium; its sample is quarantined
-Terminated           a run that was told to end, and did
+`UserError` is one line that says what to do; the command line exits with 2. Of its kind are
+`ConfigError` (what a configuration says), `DataError` (what records and media hold) and
+`TrainingError` (what a run came to). `MediaError` is of one medium, whose sample is quarantined;
+`Terminated` is of a run that was told to end, and did.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def test_a_resumed_run_ends_as_if_it_had_not_stopped(
     whole = carry_out(values)
     for group in rows(whole, "rollouts.jsonl"):
         expected = max(0, group["step"] - 1 - staleness) if staleness else None
-        assert {response.get("weights") for response in group["responses"]} == {expected}
+        assert {response.get("policy_version") for response in group["responses"]} == {expected}
         assert any(len(response["turns"]) > 1 for response in group["responses"])
     again = tmp_path / "again"
     shutil.copytree(whole, again)

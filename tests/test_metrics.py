@@ -298,6 +298,7 @@ def test_a_failing_tracker_is_reported_once_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trackers, "KNOWN", {"broken": Broken})
+    monkeypatch.setattr(trackers, "PACKAGES", {"broken": "json"})
     said: list[str] = []
     sinks = Trackers(["broken"], tmp_path, {}, said.append)
     for step in range(3):
@@ -315,6 +316,7 @@ def test_trackers_get_finite_values_only(tmp_path: Path, monkeypatch: pytest.Mon
             seen.append(metrics)
 
     monkeypatch.setattr(trackers, "KNOWN", {"good": Good})
+    monkeypatch.setattr(trackers, "PACKAGES", {"good": "json"})
     Trackers(["good"], tmp_path, {}).log(1, {"a": 1.0, "b": math.nan})
     assert seen == [{"a": 1.0}]
 

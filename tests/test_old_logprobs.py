@@ -74,9 +74,9 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     whole = Policy.logprobs
 
-    def counted(policy: Policy, layout: Any, prompts: Any, temperature: float) -> Any:
+    def counted(policy: Policy, layout: Any, *arguments: Any) -> Any:
         seen.append(len(layout.targets))
-        return whole(policy, layout, prompts, temperature)
+        return whole(policy, layout, *arguments)
 
     monkeypatch.setattr(Policy, "logprobs", counted)
     return seen

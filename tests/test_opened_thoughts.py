@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmrl.config import ModelConfig, RunConfig
-from mmrl.doctor.report import report
+from mmrl.doctor.report import lines_of, plans
 from mmrl.engines.engine import Sampling
 from mmrl.engines.targets import Targets
 from mmrl.policy.encoder import Encoder
@@ -59,5 +59,5 @@ def test_a_target_goes_on_where_the_template_stopped_and_earns_in_full(
         "run": "unused", "model": {"path": str(path)}, "algorithm": {"name": "sft"},
         "data": {"task": "faithful_qa", "path": "unused"}, "trainer": {"steps": 1},
     }  # fmt: skip
-    lines = "\n".join(report(RunConfig.model_validate(values)))
+    lines = "\n".join(lines_of(plans(RunConfig.model_validate(values))))
     assert said in lines and bool(said) == ("thoughts" in lines)

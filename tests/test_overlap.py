@@ -237,12 +237,13 @@ def test_what_is_left_out_ahead_is_counted_once_after_a_resume(
         image = broken / "digit_count" / row["image"]
         image.write_bytes(image.read_bytes()[:200])
     trainer = {"steps": 4, **EVERY}
-    run = start(tmp_path / "run", broken, 2, trainer=trainer)
+    data = {"max_unusable_share": 1.0}
+    run = start(tmp_path / "run", broken, 2, trainer=trainer, data=data)
     expected, left_out = said(run), rows(run, "quarantine")
     assert left_out
     for later in (3, 4):
         (run / "checkpoints" / f"step_{later}" / "trainer" / "state.json").unlink()
-    start(run, broken, 2, trainer=trainer, resume=True)
+    start(run, broken, 2, trainer=trainer, data=data, resume=True)
     assert said(run) == expected
     assert sorted(map(str, rows(run, "quarantine"))) == sorted(map(str, left_out))
 

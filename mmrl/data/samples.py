@@ -126,9 +126,10 @@ class Samples(Sequence[Sample]):
         *,
         limit: int | None = None,
         check: Callable[[Sample], None] | None = None,
+        media: bool = True,
     ) -> None:
         self._task, self._rows, self.key, self._reject = task, rows, key, reject
-        self._check = check
+        self._check, self._media = check, media
         self._places: Ints = np.arange(min(len(rows), limit or len(rows)))
         self._suffixes, self._hashes = _distinct(rows, len(self._places))
         self.repeated = len(self._suffixes)
@@ -215,7 +216,8 @@ class Samples(Sequence[Sample]):
         try:
             sample = replace(self._task.ask(record), task=self.key)
             sample = replace(sample, meta={**carried_columns(record.fields), **sample.meta})
-            _refuse_absent(sample)
+            if self._media:
+                _refuse_absent(sample)
             if self._check is not None:
                 self._check(sample)
         except (ValueError, KeyError, TypeError) as error:
@@ -239,15 +241,17 @@ def load_samples(
     *,
     looked_at: int | None = None,
     check: Callable[[Sample], None] | None = None,
+    media: bool = True,
 ) -> Samples:
     """The samples of a path; what cannot be asked goes to `reject`, with its reason.
 
     `key` replaces the task's name in the samples, so that scores find their source's settings.
     What algorithms read of a record stands in its sample's meta. `looked_at` records are asked at
-    once, by default all. Raises DataError if no sample is left.
+    once, by default all. `media` False: nobody looks at media, which may be gone. Raises DataError
+    if no sample is left.
     """
     rows = open_rows(task, path, columns, roots)
-    samples = Samples(task, rows, key, reject, limit=limit, check=check)
+    samples = Samples(task, rows, key, reject, limit=limit, check=check, media=media)
     usable = samples.look_through(looked_at)
     if not len(usable):
         why = "".join(f": {reason} ({n} records)" for reason, n in samples.reasons.most_common(1))

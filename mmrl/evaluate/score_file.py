@@ -51,7 +51,8 @@ def score_file(
     """
     loaded = load_task(task, params)
     refused: dict[str, str] = {}
-    samples = {s.id: s for s in load_samples(loaded, data, task, refused.__setitem__)}
+    asked = load_samples(loaded, data, task, refused.__setitem__, media=False)
+    samples = {sample.id: sample for sample in asked}
     said = list(_answers(answers, {*samples, *refused}))
     rows = [(name, text) for name, text in said if name in samples]
     blanks = {name: _blank(samples[name], space) for name, _ in rows}
