@@ -18,6 +18,7 @@ import queue
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +143,9 @@ def _served(model: Any, processor: Any) -> Row:
         trained = shared(made, rows)
     sampled = torch.cat([torch.from_numpy(r.logprobs) for group in drawn for r in group])
     found["gap"] = relative(trained.double(), sampled)
-    made.family = family.declared(shared_prefix=False)
+    alone = replace(made, family=family.declared(shared_prefix=False))
     with torch.no_grad(), family.attending(own_attention):
-        theirs = plain_generate.generate(made, prompts, [1] * len(prompts), greedy, 0)
+        theirs = plain_generate.generate(alone, prompts, [1] * len(prompts), greedy, 0)
     same = [a[0].ids.tolist() == b[0][0].tolist() for a, b in zip(ours, theirs, strict=True)]
     found["greedy"] = f"{sum(same)} of {len(same)}"
     return {"verdict": "shared" if all(same) and found["gap"] < 1e-4 else "differs", **found}
