@@ -20,8 +20,8 @@ COPY mmrl mmrl
 RUN uv pip install --no-cache ".[${EXTRAS}]"
 
 # A user without privileges; runs and caches go where it may write.
-RUN useradd --create-home --uid 10001 mmrl && mkdir /work && chown mmrl /work
+RUN useradd --create-home --uid 10001 mmrl && mkdir /app && chown mmrl /app
 USER mmrl
-WORKDIR /work
+WORKDIR /app
 COPY --chown=mmrl configs configs
 CMD ["mmrl", "--help"]
