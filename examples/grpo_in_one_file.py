@@ -3,8 +3,9 @@
     python examples/grpo_in_one_file.py --steps 100
 
 It counts handwritten digits with the tiny Qwen2.5-VL of the quickstart; its numbers are the
-trainer's (tests/test_examples.py). What the trainer adds: checkpoints and exact resume, scoring in
-processes that may be killed, quarantine, micro-batches, other engines, many GPUs, and a report.
+trainer's (tests/docs/test_examples.py). What the trainer adds: checkpoints and exact resume,
+scoring in processes that may be killed, quarantine, micro-batches, other engines, many GPUs, and a
+report.
 """
 
 from __future__ import annotations

@@ -24,13 +24,13 @@ from mutations import MUTATIONS, Mutation
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = (
-    "tests/test_losses.py",
-    "tests/test_packing.py",
+    "tests/train/test_losses.py",
+    "tests/policy/test_packing.py",
     "tests/algorithms",
-    "tests/test_learner.py",
-    "tests/test_bounds.py",
-    "tests/test_old_logprobs.py",
-    "tests/test_update_stats.py",
+    "tests/train/test_learner.py",
+    "tests/objectives/test_bounds.py",
+    "tests/train/test_old_logprobs.py",
+    "tests/train/test_update_stats.py",
     "tests/rollout/test_episode.py",
     "tests/rollout/test_cuts.py",
 )

@@ -109,6 +109,7 @@ def plan(
 ) -> Plan:
     """Predict one process's memory; the update's and the rollout's stages are at their limits."""
     width = DTYPES[config.model.dtype].itemsize
+    tokens = micro_batch_tokens(config, counts, processes)
     sharding = sharding_of(config)
     stage, adapters = sharding.stage, config.model.lora
     packed = PACKED[adapters.quantize] if adapters else None
@@ -133,8 +134,8 @@ def plan(
         critic=_critic(config, shape),
         optimizer=0 if sharding.optimizer != "device" else state,
         gradients=gradients,
-        activations=activations(config, shape, width),
-        media=media(config, shape, counts, width),
+        activations=activations(config, shape, tokens, width),
+        media=media(config, shape, counts, tokens, width),
         logits=logits(shape),
         cache=_cache(config, counts, processes) * token_cache(shape, width),
         gathered=base if stage == 3 else 0,
@@ -191,13 +192,20 @@ def _critic(config: RunConfig, shape: Shape) -> int:
     return shape.parameters * 16
 
 
-def token_budget(config: RunConfig) -> int:
-    """Trunk tokens of a micro-batch."""
+def micro_batch_tokens(config: RunConfig, counts: Counts, processes: int) -> int:
+    """Trunk tokens of the fullest micro-batch: its budget, or a step that does not fill it."""
     device = torch.device("cuda" if config.model.dtype != "float32" else "cpu")
-    return config.trainer.tokens_per_micro_batch or default_budget(device)
+    budget = config.trainer.tokens_per_micro_batch or default_budget(device)
+    group = counts.prompt_tokens + group_size(config) * config.rollout.max_new_tokens
+    return min(budget, -(-config.trainer.prompts_per_step // processes) * group)
 
 
-def activations(config: RunConfig, shape: Shape, width: int) -> int:
+def group_size(config: RunConfig) -> int:
+    """Responses of a prompt."""
+    return max(int(config.algorithm.get("group_size", 8)), 1)
+
+
+def activations(config: RunConfig, shape: Shape, tokens: int, width: int) -> int:
     """Bytes that one micro-batch keeps for its backward pass.
 
     A layer keeps a token's residual twice (before each norm) in float32 and three times in its own
@@ -210,13 +218,12 @@ def activations(config: RunConfig, shape: Shape, width: int) -> int:
         + 8 * width * shape.keys
         + 4 * width * shape.inner
     )
-    tokens = token_budget(config)
     if not config.model.gradient_checkpointing:
         return tokens * shape.layers * layer
     return tokens * (shape.layers * width * shape.hidden + layer)
 
 
-def media(config: RunConfig, shape: Shape, counts: Counts, width: int) -> int:
+def media(config: RunConfig, shape: Shape, counts: Counts, tokens: int, width: int) -> int:
     """Bytes that the towers keep for a micro-batch full of the data's densest prompts.
 
     Towers that learn nothing keep no activations; where nothing behind the features learns, those
@@ -228,7 +235,6 @@ def media(config: RunConfig, shape: Shape, counts: Counts, width: int) -> int:
         return MAX_KEPT_TOKENS * shape.hidden * width if any(counts.positions) else 0
     if model.freeze_tower:
         return 0
-    tokens = token_budget(config)
     return sum(
         int(tokens * share * _position(tower, width, config.model.gradient_checkpointing))
         for tower, share in zip(shape.towers, counts.positions, strict=True)
@@ -256,8 +262,7 @@ def _cache(config: RunConfig, counts: Counts, processes: int) -> int:
     rollout = config.rollout
     if rollout.engine not in ("hf", "hf_copy"):
         return 0
-    group = max(int(config.algorithm.get("group_size", 8)), 1)
-    asked = {group: -(-config.trainer.prompts_per_step // processes)}
+    asked = {group_size(config): -(-config.trainer.prompts_per_step // processes)}
     if any(data.eval_path for data in config.data):
         asked[1] = max(asked.get(1, 0), -(-ANSWERS_AT_ONCE // processes))
     return max(

@@ -11,7 +11,7 @@ import torch
 from mmrl.config import RunConfig
 from mmrl.doctor import packages
 from mmrl.doctor.counts import Counts, count
-from mmrl.doctor.memory import GIB, Plan, plan, token_budget, trained_parameters
+from mmrl.doctor.memory import GIB, Plan, micro_batch_tokens, plan, trained_parameters
 from mmrl.doctor.placement import capacity, placement
 from mmrl.doctor.shape import Shape, measure
 from mmrl.errors import ConfigError
@@ -47,7 +47,7 @@ class Planned:
         yield f"data     {self.counts.line()}"
         if self.counts.opening:
             yield f"thoughts {note_of(self.counts.opening)}"
-        yield from _table(self.phase.config, self.plan, self.counts, self.device)
+        yield from _table(self)
 
     def figures(self) -> dict[str, Any]:
         """The plan as data: parameters, and bytes of a process."""
@@ -101,13 +101,14 @@ def lines_of(found: Sequence[Planned]) -> list[str]:
     return lines
 
 
-def _table(config: RunConfig, found: Plan, counts: Counts, device: int) -> Iterator[str]:
+def _table(planned: Planned) -> Iterator[str]:
     """What stays, and the two stages that alternate on top of it, in GiB of one process."""
-    budget = token_budget(config)
-    towers = sum(counts.positions) * budget
+    config, found = planned.phase.config, planned.plan
+    tokens = micro_batch_tokens(config, planned.counts, planned.processes)
+    towers = sum(planned.counts.positions) * tokens
     rollout = config.rollout
     notes = {
-        "activations": f"{budget} tokens a micro-batch",
+        "activations": f"{tokens} tokens a micro-batch",
         "media": f"{towers:.0f} positions in the towers, or features that are kept",
         "cache": f"at most {rollout.max_sequences} answers of {rollout.max_new_tokens} tokens",
         "gathered": "weights made whole",
@@ -126,7 +127,8 @@ def _table(config: RunConfig, found: Plan, counts: Counts, device: int) -> Itera
             size = getattr(found, part)
             note = f"  {notes[part]}" if part in notes and size else ""
             yield f"  {part:12} {size / GIB:9.2f}{note}"
-    yield f"{'peak':8} {found.peak / GIB:9.2f} GiB of {device / GIB:.0f} GiB a process"
+    whole = planned.device / GIB
+    yield f"{'peak':8} {found.peak / GIB:9.2f} GiB of {whole:.0f} GiB a process"
 
 
 def refuse(config: RunConfig, shape: Shape, found: Plan, device: int, host: int) -> None:

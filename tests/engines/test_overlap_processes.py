@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from mmrl.runlog.journal import Journal
 from tests.engines.launching import ENVIRONMENT, ROOT, TORCHRUN, children
 from tests.engines.steps import CONFIGS
-from tests.overlapping import ahead
+from tests.rollout.overlapping import ahead
 from tests.runs import make_digits
 
 pytest.importorskip("deepspeed")

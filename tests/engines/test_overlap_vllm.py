@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmrl.runlog.journal import Journal
-from tests.overlapping import start
+from tests.rollout.overlapping import start
 from tests.runs import make_digits
 
 pytest.importorskip("vllm")

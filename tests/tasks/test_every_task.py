@@ -105,7 +105,7 @@ def test_the_target_earns_full_marks(task: Task, samples: list[Sample]) -> None:
 def test_the_gold_pays_in_full_and_junk_nothing_in_little_time(
     task: Task, samples: list[Sample]
 ) -> None:
-    """The same check as `mmrl tasks --check`; tests/test_task_check.py shows that it can fail."""
+    """The same check as `mmrl tasks --check`; test_task_check.py shows that it can fail."""
     found = check(task, fixture_path(task.name))
     assert not found.problems
     assert found.records == len(samples) and found.answers > 30 * found.records
