@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -121,6 +122,8 @@ class Folder:
     def train(self, start: Path, cell: Cell) -> None:
         overrides = list(cell.overrides())
         self._train(self.experiment.grpo, self.folder(cell), start, "train", overrides)
+        # With the optimiser's state a run's are up to 2 GiB; the table needs none of them.
+        shutil.rmtree(self.folder(cell) / "checkpoints", ignore_errors=True)
 
     def folder(self, cell: Cell) -> Path:
         return self.out / "grpo" / cell.name
