@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from mmrl import __version__
-from mmrl.commands import catalogues, runs, scores, shell
+from mmrl.commands import catalogues, runs, scores, shell, watch
 from mmrl.commands.output import show_error
 from mmrl.errors import MediaError, Terminated, UserError
 
@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(goes_on="")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     runs.add(commands)
+    watch.add(commands)
     scores.add(commands)
     catalogues.add(commands)
     shell.add(commands)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mmrl.alarm import Alarm
 from mmrl.validation import read_values, validate
 
 
@@ -264,6 +265,11 @@ class OptimizerConfig(Section):
         "constant", description="of the learning rate after the warm-up"
     )
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to it")
+    skip_above: float | None = Field(
+        None,
+        gt=0,
+        description="skip and count updates whose gradient's norm is above it or not a number",
+    )
     moments: Literal["float32", "bfloat16"] = Field(
         "float32", description="bfloat16: moments in half the memory, rounded at random"
     )
@@ -299,6 +305,9 @@ class TrainerConfig(Section):
     reward_control: Literal["none", "shuffle"] = Field(
         "none",
         description="shuffle: permute rewards between answers, a control that must not learn",
+    )
+    on_alarm: Mapping[Alarm, Literal["ignore", "warn", "stop"]] = Field(
+        {}, description="what an alarm does (docs/read_your_run.md); default: warn, in one line"
     )
     trackers: tuple[str, ...] = Field((), description="tensorboard, wandb, trackio")
     write_rollouts_every: int = Field(1, gt=0, description="steps between written rollouts")
@@ -361,12 +370,9 @@ class RunConfig(Section):
             raise ValueError(
                 "trainer.deepspeed must name a JSON, such as configs/deepspeed/zero2.json"
             )
-        rates = self.optimizer.tower_learning_rate, self.optimizer.projector_learning_rate
-        if self.trainer.backend == "deepspeed" and any(rates):
-            raise ValueError(
-                "optimizer.tower_learning_rate and projector_learning_rate are for "
-                "trainer.backend=local"
-            )
+        for name in ("tower_learning_rate", "projector_learning_rate", "skip_above"):
+            if self.trainer.backend == "deepspeed" and getattr(self.optimizer, name):
+                raise ValueError(f"optimizer.{name} is for trainer.backend=local")
         if self.trainer.backend == "deepspeed" and self.optimizer.moments != "float32":
             raise ValueError(
                 "optimizer.moments=bfloat16 is for trainer.backend=local: ZeRO shards float32 ones"

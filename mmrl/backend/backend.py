@@ -20,6 +20,11 @@ class Backend(Protocol):
         """True if all processes must run the same modules, equally often, in every pass."""
         ...
 
+    @property
+    def skips(self) -> bool:
+        """True if a step may leave the weights as they are, for a gradient that is no good."""
+        ...
+
     def gathered(self) -> AbstractContextManager[None]:
         """Make the weights whole on every process meanwhile; all of them enter it.
 
@@ -39,7 +44,7 @@ class Backend(Protocol):
 
         `place` is the update's in the plan that the schedule goes by, counted from 0; the default
         is after those that were made. Raises TrainingError when the gradient is not finite; the
-        weights are then unchanged.
+        weights are then unchanged. So are they where it `skips`, and `updates` with them.
         """
         ...
 

@@ -113,6 +113,10 @@ class DeepSpeedBackend:
     def in_step(self) -> bool:
         return True
 
+    @property
+    def skips(self) -> bool:
+        return False
+
     @contextmanager
     def gathered(self) -> Iterator[None]:
         """Make the weights whole; hooks that would shard them again rest meanwhile."""

@@ -48,6 +48,10 @@ class LocalBackend:
     def in_step(self) -> bool:
         return False
 
+    @property
+    def skips(self) -> bool:
+        return self._config.skip_above is not None
+
     def gathered(self) -> AbstractContextManager[None]:
         return nullcontext()
 
@@ -71,6 +75,10 @@ class LocalBackend:
     def step(self, place: int | None = None) -> float:
         gradients = self._taken()
         norm = nn.utils.get_total_norm(gradients.values())
+        limit = self._config.skip_above
+        if limit is not None and not norm <= limit:
+            self._optimizer.zero_grad()
+            return float(norm)
         if not math.isfinite(norm):
             self._optimizer.zero_grad()
             raise not_finite()

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from mmrl.runlog.diagnosis import finite
+from mmrl.runlog.rows import finite
 
 MAX_TEXT = 12_000  # characters shown of one prompt or completion
 MAX_GOLD = 1_000

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from mmrl.runlog.diagnosis import series
+from mmrl.runlog.rows import series
 
 Points = Sequence[tuple[int, float]]
 

@@ -14,8 +14,9 @@ from mmrl.report.curves import main_curves, other_curves
 from mmrl.report.folder import RunFolder, read_run
 from mmrl.report.rendering import MAX_BYTES, assets, environment, fitting, write_whole
 from mmrl.report.results import results_of
-from mmrl.runlog.diagnosis import diagnose, finite
+from mmrl.runlog.diagnosis import diagnose
 from mmrl.runlog.progress import duration
+from mmrl.runlog.rows import finite
 
 MAX_CONFIG = 40_000  # characters
 

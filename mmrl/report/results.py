@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from mmrl.report.charts import Interval, intervals
-from mmrl.runlog.diagnosis import finite
+from mmrl.runlog.rows import finite
 
 Row = Mapping[str, Any]
 

@@ -59,6 +59,15 @@ def whole(answer: Answer) -> str:
     return answer.opening + text
 
 
+def thought_of(answer: Answer) -> str | None:
+    """The text of a response's closed thought; None without one of the model's own."""
+    if CLOSE in answer.opening and CLOSE not in answer.text:
+        return None
+    _, opened, rest = whole(answer).partition(OPEN)
+    inside, closed, _ = rest.partition(CLOSE)
+    return inside if opened and closed else None
+
+
 def continued(opening: str, target: str) -> str:
     """The part of a written completion that comes after what the template has written."""
     head, opened, rest = target.partition(OPEN)

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from mmrl.algorithms.stages.credit import families, lengths_of
+from mmrl.rewards.thoughts import thought_of
 from mmrl.runlog.journal import Journal
-from mmrl.types import Floats, Group, MediaRef, Score
+from mmrl.types import Answer, Floats, Group, MediaRef, Score
 
 Metrics = dict[str, float]
 
@@ -84,11 +85,23 @@ def _shares(groups: Sequence[Group], scores: Sequence[Score]) -> Metrics:
     unparsable = [s.status not in ("ok", "unscorable") for s in scores]
     return {
         **_over_variants(groups),
+        **_thoughts(groups),
         "share/zero_variance": _mean([float(np.ptp(r)) < EQUAL_REWARDS for r in comparable]),
         "share/truncated": _mean([response.truncated for response in responses]),
         "share/unparsable": _mean(unparsable),
         "share/unscorable": _mean(unscorable),
     }
+
+
+def _thoughts(groups: Sequence[Group]) -> Metrics:
+    """Share of closed thoughts without a word, of those that the model itself opened or filled."""
+    closed = [
+        thought
+        for group in groups
+        for response in group.responses
+        if (thought := thought_of(Answer(response.text, opening=group.prompt.opening))) is not None
+    ]
+    return {"share/empty_thought": _mean([not t.strip() for t in closed])} if closed else {}
 
 
 def _over_variants(groups: Sequence[Group]) -> Metrics:

@@ -7,7 +7,9 @@ checkpoints/step_N/trainer/    optimizer*.safetensors and state.json: what a res
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import file_digest
@@ -18,6 +20,20 @@ SUMS = "checksums.json"
 OPTIMIZER = "optimizer"
 CRITIC = "critic"
 """Stems of what is kept in `trainer/`."""
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_full(error: Exception) -> bool:
+    """True if the system takes no more: a full disk, a quota, a file over its limit.
+
+    safetensors (0.8) hands the system's number on in its text alone.
+    """
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return told is not None and int(told[1]) in FULL
 
 
 def folder_of(run: Path, step: int) -> Path:

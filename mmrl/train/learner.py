@@ -142,7 +142,7 @@ class Learner:
                     [m.sample for m in members], [m.weights for m in members], logprobs, share
                 )
                 loss, kl = self._loss(batch, kl_coefficient)
-                if not torch.isfinite(loss):
+                if not torch.isfinite(loss) and not self._backend.skips:
                     raise TrainingError(
                         "the loss is not finite: lower optimizer.learning_rate, or check the "
                         "rewards in rollouts.jsonl; what was saved is from before this step"
@@ -151,7 +151,9 @@ class Learner:
             bounded = self._algorithm.objective.bounds(batch)
             tally.add(batch, loss, entropy=entropy, kl=kl, **vars(bounded))
         tally.add_up(self._world)
+        made = self._backend.updates
         tally.grad_norm, tally.rate = self._backend.step(place), self._backend.rate(place)
+        tally.skipped = self._backend.updates == made
         return tally
 
     def _loss(self, batch: TokenBatch, kl_coefficient: float) -> tuple[Tensor, Tensor | None]:

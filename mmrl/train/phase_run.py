@@ -11,8 +11,9 @@ from typing import Any
 
 from mmrl.errors import TrainingError
 from mmrl.runlog.claim import Claim
-from mmrl.runlog.diagnosis import below_greedy
+from mmrl.runlog.health import Health
 from mmrl.runlog.progress import Progress
+from mmrl.runlog.reward_alarms import below_greedy
 from mmrl.train import checkpoint, phase_state
 from mmrl.train.batches import derived_seed
 from mmrl.train.checkpoint import Checkpoint
@@ -44,6 +45,7 @@ class PhaseRun:
         self._parts, self._session = parts, session
         self._setting, self._config = parts.setting, parts.setting.config
         self._last = parts.setting.place.before
+        self._health = Health(parts.setting.say, self._config.trainer.on_alarm)
 
     def start(self, found: Checkpoint | None) -> tuple[int, float | None]:
         """Evaluate the start, or take up a checkpoint; returns the first step and `before`."""
@@ -110,11 +112,19 @@ class PhaseRun:
         self._session.progress.step(step, metrics)
         self._session.claim.settle()
         told = self._session.stopping.told(self._setting.world)
+        wrong = self._setting.world.once(self._wrong)
         due = config.checkpoint_every and step % config.checkpoint_every == 0
-        if (due or told) and result.step < config.steps:
+        if (due or told or wrong) and result.step < config.steps:
             phase_state.save(self._parts, step, self._seconds())
+            if wrong:
+                raise TrainingError(f"stopped after step {step}, {wrong}")
             if told:
                 raise terminated(step)
+
+    def _wrong(self) -> str | None:
+        """Tell of alarms; the line of one that stops the run."""
+        rows = self._setting.records.metrics.recent
+        return self._health.look(rows, self._config.rollout.max_new_tokens)
 
     def _compare_with_greedy(self, metrics: Mapping[str, float]) -> None:
         """Say early on that answers are sampled from a much flatter policy than is evaluated."""

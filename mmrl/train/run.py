@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.text import Text
+from safetensors import SafetensorError
 
 from mmrl.backend.world import World, is_lost, join, leave, lost
 from mmrl.config import RunConfig
@@ -23,6 +23,7 @@ from mmrl.runlog.run_folder import Records, record_folder
 from mmrl.train import checkpoint
 from mmrl.train.changes import Say, accept
 from mmrl.train.checkpoint import Checkpoint
+from mmrl.train.checkpoint_files import is_full
 from mmrl.train.parts import build_parts
 from mmrl.train.phase_run import PhaseRun, Session
 from mmrl.train.phases import Place, phases_of, place_of
@@ -63,8 +64,8 @@ def train(
         if world.size == 1 or not is_lost(error):
             raise
         raise TrainingError(lost(error)) from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, SafetensorError) as error:
+        if not is_full(error):
             raise
         raise TrainingError(f"no space left ({error}): `--resume` goes on once there is") from error
     leave()

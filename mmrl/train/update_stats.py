@@ -20,14 +20,15 @@ class UpdateStats:
     """What one step's updates did; None: there was nothing of the kind.
 
     `tokens` were trained, a token of two passes twice; means and shares are over them, by the
-    policy as it was before each update. `loss` and `grad_norm` are means over the updates.
-    `learning_rate` is that of the last one. `clip_share` is what the objective's bounds took the
-    gradient of, below and above; `bounded_share` what they bounded a weight of
-    (`objective.Bounds`).
+    policy as it was before each update. `loss` and `grad_norm` are means over the updates that
+    were made, of which `skipped` were none. `learning_rate` is that of the last one. `clip_share`
+    is what the objective's bounds took the gradient of, below and above; `bounded_share` what they
+    bounded a weight of (`objective.Bounds`).
     """
 
     tokens: int = 0
     updates: int = 0
+    skipped: int = 0
     loss: float | None = None
     kl: float | None = None
     entropy: float | None = None
@@ -51,6 +52,7 @@ class Tally:
         self.loss, self.tokens = 0.0, 0
         self.sums: dict[str, float] = {}
         self.grad_norm = self.rate = 0.0
+        self.skipped = False
 
     def add(self, batch: TokenBatch, loss: Tensor, **values: Tensor | None) -> None:
         """Add a micro-batch, with values [M] of its tokens; None: there are none of the name."""
@@ -77,13 +79,15 @@ def summary(tallies: Sequence[Tally]) -> UpdateStats:
     names = set().union(*(tally.sums for tally in tallies))
     means = {n: sum(tally.sums.get(n, 0.0) for tally in tallies) / tokens for n in names}
     clips = [means[side] for side in ("low", "high") if side in means]
+    made = [tally for tally in tallies if not tally.skipped]
     return UpdateStats(
         tokens=tokens,
         updates=len(tallies),
-        loss=float(np.mean([tally.loss for tally in tallies])),
+        skipped=len(tallies) - len(made),
+        loss=float(np.mean([tally.loss for tally in made])) if made else None,
         kl=means.get("kl"),
         entropy=means["entropy"],
-        grad_norm=float(np.mean([tally.grad_norm for tally in tallies])),
+        grad_norm=float(np.mean([tally.grad_norm for tally in made])) if made else None,
         learning_rate=tallies[-1].rate,
         clip_share=sum(clips) if clips else None,
         clip_share_low=means.get("low"),

@@ -76,7 +76,7 @@ def by_hand() -> set[str]:
     """Names that need many kinds of groups, a critic, or an objective that bounds a weight."""
     asked = group([1.0, 0.0], [4, 4])
     turn = Episode((TokenSpan(0, 1), TokenSpan(2, 4)), ("", ""))
-    episode = Response(np.arange(4), np.zeros(4), "", "stop", episode=turn)
+    episode = Response(np.arange(4), np.zeros(4), "<think></think>1", "stop", episode=turn)
     sample = asked.prompt.sample
     other = replace(asked.prompt, sample=replace(sample, variant="turned"))
     elsewhere = replace(asked.prompt, sample=replace(sample, id="r", task="u"))

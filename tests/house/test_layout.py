@@ -12,6 +12,7 @@ from mmrl import plugins
 PACKAGE = Path(__file__).parents[2] / "mmrl"
 DOORS = {"api", "cli"}
 CONTRACTS = {
+    "alarm",
     "algorithm",
     "config",
     "errors",

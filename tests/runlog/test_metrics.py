@@ -17,10 +17,11 @@ from rich.console import Console
 from mmrl.errors import UserError
 from mmrl.frame import Frame
 from mmrl.runlog import trackers
-from mmrl.runlog.diagnosis import diagnose, memory_slope
+from mmrl.runlog.diagnosis import diagnose
 from mmrl.runlog.metrics import Clock, MetricsLog, group_metrics, memory_metrics
 from mmrl.runlog.progress import Progress, duration, now_and_then
 from mmrl.runlog.trackers import Trackers
+from mmrl.runlog.update_alarms import memory_slope
 from mmrl.types import EncodedMedium, Group, MediaRef, Prompt, Response, Sample, Score, Text
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import json
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -286,6 +287,18 @@ def test_a_full_disk_is_one_line(
     monkeypatch.setattr(Policy, "save", full)
     with pytest.raises(TrainingError, match=r"^no space left .*: `--resume` goes on"):
         start(tmp_path / "run", digits, trainer={"steps": 1})
+
+
+def test_weights_that_the_system_does_not_take_are_one_line(tmp_path: Path, digits: Path) -> None:
+    """What writes them raises an error of its own; a limit on files stands in for a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, before[1]))
+    try:
+        with pytest.raises(TrainingError, match=r"^no space left .*os error 27.*: `--resume`"):
+            start(tmp_path / "run", digits, trainer={"steps": 1})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert resume(tmp_path / "run", digits, trainer={"steps": 1})["steps"] == 1
 
 
 def want_placeholders(policy: Policy) -> None:

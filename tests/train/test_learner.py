@@ -14,6 +14,9 @@ from torch import Tensor
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.compose import compose
+from mmrl.backend.local import LocalBackend
+from mmrl.config import OptimizerConfig
+from mmrl.errors import TrainingError
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy
 from mmrl.train.learner import Learner
@@ -35,6 +38,10 @@ class Gradients:
 
     @property
     def in_step(self) -> bool:
+        return False
+
+    @property
+    def skips(self) -> bool:
         return False
 
     def gathered(self) -> AbstractContextManager[None]:
@@ -149,3 +156,32 @@ def test_passes_without_a_token_are_skipped(policy: Policy, groups: list[Group])
     algorithm = compose({"name": "ar_lopti", "threshold": 0.9, "kl_coefficient": 0})
     steps, stats = learn(learner(policy, algorithm, 10_000), algorithm, groups)
     assert len(steps) == stats.updates == 1  # every sampled probability is below 0.9
+
+
+def test_a_loss_that_is_not_finite_is_skipped_where_updates_may_be(
+    policy: Policy, groups: list[Group]
+) -> None:
+    """Of two mini-batches one has an advantage that is no number: one update is made."""
+    algorithm = compose({"name": "grpo", "updates": {"mini_batches": 2}})
+    samples = list(algorithm.train_samples(groups, context()))
+    broken = samples[0].advantages.copy()
+    broken[0] = np.nan
+    samples[0] = replace(samples[0], advantages=broken)
+    before = {name: p.detach().clone() for name, p in policy.model.named_parameters()}
+
+    def stats(skip_above: float | None) -> UpdateStats:
+        config = OptimizerConfig(learning_rate=1e-5, skip_above=skip_above)
+        backend = LocalBackend(policy.model, config, total_updates=2)
+        made = Learner(policy, algorithm, backend, temperature=1.0, tokens_per_micro_batch=10_000)
+        return made.update(samples, 0.0)
+
+    try:
+        with pytest.raises(TrainingError, match="the loss is not finite"):
+            stats(None)
+        assert all(torch.equal(p, before[name]) for name, p in policy.model.named_parameters())
+        found = stats(1e9)
+        assert (found.updates, found.skipped) == (2, 1)
+        assert np.isfinite([found.loss, found.grad_norm]).all()
+        assert all(p.isfinite().all() for p in policy.model.parameters())
+    finally:
+        policy.model.load_state_dict(before, strict=False)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmrl.backend.local import LocalBackend
 from mmrl.config import OptimizerConfig
@@ -54,3 +59,31 @@ def test_parts_learn_at_rates_of_their_own() -> None:
     for parameter, start in zip(model.parameters(), before, strict=True):
         moved = (start - parameter.detach()).flatten()
         assert torch.allclose(moved, torch.full_like(moved, 0.125 * factors[parameter]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("moments", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_update_that_is_skipped_leaves_no_trace(
+    dtype: torch.dtype, moments: Literal["float32", "bfloat16"]
+) -> None:
+    """Two updates with a bad one between them are the two, bit for bit; the bad one is told."""
+
+    def made(bad: Sequence[float]) -> tuple[dict[str, Tensor], list[float]]:
+        torch.manual_seed(0)
+        model = nn.Linear(3, 2).to(dtype)
+        config = OptimizerConfig(learning_rate=0.1, skip_above=50.0, moments=moments)
+        backend = LocalBackend(model, config, total_updates=4)
+        norms = []
+        for scale in (1.0, *bad, 2.0):
+            backend.backward((scale * model(torch.ones(1, 3, dtype=dtype))).sum())
+            norms.append(backend.step())
+        assert backend.updates == 2
+        assert all(p.grad is None for p in model.parameters())
+        return {**backend.state()[0], **model.state_dict()}, norms
+
+    wanted, _ = made([])
+    found, norms = made([100.0, math.nan, math.inf])
+    assert norms[1] == pytest.approx(100 * math.sqrt(8))  # 6 weights and 2 biases
+    assert not any(math.isfinite(norm) for norm in norms[2:4])
+    assert wanted.keys() == found.keys()
+    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
