@@ -173,9 +173,11 @@ class PyAV:
             self._open()
             self._pts, length = self._decoded_times()
         else:
-            shown = sorted((p.pts, p.duration) for p in packets if not p.hidden)
+            shown = sorted(
+                (p.pts, p.duration) for p in packets if p.pts is not None and not p.hidden
+            )
             self._pts = [pts for pts, _ in shown]
-            length = sum(shown[-1]) - self._pts[0]
+            length = self._pts[-1] + shown[-1][1] - self._pts[0]
         self.seconds = float(length * self._base)
         self.times = [float((p - self._pts[0]) * self._base) for p in self._pts]
 
@@ -264,11 +266,12 @@ def _numbered(frames: Iterable[T], indices: Sequence[int]) -> list[T]:
 def _upright(frame: Any) -> Pixels:
     pixels: Pixels = frame.to_ndarray(format="rgb24")
     matrix = next((bytes(s) for s in frame.side_data if s.type.name == "DISPLAYMATRIX"), b"")
-    turned = np.rot90(pixels, k=frame.rotation // 90) if frame.rotation else pixels
+    turned: Pixels = np.rot90(pixels, k=frame.rotation // 90) if frame.rotation else pixels
     if not matrix:
         return turned
     a, b, _, c, d = struct.unpack("=5i", matrix[:20])
-    return flipped(turned[None], containers.flip_of(a, b, c, d))[0]
+    upright: Pixels = flipped(turned[None], containers.flip_of(a, b, c, d))[0]
+    return upright
 
 
 def flipped(frames: Pixels, flip: Flip) -> Pixels:
@@ -300,7 +303,7 @@ class Decord:
     def read(self, indices: Sequence[int]) -> tuple[Pixels, list[float]]:
         self._reader.seek(0)
         coming = (self._reader.next() for _ in self.times)
-        pixels = np.stack([frame.asnumpy() for frame in _numbered(coming, indices)])
+        pixels: Pixels = np.stack([frame.asnumpy() for frame in _numbered(coming, indices)])
         return flipped(pixels, self._flip), [self.times[i] for i in indices]
 
 

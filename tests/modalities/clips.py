@@ -108,14 +108,14 @@ def number(pixels: npt.NDArray[np.uint8]) -> int:
     return sum(int(bright) << bit for bit, bright in enumerate(bars))
 
 
-def write(path: Path, form: Form) -> Path:
+def write(path: Path, form: Form, frames: int = FRAMES) -> Path:
     """Write a clip whose frames say their numbers."""
     whole = path.with_name(f"whole-{path.name}") if form.cut or form.hidden else path
     with av.open(str(whole), "w") as container:
         rate = TICKS if form.varying else RATE
         stream: Any = container.add_stream(form.encoder, rate=rate, options=form.options)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for i, second in enumerate(form.seconds):
+        for i, second in enumerate(form.seconds[:frames]):
             pixels = picture(i)[:, ::-1] if form.mirrored else picture(i)
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             frame.pts, frame.time_base = round(second * rate), Fraction(1, rate)
