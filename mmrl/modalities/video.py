@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -47,7 +47,9 @@ class Options(opts.Options):
     max_aspect_ratio: float = Field(
         200.0, ge=1, description="longer side of a frame over the shorter; above it is refused"
     )
-    audio: bool = Field(False, description="also take the video's own sound")
+    audio: bool | Literal["auto"] = Field(
+        False, description="also take the video's own sound; `auto`: where it has one"
+    )
     rate: int = Field(16_000, gt=0, description="samples a second of that sound")
 
 
@@ -74,14 +76,18 @@ def decode(ref: MediaRef) -> Media:
         reader=header["reader"],
     )
     track = _track(source, options, header["clip"]) if options.audio else None
-    rate = options.rate if options.audio else 0
+    if track is None and options.audio is True:
+        raise MediaError("no audio stream in the file (media.video.audio=auto takes silent clips)")
+    rate = 0 if track is None else options.rate
     return Media("video", array, frame, _hash(array, frame, track), track=track, rate=rate)
 
 
 def _of_stills(sources: Sequence[MediaSource], options: Options) -> Media:
     """A clip given by its frames, `fps` of them a second: all are shown, up to the budget."""
-    if options.audio:
-        raise MediaError("a clip given by its frames has no sound")
+    if options.audio is True:
+        raise MediaError(
+            "a clip given by its frames has no sound (media.video.audio=auto takes it)"
+        )
     last = len(sources) / options.fps if options.end is None else options.end
     inside = [i for i in range(len(sources)) if options.start <= i / options.fps < last]
     if not inside:
@@ -206,15 +212,20 @@ def _scaled(frames: Pixels, options: Options) -> Pixels:
     return np.stack([np.asarray(image) for image in small])
 
 
-def _track(source: Path | bytes, options: Options, clip: tuple[float, float]) -> Samples:
-    """The clip's sound from its start to its end; silence where the sound sets in later."""
-    header, (samples,) = decode_worker.run(
+def _track(source: Path | bytes, options: Options, clip: tuple[float, float]) -> Samples | None:
+    """The clip's sound from its start to its end; silence where the sound sets in later.
+
+    None where the file has no sound at all.
+    """
+    header, found = decode_worker.run(
         "mmrl.modalities.sound:read_container",
         source,
         {"start": clip[0], "end": clip[1]},
         options.timeout_seconds,
     )
-    heard = sound.resample(sound.mono(samples), header["rate"], options.rate)
+    if not found:
+        return None
+    heard = sound.resample(sound.mono(found[0]), header["rate"], options.rate)
     late = round(max(header["first"] - clip[0], 0.0) * options.rate)
     track = np.concatenate([np.zeros(late, dtype=np.float32), heard])
     return track[: math.ceil((clip[1] - clip[0]) * options.rate)]

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmrl.errors import MediaError
 from mmrl.modalities import decode_worker, readers, sound
+from mmrl.modalities.audio import decode as decode_audio
 from mmrl.modalities.video import Options, choose, decode
 from mmrl.types import Media, MediaRef
 
@@ -197,6 +199,25 @@ def test_own_sound_is_on_the_same_timeline() -> None:
     assert spectrum.argmax() == 440  # one second: bins are 1 Hz
     with pytest.raises(MediaError, match="audio"):
         read(clip(), audio=True)
+
+
+def test_a_silent_clip_among_clips_with_sound(tmp_path: Path) -> None:
+    loud, silent = clip(tone_seconds=2.0), clip()
+    heard = read(loud, audio="auto", frames=4)
+    assert heard.track is not None and heard.hash == read(loud, audio=True, frames=4).hash
+    quiet = read(silent, audio="auto", frames=4)
+    assert quiet.track is None and quiet.rate == 0
+    assert quiet.hash == read(silent, frames=4).hash
+    with pytest.raises(MediaError, match=r"no audio stream in the file .*audio=auto"):
+        read(silent, audio=True)
+    with pytest.raises(MediaError, match="no audio stream in the file"):
+        decode_audio(MediaRef("audio", silent))
+    buffer = io.BytesIO()
+    Image.new("RGB", (28, 28)).save(buffer, "PNG")
+    stills = MediaRef("video", (buffer.getvalue(),) * 3, {"audio": "auto"})
+    assert decode(stills).track is None
+    with pytest.raises(MediaError, match="given by its frames has no sound"):
+        decode(MediaRef("video", stills.source, {"audio": True}))
 
 
 def test_hash_tells_frames_order_times_and_sound_apart() -> None:
