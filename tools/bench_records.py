@@ -3,8 +3,8 @@
     python tools/bench_records.py [--against CHECKOUT] [--run]
 
 Writes a parquet file of 387 MB into a temporary folder. Each process loads the run's sources, draws
-40 samples and decodes their pictures, or, with --run, trains the tiny model on 100 rows, 25 steps of
-4; what is printed is its peak of resident memory, and of a run the seconds to its first step.
+40 samples and decodes their pictures, or, with --run, trains the tiny model on 100 rows, 25 steps
+of 4; what is printed is its peak of resident memory, and of a run the seconds to its first step.
 """
 
 from __future__ import annotations
