@@ -6,7 +6,7 @@ from typing import Protocol
 
 from mmrl.types import Media, MediaRef
 
-SHARED = ("decode_worker", "options", "readers", "sound", "source")
+SHARED = ("containers", "decode_worker", "options", "readers", "sound", "source")
 
 
 class Decode(Protocol):

@@ -73,8 +73,11 @@ def _read(ref: MediaRef, options: Options, end: float) -> tuple[Samples, int, fl
     if found is not None:
         return found
     arguments = {"start": options.start, "end": end}
-    header, (samples,) = decode_worker.run(
+    header, arrays = decode_worker.run(
         "mmrl.modalities.sound:read_container", source, arguments, options.timeout_seconds
     )
+    if not arrays:
+        raise MediaError("no audio stream in the file")
+    (samples,) = arrays
     length = header["length"] or options.start + len(samples) / header["rate"]
     return samples, header["rate"], length, header["reader"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import io
 from collections.abc import Mapping
 from math import ceil, floor
@@ -54,7 +55,8 @@ def read_container(
     """Read a container's sound in a decoding child: samples [n, channels] of [start, end).
 
     torchcodec where it is installed, else PyAV. The header has the rate, the whole length in
-    seconds, when the first sample is heard, and the reader.
+    seconds, when the first sample is heard, and the reader. A container without sound gives no
+    array.
     """
     start, end = float(arguments["start"]), arguments["end"]
     try:
@@ -64,6 +66,9 @@ def read_container(
     try:
         decoder = decoders.AudioDecoder(source)
     except Exception as error:
+        # It says of a silent file only that it cannot decide on a stream: PyAV knows.
+        if importlib.util.find_spec("av"):
+            return _with_pyav(source, start, end)
         raise MediaError(f"not readable audio: {' '.join(str(error).split())[:200]}") from None
     found = decoder.metadata
     length = float(found.duration_seconds or 0.0)
@@ -95,7 +100,7 @@ def _with_pyav(
         with av.open(opened) as container:
             stream = container.streams.best("audio")
             if stream is None:
-                raise MediaError("no audio stream in the file")
+                return {}, []
             to_float = av.AudioResampler(format="fltp")
             frames = [out for f in container.decode(stream) for out in to_float.resample(f)]
     except av.FFmpegError as error:

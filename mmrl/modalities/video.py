@@ -1,17 +1,19 @@
 """Video -> frames within a budget, each with its number and time in the source, and its sound.
 
-Decoding happens in a child process with a deadline. Frames are chosen by number, evenly over the
-clip, first and last included, as the model families' own processors choose them.
+Decoding happens in a child process with a deadline. Frames are chosen by when they are shown,
+evenly over the clip, first and last included: where the rate is constant that is evenly by number,
+as the model families' own processors choose them.
 """
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -27,10 +29,12 @@ from mmrl.modalities.source import resolve
 from mmrl.types import Media, MediaRef, MediaSource
 
 SHORTEST_SECONDS = 1e-3
+SAME_SECONDS = 1e-6
+"""Times are rounded to the file's own clock."""
 
 
 class Options(opts.Options):
-    reader: Name | None = Field(None, description="default: the first that is installed")
+    reader: Name | None = Field(None, description="default: the first that reads the file rightly")
     fps: float = Field(2.0, gt=0, description="frames a second of the clip")
     frames: int | None = Field(None, gt=0, description="number of frames, instead of fps")
     min_frames: int = Field(2, gt=0, description="frames of a short clip")
@@ -43,7 +47,9 @@ class Options(opts.Options):
     max_aspect_ratio: float = Field(
         200.0, ge=1, description="longer side of a frame over the shorter; above it is refused"
     )
-    audio: bool = Field(False, description="also take the video's own sound")
+    audio: bool | Literal["auto"] = Field(
+        False, description="also take the video's own sound; `auto`: where it has one"
+    )
     rate: int = Field(16_000, gt=0, description="samples a second of that sound")
 
 
@@ -70,14 +76,18 @@ def decode(ref: MediaRef) -> Media:
         reader=header["reader"],
     )
     track = _track(source, options, header["clip"]) if options.audio else None
-    rate = options.rate if options.audio else 0
+    if track is None and options.audio is True:
+        raise MediaError("no audio stream in the file (media.video.audio=auto takes silent clips)")
+    rate = 0 if track is None else options.rate
     return Media("video", array, frame, _hash(array, frame, track), track=track, rate=rate)
 
 
 def _of_stills(sources: Sequence[MediaSource], options: Options) -> Media:
     """A clip given by its frames, `fps` of them a second: all are shown, up to the budget."""
-    if options.audio:
-        raise MediaError("a clip given by its frames has no sound")
+    if options.audio is True:
+        raise MediaError(
+            "a clip given by its frames has no sound (media.video.audio=auto takes it)"
+        )
     last = len(sources) / options.fps if options.end is None else options.end
     inside = [i for i in range(len(sources)) if options.start <= i / options.fps < last]
     if not inside:
@@ -114,7 +124,7 @@ def read_clip(source: Path | bytes, arguments: Mapping[str, Any]) -> decode_work
     options = Options.model_validate(arguments)
     reader, label = readers.open_video(source, options.reader)
     first, last, clip = _clip(reader, options)
-    indices = choose(first, last, clip[1] - clip[0], options)
+    indices = choose(reader.times[first : last + 1], first, clip[1] - clip[0], options)
     try:
         frames, seconds = reader.read(indices)
     except MediaError:
@@ -122,14 +132,13 @@ def read_clip(source: Path | bytes, arguments: Mapping[str, Any]) -> decode_work
     except Exception as error:  # decoders raise anything on damaged files
         reason = " ".join(str(error).split())[:200]
         raise MediaError(f"damaged video: {reason}") from None
-    if any(later <= sooner for sooner, later in itertools.pairwise(seconds)):
-        raise MediaError(f"the times of the frames do not rise ({label}): which they are is unsure")
+    _check_times(seconds, [reader.times[i] for i in indices], reader.times, label)
     height, width = frames.shape[1:3]
     if max(width, height) > options.max_aspect_ratio * min(width, height):
         raise MediaError(f"frames of {width} x {height} pixels are over max_aspect_ratio")
     header = {
         "size": (width, height),
-        "fps": reader.fps,
+        "fps": len(reader.times) / (reader.seconds or SHORTEST_SECONDS),
         "reader": label,
         "indices": indices,
         "seconds": seconds,
@@ -138,12 +147,33 @@ def read_clip(source: Path | bytes, arguments: Mapping[str, Any]) -> decode_work
     return header, [_scaled(frames, options)]
 
 
-def choose(first: int, last: int, seconds: float, options: Options) -> list[int]:
-    """Frame numbers evenly over first..last (both included), within the frame budget."""
-    available = last - first + 1
+def _check_times(
+    shown: Sequence[float], asked: Sequence[float], times: Sequence[float], label: str
+) -> None:
+    """Raise MediaError where the frames' times do not rise, or are those of other frames."""
+    if any(later <= sooner for sooner, later in itertools.pairwise(shown)):
+        raise MediaError(f"the times of the frames do not rise ({label}): which they are is unsure")
+    apart = min((b - a for a, b in itertools.pairwise(times)), default=math.inf)
+    if any(abs(a - b) > apart / 2 for a, b in zip(shown, asked, strict=True)):
+        raise MediaError(f"the frames have the times of others ({label}): which they are is unsure")
+
+
+def choose(times: Sequence[float], first: int, seconds: float, options: Options) -> list[int]:
+    """Frame numbers, counted from `first`, evenly in time over a clip of frames shown at `times`.
+
+    The first and the last are included. Of two frames equally near to a time the earlier is taken;
+    fewer than the budget allows where few frames are shown for long.
+    """
     wanted = options.frames or round(seconds * options.fps)
-    count = min(max(wanted, options.min_frames), options.max_frames, available)
-    return [int(i) for i in np.linspace(first, last, count).round()]
+    count = min(max(wanted, options.min_frames), options.max_frames, len(times))
+    chosen = set()
+    for wish in np.linspace(times[0], times[-1], count):
+        later = bisect.bisect_left(times, wish)
+        sooner = max(later - 1, 0)
+        later = min(later, len(times) - 1)
+        nearer = times[later] - wish < wish - times[sooner] - SAME_SECONDS
+        chosen.add(first + (later if nearer else sooner))
+    return sorted(chosen)
 
 
 def _clip(reader: Reader, options: Options) -> tuple[int, int, tuple[float, float]]:
@@ -160,11 +190,14 @@ def _clip(reader: Reader, options: Options) -> tuple[int, int, tuple[float, floa
             f"clip of {end - options.start:g} s is over max_seconds={options.max_seconds:g}: "
             "give a start and an end"
         )
-    first = reader.index_at(options.start) if options.start else 0
-    last = (reader.index_at(end) if options.end is not None else reader.num_frames) - 1
+    whole = len(reader.times)
+    first = bisect.bisect_left(reader.times, options.start - SAME_SECONDS)
+    last = (
+        bisect.bisect_left(reader.times, end - SAME_SECONDS) if options.end is not None else whole
+    )
     # A clip between two frames shows the one before it.
-    first = min(first, reader.num_frames - 1)
-    return first, max(first, last), (options.start, end)
+    first = min(first, whole - 1)
+    return first, max(first, last - 1), (options.start, end)
 
 
 def _scaled(frames: Pixels, options: Options) -> Pixels:
@@ -179,15 +212,20 @@ def _scaled(frames: Pixels, options: Options) -> Pixels:
     return np.stack([np.asarray(image) for image in small])
 
 
-def _track(source: Path | bytes, options: Options, clip: tuple[float, float]) -> Samples:
-    """The clip's sound from its start to its end; silence where the sound sets in later."""
-    header, (samples,) = decode_worker.run(
+def _track(source: Path | bytes, options: Options, clip: tuple[float, float]) -> Samples | None:
+    """The clip's sound from its start to its end; silence where the sound sets in later.
+
+    None where the file has no sound at all.
+    """
+    header, found = decode_worker.run(
         "mmrl.modalities.sound:read_container",
         source,
         {"start": clip[0], "end": clip[1]},
         options.timeout_seconds,
     )
-    heard = sound.resample(sound.mono(samples), header["rate"], options.rate)
+    if not found:
+        return None
+    heard = sound.resample(sound.mono(found[0]), header["rate"], options.rate)
     late = round(max(header["first"] - clip[0], 0.0) * options.rate)
     track = np.concatenate([np.zeros(late, dtype=np.float32), heard])
     return track[: math.ceil((clip[1] - clip[0]) * options.rate)]

@@ -17,9 +17,9 @@ from mmrl.errors import MediaError, PromptTooLong, UserError
 from mmrl.modalities import options as opts
 from mmrl.policy.family import Family
 from mmrl.policy.overflow import shrunk
-from mmrl.types import EncodedMedium, Media, MediaRef, Part, Prompt, Sample, Text
+from mmrl.types import EncodedMedium, Media, MediaRef, Prompt, Sample, Text
 
-MAX_KEPT_MEDIA = 512
+MAX_KEPT_BYTES = 2 << 30
 MAX_SHRINKS = 4
 
 Overflow: TypeAlias = Literal["quarantine", "shrink", "fail"]
@@ -53,6 +53,7 @@ class Encodes(Protocol):
 class Encoder:
     """Encodes samples; keeps the most recently used media so that variants and epochs share.
 
+    At most `max_kept_bytes` of their tensors are kept, however many media that are.
     `defaults` are options by modality, under those of each reference; `overflow` says what becomes
     of a prompt over the family's token limit. How small a sample had to become is remembered, so
     that it is encoded whole once only. `prefetch` starts decoding
@@ -63,18 +64,19 @@ class Encoder:
     def __init__(
         self,
         family: Family,
-        max_kept: int = MAX_KEPT_MEDIA,
+        max_kept_bytes: int = MAX_KEPT_BYTES,
         defaults: Mapping[str, Mapping[str, Any]] | None = None,
         workers: int = 2,
         overflow: Overflow = "quarantine",
     ) -> None:
         self._family, self._overflow = family, overflow
-        self._max_kept = max_kept
+        self._max_kept_bytes = max_kept_bytes
         self._defaults = dict(defaults or {})
         for kind, values in self._defaults.items():
             opts.check(kind, values, plugins.load("modality", kind).Options)
-        self._fits: dict[Hashable, tuple[Part, ...]] = {}
+        self._fits: dict[Hashable, tuple[Mapping[str, Any], ...]] = {}
         self._kept: OrderedDict[Hashable, Future[EncodedMedium]] = OrderedDict()
+        self._bytes: dict[Hashable, int] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="mmrl-media")
 
@@ -97,14 +99,22 @@ class Encoder:
                 asked = shrunk(asked, media, error)
             else:
                 if asked is not sample:
-                    self._fits[_asked(sample)] = asked.parts
+                    refs = [part for part in asked.parts if isinstance(part, MediaRef)]
+                    self._fits[_asked(sample)] = tuple(ref.options for ref in refs)
                 return replace(prompt, shrunk=asked is not sample)
         raise AssertionError("unreachable")
 
     def _as_it_fits(self, sample: Sample) -> Sample:
         """A sample that had to shrink before, as small as it then was."""
-        parts = self._fits.get(_asked(sample)) if self._fits else None
-        return sample if parts is None else replace(sample, parts=parts)
+        fits = self._fits.get(_asked(sample)) if self._fits else None
+        if fits is None:
+            return sample
+        left = iter(fits)
+        parts = (
+            replace(part, options=next(left)) if isinstance(part, MediaRef) else part
+            for part in sample.parts
+        )
+        return replace(sample, parts=tuple(parts))
 
     def _prompt(self, sample: Sample, media: Sequence[EncodedMedium]) -> Prompt:
         """Placeholders equal features, or the sample never reaches a forward pass."""
@@ -156,7 +166,7 @@ class Encoder:
         except BaseException:
             # A failure is not kept: the next reader meets the file as it then is.
             with self._lock:
-                self._kept.pop(key, None)
+                self._forget(key)
             raise
 
     def _start(
@@ -171,20 +181,29 @@ class Encoder:
             future = future or Future()
             self._kept[key] = future
             self._kept.move_to_end(key)
-            while len(self._kept) > self._max_kept:
-                self._kept.popitem(last=False)
         if not begun:
             if pool is None:
-                self._fill(future, ref)
+                self._fill(key, future, ref)
             else:
-                pool.submit(self._fill, future, ref)
+                pool.submit(self._fill, key, future, ref)
         return key, future
 
-    def _fill(self, future: Future[EncodedMedium], ref: MediaRef) -> None:
+    def _fill(self, key: Hashable, future: Future[EncodedMedium], ref: MediaRef) -> None:
         try:
-            future.set_result(self._family.encode_medium(decode(ref)))
+            encoded = self._family.encode_medium(decode(ref))
         except BaseException as error:
             future.set_exception(error)
+            return
+        future.set_result(encoded)
+        with self._lock:
+            if self._kept.get(key) is future:
+                self._bytes[key] = sum(tensor.nbytes for tensor in encoded.tensors.values())
+            while self._bytes and sum(self._bytes.values()) > self._max_kept_bytes:
+                self._forget(next(each for each in self._kept if each in self._bytes))
+
+    def _forget(self, key: Hashable) -> None:
+        self._kept.pop(key, None)
+        self._bytes.pop(key, None)
 
     def _with_defaults(self, ref: MediaRef) -> MediaRef:
         options = {**self._defaults.get(ref.kind, {}), **ref.options}

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmrl.errors import MediaError
 from mmrl.modalities import decode_worker, readers, sound
+from mmrl.modalities.audio import decode as decode_audio
 from mmrl.modalities.video import Options, choose, decode
 from mmrl.types import Media, MediaRef
 
@@ -106,8 +108,22 @@ def test_frame_rate_and_budgets() -> None:
 
 
 def test_choice_is_even_and_includes_both_ends() -> None:
-    assert choose(0, 9, 10.0, Options(fps=0.4)) == [0, 3, 6, 9]
-    assert choose(3, 4, 1.0, Options(fps=30.0)) == [3, 4]
+    assert choose(range(10), 0, 10.0, Options(fps=0.4)) == [0, 3, 6, 9]
+    assert choose([3.0, 3.5], 3, 1.0, Options(fps=30.0)) == [3, 4]
+    # Ten frames in the first second, then one every five: by number half would be of that second.
+    varying = [i / 10 for i in range(10)] + [5.0, 10.0, 15.0, 20.0]
+    assert choose(varying, 0, 20.0, Options(fps=0.25)) == [0, 10, 11, 12, 13]
+    assert choose(varying, 7, 20.0, Options(frames=3)) == [7, 7 + 11, 7 + 13]
+    # What is shown for long is shown once.
+    assert choose([0.0, 0.1, 60.0], 0, 60.0, Options(fps=1.0)) == [0, 1, 2]
+    assert choose([0.0, 60.0], 0, 60.0, Options(fps=1.0)) == [0, 1]
+
+
+def test_readers_whose_clocks_round_otherwise_choose_the_same_frames() -> None:
+    """2.5 lies between frames 2 and 3: the earlier is taken, whatever the last digit says."""
+    for jitter in (-1e-9, 0.0, 1e-9):
+        times = [0.0, 1.0, 2.0 + jitter, 3.0 - jitter, 4.0, 5.0]
+        assert choose(times, 0, 5.0, Options(frames=3)) == [0, 2, 5]
 
 
 def test_one_frame(reader: str) -> None:
@@ -158,9 +174,8 @@ def test_a_phones_clip_is_upright(reader: str, degrees: int) -> None:
     try:
         media = read(phone_clip(degrees), reader=reader, frames=2)
     except MediaError as error:
-        # decord copies a quarter turn's frames by the size of its padded rows, and refuses.
         assert reader == "decord" and degrees != 180, error
-        assert "DECORDArrayCopyFromTo" in str(error)
+        assert "misreads clips that are turned by a quarter" in str(error)
         return
     assert media.frame.source_size == size
     bright = media.array[1, :, :, 0] > 150
@@ -184,6 +199,25 @@ def test_own_sound_is_on_the_same_timeline() -> None:
     assert spectrum.argmax() == 440  # one second: bins are 1 Hz
     with pytest.raises(MediaError, match="audio"):
         read(clip(), audio=True)
+
+
+def test_a_silent_clip_among_clips_with_sound(tmp_path: Path) -> None:
+    loud, silent = clip(tone_seconds=2.0), clip()
+    heard = read(loud, audio="auto", frames=4)
+    assert heard.track is not None and heard.hash == read(loud, audio=True, frames=4).hash
+    quiet = read(silent, audio="auto", frames=4)
+    assert quiet.track is None and quiet.rate == 0
+    assert quiet.hash == read(silent, frames=4).hash
+    with pytest.raises(MediaError, match=r"no audio stream in the file .*audio=auto"):
+        read(silent, audio=True)
+    with pytest.raises(MediaError, match="no audio stream in the file"):
+        decode_audio(MediaRef("audio", silent))
+    buffer = io.BytesIO()
+    Image.new("RGB", (28, 28)).save(buffer, "PNG")
+    stills = MediaRef("video", (buffer.getvalue(),) * 3, {"audio": "auto"})
+    assert decode(stills).track is None
+    with pytest.raises(MediaError, match="given by its frames has no sound"):
+        decode(MediaRef("video", stills.source, {"audio": True}))
 
 
 def test_hash_tells_frames_order_times_and_sound_apart() -> None:

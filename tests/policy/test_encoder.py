@@ -58,15 +58,55 @@ def test_each_medium_is_decoded_once_ahead_of_need(
 
 
 def test_what_is_kept_is_bounded(policy: Policy, ask: Asker, decoded: list[str]) -> None:
-    made = Encoder(policy.family, max_kept=2)
-    samples = [ask("a", (56, 56, seed)) for seed in range(6)]
-    made.prefetch(samples)
-    wait_for(lambda: len(decoded) == 6)
-    for sample in samples[-2:]:
+    """By bytes: of six pictures two, of which one is four times as large, or one of them alone."""
+    small, large = [ask("a", (56, 56, seed)) for seed in range(6)], ask("b", (112, 112, 9))
+    one = Encoder(policy.family).prompt(small[0]).media[0]
+    each = sum(tensor.nbytes for tensor in one.tensors.values())
+    made = Encoder(policy.family, max_kept_bytes=2 * each)
+    decoded.clear()
+    for sample in small:
+        made.prompt(sample)
+    for sample in small[-2:]:
         made.prompt(sample)
     assert len(decoded) == 6
-    made.prompt(samples[0])
+    made.prompt(small[0])
     assert len(decoded) == 7
+    made.prompt(large)  # more than may be kept, alone
+    assert not made._kept and not made._bytes
+
+
+def test_small_pictures_are_kept_in_any_number(
+    policy: Policy, ask: Asker, decoded: list[str]
+) -> None:
+    made = Encoder(policy.family)
+    samples = [ask("a", (28, 28, seed)) for seed in range(520)]
+    for _ in range(2):
+        made.prompt(samples[0])
+        for sample in samples:
+            made.prompt(sample)
+    assert len(decoded) == 520
+
+
+def test_a_picture_that_had_to_shrink_is_not_held_for_that(policy: Policy) -> None:
+    held = noise_image(140, 140, 0).source
+    sample = Sample("s", "t", (MediaRef("image", held), Text("How many?")), gold=None)
+    whole = Encoder(policy.family).prompt(sample)
+    made = limited(policy, len(whole.ids) - 8, "shrink")
+    assert made.prompt(sample).shrunk
+    assert held not in [v for kept in made._fits.values() for v in _leaves(kept)]
+    again = made.prompt(sample)
+    assert again.shrunk and again.sample.parts[0] != sample.parts[0]
+
+
+def _leaves(value: object) -> list[object]:
+    """All that a nested value holds."""
+    if isinstance(value, MediaRef):
+        return [value.source, *_leaves(value.options)]
+    if isinstance(value, dict):
+        return [leaf for each in value.values() for leaf in _leaves(each)]
+    if isinstance(value, tuple | list):
+        return [leaf for each in value for leaf in _leaves(each)]
+    return [value]
 
 
 def test_failures_are_raised_when_asked_and_not_kept(policy: Policy, tmp_path: Path) -> None:
@@ -124,7 +164,7 @@ def test_a_sample_that_had_to_shrink_is_not_encoded_whole_again(
     sample, other = ask((140, 140, 0), "How many?"), ask((140, 140, 0), "How?")
     whole = Encoder(policy.family).prompt(sample)
     made = limited(policy, len(whole.ids) - 8, "shrink")
-    made._max_kept = 0  # nothing of the first draw is left
+    made._max_kept_bytes = 0  # nothing of the first draw is left
     sizes: list[tuple[int, int]] = []
     encode = policy.family.encode_medium
 

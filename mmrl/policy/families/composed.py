@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmrl.errors import MediaError, PromptTooLong
-from mmrl.frame import Space
+from mmrl.frame import Frame, Space
 from mmrl.modalities import sound
 from mmrl.policy.families import chat
 from mmrl.policy.families.splice import splice
@@ -287,17 +287,45 @@ def images(media: Media) -> dict[str, Any]:
     return {"images": [Image.fromarray(media.array)]}
 
 
+TICKS = 1000
+"""Of the clock, a second, by which frames are numbered whose rate varies."""
+PUNCTUAL_SECONDS = 0.01
+
+
+def is_even(frame: Frame) -> bool:
+    """Whether a clip's frame numbers over its rate are the times at which they are shown."""
+    return all(
+        abs(second - index / frame.fps) <= PUNCTUAL_SECONDS
+        for second, index in zip(frame.seconds, frame.indices, strict=True)
+    )
+
+
+def clocked(frame: Frame) -> tuple[list[int], float, int]:
+    """Numbers of a clip's frames, their rate, and how many the clip lasts.
+
+    Processors say `number / rate` of a frame. Where the rate varies that is not when it is shown:
+    there frames are numbered by a clock.
+    """
+    indices = list(frame.indices)
+    if is_even(frame):
+        return indices, frame.fps, max(indices[-1] - indices[0] + 1, 1)
+    first, last = frame.seconds[0], frame.seconds[-1]
+    # The last is shown about as long as the others.
+    lasts = (last - first) * len(indices) / max(len(indices) - 1, 1) or 1 / frame.fps
+    numbers = [round(second * TICKS) for second in frame.seconds]
+    return numbers, float(TICKS), max(round(lasts * TICKS), 1)
+
+
 def videos(media: Media, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Processor arguments for one clip whose frames are chosen already."""
     height, width = media.array.shape[1:3]
-    indices = list(media.frame.indices)
-    total = max(indices[-1] - indices[0] + 1, 1)
+    indices, rate, total = clocked(media.frame)
     metadata = {
         "total_num_frames": total,
-        "fps": media.frame.fps,
+        "fps": rate,
         "width": width,
         "height": height,
-        "duration": total / media.frame.fps,
+        "duration": total / rate,
         "video_backend": media.frame.reader,
         "frames_indices": indices,
     }

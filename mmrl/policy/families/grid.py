@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from mmrl.policy.families import composed
 from mmrl.policy.families.composed import Composed, Encoded, Intake
 from mmrl.policy.family import Declaration, Limits
-from mmrl.types import Ints, Media
+from mmrl.types import EncodedMedium, Ints, Media
 
 
 def build(
@@ -70,7 +71,7 @@ def intakes(processor: Any, limits: Limits, tower: GridTower) -> dict[Any, Intak
         video_options["cap_pixels_per_frame"] = False  # frames were sized when they were decoded
 
     def video(media: Media) -> dict[str, Any]:
-        return composed.videos(media, video_options)
+        return composed.videos(twice_if_one(media), video_options)
 
     def size(patch: int, key: str) -> Any:
         return lambda tensors: tuple(int(side) * patch for side in tensors[key][0, [2, 1]])
@@ -88,6 +89,14 @@ def intakes(processor: Any, limits: Limits, tower: GridTower) -> dict[Any, Intak
         size=size(processor.video_processor.patch_size, "video_grid_thw"),
     )
     return {"image": picture, "screenshot": picture, "video": clip}
+
+
+def twice_if_one(media: Media) -> Media:
+    """A clip's only frame twice: a step of the tower takes two, and some processors refuse one."""
+    if len(media.array) > 1:
+        return media
+    frame = replace(media.frame, indices=media.frame.indices * 2, seconds=media.frame.seconds * 2)
+    return replace(media, array=np.concatenate([media.array] * 2), frame=frame)
 
 
 def budget(size: Mapping[str, int], low: int | None, high: int | None) -> dict[str, int]:
@@ -153,7 +162,7 @@ def rope_positions(owner: Any, ids: Ints, kinds: Ints, media: Encoded) -> npt.ND
         "mm_token_type_ids": torch.from_numpy(kinds)[None].int(),
         "image_grid_thw": gathered(media, "image_grid_thw"),
         "video_grid_thw": gathered(media, "video_grid_thw"),
-        "second_per_grid_ts": gathered(media, "second_per_grid_ts"),
+        "second_per_grid_ts": seconds_of_grids(media, "second_per_grid_ts"),
     }
     taken = inspect.signature(owner.get_rope_index).parameters
     arguments = {key: value for key, value in known.items() if key in taken}
@@ -166,6 +175,28 @@ def gathered(media: Encoded, key: str) -> Tensor | None:
     """A tensor [n, ...] of those media that have it, in order; None where none has."""
     found = [medium.tensors[key] for medium in media if key in medium.tensors]
     return torch.cat(found) if found else None
+
+
+def seconds_of_grids(media: Encoded, key: str) -> list[Tensor] | None:
+    """For each clip the seconds from one grid to the next, or, of a varying rate, of each grid.
+
+    The library multiplies grids' numbers [t] by them: a tensor [t] puts grid g where its first
+    frame is shown. Clips whose sound is woven in by the processor, evenly, keep to that.
+    """
+    clips = [medium for medium in media if key in medium.tensors]
+    return [_seconds_of(clip, key) for clip in clips] or None
+
+
+def _seconds_of(clip: EncodedMedium, key: str) -> Tensor:
+    even = clip.tensors[key].flatten()[0]
+    if composed.is_even(clip.frame) or "feature_attention_mask" in clip.tensors:
+        return even
+    grids = int(clip.tensors["video_grid_thw"][0, 0])
+    each = -(-len(clip.frame.seconds) // grids)
+    shown = torch.tensor(clip.frame.seconds[::each], dtype=torch.float64)
+    numbers = torch.arange(grids).clamp(min=1)
+    # Products are cut to whole positions: the last digit must not cost one.
+    return ((shown - shown[0]) / numbers * (1 + 2e-7)).to(even.dtype)
 
 
 def continue_after_media(positions: npt.NDArray[Any], kinds: Ints) -> npt.NDArray[Any]:

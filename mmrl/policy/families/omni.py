@@ -68,8 +68,8 @@ def _intakes(
     )
 
     def clip(media: Media) -> dict[str, Any]:
-        first, last = media.frame.indices[0], media.frame.indices[-1]
-        sampled = len(media.array) / (last - first + 1) * media.frame.fps
+        _, rate_shown, total = composed.clocked(media.frame)
+        sampled = len(media.array) / total * rate_shown
         heard = media.track is not None
         settings = {"size": budget, "fps": sampled, "use_audio_in_video": heard}
         arguments = composed.videos(media, settings)
@@ -168,7 +168,7 @@ def positions(model: Any, ids: Ints, media: Encoded) -> npt.NDArray[Any]:
         torch.ones_like(tokens),
         use_audio_in_video=True in clips,
         audio_seqlens=torch.cat([mask.sum(-1) for mask in heard]) if heard else None,
-        second_per_grids=grid.gathered(media, "video_second_per_grid"),
+        second_per_grids=grid.seconds_of_grids(media, "video_second_per_grid"),
     )
     positions: npt.NDArray[Any] = found[:, 0].numpy()
     whole = positions.astype(np.int64)
