@@ -130,7 +130,10 @@ class Task(Protocol):
             sample = self.sample(record)
         except NoColumn as error:
             known = ", ".join(record.fields)
-            raise ValueError(f"no column {error}; the record has: {known:.200}") from None
+            raise ValueError(
+                f"no column {error}; the record has: {known:.200}; "
+                f"columns.{error.mapped_as}=NAME says which it is"
+            ) from None
         return complete(sample, record)
 
     def score(self, gold: Any, answer: Answer) -> Score:
