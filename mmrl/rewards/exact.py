@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isclose
 from typing import Any, ClassVar, TypeAlias
 
 from mmrl import task as contract
 from mmrl.records import interleave, media_ref
 from mmrl.rewards.grammar import TagAnswer, Think
+from mmrl.rewards.numbers import close, parse_number
 from mmrl.task import RewardPart
 from mmrl.types import Answer, Record, Sample, Score
 
@@ -79,7 +79,10 @@ class Exact(contract.Task):
 def same(said: str, right: str) -> bool:
     """True if two answers are the same but for case, white space and a full stop, or as numbers."""
     one, other = _plain(said), _plain(right)
-    return one == other or (_number(one) is not None and _equal(_number(one), _number(other)))
+    number, wanted = parse_number(one).value, parse_number(other).value
+    if number is None or wanted is None:
+        return one == other
+    return close(number, wanted, relative=1e-9)
 
 
 def _texts(answer: Any) -> list[str]:
@@ -94,14 +97,3 @@ def _texts(answer: Any) -> list[str]:
 
 def _plain(text: str) -> str:
     return " ".join(text.casefold().split()).removesuffix(".")
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _equal(one: float | None, other: float | None) -> bool:
-    return one is not None and other is not None and isclose(one, other, rel_tol=1e-9)

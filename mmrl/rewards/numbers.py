@@ -78,7 +78,7 @@ def parse_integer(text: str, policy: NumberPolicy = NumberPolicy()) -> Parsed[in
 def close(
     value: Decimal | float, gold: Decimal | float, *, absolute: float = 0.0, relative: float = 0.0
 ) -> bool:
-    """Whether |value - gold| is within `absolute` or `relative` x |gold|, bounds included.
+    """Whether `abs(value - gold)` is within `absolute` or `relative * abs(gold)`, bounds included.
 
     A gold of 0 therefore needs an absolute tolerance or an exact answer.
     """
