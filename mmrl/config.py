@@ -345,7 +345,9 @@ class RunConfig(Section):
     rollout: RolloutConfig = RolloutConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     critic: CriticConfig = CriticConfig()
-    phases: tuple[PhaseConfig, ...] = Field((), description="parts of the run with settings of their own, one after the other")
+    phases: tuple[PhaseConfig, ...] = Field(
+        (), description="parts of the run with settings of their own, one after the other"
+    )
     trainer: TrainerConfig
 
     @model_validator(mode="before")
