@@ -390,5 +390,9 @@ class RunConfig(Section):
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read YAML, apply `a.b=c` overrides (values are YAML), validate; errors name the key."""
+    """Read the YAML of a path, apply overrides `a.b=c` (YAML), validate; errors name the key.
+
+    >>> load_config(Path("configs/quickstart.yaml"), ["trainer.steps=7"]).trainer.steps
+    7
+    """
     return validate(RunConfig, read_values(path, overrides), str(path))
