@@ -66,7 +66,8 @@ docs: setup
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
 	@echo "docs/_build/index.html"
 
-# Known vulnerabilities of what is installed (asks a public database), and its licences.
+# Known vulnerabilities of what is installed (asks a public database), and its licences. Strict: a
+# package that the database cannot be asked about is a failure, not "none found".
 $(AUDIT)/.installed: pyproject.toml | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(AUDIT)
 	$(UV) pip install --quiet --python $(AUDIT)/bin/python -e '.[data,video,audio,qlora,audit]'
@@ -74,7 +75,9 @@ $(AUDIT)/.installed: pyproject.toml | $(UV)
 
 audit: $(AUDIT)/.installed
 	$(AUDIT)/bin/python -m piplicenses --summary --order=count
-	$(AUDIT)/bin/python -m pip_audit --local --skip-editable --progress-spinner off
+	$(UV) pip freeze --quiet --python $(AUDIT)/bin/python --exclude-editable > $(AUDIT)/installed.txt
+	$(AUDIT)/bin/python -m pip_audit --strict --disable-pip --no-deps -r $(AUDIT)/installed.txt \
+		--progress-spinner off
 
 clean:
 	rm -rf $(VENV) $(ENGINES) $(BENCH) $(AUDIT) docs/_build build dist *.egg-info

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import typing
 from typing import Any
 
 import mmrl
+import mmrl.stage
+import mmrl.types
 
 project = "mmrl"
 author = "the mmrl authors"
@@ -60,8 +63,8 @@ def _keep(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[
 def _indented_is_code(
     app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]
 ) -> None:
-    """Show the indented examples of docstrings as code."""
-    lines[:] = _AS_WRITTEN.pop(name, lines)
+    """Show the indented examples of docstrings as code, and keep the backslashes of words in it."""
+    lines[:] = [_BACKSLASHED.sub(r"``\1``", line) for line in _AS_WRITTEN.pop(name, lines)]
     for number in range(len(lines) - 1, 0, -1):
         before, line = lines[number - 1], lines[number]
         if line.startswith("    ") and not before.strip() and not _in_section(lines, number):
@@ -74,7 +77,63 @@ def _in_section(lines: list[str], number: int) -> bool:
     return bool(above) and (above[-1].startswith((":", "..")) or above[-1].endswith("::"))
 
 
+_CODE = re.compile(r'(?<=<span class="pre">)[^<]+(?=</span>)')
+_JOINT = re.compile(r"(?<=\w)([_/=]|::|\.(?!(?:py|json|jsonl|yaml|md|\d)\b|\d))(?=\w)")
+_BACKSLASHED = re.compile(r"(?<!`)`([^`]*\\[^`]*)`(?!`)")
+
+
+def _mark_joints(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Let long names in a text break behind a point, a slash, an underscore, as on a phone."""
+    if "body" in context:
+        context["body"] = _CODE.sub(lambda m: _JOINT.sub(r"\1<wbr>", m[0]), context["body"])
+
+
+_SHORT = (
+    (re.compile(r"~?\b(?:[a-z_]\w*\.)+(?=[A-Za-z_])"), ""),
+    (re.compile(r"ndarray\[tuple\[Any, \.\.\.\], dtype\[float64\]\]"), "Floats"),
+    (re.compile(r"ndarray\[tuple\[Any, \.\.\.\], dtype\[int64\]\]"), "Ints"),
+    (re.compile(r"ndarray\[tuple\[Any, \.\.\.\], dtype\[bool\]\]"), "Bools"),
+    (re.compile(r"ndarray\[tuple\[Any, \.\.\.\], dtype\[Any\]\]"), "Array"),
+    (re.compile(r"= (?:<factory>|<function \w+>)"), "= ..."),
+    (re.compile(r"Annotated\[(\w+), FieldInfo\(.*?\)\](?= ?[|=,])"), r"\1"),
+)
+"""How long types are written; the names are those of `mmrl.types`."""
+
+
+def _shorten(
+    app: Any, what: str, name: str, thing: Any, options: Any, signature: str, returned: str
+) -> tuple[str | None, str | None]:
+    """Write a signature as its source does: aliases by name, modules left out."""
+    return _short(signature), _short(returned)
+
+
+def _short(text: str | None) -> str | None:
+    for pattern, short in (*_ALIASES.items(), *_SHORT) if text else ():
+        text = pattern.sub(short, text)
+    return text
+
+
+def _aliases() -> dict[re.Pattern[str], str]:
+    """The closed sets of words in `mmrl.types` and `mmrl.stage`, by what they unfold to."""
+    closed = {
+        name: value
+        for module in (mmrl.types, mmrl.stage)
+        for name, value in vars(module).items()
+        if typing.get_origin(value) is typing.Literal
+    }
+    spelled = {name: ", ".join(map(repr, typing.get_args(value))) for name, value in closed.items()}
+    return {
+        re.compile(rf"(?:~typing\.)?Literal\[{re.escape(words)}\]"): name
+        for name, words in spelled.items()
+    }
+
+
+_ALIASES = _aliases()
+
+
 def setup(app: Any) -> None:
+    app.connect("html-page-context", _mark_joints)
+    app.connect("autodoc-process-signature", _shorten)
     app.connect("source-read", _name_files)
     app.connect("autodoc-process-docstring", _keep, priority=100)
     app.connect("autodoc-process-docstring", _indented_is_code, priority=900)

@@ -103,7 +103,11 @@ class Cuts:
 
 
 def one_variant(sample: Sample, context: Context) -> Sequence[Sample]:
-    """Ask each sample as it is."""
+    """Ask each sample as it is: the `expand` of an algorithm without variants.
+
+    >>> one_variant("a sample", None)
+    ('a sample',)
+    """
     return (sample,)
 
 

@@ -43,11 +43,35 @@ def train(
 ) -> dict[str, Any]:
     """Carry out a run and return its result.
 
-    A mapping holds the sections of a configuration; a path is read as one in YAML. `data` and
-    `eval_data` are rows of the task `custom` (`prompt`, `image`, further columns), which are
-    written beside the run's folder; `rewards` is the function that scores them, in TRL's form,
-    also one of the script that calls this under `if __name__ == "__main__":`. The other arguments
-    are those of `mmrl train`.
+    Args:
+        config: the sections of a configuration, or the path of one in YAML.
+        data: rows of the task `custom` (`prompt`, `image`, further columns), which are written
+            beside the run's folder.
+        eval_data: such rows to evaluate on.
+        rewards: the one function that scores them, in TRL's form; also of the script that calls
+            this under `if __name__ == "__main__":`.
+        resume: go on from the newest checkpoint of the run's folder.
+        overwrite: replace the run's folder.
+        allow_changes: resume with settings that differ from the checkpoint's.
+
+    Returns:
+        What `result.json` holds: held-out numbers before and after, steps, seconds.
+
+    Raises:
+        UserError: what is configured, the records or the course of the run do not allow it.
+
+    Example:
+        >>> from mmrl.scoring.tasks import fixture_path
+        >>> result = train({
+        ...     "run": "runs/one",
+        ...     "model": {"path": "asset:tiny_qwen2_5_vl"},
+        ...     "data": {"task": "digit_count", "path": str(fixture_path("digit_count"))},
+        ...     "algorithm": {"name": "grpo", "group_size": 2},
+        ...     "rollout": {"max_new_tokens": 8},
+        ...     "trainer": {"steps": 1, "prompts_per_step": 2},
+        ... })
+        >>> result["steps"]
+        1
     """
     refuse_inside_file("mmrl.train")
     if isinstance(config, RunConfig):
@@ -88,7 +112,19 @@ def _source(
 
 
 def load_policy(path: Path | str, **options: Any) -> Policy:
-    """Load a model folder; options are those of the configuration's `model` section."""
+    """Load a model folder.
+
+    Args:
+        path: a folder that transformers loads, or `asset:tiny_qwen2_5_vl`.
+        options: keys of the configuration's section `model`.
+
+    Returns:
+        The model with its family and processor, as a run trains it.
+
+    Example:
+        >>> load_policy("asset:tiny_qwen2_5_vl", dtype="bfloat16").model.dtype
+        torch.bfloat16
+    """
     return load_policy_from(ModelConfig(path=str(path), **options))
 
 
@@ -103,7 +139,23 @@ def evaluate(
 ) -> Evaluation:
     """Score a model on a task's records with the task's own `score()`; greedy by default.
 
-    Settings are the fields of `mmrl.evaluate.benchmark.EvalConfig`: params, samples, k, limit ...
+    Args:
+        model: a model folder or a checkpoint of a run.
+        task: a task's name, or `file.py:name`.
+        data: records, where `data.path` of a run may be.
+        overwrite: replace answers that are there, instead of going on from them.
+        on_progress: gets the numbers of records that are done and of all.
+        settings: `mmrl.evaluate.benchmark.EvalConfig`'s fields: params, samples, k, limit, out ...
+
+    Returns:
+        The number with its interval, what was counted, and numbers by group.
+
+    Example:
+        >>> from mmrl.scoring.tasks import fixture_path
+        >>> digits = fixture_path("digit_count")
+        >>> found = evaluate("asset:tiny_qwen2_5_vl", "digit_count", digits, limit=2)
+        >>> found.records
+        2
     """
     values = {"model": {"path": str(model)}, "task": task, "data": data, **settings}
     config = validate(EvalConfig, values, "evaluate")

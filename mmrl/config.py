@@ -354,7 +354,9 @@ class RunConfig(Section):
     rollout: RolloutConfig = RolloutConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     critic: CriticConfig = CriticConfig()
-    phases: tuple[PhaseConfig, ...] = Field((), description="see `mmrl.train.phases`")
+    phases: tuple[PhaseConfig, ...] = Field(
+        (), description="parts of the run with settings of their own, one after the other"
+    )
     trainer: TrainerConfig
 
     @model_validator(mode="before")
@@ -394,5 +396,9 @@ class RunConfig(Section):
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read YAML, apply `a.b=c` overrides (values are YAML), validate; errors name the key."""
+    """Read the YAML of a path, apply overrides `a.b=c` (YAML), validate; errors name the key.
+
+    >>> load_config(Path("configs/quickstart.yaml"), ["trainer.steps=7"]).trainer.steps
+    7
+    """
     return validate(RunConfig, read_values(path, overrides), str(path))

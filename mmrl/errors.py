@@ -56,5 +56,9 @@ class PromptTooLong(MediaError):
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:
-    """The words of an error on one line, cut after `limit` characters."""
+    r"""The words of an error on one line, cut after `limit` characters.
+
+    >>> one_line(ValueError("no such\n   column"), limit=10)
+    'no such co'
+    """
     return " ".join(str(error).split())[:limit]

@@ -52,7 +52,8 @@ def load(kind: PluginKind, name: str) -> ModuleType:
         The module, which exposes what the contract of its kind says.
 
     Example:
-        `load("algorithm", "grpo").SUMMARY`
+        >>> load("algorithm", "rloo").build.__module__
+        'mmrl.algorithms.rloo'
     """
     return importlib.import_module(find(kind, name))
 
@@ -67,7 +68,11 @@ def find(kind: PluginKind, name: str) -> str:
         name: what a configuration says.
 
     Returns:
-        Such as `mmrl.algorithms.grpo`.
+        What Python imports.
+
+    Example:
+        >>> find("algorithm", "grpo")
+        'mmrl.algorithms.grpo'
     """
     modules = available(kind)
     if name not in modules:
@@ -85,6 +90,10 @@ def available(kind: PluginKind) -> dict[str, str]:
 
     Returns:
         Import paths by name: ours, then those that other packages add, which go before.
+
+    Example:
+        >>> available("modality")["image"]
+        'mmrl.modalities.image'
     """
     return {**modules(PACKAGES[kind]), **_entries(_GROUPS[kind], tuple(sys.path))}
 

@@ -27,14 +27,36 @@ class RewardPart:
 
 
 def mean(values: Sequence[float], metas: Sequence[Mapping[str, Any]]) -> float:
-    """Aggregate per-record metrics as a plain mean; the default `Task.aggregate`."""
+    """Aggregate per-record metrics as a plain mean; the default `Task.aggregate`.
+
+    Args:
+        values: the metric of every record, in order.
+        metas: what is known of every record; not read.
+
+    Example:
+        >>> mean([1.0, 0.0], [{}, {}])
+        0.5
+    """
     return sum(values) / len(values)
 
 
 def mean_by(
     key: str, values: Sequence[float], metas: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
-    """Mean of the per-record metrics in each group of records that share `meta[key]`, by name."""
+    """Mean of the per-record metrics in each group of records that share `meta[key]`.
+
+    Args:
+        key: what records are grouped by; every meta has it.
+        values: the metric of every record, in order.
+        metas: what is known of every record, in the same order.
+
+    Returns:
+        Means by group, in the order of the groups' names.
+
+    Example:
+        >>> mean_by("type", [1.0, 0.0], [{"type": "bar"}, {"type": "pie"}])
+        {'bar': 1.0, 'pie': 0.0}
+    """
     groups: dict[str, list[float]] = {}
     for value, meta in zip(values, metas, strict=True):
         groups.setdefault(str(meta[key]), []).append(value)
@@ -44,9 +66,20 @@ def mean_by(
 def mean_by_each(
     keys: Sequence[str], values: Sequence[float], metas: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
-    """Mean of the per-record metrics for every `key/group`; records without the key are in none.
+    """Mean of the per-record metrics in the groups of each of several keys.
 
-    A list in a meta puts its record into each of its groups.
+    Args:
+        keys: what records are grouped by; one without a key is in none of its groups, one with a
+            list there in each of them.
+        values: the metric of every record, in order.
+        metas: what is known of every record, in the same order.
+
+    Returns:
+        Means by `key/group`.
+
+    Example:
+        >>> mean_by_each(("type",), [1.0, 0.0], [{"type": ["bar", "pie"]}, {"type": "pie"}])
+        {'type/bar': 1.0, 'type/pie': 0.5}
     """
     groups: dict[str, list[float]] = {}
     for value, meta in zip(values, metas, strict=True):
@@ -59,7 +92,17 @@ def mean_by_each(
 
 
 def with_options(sample: Sample, options: Mapping[str, Any]) -> Sample:
-    """The sample with options set on all of its images; its gold stays as it is."""
+    """Set options on all images of a sample; its gold stays as it is.
+
+    Args:
+        sample: the question as it stands.
+        options: those of a picture, put over its own.
+
+    Example:
+        >>> sample = Sample("1", "t", (MediaRef("image", "a.png"),), gold="dog")
+        >>> with_options(sample, {"turn": "mirror"}).parts[0].options
+        {'turn': 'mirror'}
+    """
     parts = (
         replace(part, options={**part.options, **options})
         if isinstance(part, MediaRef) and part.kind == "image"
@@ -130,7 +173,10 @@ class Task(Protocol):
             sample = self.sample(record)
         except NoColumn as error:
             known = ", ".join(record.fields)
-            raise ValueError(f"no column {error}; the record has: {known:.200}") from None
+            raise ValueError(
+                f"no column {error}; the record has: {known:.200}; "
+                f"columns.{error.mapped_as}=NAME says which it is"
+            ) from None
         return complete(sample, record)
 
     def score(self, gold: Any, answer: Answer) -> Score:

@@ -51,7 +51,22 @@ def apply_override(values: dict[str, Any], override: str) -> None:
 
 
 def validate(model: type[M], values: Any, where: str) -> M:
-    """Build a pydantic model; the first error becomes one line with the nearest known key."""
+    """Build a pydantic model; the first error becomes one line with the nearest known key.
+
+    Args:
+        model: what the values are of, such as `RunConfig`.
+        values: the keys and what they hold.
+        where: what the line begins with, such as the file's name.
+
+    Raises:
+        ConfigError: that line.
+
+    Example:
+        >>> from mmrl.config import OptimizerConfig
+        >>> validate(OptimizerConfig, {"learning_rat": 1e-5}, "my.yaml")
+        Traceback (most recent call last):
+        mmrl.errors.ConfigError: my.yaml: unknown key 'learning_rat': did you mean 'learning_rate'?
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:

@@ -8,6 +8,7 @@ Without --write the page is printed. A test keeps the page equal to the models.
 from __future__ import annotations
 
 import argparse
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,9 @@ from pydantic_core import PydanticUndefined
 
 from mmrl import plugins
 from mmrl.config import RunConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+_PAGE = re.compile(r"\bdocs/(\w+\.md)")
 
 HEAD = """# Configuration
 
@@ -60,9 +64,15 @@ def _section(title: str, prefix: str, model: type[BaseModel]) -> Iterator[str]:
 
 
 def _row(key: str, field: FieldInfo, section: type[BaseModel] | None) -> str:
-    values = "a section, below" if section else _spelt(field.annotation, field)
-    told = (field.description or "").replace("|", "\\|")
-    return f"| `{key}` | {values} | {_default(field)} | {told} |"
+    values = f"[a section](#{key.replace('.', '')})" if section else _spelt(field.annotation, field)
+    meaning = _PAGE.sub(_linked, (field.description or "").replace("|", "\\|"))
+    return f"| `{key}` | {values} | {_default(field)} | {meaning} |"
+
+
+def _linked(named: re.Match[str]) -> str:
+    """A page that a description names, by its title and as a link."""
+    title = (ROOT / named[0]).read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+    return f"[{title}]({named[1]})"
 
 
 def _default(field: FieldInfo) -> str:
@@ -72,6 +82,8 @@ def _default(field: FieldInfo) -> str:
         return ""
     if field.default is PydanticUndefined or field.default is None:
         return "none"
+    if field.default == "":
+        return '`""`'
     if isinstance(field.default, tuple):
         return f"`{list(field.default)}`"
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"

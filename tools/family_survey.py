@@ -164,13 +164,20 @@ def page(rows: Sequence[Row]) -> str:
         "",
         *(f"- **{verdict}** ({counts[verdict]}): {words}" for verdict, words in WORDS.items()),
         "",
-        "| type | | takes | greedy | gap | remarks |",
+        "| type | run | takes | greedy | gap | remarks |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        gap = f"{row['gap']:.0e}" if "gap" in row else ""
+        gap = f"`{row['gap']:.0e}`" if "gap" in row else ""
         takes = ", ".join(kind for kind in row["takes"] if kind != "screenshot")
-        cells = (row["type"], row["verdict"], takes, row.get("greedy", ""), gap, row["why"])
+        cells = (
+            row["type"],
+            row["verdict"],
+            takes,
+            row.get("greedy", ""),
+            gap,
+            row["why"].replace("`", ""),
+        )
         lines.append("| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,33 +65,30 @@ def filled(algorithm: Algorithm) -> dict[str, object]:
     return {stage: value for stage, value in found.items() if value != idle[stage]}
 
 
-def show(name: str | None, *, as_json: bool) -> str:
-    """Write the list of all algorithms, or everything about one."""
+def show(name: str | None, options: Mapping[str, Any] | None = None, *, as_json: bool) -> str:
+    """Write the list of all algorithms, or everything about one with these options."""
     if name is None:
         entries = [entry(n) for n in sorted(plugins.available("algorithm"))]
         if as_json:
             return json.dumps([dataclasses.asdict(e) for e in entries])
         return "\n".join(_line(e) for e in entries)
     found = entry(name)
+    composed, own = compose({**(options or {}), "name": name}), _params(name)
+    params = {key: (options or {}).get(key, value) for key, value in own.items()}
     if as_json:
-        return json.dumps({**dataclasses.asdict(found), "params": _params(name)})
-    stages = filled(compose({"name": name}))
+        return json.dumps({**dataclasses.asdict(found), "params": params})
+    stages = filled(composed)
     lines = [f"{name}: {found.summary} ({found.paper})", "", "parameters:"]
-    lines += [f"  {key} = {value!r}" for key, value in _params(name).items()]
+    lines += [f"  {key} = {value!r}" for key, value in params.items()]
     lines += ["", "stages:", *(f"  {stage}: {_said(value)}" for stage, value in stages.items())]
-    if found.needs:
-        lines += ["", "needs:", *(f"  {need}: {NEEDS[need]}" for need in sorted_needs(name))]
+    if composed.needs:
+        lines += ["", "needs:", *(f"  {need}: {NEEDS[need]}" for need in sorted(composed.needs))]
     return "\n".join(lines)
 
 
 def _said(stage: object) -> str:
     """A stage with its options; an objective with its paper too."""
     return f"{stage} ({stage.paper})" if isinstance(stage, Objective) else str(stage)
-
-
-def sorted_needs(name: str) -> list[Any]:
-    """The needs of an algorithm, by name."""
-    return sorted(compose({"name": name}).needs)
 
 
 def _params(name: str) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from mmrl.commands.output import Commands, command, show
-from mmrl.commands.scores import data_options, params_of
+from mmrl.commands.scores import data_options
 from mmrl.errors import ConfigError, DataError
 
 
@@ -101,7 +102,7 @@ def _add_tasks(commands: Commands) -> None:
         "overrides",
         nargs="*",
         metavar="params.a=b",
-        help="the task's parameters; columns. and media_roots of the data",
+        help="the task's parameters; columns. and media_roots of the data; weights. of a check",
     )
     parser.add_argument("--check", action="store_true", help="gold pays in full, junk nothing")
     parser.add_argument("--preview", type=Path, metavar="OUT.html", help="records as they are seen")
@@ -113,20 +114,22 @@ def _add_tasks(commands: Commands) -> None:
 def _tasks(arguments: argparse.Namespace) -> None:
     from mmrl.scoring import tasks
 
-    params = params_of(arguments.overrides)
     if arguments.check:
         _check_tasks(arguments)
-    elif arguments.preview:
+        return
+    options = data_options(arguments.overrides)
+    params, read = options["params"], (options["columns"], options["roots"])
+    if arguments.preview:
         from mmrl.report.preview import write_preview
 
         if not arguments.name:
             raise ConfigError("--preview needs the name of a task")
         task = tasks.load_task(arguments.name, params)
         data = arguments.data or tasks.fixture_path(arguments.name)
-        page = write_preview(task, data, arguments.preview, arguments.limit)
+        page = write_preview(task, data, arguments.preview, arguments.limit, *read)
         show(arguments, [str(page)], {"page": page})
     elif arguments.name:
-        lines = tasks.describe(arguments.name, params, arguments.data).splitlines()
+        lines = tasks.describe(arguments.name, params, arguments.data, *read).splitlines()
         show(arguments, lines, tasks.row(arguments.name))
     else:
         found = tasks.listing(as_json=arguments.json)
@@ -142,11 +145,13 @@ def _check_tasks(arguments: argparse.Namespace) -> None:
     names = (
         [arguments.name] if arguments.name else sorted(set(plugins.available("task")) - {"custom"})
     )
-    options, rows, wrong = data_options(arguments.overrides), [], 0
+    options, rows, wrong = data_options(arguments.overrides, weights={}), [], 0
     for name in names:
         task = tasks.load_task(name, options["params"])
         data = arguments.data or tasks.fixture_path(name)
-        found = check(task, data, arguments.limit, options["columns"], options["roots"])
+        weights = tasks.resolve_weights(task, options["weights"])
+        read = (options["columns"], options["roots"])
+        found = check(task, data, arguments.limit, *read, weights=weights)
         wrong += len(found.problems)
         rows.append({"task": name, **asdict(found)})
         if not arguments.json:
@@ -160,21 +165,31 @@ def _check_tasks(arguments: argparse.Namespace) -> None:
 def _add_algorithms(commands: Commands) -> None:
     parser = command(commands, "algorithms", "list algorithms, show one, or try it")
     parser.add_argument("name", nargs="?")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="a.b=c",
+        help="its options, and stages in place of its own, as in a configuration's `algorithm`",
+    )
     parser.add_argument("--case", type=Path, help="JSON of rewards and log-probs to evaluate it on")
     parser.set_defaults(command=_algorithms)
 
 
 def _algorithms(arguments: argparse.Namespace) -> None:
     from mmrl.algorithms import catalogue
+    from mmrl.validation import apply_override
 
+    options: dict[str, Any] = {}
+    for override in arguments.overrides:
+        apply_override(options, override)
     if arguments.case and not arguments.name:
         raise ConfigError("--case needs the name of an algorithm")
     if arguments.case:
         from mmrl.train.algorithm_case import evaluate_file
 
-        print(evaluate_file(arguments.name, arguments.case, as_json=arguments.json))
+        print(evaluate_file(arguments.name, arguments.case, options, as_json=arguments.json))
     else:
-        print(catalogue.show(arguments.name, as_json=arguments.json))
+        print(catalogue.show(arguments.name, options, as_json=arguments.json))
 
 
 def _add_families(commands: Commands) -> None:

@@ -103,17 +103,19 @@ def params_of(overrides: Sequence[str]) -> dict[str, Any]:
     return dict(data_options(overrides)["params"])
 
 
-def data_options(overrides: Sequence[str]) -> dict[str, Any]:
-    """The overrides of a task's parameters and of how its records are read."""
+def data_options(overrides: Sequence[str], **more: Any) -> dict[str, Any]:
+    """The overrides of a task's parameters and of how its records are read.
+
+    `more` are further options of a command, with their defaults.
+    """
     from mmrl.validation import apply_override
 
-    values: dict[str, Any] = {"params": {}, "columns": {}, "media_roots": ()}
+    values: dict[str, Any] = {"params": {}, "columns": {}, "media_roots": (), **more}
     for override in overrides:
         apply_override(values, override)
-    if unknown := values.keys() - {"params", "columns", "media_roots"}:
-        raise ConfigError(
-            f"'{min(unknown)}' is no option here: params., columns. and media_roots are"
-        )
+    if unknown := values.keys() - {"params", "columns", "media_roots", *more}:
+        known = ", ".join(["params.", "columns.", *(f"{name}." for name in more)])
+        raise ConfigError(f"'{min(unknown)}' is no option here: {known} and media_roots are")
     roots = values.pop("media_roots")
     values["roots"] = [Path(root) for root in ([roots] if isinstance(roots, str) else roots)]
     return values

@@ -54,6 +54,13 @@ def kind_of(name: str) -> Kind | None:
 class NoColumn(KeyError):
     """A column that a task needs and a row lacks, under any name."""
 
+    @property
+    def mapped_as(self) -> str:
+        """The plainest name by which `columns` can say where it is."""
+        name = str(self.args[0])
+        kinds = {"question": QUESTIONS, "answer": ANSWERS}
+        return next((plain for plain, names in kinds.items() if name in names), name)
+
 
 class Fields(Mapping[str, Any]):
     """A row's own columns, and stand-ins for asked names that it lacks.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from mmrl.report.cards import card_of, visible
 from mmrl.report.rendering import MAX_BYTES, assets, environment, fitting, write_whole
 from mmrl.runlog.journal import plain
 from mmrl.runlog.transcript import file_stem, preview
-from mmrl.scoring.tasks import example_answer, resolve_weights, weigh
+from mmrl.scoring.tasks import asked, example_answer, resolve_weights, weigh
 from mmrl.task import Task
 from mmrl.types import Answer, Media, MediaRef, Sample, Text
 
@@ -28,9 +28,17 @@ _NUMBERS = re.compile(r"[\[(]\s*(-?[\d.]+(?:\s*,\s*-?[\d.]+){1,3})\s*[\])]")
 _JUNK = "I do not know."
 
 
-def write_preview(task: Task, path: Path, out: Path, limit: int) -> Path:
+def write_preview(
+    task: Task,
+    path: Path,
+    out: Path,
+    limit: int,
+    columns: Mapping[str, str | None] | None = None,
+    roots: Sequence[Path] = (),
+) -> Path:
     """Write the page of the first records of a file; returns its path."""
-    samples = [task.ask(record) for record in islice(task.records(path), limit)]
+    records = task.records(path, columns, roots)
+    samples = [asked(task, record) for record in islice(records, limit)]
     page = environment().get_template("preview.html.j2")
     facts = [("Metric", f"{task.metric}, {task.better} is better"), ("Records", str(path))]
     context = {

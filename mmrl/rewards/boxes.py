@@ -63,7 +63,11 @@ def parse_boxes(text: str, max_boxes: int = 64) -> Parsed[tuple[Box, ...]]:
 
 
 def parse_box(text: str) -> Parsed[Box]:
-    """Read exactly one `[x1, y1, x2, y2]`; more than one is `multiple`."""
+    """Read exactly one `[x1, y1, x2, y2]`; more than one is `multiple`.
+
+    >>> parse_box("[1, 2, 3, 4]").value
+    Box(x1=1.0, y1=2.0, x2=3.0, y2=4.0)
+    """
     return parse_boxes(text).then(
         lambda boxes: (
             ok(boxes[0]) if len(boxes) == 1 else Parsed("multiple", None, f"{len(boxes)} boxes")
@@ -140,7 +144,11 @@ def intersection(a: Box, b: Box) -> float:
 
 
 def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes of one space."""
+    """Intersection over union of boxes `a` and `b` of one space, from 0 to 1.
+
+    >>> iou(Box(0, 0, 2, 2), Box(1, 0, 3, 2))
+    0.3333333333333333
+    """
     overlap = intersection(a, b)
     return overlap / (a.area + b.area - overlap) if overlap else 0.0
 

@@ -125,6 +125,14 @@ def parse_letter(text: str, options: Sequence[str]) -> Parsed[str]:
     The letter may be dressed (`(B)`, `B.`, `**B**`, `\text{(B)}`, `option B`); a small letter
     counts unless another option reads so. A letter with anything but its own option behind it is
     malformed, and more than one letter is `multiple`.
+
+    Args:
+        text: an answer region's text.
+        options: the options' texts, without letters, from A on.
+
+    Example:
+        >>> [parse_letter(text, ["cat", "dog"]).value for text in ("**B**", "dog", "B. cat")]
+        ['B', 'B', None]
     """
     bare = undress(text[:_LONGEST] if len(text) > _LONGEST else text)
     named = _NAMED.sub("", bare, count=1) if _NAMED.match(bare) else bare

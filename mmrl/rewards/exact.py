@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isclose
 from typing import Any, ClassVar, TypeAlias
 
 from mmrl import task as contract
 from mmrl.records import interleave, media_ref
 from mmrl.rewards.grammar import TagAnswer, Think
+from mmrl.rewards.numbers import close, parse_number
 from mmrl.task import RewardPart
 from mmrl.types import Answer, Record, Sample, Score
 
@@ -20,15 +20,24 @@ Asked: TypeAlias = tuple[Any, str, Any]
 def task(summary: str) -> Callable[[Callable[[Mapping[str, Any]], Asked]], type[contract.Task]]:
     """Make the task of a function that returns (pictures, question, answer) of a record's fields.
 
-        @task("name the colour of the shape")
-        def colour(row):
-            return row["image"], "Which colour is the shape?", row["colour"]
-
     In a file `tasks.py` it is `data.task: tasks.py:colour`, in a package `package.module:colour`.
     Pictures are what `records.media_ref` takes; `<image>` in the question places one. The model is
     told to answer between `<answer>` tags; right is what equals an answer but for case, white space
     and a full stop, or as a number. A record whose function raises ValueError, KeyError or
     TypeError is quarantined with that reason.
+
+    Args:
+        summary: what the task asks, in a line.
+
+    Returns:
+        What makes a task of the function; `think` is its parameter.
+
+    Example:
+        >>> @task("name the colour of the shape")
+        ... def colour(row):
+        ...     return row["image"], "Which colour is the shape?", row["colour"]
+        >>> colour(think="none").score(["red"], Answer("<answer>Red.</answer>")).metric
+        1.0
     """
 
     def make(ask: Callable[[Mapping[str, Any]], Asked]) -> type[contract.Task]:
@@ -77,9 +86,21 @@ class Exact(contract.Task):
 
 
 def same(said: str, right: str) -> bool:
-    """True if two answers are the same but for case, white space and a full stop, or as numbers."""
+    """True if two answers are the same but for case, white space and a full stop, or as numbers.
+
+    Args:
+        said: what the model answered.
+        right: what would be right.
+
+    Example:
+        >>> same("Two  dogs.", "two dogs"), same("1,000", "1e3"), same("1", "one")
+        (True, True, False)
+    """
     one, other = _plain(said), _plain(right)
-    return one == other or (_number(one) is not None and _equal(_number(one), _number(other)))
+    number, wanted = parse_number(one).value, parse_number(other).value
+    if number is None or wanted is None:
+        return one == other
+    return close(number, wanted, relative=1e-9)
 
 
 def _texts(answer: Any) -> list[str]:
@@ -94,14 +115,3 @@ def _texts(answer: Any) -> list[str]:
 
 def _plain(text: str) -> str:
     return " ".join(text.casefold().split()).removesuffix(".")
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _equal(one: float | None, other: float | None) -> bool:
-    return one is not None and other is not None and isclose(one, other, rel_tol=1e-9)

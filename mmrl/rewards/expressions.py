@@ -87,7 +87,15 @@ def parse_expression(text: str, max_characters: int = 256) -> Parsed[Expression]
 
     Prose, unknown commands, non-ascii digits, and numerals or nesting beyond the caps are
     malformed. `5, 7`, `5 or 7` and `\pm 5` are one expression: a set, which equals no single
-    number. `max_characters` caps the expression, and a multiple of it the text with its markup.
+    number.
+
+    Args:
+        text: an answer region's text.
+        max_characters: caps the expression, and a multiple of it the text with its markup.
+
+    Example:
+        >>> parse_expression("$5$ km/h").value.number, parse_expression("about five").status
+        (Decimal('5'), 'malformed')
     """
     if len(text) > _MARKUP * max_characters:
         return malformed(f"expression longer than {max_characters} characters")

@@ -59,6 +59,13 @@ class TagAnswer:
     """`<answer>payload</answer>`, after a `<think>` region if asked; nothing else around them.
 
     `refusal` is a payload by which the model may declare that there is no answer.
+
+    Example:
+        >>> grammar = TagAnswer(think="none")
+        >>> grammar.parse(Answer(grammar.write("3"))).answer.value
+        '3'
+        >>> grammar.parse(Answer("<answer>3</answer> <answer>4</answer>")).answer.status
+        'multiple'
     """
 
     think: Think = "required"
@@ -94,7 +101,12 @@ class TagAnswer:
 
 @dataclass(frozen=True, slots=True)
 class BoxedAnswer:
-    r"""`\boxed{payload}` with nested braces, anywhere after the thought; text around it is free."""
+    r"""`\boxed{payload}` with nested braces, anywhere after the thought; text around it is free.
+
+    Example:
+        >>> BoxedAnswer(think="none").parse(Answer(r"So it is \boxed{\frac{1}{2}}.")).answer.value
+        '\\frac{1}{2}'
+    """
 
     think: Think = "required"
     refusal: str = ""

@@ -49,7 +49,16 @@ class NumberPolicy:
 
 
 def parse_number(text: str, policy: NumberPolicy = NumberPolicy()) -> Parsed[Decimal]:
-    """Read text that is one number and nothing else; NaN and infinity are not numbers."""
+    """Read text that is one number and nothing else; NaN and infinity are not numbers.
+
+    Args:
+        text: an answer region's text.
+        policy: which spellings are numbers.
+
+    Example:
+        >>> parse_number("1,000.50").value, parse_number("10 or 11").status
+        (Decimal('1000.50'), 'malformed')
+    """
     text = text.strip().replace("\u2212", "-")
     if not text:
         return Parsed("missing", None, "empty number")
@@ -69,7 +78,16 @@ def parse_number(text: str, policy: NumberPolicy = NumberPolicy()) -> Parsed[Dec
 
 
 def parse_integer(text: str, policy: NumberPolicy = NumberPolicy()) -> Parsed[int]:
-    """Read a number without a fractional part; `3.0` is an integer, `3.5` is malformed."""
+    """Read a number without a fractional part; `3.0` is an integer, `3.5` is malformed.
+
+    Args:
+        text: an answer region's text.
+        policy: which spellings are numbers.
+
+    Example:
+        >>> ok("3.0").then(parse_integer).value
+        3
+    """
     return parse_number(text, policy).then(
         lambda n: ok(int(n)) if n == n.to_integral_value() else malformed(f"not an integer: {n}")
     )
@@ -78,9 +96,19 @@ def parse_integer(text: str, policy: NumberPolicy = NumberPolicy()) -> Parsed[in
 def close(
     value: Decimal | float, gold: Decimal | float, *, absolute: float = 0.0, relative: float = 0.0
 ) -> bool:
-    """Whether |value - gold| is within `absolute` or `relative` x |gold|, bounds included.
+    """Whether `abs(value - gold)` is within `absolute` or `relative * abs(gold)`, bounds included.
 
     A gold of 0 therefore needs an absolute tolerance or an exact answer.
+
+    Args:
+        value: what was said.
+        gold: what is right.
+        absolute: in the gold's own unit.
+        relative: as a share of the gold.
+
+    Example:
+        >>> close(Decimal("95"), 100, relative=0.05), close(Decimal("94"), 100, relative=0.05)
+        (True, False)
     """
     error = abs(Decimal(value) - Decimal(gold))
     return error <= max(Decimal(str(absolute)), Decimal(str(relative)) * abs(Decimal(gold)))

@@ -21,17 +21,29 @@ class Parsed(Generic[T]):
     reason: str = ""
 
     def then(self, read: Callable[[T], Parsed[U]]) -> Parsed[U]:
-        """Read on from the value; a failure passes through."""
+        """Read on from the value; a failure passes through.
+
+        >>> ok("3").then(lambda text: ok(int(text))).value
+        3
+        """
         if self.value is None:
             return Parsed(self.status, None, self.reason)
         return read(self.value)
 
 
 def ok(value: T) -> Parsed[T]:
-    """Wrap a value that was read."""
+    """Wrap a value that was read.
+
+    >>> ok(3)
+    Parsed(status='ok', value=3, reason='')
+    """
     return Parsed("ok", value)
 
 
 def malformed(reason: str) -> Parsed[T]:
-    """Say why the text is not a value of the expected kind."""
+    """Say why the text is not a value of the expected kind.
+
+    >>> malformed("no number").then(ok).reason
+    'no number'
+    """
     return Parsed("malformed", None, reason)

@@ -74,9 +74,12 @@ class TypedGold:
         return f"\n{format_options(self.options)}" if self.options else ""
 
 
-def typed_gold(fields: Mapping[str, Any]) -> TypedGold:
-    """Read `problem_type`, `solution` (tags allowed) and `options` of a record."""
-    kind = str(fields["problem_type"])
+def typed_gold(fields: Mapping[str, Any], kind: str = "") -> TypedGold:
+    """Read `problem_type`, `solution` (tags allowed) and `options` of a record.
+
+    `kind` is the type of a record that names none.
+    """
+    kind = str(fields.get("problem_type") or kind or fields["problem_type"])
     options = tuple(map(str, fields.get("options") or ()))
     known: Any = _ALIASES.get(kind.lower(), kind)
     return TypedGold(

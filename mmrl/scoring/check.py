@@ -6,7 +6,7 @@ import dataclasses
 import math
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,8 +45,13 @@ def check(
     limit: int | None = None,
     columns: Mapping[str, str | None] | None = None,
     roots: Sequence[Path] = (),
+    weights: Mapping[str, float] | None = None,
 ) -> Checked:
-    """Check every record of a path, or the first `limit`; see `Task.records`."""
+    """Check every record of a path, or the first `limit`; see `Task.records`.
+
+    Junk may earn what it can of a part whose weight is 0.
+    """
+    unpaid = {name for name, weight in (weights or {}).items() if not weight}
     found = Checked()
     for record in task.records(path, columns, roots):
         if limit is not None and found.records == limit:
@@ -58,13 +63,18 @@ def check(
         except (ValueError, KeyError, TypeError, MediaError) as error:
             found.problems.append(f"{record.id}: cannot be asked: {error}")
             continue
-        for problem in check_sample(task, sample, blank, found, large=found.records == 1):
+        for problem in check_sample(task, sample, blank, found, unpaid, found.records == 1):
             found.problems.append(f"{record.id}: {problem}")
     return found
 
 
 def check_sample(
-    task: Task, sample: Sample, blank: Answer, found: Checked, large: bool = False
+    task: Task,
+    sample: Sample,
+    blank: Answer,
+    found: Checked,
+    unpaid: Set[str] = frozenset(),
+    large: bool = False,
 ) -> Iterator[str]:
     """What is wrong with one record: its prompt, its gold, or the pay of junk."""
     asked = sum(len(part.text) for part in sample.parts if isinstance(part, Text))
@@ -83,10 +93,10 @@ def check_sample(
         return
     yield from _gold(task, sample, blank, target)
     answers = [*junk(sample, target), *(megabytes() if large else ())]
-    for text in answers:
-        yield from _junk(task, sample, dataclasses.replace(blank, text=text), MAX_JUNK_PAY)
-    for text in (several := tuple(hedges())):
-        yield from _junk(task, sample, dataclasses.replace(blank, text=text), MAX_HEDGE_PAY)
+    several = tuple(hedges())
+    for most, texts in ((MAX_JUNK_PAY, answers), (MAX_HEDGE_PAY, several)):
+        for text in texts:
+            yield from _junk(task, sample, dataclasses.replace(blank, text=text), most, unpaid)
     found.answers += 1 + len(answers) + len(several)
 
 
@@ -121,7 +131,9 @@ def _gold(task: Task, sample: Sample, blank: Answer, target: str) -> Iterator[st
             yield f"the gold earns {score.parts[name]:g} of {full:g} for '{name}'"
 
 
-def _junk(task: Task, sample: Sample, answer: Answer, most: float) -> Iterator[str]:
+def _junk(
+    task: Task, sample: Sample, answer: Answer, most: float, unpaid: Set[str]
+) -> Iterator[str]:
     shown = f"{answer.text[:40]!r} ({len(answer.text)} characters)"
     score, spent = _timed(task, sample, answer)
     if spent > MAX_SECONDS:  # again: the first answer of its kind may have paid for an import
@@ -132,6 +144,8 @@ def _junk(task: Task, sample: Sample, answer: Answer, most: float) -> Iterator[s
         yield f"{shown}: {defect}"
         return
     for name, part in task.parts.items():
+        if name in unpaid:
+            continue
         # What junk may earn of a user's own function, of no declared range, is not for us to say.
         if math.isfinite(part.low) and score.parts[name] > part.low + most:
             yield f"{shown} earns {score.parts[name]:g} for '{name}'"

@@ -8,18 +8,18 @@ import inspect
 import json
 import math
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from mmrl import plugins
-from mmrl.errors import ConfigError
+from mmrl.errors import ConfigError, DataError
 from mmrl.rewards.custom import load_callable
 from mmrl.runlog.journal import plain
 from mmrl.task import RewardPart, Task
-from mmrl.types import Answer, Observation, Sample, Score, Status, Text
+from mmrl.types import Answer, Observation, Record, Sample, Score, Status, Text
 
 _RANGE_SLACK = 1e-9
 
@@ -37,8 +37,17 @@ def task_class(name: str) -> type[Task]:
 def load_task(name: str, params: Mapping[str, Any] | None = None) -> Task:
     """Build a task from its parameters.
 
-    An unknown parameter (naming the nearest), a missing one or a value of the wrong type raises
-    ConfigError.
+    Args:
+        name: a task's name, or `file.py:name`.
+        params: its parameters; what is not given has the task's own default.
+
+    Raises:
+        ConfigError: an unknown name or parameter, with its nearest; one that is missing, or of the
+            wrong type.
+
+    Example:
+        >>> load_task("counting", {"think": "none"}).metric
+        'accuracy'
     """
     cls = task_class(name)
     known = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
@@ -168,7 +177,24 @@ def _declared(cls: type[Task]) -> Mapping[str, RewardPart]:
     return {} if isinstance(cls.parts, property) else cls.parts
 
 
-def describe(name: str, params: Mapping[str, Any] | None = None, data: Path | None = None) -> str:
+def asked(task: Task, record: Record) -> Sample:
+    """The sample of a record; one that cannot be asked raises DataError with its id and reason."""
+    try:
+        return task.ask(record)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"record '{record.id}' cannot be asked: {error}; all that cannot: "
+            f"mmrl data inspect PATH --task {task.name}"
+        ) from None
+
+
+def describe(
+    name: str,
+    params: Mapping[str, Any] | None = None,
+    data: Path | None = None,
+    columns: Mapping[str, str | None] | None = None,
+    roots: Sequence[Path] = (),
+) -> str:
     """Show a task: parameters, reward parts, and its first record asked and scored."""
     task = load_task(name, params)
     lines = [f"{name}: {task.summary}", f"metric: {task.metric}, {task.better} is better", ""]
@@ -177,10 +203,10 @@ def describe(name: str, params: Mapping[str, Any] | None = None, data: Path | No
     lines += [
         f"  {part}: {p.low:g} to {p.high:g}, weight {p.weight:g}" for part, p in task.parts.items()
     ]
-    sample = task.ask(next(iter(task.records(data or fixture_path(name)))))
-    asked = [p.text if isinstance(p, Text) else f"[{p.kind}]" for p in sample.parts]
+    sample = asked(task, next(iter(task.records(data or fixture_path(name), columns, roots))))
+    prompt = [p.text if isinstance(p, Text) else f"[{p.kind}]" for p in sample.parts]
     system = [f"system: {sample.system}"] if sample.system else []
-    lines += ["", "prompt:", *system, *asked, "", f"gold: {sample.gold!r}", ""]
+    lines += ["", "prompt:", *system, *prompt, "", f"gold: {sample.gold!r}", ""]
     return "\n".join([*lines, *_scored_examples(task, sample)])
 
 

@@ -105,14 +105,21 @@ def _place(response: Response) -> tuple[int, int] | None:
     return response.place if isinstance(response, _CaseResponse) else None
 
 
-def evaluate_file(name: str, path: Path, *, as_json: bool) -> str:
-    """Read a case, evaluate an algorithm on it, and write the answer as JSON or as a table."""
+def evaluate_file(
+    name: str, path: Path, options: Mapping[str, Any] | None = None, *, as_json: bool
+) -> str:
+    """Read a case, evaluate an algorithm on it, and write the answer as JSON or as a table.
+
+    `options` go over the `params` of the case.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: {error}") from None
     if not isinstance(values, dict):
         raise DataError(f"{path}: a case is a JSON object with `groups`")
+    if options:
+        values["params"] = {**values.get("params", {}), **options}
     result = evaluate_case(name, values)
     return json.dumps(result) if as_json else _table(result)
 

@@ -11,17 +11,21 @@ from mmrl.records import interleave, media_refs
 from mmrl.rewards.graded import ACCURACY_AND_FORMAT, grade
 from mmrl.rewards.grammar import TagAnswer, Think
 from mmrl.rewards.parsed import Parsed
-from mmrl.rewards.typed import grade_typed, typed_gold, typed_metric
+from mmrl.rewards.typed import Kind, grade_typed, typed_gold, typed_metric
 from mmrl.task import RewardPart, mean_by_each
 from mmrl.types import Answer, Record, Sample, Score, Text
 
 
 @dataclass(frozen=True)
 class Task(contract.Task):
-    """Video-R1's rules by problem type; `code` compares decimal points as published."""
+    """Video-R1's rules by problem type; `code` compares decimal points as published.
+
+    `problem_type` is that of records that name none.
+    """
 
     think: Think = "required"
     variant: Literal["strict", "code"] = "strict"
+    problem_type: Literal["", Kind] = ""
 
     name: ClassVar[str] = "vqa_mix"
     summary: ClassVar[str] = "visual questions of mixed types, each by its own verifier"
@@ -31,7 +35,7 @@ class Task(contract.Task):
     def sample(self, record: Record) -> Sample:
         """Ask a record: `problem`, `problem_type`, `options`, `solution`, `image` or `images`."""
         fields = record.fields
-        gold = typed_gold(fields)
+        gold = typed_gold(fields, self.problem_type)
         images = media_refs(record, "image", "images", "image", "path")
         grammar = TagAnswer(self.think)
         question = f"{fields['problem']}{gold.question_tail}"

@@ -74,6 +74,11 @@ def test_what_is_no_answer_leaves_the_record_out(places: Any) -> None:
         ("nan", "3", False),
         ("0.1", "0.1000000001", True),
         ("1.", "1", True),
+        ("1,000", "1000", True),
+        ("1_000", "1000", False),
+        ("\u0663", "3", False),
+        ("1e-400", "0", False),
+        ("9" * 400, "inf", False),
     ],
 )
 def test_answers_are_compared_as_people_do(said: str, right: str, equal: bool) -> None:

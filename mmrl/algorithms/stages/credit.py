@@ -1,7 +1,6 @@
 """Pure parts of credit assignment: baselines, scales, and the map from answers to tokens.
 
-Rewards are float arrays [G] with NaN for unscorable answers. NaN never enters a baseline or a
-scale and always gets advantage 0.
+Rewards are floats [G]; NaN, of unscorable answers, enters no baseline or scale and gets 0.
 """
 
 from __future__ import annotations
@@ -54,7 +53,11 @@ PRESETS: dict[Numerics, Preset] = {
 
 
 def scorable(rewards: Floats) -> Bools:
-    """True [G] where an answer has a reward."""
+    """True [G] where an answer has a reward.
+
+    >>> scorable(np.array([0.0, np.nan])).tolist()
+    [True, False]
+    """
     return np.isfinite(rewards)
 
 
