@@ -2,10 +2,12 @@
 
     python tools/family_survey.py                 # all types: the table, and the data behind it
     python tools/family_survey.py molmo2 aria     # some types: prints what is found
+    python tools/family_survey.py --keep molmo2   # some types, into the table of all
 
 A type that no family serves is made tiny (`tests/families/other_types.py`), in a process of its
 own, and goes through the generic family: the trial on loading, and, where prompts are shared, the
 embedded engine against the model's own `generate`. What cannot be made is listed with the reason.
+Towers of gemma3n, perception_lm and fast_vlm need the timm package.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from mmrl.engines.engine import Sampling  # noqa: E402
 from mmrl.engines.hf import HFEngine  # noqa: E402
 from mmrl.errors import one_line  # noqa: E402
 from mmrl.policy.families import generic  # noqa: E402
+from mmrl.policy.families import survey as known  # noqa: E402
 from mmrl.policy.family import Limits  # noqa: E402
 from mmrl.policy.policy import wrap  # noqa: E402
 from mmrl.policy.shared_prefix import SharedRow  # noqa: E402
@@ -45,15 +48,17 @@ DATA = ROOT / "mmrl" / "policy" / "families" / "survey.json"
 PAGE = ROOT / "docs" / "family_survey.md"
 SECONDS = 900
 NOT_MADE = {
-    "gemma3n": "its image tower needs the timm package",
-    "perception_lm": "its image tower needs the timm package",
-    "fast_vlm": "its image tower needs the timm package",
     "evolla": "reads proteins, not pictures",
     "pi0": "a robot's policy: it makes actions, not tokens",
     "kyutai_speech_to_text": "adds sound to every token: nothing stands for it in a prompt",
     "voxtral_realtime": "adds sound to every token: nothing stands for it in a prompt",
     "diffusion_gemma": "writes blocks by diffusion, not token by token",
     "unlimited_ocr": "decodes with another attention than its forward has",
+    "blip": "its `generate` leaves out the last token of its prompt",
+    "udop": "reads words with their boxes, which OCR finds",
+    "shieldgemma2": "its processor asks a question of its own for each policy, and not the prompt's",
+    "fuyu": "its processor counts on the spaces that its own tokenizer puts in front of text",
+    "voxtral": "its processor takes sound through the chat of the mistral-common package alone",
 }
 """Types that are not tried, and why."""
 
@@ -83,14 +88,9 @@ def _row(name: str, family: str | None) -> Row:
 
 
 def _rule(name: str) -> str:
-    """Why no model of a type can be served, by the library's tables and its configuration."""
-    if name not in processing_auto.PROCESSOR_MAPPING_NAMES and name not in other_types.RECIPES:
-        return "the library has no processor for it"
-    try:
-        config = tf.AutoConfig.for_model(name)
-    except (ValueError, TypeError, AttributeError):
-        return ""
-    return "an encoder-decoder" if getattr(config, "is_encoder_decoder", False) else ""
+    """Why no model of a type can be served, by the library's tables."""
+    served = name in processing_auto.PROCESSOR_MAPPING_NAMES or name in other_types.RECIPES
+    return "" if served else "the library has no processor for it"
 
 
 def _apart(name: str) -> Row:
@@ -201,12 +201,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("types", nargs="*")
-    asked = parser.parse_args().types
-    rows = []
-    for name in asked or sorted(modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES):
-        rows += survey([name])
-        print(json.dumps(rows[-1]), flush=True)
-    if not asked:
+    parser.add_argument("--keep", action="store_true", help="write these types into the table")
+    given = parser.parse_args()
+    every = sorted(modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES)
+    before = {row["type"]: row for row in known.rows()} if given.keep else {}
+    now = {}
+    for name in given.types or every:
+        (now[name],) = survey([name])
+        print(json.dumps(now[name]), flush=True)
+    if given.keep or not given.types:
+        rows = [now.get(name) or before[name] for name in every]
         found = {"transformers": tf.__version__, "types": rows}
         DATA.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         PAGE.write_text(page(rows), encoding="utf-8")

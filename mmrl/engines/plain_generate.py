@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from mmrl.engines.engine import Sampling
-from mmrl.policy.plain import own_distribution
+from mmrl.policy import plain
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.types import Floats, Ints, Prompt
@@ -38,17 +38,16 @@ def generate(
 def _answers(policy: Policy, prompt: Prompt, count: int, sampling: Sampling) -> list[Ints]:
     greedy = sampling.temperature == 0
     drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
-    ids = torch.from_numpy(prompt.ids).to(policy.device).expand(count, -1)
-    with own_distribution(policy.model):
+    front = policy.family.reading.front(prompt.ids)
+    ids = torch.from_numpy(front).to(policy.device).expand(count, -1)
+    with plain.own_distribution(policy.model, policy.family.reading.start):
         rows = policy.model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
             max_new_tokens=sampling.max_new_tokens,
             do_sample=not greedy,
             suppress_tokens=list(policy.family.banned_ids),
             eos_token_id=list(policy.family.end_ids),
             **({} if greedy else drawn),
-            **policy.family.plain_inputs(ids, prompt),
+            **plain.inputs(policy.family, prompt, ids, torch.ones_like(ids)),
         )[:, ids.shape[1] :]
     ends = torch.isin(rows, torch.tensor(policy.family.end_ids, device=rows.device))
     lengths = torch.where(ends.any(1), ends.int().argmax(1) + 1, rows.shape[1])

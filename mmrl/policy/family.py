@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import transformers
 from torch import Tensor, nn
 
@@ -76,6 +77,33 @@ class Limits:
     max_pixels: int | None = None
     min_video_pixels: int | None = None
     max_video_pixels: int | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where a model reads a prompt, of its own forward and `generate`.
+
+    `name` is the argument of the sequence that a response ends. `encoded`: an encoder reads the
+    prompt, and that sequence is the response alone. `start` is the token that a decoder's sequence
+    starts with, None for models without an encoder.
+    """
+
+    name: str = "input_ids"
+    encoded: bool = False
+    start: int | None = None
+
+    def front(self, ids: Ints) -> Ints:
+        """What stands in front of a response to a prompt of these ids, in its sequence."""
+        if self.start is None:
+            return ids
+        first = np.array([self.start])
+        if self.encoded:
+            return first
+        return ids if ids[0] == self.start else np.concatenate([first, ids])
+
+
+READING = Reading()
+"""Of a model without an encoder."""
 
 
 class Family(Protocol):
@@ -144,6 +172,11 @@ class Family(Protocol):
         Its media, one copy for each row, and what each token is. Asked for on the path without
         sharing only.
         """
+        ...
+
+    @property
+    def reading(self) -> Reading:
+        """Where the model reads a prompt, on that path."""
         ...
 
     @property

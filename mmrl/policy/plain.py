@@ -32,7 +32,7 @@ def hidden_rows(
     pieces: dict[int, Tensor] = {}
     for number, prompt in enumerate(prompts):
         members = np.flatnonzero(layout.owner == number)
-        start = len(prompt.ids)
+        start = len(family.reading.front(prompt.ids))
         lengths = [start + layout.responses[i].size for i in members]
         alone = [[i] for i in range(len(members))]
         for batch in alone if family.one_by_one else batches(lengths):
@@ -52,31 +52,44 @@ def _hidden(
     members: Ints,
 ) -> Tensor:
     """Hidden states [B, T, H] of a prompt with some responses, padded to the right."""
-    lengths = [len(prompt.ids) + layout.responses[i].size for i in members]
+    front = family.reading.front(prompt.ids)
+    lengths = [len(front) + layout.responses[i].size for i in members]
     ids = layout.ids.new_zeros(len(members), max(lengths))
-    ids[:, : len(prompt.ids)] = torch.from_numpy(prompt.ids)
+    ids[:, : len(front)] = torch.from_numpy(front)
     for row, i in zip(ids, members, strict=True):
         run = layout.responses[i]
-        row[len(prompt.ids) : len(prompt.ids) + run.size] = layout.ids[run.start : run.stop]
+        row[len(front) : len(front) + run.size] = layout.ids[run.start : run.stop]
     place = torch.arange(ids.shape[1], device=ids.device)
     mask = place < torch.tensor(lengths, device=ids.device)[:, None]
-    return head.take(
-        model,
-        input_ids=ids,
-        attention_mask=mask.long(),
-        use_cache=False,
-        **family.plain_inputs(ids, prompt),
-    )
+    hidden = head.take(model, use_cache=False, **inputs(family, prompt, ids, mask.long()))
+    return hidden[:, hidden.shape[1] - ids.shape[1] :]  # some put pictures in front
+
+
+def inputs(family: Family, prompt: Prompt, ids: Tensor, mask: Tensor) -> dict[str, Any]:
+    """Arguments of the model's own forward or `generate` for rows behind what `front` says.
+
+    ids [B, T] start with it, mask [B, T] is 1 for those that are no padding on the right.
+    """
+    reading = family.reading
+    if reading.encoded:
+        read = torch.from_numpy(prompt.ids).to(ids.device).expand(len(ids), -1)
+        encoder = {"input_ids": read, "attention_mask": torch.ones_like(read)}
+        return {**encoder, reading.name: ids, **family.plain_inputs(read, prompt)}
+    masked = {"attention_mask": mask} if reading.start is None else {}
+    return {reading.name: ids, **masked, **family.plain_inputs(ids, prompt)}
 
 
 @contextmanager
-def own_distribution(model: Any) -> Iterator[None]:
+def own_distribution(model: Any, start: int | None) -> Iterator[None]:
     """Let `generate` draw from the model's distribution: penalties of its checkpoint are not ours.
 
     What a checkpoint sets fills in for whatever a call leaves open, so it is put away meanwhile.
+    `start` is what a decoder behind an encoder starts with.
     """
     settings = model.generation_config
-    model.generation_config = GenerationConfig(pad_token_id=settings.pad_token_id)
+    model.generation_config = GenerationConfig(
+        pad_token_id=settings.pad_token_id, decoder_start_token_id=start
+    )
     try:
         yield
     finally:

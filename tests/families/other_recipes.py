@@ -179,6 +179,15 @@ SPEECH = {
     "num_key_value_heads": 2,
 }
 
+QFORMER = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 128,
+    "encoder_hidden_size": 64,
+    "vocab_size": VOCABULARY,
+}
+
 CODES = tuple(f"IMGIMG{chr(65 + i // 10)}{chr(65 + i % 10)}Z" for i in range(16))
 """Chameleon's names of the entries of its code book: digits as letters."""
 
@@ -1090,6 +1099,91 @@ RECIPES: dict[str, Recipe] = {
             "use_decoder_only_language_model": True,
         },
         image={"size": SQUARE},
+        processor={"num_query_tokens": 8},
+    ),
+    "fast_vlm": Recipe(
+        names={"image_token": "<image>"},
+        marks={"image": "<image>"},
+        vision={
+            "architecture": "fastvit_t8",
+            "hidden_size": 768,
+            "do_pooling": False,
+            "model_args": {"inference_mode": False},
+        },
+        config={"image_seq_length": 4, "tie_word_embeddings": False},
+        image={"size": {"height": 64, "width": 64}, "crop_size": {"height": 64, "width": 64}},
+        processor={"patch_size": 32, "vision_feature_select_strategy": "full"},
+        classes={"processor": "LlavaProcessor", "image_processor": "CLIPImageProcessor"},
+        language="qwen2",
+    ),
+    "perception_lm": Recipe(
+        names={"image_token": "<|image|>", "video_token": "<|video|>"},
+        marks={"image": "<|image|>", "video": "<|video|>"},
+        vision={
+            "architecture": "vit_pe_core_tiny_patch16_384",
+            "hidden_size": 192,
+            "do_pooling": False,
+            "model_args": {
+                "embed_dim": 192,
+                "img_size": [64, 64],
+                "depth": 2,
+                "global_pool": "",
+                "use_post_transformer_norm": False,
+            },
+        },
+        config={"projector_pooling_ratio": 2, "tie_word_embeddings": False},
+        image={"tile_size": 64, "max_num_tiles": 2, "vision_input_type": "thumb+tile"},
+        video={"size": {"height": 64, "width": 64}},
+        processor={"patch_size": 16, "pooling_ratio": 2},
+        language="llama",
+    ),
+    "glmga": Recipe(
+        names=GLM,
+        marks=GLM_MARKS,
+        text={"rope_parameters": rope(8, 4, 4)},
+        vision={"patch_size": 14, "out_hidden_size": HIDDEN, "intermediate_size": 128},
+        config={"tie_word_embeddings": False},
+        image={"patch_size": 14, "size": pixels(14)},
+        video={"patch_size": 14, "size": pixels(14, frames=4)},
+        classes={"processor": "Glm46VProcessor"},
+    ),
+    "pp_chart2table": Recipe(
+        names={"image_token": "<imgpad>", "open": "<img>", "close": "</img>"},
+        marks={"image": "<img>" + "<imgpad>" * 256 + "</img>"},
+        vision={
+            **SAM,
+            "image_size": 1024,
+            "patch_size": 16,
+            "window_size": 14,
+            "global_attn_indexes": [],
+        },
+        config={"image_seq_length": 256, "tie_word_embeddings": False},
+        image={"size": {"height": 1024, "width": 1024}},
+    ),
+    "instructblip": Recipe(
+        names={},
+        others=("<image>",),
+        marks={},
+        text={"ffn_dim": 128, "word_embed_proj_dim": HIDDEN},
+        config={
+            "image_token_index": token("<image>"),
+            "num_query_tokens": 8,
+            "qformer_config": QFORMER,
+        },
+        image={"size": SQUARE},
+        processor={"num_query_tokens": 8},
+    ),
+    "instructblipvideo": Recipe(
+        names={},
+        others=("<video>",),
+        marks={},
+        text={"ffn_dim": 128, "word_embed_proj_dim": HIDDEN},
+        config={
+            "video_token_index": token("<video>"),
+            "num_query_tokens": 8,
+            "qformer_config": QFORMER,
+        },
+        video={"size": SQUARE},
         processor={"num_query_tokens": 8},
     ),
 }

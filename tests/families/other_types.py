@@ -7,6 +7,7 @@ shrunk, ids are those of the tokens with the same name, and a recipe adds what n
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 from collections.abc import Mapping
@@ -22,8 +23,15 @@ from transformers.models.auto import (
     video_processing_auto,
 )
 
-from tests.families.other_recipes import RECIPES, Recipe, Settings
+from tests.families import older_recipes, other_recipes, sound_recipes
+from tests.families.other_recipes import Recipe, Settings
 from tests.families.tiny import HIDDEN, chat, text_config, tokenizer
+
+RECIPES: dict[str, Recipe] = {
+    **other_recipes.RECIPES,
+    **older_recipes.OLDER_RECIPES,
+    **sound_recipes.SOUND_RECIPES,
+}
 
 LANGUAGE: Settings = {
     "first_k_dense_replace": 1,
@@ -120,6 +128,8 @@ def _processor(name: str, recipe: Recipe, tokens: Any) -> Any:
         for part, (table, settings) in tables.items()
         if part in taken
     }
+    if "qformer_tokenizer" in taken:
+        parts["qformer_tokenizer"] = copy.deepcopy(tokens)
     processor = made(tokenizer=tokens, **parts, **recipe.processor)
     processor.chat_template = recipe.first + chat(**recipe.marks)
     return processor
@@ -131,7 +141,8 @@ def _configuration(name: str, recipe: Recipe, tokens: Any) -> Any:
     for key, inner in cls.sub_configs.items():
         own, more, sizes = _part(key, recipe)
         kind = own or _type_of(cls, key, inner)
-        if kind is None:
+        if not kind:
+            parts |= {key: _filled(more, tokens)} if more else {}
             continue
         base = {**text_config(tokens), **LANGUAGE} if key == "text_config" else sizes
         kept = _fields(_config_class(kind))

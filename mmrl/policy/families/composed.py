@@ -31,7 +31,7 @@ from mmrl.frame import Frame, Space
 from mmrl.modalities import sound
 from mmrl.policy.families import chat
 from mmrl.policy.families.splice import splice
-from mmrl.policy.family import Declaration, Limits
+from mmrl.policy.family import READING, Declaration, Limits, Reading
 from mmrl.rewards.thoughts import opening_of
 from mmrl.types import EncodedMedium, Ints, Media, MediaKind, Prompt, Sample, Text
 
@@ -81,6 +81,7 @@ class Composed:
     blocks: Callable[[Ints], Ints | None] = lambda ids: None
     blocks_slide_only: bool = False
     one_by_one: bool = False
+    reading: Reading = READING
     adapt: Callable[[Encoded], Encoded] = lambda media: media
     more_inputs: Callable[[Encoded, Sequence[Tensor]], Mapping[str, Any]] = lambda m, f: {}
     end_ids: tuple[int, ...] = field(init=False)
@@ -99,7 +100,6 @@ class Composed:
         )
         self._here = threading.local()
         self._builder = threading.get_ident()
-        self._embedding: nn.Module = self.model.get_input_embeddings()
         self._hidden: int = self.model.config.get_text_config().hidden_size
 
     @property
@@ -230,7 +230,7 @@ class Composed:
         places = torch.isin(ids, wanted).nonzero()[:, 0]
         rows = torch.cat([f[:, : self._hidden] for f in features])
         assert len(places) == len(rows), f"{len(places)} placeholders for {len(rows)} feature rows"
-        with splice(self._embedding, places, rows):
+        with splice(self.model.get_input_embeddings(), places, rows):
             yield self.more_inputs(media, features)
 
     def plain_inputs(self, ids: Tensor, prompt: Prompt) -> Mapping[str, Tensor]:

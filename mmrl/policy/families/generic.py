@@ -23,7 +23,13 @@ from torch import Tensor
 from mmrl.errors import MediaError, PromptTooLong, UserError, one_line
 from mmrl.modalities import sound
 from mmrl.policy import attention
-from mmrl.policy.families import generic_media, generic_sharing, generic_tensors, generic_tokens
+from mmrl.policy.families import (
+    generic_media,
+    generic_noise,
+    generic_sharing,
+    generic_tensors,
+    generic_tokens,
+)
 from mmrl.policy.families.composed import Composed, Encoded
 from mmrl.policy.families.generic_media import PARTS, TROUBLE
 from mmrl.policy.families.generic_probe import Shape, shape_of
@@ -67,8 +73,10 @@ class Generic(Composed):
     0. `together` and `copied` say how tensors of the prompts in one row, and of copies of one
     prompt, stand one after the other. `nested`: the processor takes pictures in a list for each
     text. `seen_ids` are the placeholders of pictures and clips; `answers_are` what the tokens of a
-    response are by `token_type_ids`. `not_taken` are the kinds of media in prompts on which the
-    forward fails, with what it says. `form` says which tokens see each other both ways.
+    response are by `token_type_ids`. `places` are the inputs that differ between equal tokens, and
+    `unmarked` the kinds of media that no token stands for. `not_taken` are the kinds of media in
+    prompts on which the forward fails, with what it says. `form` says which tokens see each other
+    both ways.
     """
 
     kinds: dict[str, dict[int, int]] = field(default_factory=dict)
@@ -77,6 +85,8 @@ class Generic(Composed):
     nested: bool = True
     seen_ids: tuple[int, ...] = ()
     answers_are: int = 0
+    places: list[str] = field(default_factory=list)
+    unmarked: tuple[MediaKind, ...] = ()
     not_taken: dict[Shape, str] = field(default_factory=dict)
     form: generic_sharing.Form = generic_sharing.CAUSAL
 
@@ -85,6 +95,7 @@ class Generic(Composed):
         self._escaped |= dict.fromkeys(generic_tokens.texts(self.processor))
         self._escaped.pop(None, None)  # an id without a token
         self._taken = inspect.signature(type(self.model).forward).parameters.keys()
+        self.reading = generic_tokens.reading(self.model)
         self._window = getattr(self.model.config.get_text_config(), "sliding_window", None)
 
     @property
@@ -94,7 +105,7 @@ class Generic(Composed):
 
     def look(self) -> None:
         """Find out what the model takes; raises UserError where its processor fails on all."""
-        found: dict[MediaKind, int] = {}
+        found: dict[MediaKind, int | None] = {}
         failed: dict[MediaKind, str] = {}
         for kind, parts in PARTS.items():
             if any(getattr(self.processor, part, None) is not None for part in parts):
@@ -113,14 +124,17 @@ class Generic(Composed):
             self._learn_joins(one)
         if "image" in found:
             takes.insert(1, "screenshot")
-        self.placeholder_ids = tuple(dict.fromkeys(found.values()))
-        self.seen_ids = tuple(i for kind, i in found.items() if kind != "audio")
+        marked = {kind: i for kind, i in found.items() if i is not None}
+        self.unmarked = tuple(kind for kind in found if kind not in marked)
+        self.placeholder_ids = tuple(dict.fromkeys(marked.values()))
+        self.seen_ids = tuple(i for kind, i in marked.items() if kind != "audio")
         self.declaration = dataclasses.replace(self.declaration, takes=tuple(takes))
 
-    def _placeholder(self, kind: MediaKind) -> int:
+    def _placeholder(self, kind: MediaKind) -> int | None:
         """The id that stands for features of a kind: of what a medium adds, the most frequent.
 
-        It is banned, and so is all else that a medium adds and that is no word.
+        It is banned, and so is all else that a medium adds and that is no word. None where features
+        go to the model beside its text.
         """
         bare = self.processor.tokenizer(self.chat_text(generic_media.asking(())))["input_ids"]
         media = (generic_media.trial(kind, 0),)
@@ -132,9 +146,11 @@ class Generic(Composed):
         ids = whole["input_ids"].numpy()
         added, counts = np.unique(ids[~np.isin(ids, bare)], return_counts=True)
         if not len(added):
+            if self._tensors(whole):
+                return None
             raise ValueError("the chat template has no place for it")
-        placeholder = int(added[counts.argmax()])
         tokens = self.processor.tokenizer.added_tokens_decoder
+        placeholder = int(max(zip(counts, np.isin(added, list(tokens)), added, strict=True))[2])
         marks = {i for i in added.tolist() if i in tokens and tokens[i].special}
         banned = {*self.banned_ids, *marks, placeholder} - set(self.end_ids)
         self.banned_ids = tuple(sorted(banned))
@@ -152,21 +168,22 @@ class Generic(Composed):
                 for m in (media[:1], media[1:], media)
             )
             twice = self._tensors(self._run(text, media[1:], copies=2))
+            short, long = (
+                self._run(self.chat_text(generic_media.asking(media[:1], words)), media[:1])
+                for words in ("b", "Is it so? " * 3)
+            )
         except TROUBLE:
             return  # along the first axis, unless a trial finds that wrong
+        self.places += [
+            key for key in generic_tensors.by_place(short, long) if key not in self.places
+        ]
         self.together |= generic_tensors.joins((one, two), three)
         self.copied |= generic_tensors.joins((two, two), twice)
 
     def _run(self, text: str, media: Sequence[Media], copies: int = 1) -> dict[str, Any]:
         """What the processor makes of a chat and its media."""
-        arguments = generic_media.arguments(self.processor, media, self.nested, copies)
-        out = dict(
-            self._own_processor()(
-                text=[text] * copies, return_tensors="pt", add_special_tokens=False, **arguments
-            )
-        )
+        out = generic_media.processed(self._own_processor(), text, media, self.nested, copies)
         ids = out["input_ids"]
-        out["input_ids"] = ids = torch.as_tensor(ids)
         key = "mm_token_type_ids"
         if key in self._taken and key not in out and hasattr(self.processor, f"create_{key}"):
             out[key] = torch.tensor(self.processor.create_mm_token_type_ids(ids.tolist()))
@@ -179,7 +196,7 @@ class Generic(Composed):
             key: value
             for key, value in out.items()
             if key in self._taken and key not in TEXT_KEYS
-            if isinstance(value, Tensor) and value.shape != shape
+            if isinstance(value, Tensor) and (value.shape != shape or key in self.places)
         }
 
     def encode_medium(self, media: Media) -> EncodedMedium:
@@ -196,7 +213,7 @@ class Generic(Composed):
         except TROUBLE as error:
             raise MediaError(f"{media.kind}: {one_line(error)}") from None
         num_tokens = self._features_in(out["input_ids"].numpy())
-        if not num_tokens:
+        if not num_tokens and media.kind not in self.unmarked:
             raise MediaError(f"{media.kind} is too short: the model has no token for it")
         frame = dataclasses.replace(media.frame, processed_size=media.frame.source_size)
         raw, rate = media.array, media.rate
@@ -250,7 +267,7 @@ class Generic(Composed):
         Some processors cut a picture finer where it is alone.
         """
         alone = np.cumsum([0, *(m.num_tokens for m in media)])
-        if media and not total:
+        if any(medium.kind not in self.unmarked for medium in media) and not total:
             raise MediaError(f"{len(media)} media without a placeholder in the chat template")
         ends = alone if alone[-1] in (total, 0) else alone * total // alone[-1]
         for number, medium in enumerate(media):
@@ -259,17 +276,24 @@ class Generic(Composed):
             yield dataclasses.replace(medium, tensors=carried, num_tokens=count)
 
     def _note_kinds(self, out: Mapping[str, Any]) -> None:
-        """Learn what the model is told of each id; raises UserError where that is not all."""
+        """Learn what the model is told of each id.
+
+        What it is told of places is no use to rows that share prompts: raises UserError in them.
+        """
         ids = out["input_ids"][0].tolist()
         for key, value in out.items():
             if key in TEXT_KEYS or key not in self._taken or not isinstance(value, Tensor):
                 continue
-            if value.shape != out["input_ids"].shape:
+            if value.shape != out["input_ids"].shape or key in self.places:
                 continue
             kinds = [int(kind) for kind in value[0].tolist()]
             known = self.kinds.setdefault(key, {})
             known |= {i: kind for i, kind in zip(ids, kinds, strict=True) if kind}
             if self._told(out["input_ids"])[key][0].tolist() != kinds:
+                del self.kinds[key]
+                self.places.append(key)
+                if not self.declaration.shared_prefix:
+                    continue
                 raise UserError(
                     f"the generic family does not serve {type(self.model).__name__}: its "
                     f"processor's '{key}' says different things of equal tokens"
@@ -313,6 +337,8 @@ class Generic(Composed):
         """Share prompts, or say why not, as was found and `checked` in words."""
         self.not_taken, self.one_by_one = dict(found.not_taken), found.one_by_one
         self.form, self.answers_are = found.form, found.answers_are
+        if found.noisy:
+            generic_noise.hold_still(self.model)
         left_out = {kind for shape in self.not_taken if len(shape) == 1 for kind in shape}
         left_out |= {"screenshot"} if "image" in left_out else set()
         self.declaration = dataclasses.replace(
@@ -363,7 +389,10 @@ class Generic(Composed):
         told = self._told(ids)
         if self.answers_are:
             told["token_type_ids"][:, len(prompt.ids) :] = self.answers_are
-        return {**told, **self._joined(carried, self.copied)}
+        media = self._joined(carried, self.copied)
+        for key in media.keys() & set(self.places):
+            media[key] = generic_tensors.longer(media[key], ids.shape[1])
+        return {**told, **media}
 
     def _told(self, ids: Tensor) -> dict[str, Tensor]:
         """What the model is told of each of the tokens [rows, L]."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from mmrl.frame import Frame
@@ -46,10 +47,13 @@ def arguments(
         found["images"] = [pictures] * copies if nested else pictures * copies
     clips = [composed.videos(m) for m in media if m.kind == "video"]
     if clips:
+        taken = inspect.signature(processor.__call__).parameters
+        name = "images" if "images" in taken and "videos" not in taken else "videos"
         settings = dict(clips[0]["videos_kwargs"])
         metadata = [clip["videos_kwargs"]["video_metadata"][0] for clip in clips]
-        found["videos"] = [clip["videos"][0] for clip in clips] * copies
-        found["videos_kwargs"] = settings | {"video_metadata": metadata * copies}
+        found[name] = [clip["videos"][0] for clip in clips] * copies
+        if name == "videos":
+            found["videos_kwargs"] = settings | {"video_metadata": metadata * copies}
     heard = [m for m in media if m.kind == "audio"]
     if heard:
         rate = rate_of(processor)
@@ -58,6 +62,24 @@ def arguments(
             sound.resample(m.array, m.rate, rate) for m in heard
         ] * copies
     return found
+
+
+def processed(
+    processor: Any, text: str, media: Sequence[Media], nested: bool, copies: int = 1
+) -> dict[str, Any]:
+    """What a processor makes of copies of a chat and its media; `input_ids` [copies, L] are of it.
+
+    Those that write behind an encoder of pictures may name them otherwise, or take no text.
+    """
+    given = arguments(processor, media, nested, copies)
+    words = {"text": [text] * copies, "add_special_tokens": False}
+    takes_text = "text" in inspect.signature(processor.__call__).parameters
+    out = dict(processor(return_tensors="pt", **(words if takes_text else {}), **given))
+    if "input_ids" not in out:
+        ids = out.pop("decoder_input_ids", None)
+        out["input_ids"] = processor.tokenizer(**words)["input_ids"] if ids is None else ids
+    out["input_ids"] = torch.as_tensor(out["input_ids"])
+    return out
 
 
 def rate_of(processor: Any) -> int:

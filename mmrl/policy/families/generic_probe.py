@@ -7,6 +7,7 @@ another prompt would have changed, too: logits that hardly depend on the prompt 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -184,21 +185,48 @@ class Probe:
             return policy.logprobs(layout, [row.prompt for row in rows], 1.0)[0]
 
     @torch.no_grad()
+    def forwards_differ(self) -> bool:
+        """Whether two forwards of one prompt give logits that are not even alike."""
+        prompt, ids = self._first()
+        fed = plain.inputs(self.family, prompt, ids, torch.ones_like(ids))
+        try:
+            one, two = (self._model(use_cache=False, **fed).logits for _ in range(2))
+        except FAILS:
+            return False  # what fails is said when it decodes
+        return not relative(two.float(), one.float()) < LOGPROBS
+
+    @torch.no_grad()
+    def step_fails(self) -> str:
+        """What the model says of tokens alone, as in a decoding step; "" where they go through."""
+        row = self.rows[0]
+        places = np.tile(np.arange(len(row.responses[0])), (len(row.prompt.positions), 1))
+        words = dataclasses.replace(
+            row.prompt, ids=row.responses[0], positions=places, media=(), order=(), blocks=None
+        )
+        try:
+            self._shared([SharedRow(words, row.responses)])
+        except FAILS as error:
+            return f"tokens without media do not go through it: {one_line(error, 120)}"
+        return ""
+
+    @torch.no_grad()
     def decoding_gap(self) -> float:
         """Largest difference of log-probs, in nats, between `generate` and a whole forward."""
-        prompt = self._prompts[0]
-        ids = torch.from_numpy(prompt.ids).to(self._model.device)[None]
         try:
-            return self._gap(prompt, ids)
+            return self._gap(*self._first())
         except FAILS as error:
             name = type(self._model).__name__
             raise UserError(f"{name}: a first `generate` fails: {one_line(error)}") from error
 
+    def _first(self) -> tuple[Prompt, Tensor]:
+        """The first prompt, and the ids [1, L] that stand in front of a response to it."""
+        prompt = self._prompts[0]
+        front = self.family.reading.front(prompt.ids)
+        return prompt, torch.from_numpy(front).to(self._model.device)[None]
+
     def _gap(self, prompt: Prompt, ids: Tensor) -> float:
-        with plain.own_distribution(self._model):
+        with plain.own_distribution(self._model, self.family.reading.start):
             out = self._model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
                 min_new_tokens=3,
                 max_new_tokens=3,
                 do_sample=False,
@@ -206,16 +234,12 @@ class Probe:
                 eos_token_id=list(self.family.end_ids),
                 return_dict_in_generate=True,
                 output_logits=True,
-                **self.family.plain_inputs(ids, prompt),
+                **plain.inputs(self.family, prompt, ids, torch.ones_like(ids)),
             )
         self._vocabulary = min(self._vocabulary, out.logits[0].shape[-1])
         whole = out.sequences[:, :-1]
-        logits = self._model(
-            input_ids=whole,
-            attention_mask=torch.ones_like(whole),
-            use_cache=False,
-            **self.family.plain_inputs(whole, prompt),
-        ).logits[0, ids.shape[1] - 1 :]
+        fed = plain.inputs(self.family, prompt, whole, torch.ones_like(whole))
+        logits = self._model(use_cache=False, **fed).logits[0, -len(out.logits) :]
         stepped = torch.cat(out.logits).float().log_softmax(-1)
         return float((stepped - logits.float().log_softmax(-1)).abs().max())
 

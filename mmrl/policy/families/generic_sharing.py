@@ -8,6 +8,7 @@ positions and a window alone is left out by its name.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from mmrl.errors import UserError
-from mmrl.policy.families import composed
+from mmrl.policy.families import composed, generic_noise, generic_tokens
 from mmrl.policy.families.generic_probe import DECODED, Probe, Shape, in_float32
 from mmrl.types import Ints, Prompt
 
@@ -33,6 +34,8 @@ BEYOND = {
     "index_block_size": "the best blocks of keys",
 }
 """Settings that tell of attention by more than queries, keys, positions and a window."""
+BY_LENGTH = {"dynamic", "longrope"}
+"""Rotary positions that turn slower where a row is long."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Finding:
     not_taken: tuple[tuple[Shape, str], ...] = ()
     one_by_one: bool = False
     answers_are: int = 0
+    noisy: bool = False
 
 
 KEPT = "_generic_finding"
@@ -105,14 +109,13 @@ def settle(family: Generic) -> None:
 
 
 def _tried(family: Generic) -> Finding:
-    name, config = type(family.model).__name__, family.model.config
-    refused = f"the generic family does not serve {name}"
-    if getattr(config, "is_encoder_decoder", False):
-        raise UserError(f"{refused}: an encoder reads its prompts")
-    if _set(config.get_text_config(), "cross_attention_layers"):
-        raise UserError(f"{refused}: pictures enter it by cross-attention")
+    refused = f"the generic family does not serve {type(family.model).__name__}"
     reason, form = objection(family.model), CAUSAL
     probe = Probe(family)
+    noisy = probe.forwards_differ()
+    if noisy:
+        generic_noise.hold_still(family.model)
+        reason = reason or "its forward draws noise"
     gap = probe.decoding_gap()
     if gap > DECODED and "token_type_ids" in family.kinds:  # told which tokens are answers
         family.answers_are = 1
@@ -123,11 +126,15 @@ def _tried(family: Generic) -> Finding:
             "sampled cannot be trained"
         )
     probe.run_copies()
+    if not reason and family.places:
+        reason = f"its forward is told of every place in a prompt ({', '.join(family.places)})"
+    if not reason and family.unmarked:
+        reason = f"no token stands for {' or '.join(family.unmarked)}"
     if not reason:
         reason, form = probe.difference(FORMS)
-    return Finding(
-        reason, form, tuple(probe.not_taken.items()), probe.one_by_one, family.answers_are
-    )
+        reason = reason or probe.step_fails()
+    alone = probe.one_by_one or noisy
+    return Finding(reason, form, tuple(probe.not_taken.items()), alone, family.answers_are, noisy)
 
 
 def objection(model: Any) -> str:
@@ -135,6 +142,10 @@ def objection(model: Any) -> str:
     text = model.config.get_text_config()
     listed = getattr(text, "layer_types", None) or getattr(text, "layers_block_type", None) or ()
     kinds = set(listed) - ATTENTION - STATELESS
+    if generic_tokens.reading(model).start is not None:
+        return "an encoder in front of its decoder"
+    if _set(text, "cross_attention_layers"):
+        return "pictures enter it by cross-attention"
     if getattr(model, "is_quantized", False):
         return "weights in a few bits cannot be tried in float32"
     if kinds & RECURRENT:
@@ -142,7 +153,16 @@ def objection(model: Any) -> str:
     if kinds:
         return f"layers of a kind that is not known ({', '.join(sorted(kinds))})"
     beyond = (f"{key}: attention by {what}" for key, what in BEYOND.items() if _set(text, key))
-    return next(beyond, "")
+    scaled = sorted(_rope_types(getattr(text, "rope_parameters", None)) & BY_LENGTH)
+    return next(beyond, f"{scaled[0]}: positions by the length of the row" if scaled else "")
+
+
+def _rope_types(settings: Any) -> set[str]:
+    """The kinds of rotary positions of a configuration, whether of all layers or of each type."""
+    if not isinstance(settings, Mapping):
+        return set()
+    own = {str(settings["rope_type"])} if "rope_type" in settings else set()
+    return own.union(*(_rope_types(value) for value in settings.values()))
 
 
 def expected(model: Any) -> str:

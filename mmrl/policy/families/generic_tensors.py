@@ -50,6 +50,34 @@ class Join:
         return torch.nn.functional.pad(piece, [x for m in reversed(missing) for x in (0, m)])
 
 
+def by_place(short: Mapping[str, object], long: Mapping[str, object]) -> list[str]:
+    """Names of what a processor makes with a row [1, L, ...] for each token of both prompts.
+
+    What has one number a token is left out: it may be known by the token's id.
+    """
+    return [
+        key
+        for key, value in short.items()
+        if isinstance(value, Tensor) and isinstance(other := long.get(key), Tensor)
+        if value.dim() == other.dim() > 2
+        if all(
+            tensor.shape[:2] == ids.shape
+            for tensor, ids in ((value, short["input_ids"]), (other, long["input_ids"]))
+            if isinstance(ids, Tensor)
+        )
+    ]
+
+
+def longer(value: Tensor, length: int) -> Tensor:
+    """A tensor [n, L, ...] of rows for tokens with rows for those of a response behind.
+
+    They are like the last one where there are rows, and 0 where there are numbers.
+    """
+    last = value[:, -1:] if value.dim() > 2 else torch.zeros_like(value[:, -1:])
+    missing = length - value.shape[1]
+    return torch.cat([value, last.expand(-1, missing, *last.shape[2:])], dim=1)
+
+
 def joins(parts: Sequence[Tensors], whole: Tensors) -> dict[str, Join]:
     """How each tensor of `whole` is made of those of `parts`; others are left out."""
     found = {}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mmrl.errors import UserError
 from mmrl.policy.families import composed
+from mmrl.policy.family import READING, Reading
 
 WORDS = "image|img|picture|vision|visual|video|frame|audio|sound|speech|media|patch|tile|slice"
 TEXT = re.compile(rf"{WORDS}|thumbnail|(^|[^a-z])vid([^a-z]|$)", re.IGNORECASE)
@@ -35,6 +38,22 @@ def named(model: Any, processor: Any) -> frozenset[int]:
     ]
     found = {id_ for value in told for id_ in _ids(value, vocabulary)}
     return frozenset(found - set(composed.end_ids(model, tokenizer)) - _ordinary(tokenizer))
+
+
+def reading(model: Any) -> Reading:
+    """Where a model reads its prompts, by its forward's arguments."""
+    config, set_ = model.config, model.generation_config
+    parts = (config, config.get_text_config())
+    if not any(getattr(part, "is_encoder_decoder", False) for part in parts):
+        return READING
+    starts = [getattr(part, "decoder_start_token_id", None) for part in (set_, *parts)]
+    starts += [getattr(part, "bos_token_id", None) for part in (set_, *parts)]
+    start = next((int(i) for i in starts if i is not None), None)
+    if start is None:
+        raise UserError(f"{type(model).__name__}: nothing says what its decoder starts with")
+    taken = inspect.signature(type(model).forward).parameters
+    encoded = "input_ids" in taken and model.main_input_name == "input_ids"
+    return Reading("decoder_input_ids", encoded, start)
 
 
 def texts(processor: Any) -> tuple[str, ...]:
