@@ -7,16 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from mmrl.alarm import Alarm
-from mmrl.validation import read_values, validate
-
-
-class Section(BaseModel):
-    """Base of every section: immutable, unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from mmrl.data_config import DataConfig
+from mmrl.validation import Section, read_values, validate
 
 
 class LoraConfig(Section):
@@ -78,42 +73,6 @@ class ModelConfig(Section):
         if self.freeze_tower and self.freeze_projector and self.freeze_language:
             raise ValueError("tower, projector and language are all frozen: nothing would learn")
         return self
-
-
-class RecipeConfig(Section):
-    name: str = Field(description="see `mmrl data`")
-    source: Path | None = Field(None, description="folder of the raw data, where it reads any")
-    out: Path = Field(description="folder the recipe writes into")
-
-
-class DataConfig(Section):
-    task: str = Field(description="see `mmrl tasks`")
-    path: Path = Field(
-        description="records to train on: a file, a folder or glob of shards, a folder that "
-        "`datasets` saved, or hf:owner/name[:config]@split; see docs/data.md"
-    )
-    eval_path: Path | None = Field(None, description="held-out records; default: none")
-    params: Mapping[str, Any] = Field(default_factory=dict, description="the task's parameters")
-    weights: Mapping[str, float] = Field(
-        default_factory=dict, description="weight of each reward part; default: the task's own"
-    )
-    columns: Mapping[str, str | None] = Field(
-        default_factory=dict,
-        description="in which column (or path, such as reward_model.ground_truth) an asked name "
-        "is: {question: q, image: img, answer: a}; null leaves a column out",
-    )
-    media_roots: tuple[Path, ...] = Field(
-        (), description="folders besides the data's own in which media may be"
-    )
-    max_unusable_share: float = Field(
-        0.2, ge=0, le=1, description="of records that cannot be asked; stop the run above it"
-    )
-    mix: float = Field(1.0, gt=0, description="share of this source among several")
-    limit: int | None = Field(None, gt=0, description="read only so many records")
-    shuffle: bool = Field(True, description="draw in a seeded order, anew in every epoch")
-    recipe: RecipeConfig | None = Field(
-        None, description="data recipe that runs if `path` is missing"
-    )
 
 
 class ServersConfig(Section):

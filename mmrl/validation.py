@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mmrl.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def read_values(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

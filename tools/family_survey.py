@@ -56,7 +56,7 @@ NOT_MADE = {
     "unlimited_ocr": "decodes with another attention than its forward has",
     "blip": "its `generate` leaves out the last token of its prompt",
     "udop": "reads words with their boxes, which OCR finds",
-    "shieldgemma2": "its processor asks a question of its own for each policy, and not the prompt's",
+    "shieldgemma2": "its processor asks a question of its own, and not the prompt's",
     "fuyu": "its processor counts on the spaces that its own tokenizer puts in front of text",
     "voxtral": "its processor takes sound through the chat of the mistral-common package alone",
 }

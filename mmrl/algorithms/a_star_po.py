@@ -15,11 +15,11 @@ from pydantic import Field
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, scorable
-from mmrl.config import Section
 from mmrl.errors import UserError
 from mmrl.objectives.value_regression import AStarPO
 from mmrl.stage import Context, Need, Stage
 from mmrl.types import Floats, Group
+from mmrl.validation import Section
 
 SUMMARY = "regression on the optimal advantage, V* estimated offline"
 PAPER = "arXiv 2505.20686"

@@ -16,11 +16,11 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.answer_kinds import kinds
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.config import Section
 from mmrl.objective import KL
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.stage import Context, Stage, with_rewards
 from mmrl.types import Floats, Group
+from mmrl.validation import Section
 
 SUMMARY = "scales rewards up for rare answer formats"
 PAPER = "arXiv 2505.20258"

@@ -16,10 +16,10 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
 from mmrl.algorithms.stages.refiners import DampUnlikely
-from mmrl.config import Section
 from mmrl.objective import KL
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.types import Bools, TrainSample
+from mmrl.validation import Section
 
 SUMMARY = "advantages scaled by token probability, two updates by token probability"
 PAPER = "arXiv 2505.12929"

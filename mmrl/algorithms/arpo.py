@@ -14,10 +14,10 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative, outcomes, scorable
 from mmrl.algorithms.stages.replay import freeze, is_taken_in, put_first, taken_in, thaw
-from mmrl.config import Section
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.stage import Context, Edit, Stage
 from mmrl.types import Floats, Group
+from mmrl.validation import Section
 
 SUMMARY = "replays a stored success where a group fails as a whole"
 PAPER = "arXiv 2505.16282"

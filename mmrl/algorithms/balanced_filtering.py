@@ -11,8 +11,8 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
 from mmrl.algorithms.stages.editors import AccuracyBand
-from mmrl.config import Section
 from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.validation import Section
 
 SUMMARY = "keeps prompts of medium accuracy (variant)"
 PAPER = "arXiv 2504.03380"

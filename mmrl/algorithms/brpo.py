@@ -18,11 +18,11 @@ from mmrl.algorithm import Algorithm, Cuts
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, centre, scorable
 from mmrl.algorithms.stages.lengths import OfLongest
 from mmrl.algorithms.stages.turns import by_turn
-from mmrl.config import Section
 from mmrl.errors import UserError
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.stage import Context, Need, Stage, needed
 from mmrl.types import Floats, Group
+from mmrl.validation import Section
 
 SUMMARY = "budget-relative advantages of thinking segments"
 PAPER = "arXiv 2505.13438"

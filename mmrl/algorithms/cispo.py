@@ -10,9 +10,9 @@ from pydantic import Field
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import PRESETS, FixedGroup, GroupCredit, GroupRelative, Numerics
-from mmrl.config import Section
 from mmrl.objective import Reducer
 from mmrl.objectives.bounded_weight import CISPO
+from mmrl.validation import Section
 
 SUMMARY = "clips the importance weight, not the gradient"
 PAPER = "arXiv 2506.13585"

@@ -16,9 +16,9 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.checks import kl_reasons
 from mmrl.algorithms.stages.estimates import Note
-from mmrl.config import Section
 from mmrl.objective import KL, KLEstimator, KLPlacement
 from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.validation import Section
 
 Change = Callable[[Any, Mapping[str, Any]], Any]
 """Replaces fields of a stage, with the types its dataclass declares."""

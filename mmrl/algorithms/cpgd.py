@@ -21,11 +21,11 @@ from mmrl.algorithms.stages.credit import (
     is_uniform,
     pair,
 )
-from mmrl.config import Section
 from mmrl.objective import Reducer
 from mmrl.objectives.clipped_likelihood import CPGD
 from mmrl.stage import Context, Credit, Stage
 from mmrl.types import Group, TrainSample
+from mmrl.validation import Section
 
 SUMMARY = "clips log-likelihoods and adds a policy drift; no ratio in the gradient"
 PAPER = "arXiv 2505.12504"

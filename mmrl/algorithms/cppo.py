@@ -10,9 +10,9 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.credit import PRESETS, FixedGroup, GroupCredit, GroupRelative, Numerics
 from mmrl.algorithms.stages.refiners import KeepLargest
-from mmrl.config import Section
 from mmrl.objective import KL
 from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.validation import Section
 
 SUMMARY = "prunes responses with small advantages, fills up with more questions"
 PAPER = "arXiv 2503.22342"

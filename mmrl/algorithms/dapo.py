@@ -15,9 +15,9 @@ from mmrl.algorithms.stages.editors import AccuracyBand
 from mmrl.algorithms.stages.lengths import OfLongest
 from mmrl.algorithms.stages.refiners import MaskTruncated
 from mmrl.algorithms.stages.shapers import SoftOverlong
-from mmrl.config import Section
 from mmrl.objective import Reducer
 from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.validation import Section
 
 SUMMARY = "clip-higher, groups with signal only, token-mean loss, soft length limit"
 PAPER = "arXiv 2503.14476"

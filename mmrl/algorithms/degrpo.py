@@ -16,11 +16,11 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative, outcomes
 from mmrl.algorithms.stages.editors import DropUniform
-from mmrl.config import Section
 from mmrl.objective import KL, Aggregation, Reducer
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.stage import Context, Stage, with_rewards
 from mmrl.types import Floats, Group
+from mmrl.validation import Section
 
 SUMMARY = "weighs the control token apart from the response"
 PAPER = "arXiv 2505.13379"

@@ -14,12 +14,12 @@ from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, outcomes, scorable
-from mmrl.config import Section
 from mmrl.errors import UserError
 from mmrl.objective import Reducer
 from mmrl.objectives.discriminative import DisCO
 from mmrl.stage import Context, Stage
 from mmrl.types import Floats, Group
+from mmrl.validation import Section
 
 SUMMARY = "separates right from wrong answers by their scores, KL as a constraint"
 PAPER = "arXiv 2505.12366"

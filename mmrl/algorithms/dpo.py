@@ -7,9 +7,9 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit
 from mmrl.algorithms.stages.pairs import BestAgainstWorst
-from mmrl.config import Section
 from mmrl.objective import Reducer
 from mmrl.objectives.preference import Preference
+from mmrl.validation import Section
 
 SUMMARY = "preference of the best over the worst response"
 PAPER = "arXiv 2305.18290"

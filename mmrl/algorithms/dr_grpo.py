@@ -13,9 +13,9 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
 from mmrl.algorithms.stages.lengths import OfLongest
-from mmrl.config import Section
 from mmrl.objective import Reducer
 from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.validation import Section
 
 SUMMARY = "centred rewards, token losses divided by a constant length"
 PAPER = "arXiv 2503.20783"

@@ -20,10 +20,10 @@ from mmrl.algorithms.stages.credit import (
     Normalise,
     group_relative,
 )
-from mmrl.config import Section
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.stage import Context, Need, Stage, needed
 from mmrl.types import Floats, Group
+from mmrl.validation import Section
 
 SUMMARY = "entropy-guided weights over the group (variant)"
 PAPER = "arXiv 2503.22456"

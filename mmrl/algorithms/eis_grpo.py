@@ -11,8 +11,8 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import PRESETS, FixedGroup, Numerics
 from mmrl.algorithms.stages.variants import AcrossVariants, Change, Rewrites
-from mmrl.config import Section
 from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.validation import Section
 
 SUMMARY = "equivalent initial states of a question form one group (variant)"
 PAPER = "arXiv 2505.13346"

@@ -23,10 +23,10 @@ from mmrl.algorithms.stages.credit import (
     returns_to_go,
 )
 from mmrl.algorithms.stages.turns import by_turn, turns
-from mmrl.config import Section
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.stage import Context, Need, Stage
 from mmrl.types import Floats, Group, TokenSpan, TrainSample
+from mmrl.validation import Section
 
 SUMMARY = "episode advantages plus advantages of steps from the same state"
 PAPER = "arXiv 2505.10978"

@@ -16,11 +16,11 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, centre, is_uniform, pair
 from mmrl.algorithms.stages.editors import EnoughSignal
-from mmrl.config import Section
 from mmrl.objective import Reducer
 from mmrl.objectives.likelihood import Likelihood
 from mmrl.stage import Context, Stage
 from mmrl.types import Floats, Group, TrainSample
+from mmrl.validation import Section
 
 SUMMARY = "no clip, no KL; the loss is scaled up for groups without signal"
 PAPER = "arXiv 2504.02546"

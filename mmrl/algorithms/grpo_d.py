@@ -11,9 +11,9 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
 from mmrl.algorithms.stages.schedules import FallThenRise
-from mmrl.config import Section
 from mmrl.objective import KL
 from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.validation import Section
 
 SUMMARY = "GRPO with a dynamic KL weight"
 PAPER = "arXiv 2503.16081"

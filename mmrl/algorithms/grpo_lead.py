@@ -23,10 +23,10 @@ from mmrl.algorithms.stages.credit import (
 )
 from mmrl.algorithms.stages.lengths import OfLongest
 from mmrl.algorithms.stages.shapers import ShortIsBetter
-from mmrl.config import Section
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.stage import Context, Stage
 from mmrl.types import Floats, Group
+from mmrl.validation import Section
 
 SUMMARY = "length-aware rewards, advantages weighed by difficulty"
 PAPER = "arXiv 2504.09696"

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.config import Section
 from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.validation import Section
 
 SUMMARY = "one clipped ratio for the whole response"
 PAPER = "arXiv 2507.18071"

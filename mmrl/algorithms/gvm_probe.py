@@ -15,10 +15,10 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, outcomes, scorable
 from mmrl.algorithms.stages.estimates import EachOnce, Note
-from mmrl.config import Section
 from mmrl.objectives.likelihood import Likelihood
 from mmrl.stage import Need, Stage, needed
 from mmrl.types import Group
+from mmrl.validation import Section
 
 SUMMARY = "the estimate phase of gvm_raft: probes every prompt, trains nothing"
 PAPER = "arXiv 2505.02391"

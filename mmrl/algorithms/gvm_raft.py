@@ -16,12 +16,12 @@ from pydantic import Field
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import GroupCredit, RawReward
-from mmrl.config import Section
 from mmrl.errors import UserError
 from mmrl.objective import Reducer
 from mmrl.objectives.likelihood import Likelihood
 from mmrl.stage import Context, Need, Stage
 from mmrl.types import Floats, Prompt
+from mmrl.validation import Section
 
 SUMMARY = "rejection sampling with responses allocated by gradient variance"
 PAPER = "arXiv 2505.02391"

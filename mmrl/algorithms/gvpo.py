@@ -10,9 +10,9 @@ from pydantic import Field
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.config import Section
 from mmrl.objective import Reducer
 from mmrl.objectives.group_regression import GVPO
+from mmrl.validation import Section
 
 SUMMARY = "regresses group log-ratios on rewards; whole groups in one batch"
 PAPER = "arXiv 2504.19599"

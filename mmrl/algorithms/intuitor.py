@@ -22,11 +22,11 @@ from mmrl.algorithms.stages.credit import (
     group_relative,
     scorable,
 )
-from mmrl.config import Section
 from mmrl.objective import KL
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.stage import Context, Need, Stage, needed
 from mmrl.types import Floats, Group
+from mmrl.validation import Section
 
 SUMMARY = "self-certainty as the reward"
 PAPER = "arXiv 2505.19590"

@@ -23,10 +23,10 @@ from mmrl.algorithms.stages.credit import (
     outcomes,
     scorable,
 )
-from mmrl.config import Section
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.stage import Context, Stage
 from mmrl.types import Floats, Group
+from mmrl.validation import Section
 
 SUMMARY = "adds statistical key-token values to the advantage"
 PAPER = "arXiv 2505.16826"

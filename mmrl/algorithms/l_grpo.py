@@ -14,9 +14,9 @@ from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
 from mmrl.algorithms.stages.lengths import OfLongest
 from mmrl.algorithms.stages.shapers import ShortWhenSolved
-from mmrl.config import Section
 from mmrl.objective import Reducer
 from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.validation import Section
 
 SUMMARY = "pays short answers where all are right (variant)"
 PAPER = "arXiv 2505.21178"

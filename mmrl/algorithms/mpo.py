@@ -11,9 +11,9 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit
 from mmrl.algorithms.stages.pairs import BestAgainstWorst
-from mmrl.config import Section
 from mmrl.objective import Reducer
 from mmrl.objectives.mixed_preference import MPO
+from mmrl.validation import Section
 
 SUMMARY = "preference, quality and generation losses in one (variant)"
 PAPER = "arXiv 2411.10442"

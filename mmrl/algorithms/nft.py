@@ -13,9 +13,9 @@ from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
 from mmrl.algorithms.stages.editors import AccuracyBand
 from mmrl.algorithms.stages.lengths import OfLongest
-from mmrl.config import Section
 from mmrl.objective import Reducer
 from mmrl.objectives.implied_policies import NFT
+from mmrl.validation import Section
 
 SUMMARY = "negative-aware fine-tuning: likelihood of the implied policies"
 PAPER = "arXiv 2505.18116"

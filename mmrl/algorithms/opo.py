@@ -9,9 +9,9 @@ from pydantic import Field
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, LengthWeighted
-from mmrl.config import Section
 from mmrl.objective import Reducer
 from mmrl.objectives.likelihood import Likelihood
+from mmrl.validation import Section
 
 SUMMARY = "exactly on-policy, length-weighted baseline"
 PAPER = "arXiv 2505.23585"

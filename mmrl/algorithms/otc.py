@@ -14,10 +14,10 @@ from pydantic import Field
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative, outcomes
-from mmrl.config import Section
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.stage import Context, Stage, with_rewards
 from mmrl.types import Floats, Group
+from mmrl.validation import Section
 
 SUMMARY = "multiplies the reward by how few tools were called"
 PAPER = "arXiv 2504.14870"

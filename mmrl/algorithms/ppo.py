@@ -10,9 +10,9 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.advantage_estimation import Constant, WithCritic
 from mmrl.algorithms.stages.credit import FixedGroup
-from mmrl.config import Section
 from mmrl.objective import KL
 from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.validation import Section
 
 SUMMARY = "clipped policy gradient with a critic"
 PAPER = "arXiv 1707.06347"

@@ -17,10 +17,10 @@ from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import GroupCredit, GroupRelative
 from mmrl.algorithms.stages.lengths import OfLongest
 from mmrl.algorithms.stages.shapers import RightAndWellFormed
-from mmrl.config import Section
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.stage import Context, Stage
 from mmrl.types import Prompt
+from mmrl.validation import Section
 
 SUMMARY = "response length grows and groups shrink by stages"
 PAPER = "arXiv 2503.06749"

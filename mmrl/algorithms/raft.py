@@ -9,9 +9,9 @@ from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, RawReward
-from mmrl.config import Section
 from mmrl.objective import KL, Reducer
 from mmrl.objectives.likelihood import Likelihood
+from mmrl.validation import Section
 
 SUMMARY = "rejection sampling: likelihood of right answers"
 PAPER = "arXiv 2504.11343"

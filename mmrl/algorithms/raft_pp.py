@@ -9,9 +9,9 @@ from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, RawReward
-from mmrl.config import Section
 from mmrl.objective import KL, Reducer
 from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.validation import Section
 
 SUMMARY = "rejection sampling with a clipped ratio"
 PAPER = "arXiv 2504.11343"

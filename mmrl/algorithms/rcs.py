@@ -7,8 +7,8 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
 from mmrl.algorithms.stages.samplers import HardStage
-from mmrl.config import Section
 from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.validation import Section
 
 SUMMARY = "a second stage on the samples that are not solved"
 PAPER = "arXiv 2504.13592"

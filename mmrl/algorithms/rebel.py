@@ -10,9 +10,9 @@ from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, RawReward
-from mmrl.config import Section
 from mmrl.objective import KL, Reducer
 from mmrl.objectives.pair_regression import REBEL
+from mmrl.validation import Section
 
 SUMMARY = "regresses differences of log-ratios on differences of rewards"
 PAPER = "arXiv 2404.16767"

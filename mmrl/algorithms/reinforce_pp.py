@@ -9,9 +9,9 @@ from pydantic import Field
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, TokenReturns
-from mmrl.config import Section
 from mmrl.objective import KL
 from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.validation import Section
 
 SUMMARY = "discounted token returns, normalised over the batch"
 PAPER = "arXiv 2501.03262"

@@ -11,9 +11,9 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, RawReward
 from mmrl.algorithms.stages.editors import DropUniform
-from mmrl.config import Section
 from mmrl.objective import KL, Reducer
 from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.validation import Section
 
 SUMMARY = "raw rewards, groups without contrast dropped"
 PAPER = "arXiv 2504.11343"

@@ -6,9 +6,9 @@ from pydantic import Field
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GreedyBaseline, GroupCredit
-from mmrl.config import Section
 from mmrl.objective import KL, Reducer
 from mmrl.objectives.likelihood import Likelihood
+from mmrl.validation import Section
 
 SUMMARY = "a greedy answer to the same prompt is the baseline"
 PAPER = "arXiv 2310.10505"

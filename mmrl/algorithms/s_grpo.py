@@ -13,8 +13,8 @@ from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
 from mmrl.algorithms.stages.lengths import OfLongest
 from mmrl.algorithms.stages.refiners import RandomTokens
-from mmrl.config import Section
 from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.validation import Section
 
 SUMMARY = "trains on a random part of the tokens (variant)"
 PAPER = "arXiv 2504.20834"

@@ -16,10 +16,10 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.answer_kinds import clusters
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, centre
-from mmrl.config import Section
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.stage import Context, Need, Stage
 from mmrl.types import Floats, Group
+from mmrl.validation import Section
 
 SUMMARY = "damps advantages by the semantic entropy of the answers (variant)"
 PAPER = "arXiv 2505.12346"

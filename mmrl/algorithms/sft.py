@@ -11,11 +11,11 @@ import numpy as np
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit
-from mmrl.config import Section
 from mmrl.objective import Reducer
 from mmrl.objectives.likelihood import Likelihood
 from mmrl.stage import Context
 from mmrl.types import Floats, Group
+from mmrl.validation import Section
 
 SUMMARY = "supervised fine-tuning on the tasks' own targets"
 PAPER = "maximum likelihood"

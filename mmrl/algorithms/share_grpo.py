@@ -13,8 +13,8 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, Normalise
 from mmrl.algorithms.stages.variants import AcrossVariants, Change, Rewrites
-from mmrl.config import Section
 from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.validation import Section
 
 SUMMARY = "hierarchical advantages over variants of a question, every response under every variant"
 PAPER = "arXiv 2505.16673"

@@ -7,9 +7,9 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit
 from mmrl.algorithms.stages.pairs import BestAgainstWorst
-from mmrl.config import Section
 from mmrl.objective import Reducer
 from mmrl.objectives.reference_free import SimPO
+from mmrl.validation import Section
 
 SUMMARY = "preference by mean log-prob, without a reference"
 PAPER = "arXiv 2405.14734"

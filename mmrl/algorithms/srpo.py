@@ -11,8 +11,8 @@ from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
 from mmrl.algorithms.stages.refiners import MaskTruncated
 from mmrl.algorithms.stages.samplers import DropSolved
-from mmrl.config import Section
 from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.validation import Section
 
 SUMMARY = "drops samples that every response got right, epoch by epoch"
 PAPER = "arXiv 2504.14286"

@@ -25,10 +25,10 @@ from mmrl.algorithms.stages.credit import (
     scorable,
 )
 from mmrl.algorithms.stages.replay import freeze, is_taken_in, taken_in, thaw
-from mmrl.config import Section
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.stage import Context, Edit, Stage
 from mmrl.types import Extra, Floats, Group
+from mmrl.validation import Section
 
 SUMMARY = "replays groups with signal in place of groups without (variant)"
 PAPER = "arXiv 2504.16656"

@@ -27,12 +27,12 @@ from mmrl.algorithms.stages.credit import (
     scorable,
 )
 from mmrl.algorithms.stages.key_steps import KeyStep, is_valid_path, matched_share, scored_steps
-from mmrl.config import Section
 from mmrl.errors import UserError
 from mmrl.objective import KL
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.stage import Context, Need, Stage, needed, with_rewards
 from mmrl.types import Floats, Group, Response, Score, TokenSpan
+from mmrl.validation import Section
 
 SUMMARY = "dense rewards for key steps and for a valid path"
 PAPER = "arXiv 2503.12937"

@@ -14,11 +14,11 @@ from pydantic import Field
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, pair, scorable
-from mmrl.config import Section
 from mmrl.objective import Reducer
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.stage import Context, Stage
 from mmrl.types import Bools, Floats, Group, TrainSample
+from mmrl.validation import Section
 
 SUMMARY = "token advantages from the group's tree of prefixes (variant)"
 PAPER = "arXiv 2504.20834"

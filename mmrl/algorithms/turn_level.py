@@ -23,10 +23,10 @@ from mmrl.algorithms.stages.credit import (
     pair,
 )
 from mmrl.algorithms.stages.turns import by_turn, turns
-from mmrl.config import Section
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.stage import Context, Need, Stage
 from mmrl.types import Floats, Group, TrainSample
+from mmrl.validation import Section
 
 SUMMARY = "advantages by turn: the outcome plus the turns still ahead"
 PAPER = "arXiv 2505.11821"

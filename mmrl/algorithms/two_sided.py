@@ -9,9 +9,9 @@ from pydantic import Field
 
 from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.config import Section
 from mmrl.objective import Reducer
 from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.validation import Section
 
 SUMMARY = "GRPO with a cap on the ratio of negative advantages too"
 PAPER = "arXiv 2505.07291"

@@ -13,10 +13,10 @@ from mmrl.algorithm import Algorithm
 from mmrl.algorithms.a_star_po import optimal_value
 from mmrl.algorithms.stages.credit import FixedGroup, scorable
 from mmrl.algorithms.stages.estimates import EachOnce, Note
-from mmrl.config import Section
 from mmrl.objectives.likelihood import Likelihood
 from mmrl.stage import Stage
 from mmrl.types import Group
+from mmrl.validation import Section
 
 SUMMARY = "the offline phase of a_star_po: estimates V* of every prompt, trains nothing"
 PAPER = "arXiv 2505.20686"

@@ -11,9 +11,9 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.advantage_estimation import LengthAdaptive, WithCritic
 from mmrl.algorithms.stages.credit import FixedGroup
-from mmrl.config import Section
 from mmrl.objective import KL, Reducer
 from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.validation import Section
 
 SUMMARY = "PPO with critic warm-up, length-adaptive lambda, clip-higher, imitation"
 PAPER = "arXiv 2504.05118"

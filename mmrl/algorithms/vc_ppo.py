@@ -12,9 +12,9 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm, Updates
 from mmrl.algorithms.stages.advantage_estimation import Constant, WithCritic
 from mmrl.algorithms.stages.credit import FixedGroup
-from mmrl.config import Section
 from mmrl.objective import KL
 from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.validation import Section
 
 SUMMARY = "PPO with a pre-trained critic and separate lambdas"
 PAPER = "arXiv 2503.01491"

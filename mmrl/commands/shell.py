@@ -70,7 +70,7 @@ def words_of(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
 
 def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every key of a configuration as an override names it, up to the `=`."""
-    from mmrl.config import Section
+    from mmrl.validation import Section
 
     for name, field in model.model_fields.items():
         inner = [

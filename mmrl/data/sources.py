@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mmrl.algorithms.compose import compose
-from mmrl.config import DataConfig, RunConfig
+from mmrl.config import RunConfig
 from mmrl.corpus.completion import is_thoughtless
 from mmrl.data.samples import CHECKED, Samples, load_samples
 from mmrl.data.stream import build_missing, distinct_ids
+from mmrl.data_config import DataConfig
 from mmrl.errors import DataError
 from mmrl.runlog.quarantine import Quarantine, commonest
 from mmrl.scoring.pool import TaskSpec

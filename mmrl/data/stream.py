@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from mmrl import plugins
-from mmrl.config import DataConfig
 from mmrl.corpus.table import missing
 from mmrl.data.samples import Samples, Unusable
+from mmrl.data_config import DataConfig
 from mmrl.errors import DataError
 from mmrl.types import Ints, Sample
 

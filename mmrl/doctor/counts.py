@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mmrl import plugins
-from mmrl.config import DataConfig, RunConfig
+from mmrl.config import RunConfig
 from mmrl.corpus.table import missing
 from mmrl.data.samples import load_samples
+from mmrl.data_config import DataConfig
 from mmrl.doctor.shape import Tower, weightless
 from mmrl.errors import MediaError
 from mmrl.policy import text_processor

@@ -12,9 +12,10 @@ from typing import Any
 
 from mmrl import plugins
 from mmrl.algorithms.compose import compose
-from mmrl.config import DataConfig, ModelConfig, RunConfig
+from mmrl.config import ModelConfig, RunConfig
 from mmrl.corpus.table import missing
 from mmrl.data.samples import load_samples
+from mmrl.data_config import DataConfig
 from mmrl.doctor import packages
 from mmrl.errors import ConfigError, DataError, UserError
 from mmrl.modalities import options

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from mmrl.config import ModelConfig, RolloutConfig, Section
+from mmrl.config import ModelConfig, RolloutConfig
 from mmrl.data.samples import load_samples
 from mmrl.engines.engine import Sampling
 from mmrl.evaluate.answers import Answers
@@ -30,7 +30,7 @@ from mmrl.scoring.pool import Scorer, TaskSpec
 from mmrl.scoring.tasks import fixture_path, load_task
 from mmrl.task import Task
 from mmrl.types import Sample
-from mmrl.validation import apply_override, validate
+from mmrl.validation import Section, apply_override, validate
 
 
 class EvalConfig(Section):

@@ -7,10 +7,9 @@ from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
-from mmrl.config import Section
 from mmrl.errors import ConfigError, MediaError
 from mmrl.types import MediaRef
-from mmrl.validation import explain
+from mmrl.validation import Section, explain
 
 Declared = TypeVar("Declared", bound="Options")
 

@@ -19,7 +19,6 @@ from pydantic import Field
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.compose import compose
-from mmrl.config import Section
 from mmrl.errors import DataError
 from mmrl.stage import Context
 from mmrl.train.losses import (
@@ -43,7 +42,7 @@ from mmrl.types import (
     TokenSpan,
     TrainSample,
 )
-from mmrl.validation import validate
+from mmrl.validation import Section, validate
 
 
 class ResponseCase(Section):

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from mmrl.config import DataConfig, RunConfig, load_config
+from mmrl.config import RunConfig, load_config
 from mmrl.corpus.completion import is_thoughtless, thought_in
+from mmrl.data_config import DataConfig
 from mmrl.scoring.tasks import example_answer, fixture_path, load_task
 from mmrl.train.phases import phases_of
 from mmrl.validation import validate

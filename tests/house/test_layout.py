@@ -15,6 +15,7 @@ CONTRACTS = {
     "alarm",
     "algorithm",
     "config",
+    "data_config",
     "errors",
     "frame",
     "objective",

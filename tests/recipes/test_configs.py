@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mmrl import plugins
-from mmrl.config import DataConfig, RecipeConfig, load_config
+from mmrl.config import load_config
 from mmrl.data.stream import build_missing
+from mmrl.data_config import DataConfig, RecipeConfig
 from mmrl.scoring.tasks import load_task, resolve_weights
 from tests.recipes.raw import LAYOUTS
 

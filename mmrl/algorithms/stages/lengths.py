@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from mmrl.config import Section
+from mmrl.validation import Section
 
 
 @dataclass(frozen=True)

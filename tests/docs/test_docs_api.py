@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.docs_pages import DOCS, ROOT
+from tests.docs.docs_pages import DOCS, ROOT
 
 SLOW = {"train", "evaluate", "load_policy"}
 """They load a model."""
