@@ -93,7 +93,7 @@ class Reading:
     start: int | None = None
 
     def front(self, ids: Ints) -> Ints:
-        """What stands in front of a response to a prompt of these ids, in its sequence."""
+        """What stands in front of a response to a prompt of these ids [P], in its sequence."""
         if self.start is None:
             return ids
         first = np.array([self.start])
