@@ -93,7 +93,8 @@ def _spelt(annotation: Any, field: FieldInfo) -> str:
     """A type as a user would write its values."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
-        return ", ".join(f"`{value}`" for value in arguments)
+        named = (str(v).lower() if isinstance(v, bool) else v for v in arguments)
+        return ", ".join(f"`{value}`" for value in named)
     if origin in (typing.Union, types.UnionType):
         known = [a for a in arguments if a is not type(None)]
         return " or ".join(_spelt(a, field) for a in known)

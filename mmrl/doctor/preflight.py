@@ -14,13 +14,14 @@ from mmrl import plugins
 from mmrl.algorithms.compose import compose
 from mmrl.config import ModelConfig, RunConfig
 from mmrl.corpus.table import missing
-from mmrl.data.samples import load_samples
+from mmrl.data.samples import Samples, load_samples, open_rows
 from mmrl.data_config import DataConfig
 from mmrl.doctor import packages
 from mmrl.errors import ConfigError, DataError, UserError
 from mmrl.modalities import options
 from mmrl.policy.model_folder import check_folder, check_media
 from mmrl.runlog import claim
+from mmrl.runlog.quarantine import commonest
 from mmrl.runlog.trackers import refuse_trackers
 from mmrl.scoring.tasks import fixture_path, load_task, resolve_weights
 from mmrl.task import Task
@@ -46,7 +47,7 @@ def check_run(config: RunConfig, *, records: bool = True, resume: bool = False) 
     refuse_phases(phases, resume=resume)
     notes: list[str] = []
     for phase in phases:
-        _check_phase(phase.config, records)
+        notes += _check_phase(phase.config, records)
         longest = phase.config.rollout.max_new_tokens
         notes += filter(None, (phase.note, *compose(phase.config.algorithm, longest).notes))
     return notes
@@ -59,10 +60,14 @@ def check_place(config: RunConfig, *, resume: bool, overwrite: bool, allow_chang
         refuse_changes(config.run, config, allowed=allow_changes)
 
 
-def _check_phase(config: RunConfig, records: bool) -> None:
-    """Refuse what a phase names and what is not there: options, trackers, packages, files."""
+def _check_phase(config: RunConfig, records: bool) -> list[str]:
+    """Refuse what a phase names and what is not there: options, trackers, packages, files.
+
+    Returns what is to be said of its first records.
+    """
+    notes: list[str] = []
     for source in config.data:
-        _check_source(source, records)
+        notes += _check_source(source, records)
         if source.recipe is None and not missing(source.path):
             where = source.columns, source.media_roots
             _check_media(config.model, load_task(source.task, source.params), source.path, *where)
@@ -73,6 +78,7 @@ def _check_phase(config: RunConfig, records: bool) -> None:
     settings = config.trainer.deepspeed
     if settings is not None and not settings.is_file():
         raise ConfigError(f"trainer.deepspeed: no file {settings}")
+    return notes
 
 
 def check_model(config: ModelConfig) -> None:
@@ -121,16 +127,38 @@ def _have_media(
     return any(isinstance(part, MediaRef) for sample in samples for part in sample.parts)
 
 
-def _check_source(source: DataConfig, records: bool) -> None:
+def _check_source(source: DataConfig, records: bool) -> list[str]:
     task = load_task(source.task, source.params)
     resolve_weights(task, source.weights)
+    for root in source.media_roots:
+        if not root.is_dir():
+            raise ConfigError(f"data.media_roots: no folder at {root}")
     if source.recipe is not None:
         plugins.find("recipe", source.recipe.name)
-    elif records:
-        for path, said in ((source.path, "data.path"), (source.eval_path, "data.eval_path")):
-            if path is not None:
-                _check_path(path, said)
-                next(iter(task.records(path)), None)  # raises where no record can be read
+        return []
+    paths = [(source.path, "data.path"), (source.eval_path, "data.eval_path")] if records else []
+    notes = []
+    for path, said in paths:
+        if path is not None:
+            _check_path(path, said)
+            notes += _check_records(task, source, path, said)
+    return notes
+
+
+def _check_records(task: Task, source: DataConfig, path: Path, said: str) -> list[str]:
+    """Refuse what cannot be read, and columns that are not there; a note on what is no use."""
+    if task.own_records(path) is not None:
+        next(iter(task.records(path)), None)
+        return []
+    rows = open_rows(task, path, source.columns, source.media_roots)
+    samples = Samples(task, rows, source.task, lambda *_: None, limit=LOOKED_AT)
+    for _ in samples.usable():
+        pass
+    if not samples.reasons:
+        return []
+    reason, count = commonest(samples.reasons)
+    bad = f"{samples.reasons.total()} of the first {len(samples)} records cannot be asked"
+    return [f"{said}: {bad}, {count} of them: {reason}"]
 
 
 def _check_path(path: Path, said: str) -> None:

@@ -47,7 +47,7 @@ class Options(opts.Options):
     max_aspect_ratio: float = Field(
         200.0, ge=1, description="longer side of a frame over the shorter; above it is refused"
     )
-    audio: bool | Literal["auto"] = Field(
+    audio: Literal[False, True, "auto"] = Field(
         False, description="also take the video's own sound; `auto`: where it has one"
     )
     rate: int = Field(16_000, gt=0, description="samples a second of that sound")
