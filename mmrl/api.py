@@ -55,7 +55,7 @@ def train(
         allow_changes: resume with settings that differ from the checkpoint's.
 
     Returns:
-        What `result.json` holds: held-out numbers before and after, steps, seconds.
+        The content of `result.json`, with held-out numbers before and after, steps and seconds.
 
     Raises:
         UserError: what is configured, the records or the course of the run do not allow it.

@@ -124,9 +124,10 @@ def evaluate_file(
 
 
 def _table(result: Mapping[str, Any]) -> str:
+    more = f", asks for {result['wanted']} more prompts" if result["wanted"] else ""
     lines = [
         f"{result['algorithm']}: loss {result['loss']:.6f} (policy {result['policy_loss']:.6f}, "
-        f"KL {result['kl']:.6f} x {result['kl_coefficient']:g}), wants {result['wanted']} prompts",
+        f"KL {result['kl']:.6f} x {result['kl_coefficient']:g}){more}",
         "group response prompt      advantages | d loss / d log-prob",
     ]
     for row in result["samples"]:
