@@ -56,7 +56,7 @@ NOT_MADE = {
     "unlimited_ocr": "decodes with another attention than its forward has",
     "blip": "its `generate` leaves out the last token of its prompt",
     "udop": "reads words with their boxes, which OCR finds",
-    "shieldgemma2": "its processor asks a question of its own, and not the prompt's",
+    "shieldgemma2": "its processor asks about each of its policies, not what the prompt asks",
     "fuyu": "its processor counts on the spaces that its own tokenizer puts in front of text",
     "voxtral": "its processor takes sound through the chat of the mistral-common package alone",
 }
@@ -164,20 +164,13 @@ def page(rows: Sequence[Row]) -> str:
         "",
         *(f"- **{verdict}** ({counts[verdict]}): {words}" for verdict, words in WORDS.items()),
         "",
-        "| type | run | takes | greedy | gap | remarks |",
+        "| type | | takes | greedy | gap | remarks |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        gap = f"`{row['gap']:.0e}`" if "gap" in row else ""
+        gap = f"{row['gap']:.0e}" if "gap" in row else ""
         takes = ", ".join(kind for kind in row["takes"] if kind != "screenshot")
-        cells = (
-            row["type"],
-            row["verdict"],
-            takes,
-            row.get("greedy", ""),
-            gap,
-            row["why"].replace("`", ""),
-        )
+        cells = (row["type"], row["verdict"], takes, row.get("greedy", ""), gap, row["why"])
         lines.append("| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -205,15 +198,19 @@ def main() -> None:
     given = parser.parse_args()
     every = sorted(modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES)
     before = {row["type"]: row for row in known.rows()} if given.keep else {}
-    now = {}
     for name in given.types or every:
-        (now[name],) = survey([name])
-        print(json.dumps(now[name]), flush=True)
-    if given.keep or not given.types:
-        rows = [now.get(name) or before[name] for name in every]
-        found = {"transformers": tf.__version__, "types": rows}
-        DATA.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        PAGE.write_text(page(rows), encoding="utf-8")
+        (before[name],) = survey([name])
+        print(json.dumps(before[name]), flush=True)
+        if given.keep:
+            _write([before[kind] for kind in every])
+    if not given.types:
+        _write([before[kind] for kind in every])
+
+
+def _write(rows: Sequence[Row]) -> None:
+    found = {"transformers": tf.__version__, "types": list(rows)}
+    DATA.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(page(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

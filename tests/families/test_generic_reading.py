@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as tf
 from PIL import Image
 from torch import Tensor
 
@@ -41,7 +42,12 @@ def decoded(model: Any, processor: Any, case: Case, banned: list[int]) -> tuple[
         start = torch.tensor([[processor.tokenizer.bos_token_id]])
         ids = torch.cat([start, given["input_ids"]], dim=1)
         given = {"pixel_values": given["pixel_values"], "decoder_input_ids": ids}
-    model.generation_config.decoder_start_token_id = processor.tokenizer.bos_token_id
+    # What a checkpoint's settings force on a sequence is not the model's distribution.
+    model.generation_config = tf.GenerationConfig(
+        decoder_start_token_id=processor.tokenizer.bos_token_id,
+        eos_token_id=processor.tokenizer.eos_token_id,
+        pad_token_id=processor.tokenizer.pad_token_id,
+    )
     out = model.generate(
         **given,
         max_new_tokens=NEW,

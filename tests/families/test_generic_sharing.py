@@ -36,6 +36,8 @@ SHARED = [row["type"] for row in survey.rows() if row["verdict"] == "shared"]
 
 
 def policy(name: str) -> Policy:
+    if "architecture" in other_types.RECIPES[name].vision:
+        pytest.importorskip("timm")
     model, processor = other_types.make(name)
     return wrap(model, processor, generic.build(model, processor, Limits(max_prompt_tokens=20_000)))
 
