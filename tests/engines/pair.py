@@ -19,12 +19,14 @@ from mmrl.policy.policy import Policy, load_policy, wrap
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.policy.weights import weights_of
 from mmrl.types import Prompt, Response
-from tests.engines.models import MODELS
+from tests.engines.models import AS_RELEASED, MODELS
 from tests.families import cases
 
 TOLERANCE = 1e-4  # float32
 LENGTH = 8
 TIED = ", tied"
+LOUD = ", loud"
+LOUDER = 15  # the last norm's weights, and so the logits before their cap
 GREEDY = Sampling(LENGTH, temperature=0.0)
 SAMPLED = Sampling(LENGTH, temperature=1.3)
 
@@ -34,8 +36,9 @@ Build = Callable[[Policy, ModelConfig, RolloutConfig], Engine]
 class Pair:
     """A tiny policy with the embedded engine and one of vLLM's on it.
 
-    Of a model whose name ends in TIED, the LM head is the embeddings. With `lora` the policy has
-    adapters, whose second half is zero.
+    Of a model whose name ends in TIED, the LM head is the embeddings; of one that ends in LOUD, the
+    logits are as large as a trained model's. With `lora` the policy has adapters, whose second half
+    is zero.
     """
 
     def __init__(
@@ -46,8 +49,15 @@ class Pair:
         rollout: RolloutConfig,
         lora: LoraConfig | None = None,
     ) -> None:
-        name, tied = name.removesuffix(TIED), name.endswith(TIED)
-        self.policy = tie(cases.policy(name)) if tied else cases.policy(name)
+        asked_kinds = MODELS.get(name) or MODELS[name.removesuffix(TIED)]
+        name, _, manner = name.partition(",")
+        self.policy = cases.policy(name)
+        if manner == TIED[1:]:
+            self.policy = tie(self.policy)
+        elif manner == LOUD[1:]:
+            with torch.no_grad():
+                self.policy.model.model.language_model.norm.weight.mul_(LOUDER)
+        _write_as_released(self.policy, name)
         self.policy.save(folder)
         self.folder = folder
         model = ModelConfig(path=str(folder), max_prompt_tokens=2000, lora=lora)
@@ -56,7 +66,7 @@ class Pair:
         self.vllm = build(self.policy, model, rollout)
         self.hf = HFEngine(self.policy)
         self.prompts = {
-            label: cases.ask(self.policy, case) for label, case in cases.cases(MODELS[name]).items()
+            label: cases.ask(self.policy, case) for label, case in cases.cases(asked_kinds).items()
         }
 
     def sync(self, version: int = 1) -> None:
@@ -77,6 +87,21 @@ class Pair:
             assert (found.finish, found.text) == (wanted.finish, wanted.text)
             gaps.append(np.abs(found.logprobs - wanted.logprobs).max())
         return float(max(gaps))
+
+
+def _write_as_released(made: Policy, name: str) -> None:
+    """Put into configuration and vocabulary what vLLM finds in a released model's."""
+    for place, value in AS_RELEASED.get(name, {}).items():
+        part, _, key = place.rpartition(".")
+        setattr(getattr(made.model.config, part), key, value)
+    if name == "gemma3":
+        made.processor.tokenizer.add_tokens(["\n" * count for count in (1, 2, 3, 4)])
+
+
+def pair_of(name: str, folder: Path, build: Build, engine: str = "vllm") -> Pair:
+    """A tiny model with such an engine, as the tests ask it."""
+    rollout = RolloutConfig(engine=engine, max_new_tokens=LENGTH, max_sequences=64)
+    return Pair(name, folder, build, rollout)
 
 
 def tie(made: Policy) -> Policy:
