@@ -13,10 +13,9 @@ MODELS: dict[str, tuple[str, ...]] = {
     "qwen2_vl": ("image", "video"),
     "qwen2_5_vl": ("image", "video"),
     "qwen3_vl": ("image", "video"),
-    "qwen3_vl_moe": ("image", "video"),
     "qwen2_audio_30s": ("audio",),
     "qwen2_5_omni": ("image", "video", "audio", "sounding clip"),
-    "qwen3_omni": ("image", "video", "audio", "sounding clip"),
+    "qwen3_omni, dense": ("image", "audio"),
     "internvl": ("image", "video"),
     "smolvlm": ("image", "video"),
     "llava_onevision": ("image", "video"),
@@ -32,6 +31,9 @@ NOT_SERVED: dict[tuple[str, str], str] = {
     ("gemma4", "sound"): "its linears on CPUs refuse what the audio tower gives; on GPUs not shown",
     ("gemma4_moe", "pictures"): "as `gemma3`: the larger sizes look at pictures both ways",
     ("lfm2_vl", "anything"): "on CPUs its answers are others, from text on; on GPUs not shown",
+    ("qwen3_omni", "clips"): "their rope positions are fractions, vLLM's are whole numbers",
+    ("qwen3_omni", "experts"): "on CPUs vLLM packs experts so that it cannot replace them",
+    ("qwen3_vl_moe", "experts"): "as `qwen3_omni`; on GPUs not shown",
     ("qwen3_5", "anything"): "on CPUs its gated delta nets take bfloat16 alone; on GPUs not shown",
 }
 """What vLLM was seen not to serve or to compute otherwise: model and media -> why."""

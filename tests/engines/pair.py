@@ -25,6 +25,7 @@ from tests.families import cases
 TOLERANCE = 1e-4  # float32
 LENGTH = 8
 TIED = ", tied"
+DENSE = ", dense"
 LOUD = ", loud"
 LOUDER = 15  # the last norm's weights, and so the logits before their cap
 GREEDY = Sampling(LENGTH, temperature=0.0)
@@ -37,8 +38,8 @@ class Pair:
     """A tiny policy with the embedded engine and one of vLLM's on it.
 
     Of a model whose name ends in TIED, the LM head is the embeddings; of one that ends in LOUD, the
-    logits are as large as a trained model's. With `lora` the policy has adapters, whose second half
-    is zero.
+    logits are as large as a trained model's; one that ends in DENSE has no experts. With `lora` the
+    policy has adapters, whose second half is zero.
     """
 
     def __init__(
@@ -54,6 +55,8 @@ class Pair:
         self.policy = cases.policy(name)
         if manner == TIED[1:]:
             self.policy = tie(self.policy)
+        elif manner == DENSE[1:]:
+            self.policy = dense(self.policy, name)
         elif manner == LOUD[1:]:
             with torch.no_grad():
                 self.policy.model.model.language_model.norm.weight.mul_(LOUDER)
@@ -116,6 +119,20 @@ def tie(made: Policy) -> Policy:
     tied = wrap(model, made.processor, module.build(model, made.processor, Limits(2000)))
     assert tied.model.get_output_embeddings().weight is tied.model.get_input_embeddings().weight
     return tied
+
+
+def dense(made: Policy, name: str) -> Policy:
+    """The same model with one MLP in each layer in the place of experts, and weights of its own."""
+    config = copy.deepcopy(made.model.config)
+    config.text_config.mlp_only_layers = list(range(config.text_config.num_hidden_layers))
+    torch.manual_seed(0)
+    model = type(made.model)(config).eval()
+    weights = made.model.state_dict()
+    kept = {n: weights[n] for n in model.state_dict() if n in weights}
+    model.load_state_dict({**model.state_dict(), **kept})
+    model.generation_config = made.model.generation_config
+    module = plugins.load("family", name)
+    return wrap(model, made.processor, module.build(model, made.processor, Limits(2000)))
 
 
 def model_embeddings(weights: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -22,7 +22,7 @@ DECLARATION = Declaration(
     lora_parameters=("mlp.experts.gate_up_proj", "mlp.experts.down_proj"),
     loader="Qwen3OmniMoeThinkerForConditionalGeneration",
     video_sound=True,
-    vllm=("image", "screenshot", "video", "audio"),
+    vllm=("image", "screenshot", "audio"),
     notes="the thinker",
 )
 
