@@ -5,11 +5,47 @@
 
 from __future__ import annotations
 
-from mmrl.types import MediaKind
+from typing import Any
 
-MODELS: dict[str, tuple[MediaKind, ...]] = {
+from tests.families.tiny import HIDDEN
+
+MODELS: dict[str, tuple[str, ...]] = {
     "qwen2_vl": ("image", "video"),
     "qwen2_5_vl": ("image", "video"),
     "qwen3_vl": ("image", "video"),
     "qwen2_audio_30s": ("audio",),
+    "qwen2_5_omni": ("image", "video", "audio", "sounding clip"),
+    "qwen3_omni, dense": ("image", "audio"),
+    "internvl": ("image", "video"),
+    "smolvlm": ("image", "video"),
+    "llava_onevision": ("image", "video"),
+    "glm4v": ("image", "video"),
+    "gemma4": ("image", "video"),
+    "gemma4, loud": ("image", "video"),
 }
+THOROUGH = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen2_audio_30s")
+"""Those with which both ways of running vLLM are tried in every respect."""
+
+NOT_SERVED: dict[tuple[str, str], str] = {
+    ("gemma3", "pictures"): "on CPUs vLLM has no attention both ways; on GPUs not shown",
+    ("gemma4", "sound"): "its linears on CPUs refuse what the audio tower gives; on GPUs not shown",
+    ("gemma4_moe", "pictures"): "as `gemma3`: the larger sizes look at pictures both ways",
+    ("lfm2_vl", "anything"): "on CPUs its answers are others, from text on; on GPUs not shown",
+    ("qwen3_omni", "clips"): "their rope positions are fractions, vLLM's are whole numbers",
+    ("qwen3_omni", "experts"): "on CPUs vLLM packs experts so that it cannot replace them",
+    ("qwen3_vl_moe", "experts"): "as `qwen3_omni`; on GPUs not shown",
+    ("qwen3_5", "anything"): "on CPUs its gated delta nets take bfloat16 alone; on GPUs not shown",
+}
+"""What vLLM was seen not to serve or to compute otherwise: model and media -> why."""
+
+AS_RELEASED: dict[str, dict[str, Any]] = {
+    "gemma4": {"vision_config.default_output_length": 280},
+    "gemma4_moe": {"vision_config.default_output_length": 280},
+    "glm4v": {"text_config.attention_bias": True},
+    "lfm2_vl": {"text_config.conv_dim": HIDDEN, "text_config.block_dim": HIDDEN},
+    "qwen3_omni": {
+        "vision_config.image_size": 128,
+        "vision_config.apply_vit_abs_pos_embed": True,
+    },
+}
+"""What vLLM reads in released configuration files, and transformers' classes do not need."""

@@ -19,12 +19,15 @@ from mmrl.policy.policy import Policy, load_policy, wrap
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.policy.weights import weights_of
 from mmrl.types import Prompt, Response
-from tests.engines.models import MODELS
+from tests.engines.models import AS_RELEASED, MODELS
 from tests.families import cases
 
 TOLERANCE = 1e-4  # float32
 LENGTH = 8
 TIED = ", tied"
+DENSE = ", dense"
+LOUD = ", loud"
+LOUDER = 15  # the last norm's weights, and so the logits before their cap
 GREEDY = Sampling(LENGTH, temperature=0.0)
 SAMPLED = Sampling(LENGTH, temperature=1.3)
 
@@ -34,8 +37,9 @@ Build = Callable[[Policy, ModelConfig, RolloutConfig], Engine]
 class Pair:
     """A tiny policy with the embedded engine and one of vLLM's on it.
 
-    Of a model whose name ends in TIED, the LM head is the embeddings. With `lora` the policy has
-    adapters, whose second half is zero.
+    Of a model whose name ends in TIED, the LM head is the embeddings; of one that ends in LOUD, the
+    logits are as large as a trained model's; one that ends in DENSE has no experts. With `lora` the
+    policy has adapters, whose second half is zero.
     """
 
     def __init__(
@@ -46,8 +50,17 @@ class Pair:
         rollout: RolloutConfig,
         lora: LoraConfig | None = None,
     ) -> None:
-        name, tied = name.removesuffix(TIED), name.endswith(TIED)
-        self.policy = tie(cases.policy(name)) if tied else cases.policy(name)
+        asked_kinds = MODELS.get(name) or MODELS[name.removesuffix(TIED)]
+        name, _, manner = name.partition(",")
+        self.policy = cases.policy(name)
+        if manner == TIED[1:]:
+            self.policy = tie(self.policy)
+        elif manner == DENSE[1:]:
+            self.policy = dense(self.policy, name)
+        elif manner == LOUD[1:]:
+            with torch.no_grad():
+                self.policy.model.model.language_model.norm.weight.mul_(LOUDER)
+        _write_as_released(self.policy, name)
         self.policy.save(folder)
         self.folder = folder
         model = ModelConfig(path=str(folder), max_prompt_tokens=2000, lora=lora)
@@ -56,7 +69,7 @@ class Pair:
         self.vllm = build(self.policy, model, rollout)
         self.hf = HFEngine(self.policy)
         self.prompts = {
-            label: cases.ask(self.policy, case) for label, case in cases.cases(MODELS[name]).items()
+            label: cases.ask(self.policy, case) for label, case in cases.cases(asked_kinds).items()
         }
 
     def sync(self, version: int = 1) -> None:
@@ -79,6 +92,21 @@ class Pair:
         return float(max(gaps))
 
 
+def _write_as_released(made: Policy, name: str) -> None:
+    """Put into configuration and vocabulary what vLLM finds in a released model's."""
+    for place, value in AS_RELEASED.get(name, {}).items():
+        part, _, key = place.rpartition(".")
+        setattr(getattr(made.model.config, part), key, value)
+    if name == "gemma3":
+        made.processor.tokenizer.add_tokens(["\n" * count for count in (1, 2, 3, 4)])
+
+
+def pair_of(name: str, folder: Path, build: Build, engine: str = "vllm") -> Pair:
+    """A tiny model with such an engine, as the tests ask it."""
+    rollout = RolloutConfig(engine=engine, max_new_tokens=LENGTH, max_sequences=64)
+    return Pair(name, folder, build, rollout)
+
+
 def tie(made: Policy) -> Policy:
     """The same model with the embeddings as its head."""
     config = copy.deepcopy(made.model.config)
@@ -91,6 +119,20 @@ def tie(made: Policy) -> Policy:
     tied = wrap(model, made.processor, module.build(model, made.processor, Limits(2000)))
     assert tied.model.get_output_embeddings().weight is tied.model.get_input_embeddings().weight
     return tied
+
+
+def dense(made: Policy, name: str) -> Policy:
+    """The same model with one MLP in each layer in the place of experts, and weights of its own."""
+    config = copy.deepcopy(made.model.config)
+    config.text_config.mlp_only_layers = list(range(config.text_config.num_hidden_layers))
+    torch.manual_seed(0)
+    model = type(made.model)(config).eval()
+    weights = made.model.state_dict()
+    kept = {n: weights[n] for n in model.state_dict() if n in weights}
+    model.load_state_dict({**model.state_dict(), **kept})
+    model.generation_config = made.model.generation_config
+    module = plugins.load("family", name)
+    return wrap(model, made.processor, module.build(model, made.processor, Limits(2000)))
 
 
 def model_embeddings(weights: Mapping[str, torch.Tensor]) -> torch.Tensor:

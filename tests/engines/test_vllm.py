@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmrl.config import RolloutConfig
 from mmrl.engines.engine import Sampling
 from mmrl.errors import UserError
-from tests.engines.models import MODELS
+from tests.engines.models import THOROUGH
 from tests.engines.pair import (
     GREEDY,
     LENGTH,
@@ -24,6 +23,7 @@ from tests.engines.pair import (
     TOLERANCE,
     Pair,
     move,
+    pair_of,
     teacher_forced,
 )
 from tests.families.cases import Case, ask
@@ -39,7 +39,7 @@ PASS_TOKENS = 2048  # what a pass of vLLM on CPUs holds, if the model's length i
 
 @pytest.fixture(
     scope="module",
-    params=[(e, m) for e in ("vllm", "vllm_server") for m in (*MODELS, f"qwen2_5_vl{TIED}")],
+    params=[(e, m) for e in ("vllm", "vllm_server") for m in (*THOROUGH, f"qwen2_5_vl{TIED}")],
     ids=" ".join,
 )
 def pair(
@@ -47,8 +47,7 @@ def pair(
 ) -> Iterator[Pair]:
     engine, name = request.param
     build = VLLMEngine if engine == "vllm" else VLLMServerEngine
-    rollout = RolloutConfig(engine=engine, max_new_tokens=LENGTH, max_sequences=64)
-    made = Pair(name, tmp_path_factory.mktemp("model"), build, rollout)
+    made = pair_of(name, tmp_path_factory.mktemp("model"), build, engine)
     yield made
     made.vllm.close()
 

@@ -157,6 +157,8 @@ def processed(made: Policy, case: Case) -> dict[str, Any]:
         arrays: list[Any] = [c.array for c in clips]
         nested = type(made.processor).__name__ == "SmolVLMProcessor"
         arguments |= {"videos": [arrays] if nested else arrays, "videos_kwargs": settings}
+        told = ("load_audio_from_video", "audio_from_video_indices")
+        arguments |= {key: each[0][key] for key in told if key in each[0]}
     if sounds:
         arguments |= {"audio": sounds, "sampling_rate": RATE}
     return dict(made.processor(return_tensors="pt", **arguments))

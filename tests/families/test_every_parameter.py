@@ -31,7 +31,7 @@ UNUSED: dict[str, dict[str, str]] = {
         ),
     },
     "qwen2_5_omni": {
-        r"audio_tower\.audio_bos_eos_token\.weight": "no forward of the library uses it",
+        r"(model\.)?audio_tower\.audio_bos_eos_token\.weight": "no forward of the library uses it",
     },
 }
 """Parameters that no forward of the model's own reaches, by a pattern of their whole names."""

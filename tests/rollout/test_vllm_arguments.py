@@ -9,7 +9,10 @@ import pytest
 from mmrl.config import ModelConfig, RolloutConfig
 from mmrl.engines.vllm.in_process import engine_arguments
 
-SETTINGS = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=4096))
+SETTINGS = SimpleNamespace(
+    model_type="qwen2_5_vl",
+    get_text_config=lambda: SimpleNamespace(max_position_embeddings=4096),
+)
 
 
 @pytest.mark.parametrize(("staleness", "sleeps"), [(0, True), (1, False)])

@@ -33,11 +33,15 @@ def test_a_request_arrives_as_it_was() -> None:
         PlacedMedium("image", "image-a", 20, 4, None, {"pixel_values": pixels}),
     )
     sampling = Sampling(7, temperature=0.3, top_p=0.9, top_k=5, greedy_too=True)
-    ask = wire.Ask("sämple", (5, 6, 7), media, sampling, 8, 2**61 + 1, (3, 4), (2,), "run-12")
+    places = ((0, 1, 1), (0, 1, 2), (0, 1, 1))
+    ask = wire.Ask(
+        "sämple", (5, 6, 7), media, sampling, 8, 2**61 + 1, (3, 4), (2,), "run-12", False, places
+    )
     found = wire.unpack(wire.pack(ask))
     assert (found.sample, found.ids, found.sampling) == (ask.sample, ask.ids, ask.sampling)
     assert (found.count, found.seed, found.version) == (8, 2**61 + 1, "run-12")
     assert (found.banned, found.end_ids) == (ask.banned, ask.end_ids)
+    assert found.positions == places
     for got, sent in zip(found.media, media, strict=True):
         assert (got.modality, got.hash, got.first, got.length) == (
             sent.modality,

@@ -17,7 +17,8 @@ from mmrl.config import ModelConfig, RolloutConfig
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import respond
 from mmrl.engines.vllm.adapter import adapter_arguments, takes_adapter
-from mmrl.engines.vllm.media import placed_media
+from mmrl.engines.vllm.media import placed_media, sent_positions
+from mmrl.engines.vllm.thinker import whole_configuration
 from mmrl.errors import UserError
 from mmrl.policy.checkpoint_names import (
     checkpoint_adapter,
@@ -102,7 +103,12 @@ class VLLMEngine:
         self._wake()
         for number, request in enumerate(asked):
             how = sampling_params(
-                request.sampling, request.count, request.seed, family.banned_ids, family.end_ids
+                request.sampling,
+                request.count,
+                request.seed,
+                family.banned_ids,
+                family.end_ids,
+                sent_positions(prompts[request.prompt]),
             )
             place = inputs[request.prompt]
             self._engine.add_request(str(number), place, how, lora_request=adapter)
@@ -194,7 +200,7 @@ def engine_arguments(
 
     `settings` is the model's transformers configuration.
     """
-    folder = model_folder(model.path)
+    folder, whole = model_folder(model.path), whole_configuration(settings)
     limit = settings.get_text_config().max_position_embeddings
     placed = (
         {"gpu_memory_utilization": SHARE_OF_GPU, "enable_sleep_mode": not rollout.max_staleness}
@@ -203,12 +209,14 @@ def engine_arguments(
     )
     return {
         "model": base_of(folder) or str(folder),
+        "hf_config_path": whole and str(whole),
         "load_format": "dummy",  # the first sync loads the policy's own
         "dtype": model.dtype,
         "trust_remote_code": model.trust_remote_code,
         "max_model_len": min(model.max_prompt_tokens + rollout.max_new_tokens, limit),
         "max_num_seqs": rollout.max_sequences,
-        "enable_prefix_caching": True,
+        # With layers that carry a state it needs prompts prefilled in parts: not on a CPU.
+        "enable_prefix_caching": on_gpu or not _carries_state(settings),
         "mm_processor_cache_gb": 0,  # media arrive processed
         "mm_device_do_normalize": False,
         "skip_mm_profiling": not on_gpu,
@@ -221,6 +229,12 @@ def engine_arguments(
         **adapter_arguments(settings, model, rollout, on_gpu),
         **rollout.vllm,
     }
+
+
+def _carries_state(settings: Any) -> bool:
+    """Whether some of the model's layers are recurrent."""
+    kinds = getattr(settings.get_text_config(), "layer_types", None) or ()
+    return any(kind not in ("full_attention", "sliding_attention") for kind in kinds)
 
 
 def check_length(prompt: Prompt, sampling: Sampling, max_length: int) -> None:

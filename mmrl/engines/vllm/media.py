@@ -5,17 +5,16 @@ Needs nothing of vLLM, so that a trainer can talk to servers on other machines w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
+from mmrl.engines.vllm.tensors import parts
 from mmrl.errors import UserError
 from mmrl.policy.family import Family
 from mmrl.types import Bools, EncodedMedium, Ints, Prompt
-
-MODALITIES = {"image": "image", "screenshot": "image", "video": "video", "audio": "audio"}
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,30 @@ class PlacedMedium:
 
 
 def placed_media(prompt: Prompt, family: Family) -> list[PlacedMedium]:
-    """The media of a prompt in the order of their placeholders.
+    """What vLLM takes as the media of a prompt, in the order of their placeholders.
 
     Raises UserError with the sample's id where placeholders and feature rows differ in number.
     """
     return [
-        _placed(prompt.ids, medium, places, family)
+        placed
         for medium, places in zip(prompt.placed, _places(prompt, family), strict=True)
+        for placed in _placed(prompt.ids, medium, places, family)
     ]
+
+
+Positions = tuple[tuple[int, ...], ...]
+
+
+def sent_positions(prompt: Prompt) -> Positions | None:
+    """Rope positions [3, L] of a prompt with media, so that vLLM counts as the trainer does.
+
+    None where it has to count by itself: without media it cannot count otherwise, and fractions
+    (Qwen3-Omni's clips of other than whole steps) it cannot hold.
+    """
+    found = prompt.positions
+    if len(found) == 1 or not prompt.media or found.dtype.kind != "i":
+        return None
+    return tuple(tuple(axis) for axis in found.tolist())
 
 
 def _places(prompt: Prompt, family: Family) -> list[Ints]:
@@ -57,18 +72,27 @@ def _places(prompt: Prompt, family: Family) -> list[Ints]:
     return np.split(found, np.cumsum(counts)[:-1]) if counts else []
 
 
-def _placed(ids: Ints, medium: EncodedMedium, places: Ints, family: Family) -> PlacedMedium:
-    """Where a medium stands; text between its placeholders gets no features.
+def _placed(
+    ids: Ints, medium: EncodedMedium, places: Ints, family: Family
+) -> Iterator[PlacedMedium]:
+    """A medium's parts where each stands; whichever comes first has the first placeholder."""
+    made = parts(medium, family.declaration.model_types[0], int(ids[places[0]]))
+    kinds = list(dict.fromkeys(ids[places].tolist())) if len(made) > 1 else [None]
+    for part, kind in zip(made, kinds, strict=True):
+        own = places if kind is None else places[ids[places] == kind]
+        name = f"{part.modality}-{medium.hash}"
+        yield PlacedMedium(part.modality, name, *_range(ids, own, family), part.tensors)
+
+
+def _range(ids: Ints, places: Ints, family: Family) -> tuple[int, int, Bools | None]:
+    """First index, length, and which of the tokens in between get features; None is all.
 
     A medium that is interrupted by text (a video's dated frames) starts and ends with a marker:
     vLLM looks for those to number the positions.
     """
-    modality = MODALITIES[medium.kind]
-    name = f"{modality}-{medium.hash}"
     first, last = int(places[0]), int(places[-1])
     if last - first + 1 == len(places):
-        return PlacedMedium(modality, name, first, len(places), None, medium.tensors)
+        return first, len(places), None
     first -= int(ids[first - 1]) in family.banned_ids
     last += int(ids[last + 1]) in family.banned_ids
-    embedded = np.isin(np.arange(first, last + 1), places)
-    return PlacedMedium(modality, name, first, last - first + 1, embedded, medium.tensors)
+    return first, last - first + 1, np.isin(np.arange(first, last + 1), places)

@@ -17,18 +17,26 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.sample.logits_processor import LogitsProcessor, process_dict_updates
 
 from mmrl.engines.engine import Sampling
+from mmrl.engines.vllm.media import Positions
 
 KEY = "mmrl"
+POSITIONS = "mmrl_positions"
 
 
 def sampling_params(
-    sampling: Sampling, count: int, seed: int, banned: Sequence[int], end_ids: Sequence[int]
+    sampling: Sampling,
+    count: int,
+    seed: int,
+    banned: Sequence[int],
+    end_ids: Sequence[int],
+    positions: Positions | None = None,
 ) -> SamplingParams:
     """Ask for `count` responses to a prompt; they stop at `end_ids` and never hold `banned`.
 
-    Greedy responses are all the same: vLLM is asked for one.
+    Greedy responses are all the same: vLLM is asked for one. `positions` are the prompt's own.
     """
     greedy = sampling.temperature == 0
+    asked = {"temperature": sampling.temperature or 1.0, "banned": [int(i) for i in banned]}
     return SamplingParams(
         n=1 if greedy else count,
         temperature=0.0 if greedy else 1.0,
@@ -41,9 +49,7 @@ def sampling_params(
         stop_token_ids=list(end_ids),
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
-        extra_args={
-            KEY: {"temperature": sampling.temperature or 1.0, "banned": [int(i) for i in banned]}
-        },
+        extra_args={KEY: asked, POSITIONS: positions},
     )
 
 

@@ -17,7 +17,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mmrl.engines.engine import Sampling
-from mmrl.engines.vllm.media import PlacedMedium
+from mmrl.engines.vllm.media import PlacedMedium, Positions
+from mmrl.engines.vllm.thinker import thinker_of
 from mmrl.types import Floats, Ints
 
 GENERATE = "/mmrl/generate"
@@ -35,6 +36,7 @@ class Ask:
     """`count` responses to a prompt, by the weights of that version and no other.
 
     Versions are labels that no other run uses. `adapter`: the weights are a base and an adapter.
+    `positions` [3, L] are the prompt's rope positions, where vLLM is not to count them itself.
     """
 
     sample: str
@@ -47,6 +49,7 @@ class Ask:
     end_ids: tuple[int, ...]
     version: str
     adapter: bool = False
+    positions: Positions | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ def unpack(body: bytes) -> Ask:
             "sampling": Sampling(**plain["sampling"]),
             "banned": tuple(plain["banned"]),
             "end_ids": tuple(plain["end_ids"]),
+            "positions": plain["positions"] and tuple(map(tuple, plain["positions"])),
         }
     )
 
@@ -129,6 +133,7 @@ def unpack_answer(plain: Mapping[str, Any]) -> list[Drawn]:
 
 def fingerprint(config: Any) -> dict[str, Any]:
     """What tells models of other kinds and sizes apart, of a transformers configuration."""
+    config = thinker_of(config)
     text = config.get_text_config()
     sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
     return {"model_type": config.model_type, **{name: getattr(text, name) for name in sizes}}

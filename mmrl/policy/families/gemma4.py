@@ -24,6 +24,7 @@ DECLARATION = Declaration(
     ),
     projectors=("model.embed_vision", "model.embed_audio"),
     language="model.language_model.layers",
+    vllm=("image", "screenshot", "video"),
     notes="a sound is at most 30 s long",
 )
 MAX_SECONDS = 30.0  # its feature extractor takes 480,000 samples of 16 kHz

@@ -15,6 +15,7 @@ DECLARATION = Declaration(
     projectors=("model.visual.downsample", "model.visual.merger"),
     language="model.language_model.layers",
     lora_targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj"),
+    vllm=("image", "screenshot", "video"),
 )
 MARKERS = (
     "<|begin_of_image|>",

@@ -17,6 +17,7 @@ DECLARATION = Declaration(
     towers=("model.vision_tower", "model.multi_modal_projector"),
     projectors=("model.multi_modal_projector",),
     language="model.language_model.layers",
+    vllm=("image", "screenshot", "video"),
 )
 
 

@@ -22,6 +22,7 @@ DECLARATION = Declaration(
     towers=("model.vision_tower", "model.multi_modal_projector", "model.image_newline"),
     projectors=("model.multi_modal_projector", "model.image_newline"),
     language="model.language_model.layers",
+    vllm=("image", "screenshot", "video"),
 )
 
 

@@ -2,19 +2,25 @@
 
 The sound of a clip is interleaved with its frames on one timeline by the processor, and both get
 positions from the library's own function.
+
+From transformers 5.21 on, a thinker's towers and language layers are parts of its `model`, as in
+other models; before that, only the language layers were. From 5.23 on, its processor is told which
+sounds are a clip's.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import transformers
+from packaging.version import Version
 from torch import Tensor
 
 from mmrl.errors import MediaError
@@ -22,6 +28,11 @@ from mmrl.policy.families import composed, grid
 from mmrl.policy.families.composed import Composed, Encoded, Intake
 from mmrl.policy.family import Declaration, Limits
 from mmrl.types import EncodedMedium, Ints, Media
+
+NESTED = Version(transformers.__version__) >= Version("5.21")
+ROOT = "model." if NESTED else ""
+"""Where a thinker's towers are."""
+LANGUAGE = "model.language_model.layers" if NESTED else "model.layers"
 
 
 def build(
@@ -42,7 +53,8 @@ def build(
         processor.audio_bos_token,
         processor.audio_eos_token,
     )
-    tower = OmniTower(model, processor.video_token, processor.audio_token)
+    owner = model.model if NESTED else model
+    tower = OmniTower(owner, processor.video_token, processor.audio_token)
     return Composed(
         model,
         processor,
@@ -51,7 +63,7 @@ def build(
         intakes=_intakes(processor, limits, tower, max_seconds),
         placeholder_ids=(*visual, *sound),
         banned_ids=(*visual, *sound, *markers),
-        positions=lambda ids, media: positions(model, ids, media),
+        positions=lambda ids, media: positions(owner, ids, media),
         more_inputs=tower.deepstack,
     )
 
@@ -68,14 +80,12 @@ def _intakes(
     )
 
     def clip(media: Media) -> dict[str, Any]:
-        _, rate_shown, total = composed.clocked(media.frame)
-        sampled = len(media.array) / total * rate_shown
-        heard = media.track is not None
-        settings = {"size": budget, "fps": sampled, "use_audio_in_video": heard}
-        arguments = composed.videos(media, settings)
-        if media.track is not None:
-            arguments |= composed.audio(media, rate, max_seconds)
-        return arguments
+        _, shown, total = composed.clocked(media.frame)
+        sampled = len(media.array) / total * shown
+        arguments = composed.videos(media, {"size": budget, "fps": sampled})
+        if media.track is None:
+            return arguments
+        return _with_sound(processor, arguments, composed.audio(media, rate, max_seconds))
 
     return {
         **seen,
@@ -93,6 +103,15 @@ def _intakes(
             size=seen["video"].size,
         ),
     }
+
+
+def _with_sound(processor: Any, clip: dict[str, Any], sound: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments for a clip together with its own sound, the way this processor takes them."""
+    if hasattr(processor, "load_audio_from_video"):
+        told = {"load_audio_from_video": True, "audio_from_video_indices": [0]}
+        return {**clip, **sound, **told}
+    settings = {**clip["videos_kwargs"], "use_audio_in_video": True}
+    return {**clip, **sound, "videos_kwargs": settings}
 
 
 class OmniTower(grid.GridTower):

@@ -11,11 +11,12 @@ DECLARATION = Declaration(
     model_types=("qwen2_5_omni_thinker", "qwen2_5_omni"),
     takes=("image", "screenshot", "video", "audio"),
     space="processed_pixels",
-    towers=("visual", "audio_tower"),
-    projectors=("visual.merger", "audio_tower.proj"),
-    language="model.layers",
+    towers=(f"{omni.ROOT}visual", f"{omni.ROOT}audio_tower"),
+    projectors=(f"{omni.ROOT}visual.merger", f"{omni.ROOT}audio_tower.proj"),
+    language=omni.LANGUAGE,
     loader="Qwen2_5OmniThinkerForConditionalGeneration",
     video_sound=True,
+    vllm=("image", "screenshot", "video", "audio"),
     notes="the thinker; a sound is at most as long as the feature extractor's chunk",
 )
 

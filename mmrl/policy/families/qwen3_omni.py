@@ -11,12 +11,18 @@ DECLARATION = Declaration(
     model_types=("qwen3_omni_moe_thinker", "qwen3_omni_moe"),
     takes=("image", "screenshot", "video", "audio"),
     space="thousand",
-    towers=("visual", "audio_tower"),
-    projectors=("visual.merger", "visual.merger_list", "audio_tower.proj1", "audio_tower.proj2"),
-    language="model.layers",
+    towers=(f"{omni.ROOT}visual", f"{omni.ROOT}audio_tower"),
+    projectors=(
+        f"{omni.ROOT}visual.merger",
+        f"{omni.ROOT}visual.merger_list",
+        f"{omni.ROOT}audio_tower.proj1",
+        f"{omni.ROOT}audio_tower.proj2",
+    ),
+    language=omni.LANGUAGE,
     lora_parameters=("mlp.experts.gate_up_proj", "mlp.experts.down_proj"),
     loader="Qwen3OmniMoeThinkerForConditionalGeneration",
     video_sound=True,
+    vllm=("image", "screenshot", "audio"),
     notes="the thinker",
 )
 

@@ -19,6 +19,7 @@ DECLARATION = Declaration(
     towers=("model.vision_model", "model.connector"),
     projectors=("model.connector",),
     language="model.text_model.layers",
+    vllm=("image", "screenshot", "video"),
     notes="its processor needs the package num2words",
 )
 

@@ -29,7 +29,7 @@ from mmrl.engines.vllm.client.process import ServerProcess, devices_of_servers, 
 from mmrl.engines.vllm.client.push import Push, WeightFiles, broadcast
 from mmrl.engines.vllm.client.server_pool import Pool
 from mmrl.engines.vllm.in_process import ENDPOINT, Request, check_length, engine_arguments, requests
-from mmrl.engines.vllm.media import placed_media
+from mmrl.engines.vllm.media import placed_media, sent_positions
 from mmrl.errors import UserError
 from mmrl.policy.checkpoint_names import (
     checkpoint_adapter,
@@ -183,6 +183,7 @@ class VLLMServerEngine:
             end_ids=tuple(int(i) for i in family.end_ids),
             version=self._label,
             adapter=self.takes_adapter,
+            positions=sent_positions(prompt),
         )
 
     def _start(self, number: int) -> ServerProcess:

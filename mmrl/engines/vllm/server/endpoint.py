@@ -95,7 +95,9 @@ class Endpoint:
     async def _draw(self, ask: wire.Ask, engine: Any) -> list[Any]:
         self._inputs = self._inputs or InputMaker(engine.model_config)
         made = self._inputs.make(ask.ids, ask.media, ask.sample)
-        how = sampling_params(ask.sampling, ask.count, ask.seed, ask.banned, ask.end_ids)
+        how = sampling_params(
+            ask.sampling, ask.count, ask.seed, ask.banned, ask.end_ids, ask.positions
+        )
         adapter = adapter_request() if ask.adapter else None
         name = f"mmrl-{next(self._numbers)}"
         async for output in engine.generate(made, how, name, lora_request=adapter):

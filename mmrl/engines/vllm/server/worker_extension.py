@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
 from vllm.lora.lora_model import LoRAModel
@@ -17,6 +18,9 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
 
 from mmrl.engines.vllm.broadcast import receive
 from mmrl.engines.vllm.inputs import ADAPTER_ID
+from mmrl.engines.vllm.sampling import POSITIONS
+from mmrl.engines.vllm.server.layout import as_read
+from mmrl.engines.vllm.thinker import named
 
 
 class TakesWeights:
@@ -27,8 +31,11 @@ class TakesWeights:
 
         An adapter is dropped: it stood on other weights.
         """
-        self.reload_weights(weights_iterator=weights)
-        for head in tied_heads(self.get_model()):
+        use_sent_positions(self.model_runner)
+        model = self.get_model()
+        whole = named(self.model_config.hf_config, weights)
+        self.reload_weights(weights_iterator=as_read(model, whole))
+        for head in tied_heads(model):
             # Where a layer computes with a packed copy (CPUs), only a layer whose weight was in the
             # checkpoint is packed anew, and a tied head's is there under the embedding's name.
             head.quant_method.process_weights_after_loading(head)
@@ -69,6 +76,31 @@ class TakesWeights:
             adapter = dict(stored_weights(push["adapter"])) if push["adapter"] else {}
         if adapter:
             self.take_adapter(adapter)
+
+
+def use_sent_positions(runner: Any) -> None:
+    """Let prompts have the rope positions that came with them; the runner counts the others'.
+
+    vLLM's own counts differ from the models' where a clip has its sound (Qwen2.5-Omni's two
+    markers), and pair sounds with clips by their order alone.
+    """
+    own = runner._init_mrope_positions
+    if isinstance(own, _SentPositions):
+        return
+    runner._init_mrope_positions = _SentPositions(own)
+
+
+class _SentPositions:
+    def __init__(self, own: Callable[[Any], None]) -> None:
+        self._own = own
+
+    def __call__(self, request: Any) -> None:
+        sent = (request.sampling_params.extra_args or {}).get(POSITIONS)
+        if sent is None:
+            self._own(request)
+            return
+        request.mrope_positions = torch.tensor(sent)
+        request.mrope_position_delta = max(map(max, sent)) + 1 - len(sent[0])
 
 
 def _all_have_layers(adapted: Iterable[str], layers: Any) -> None:

@@ -1,0 +1,41 @@
+"""A checkpoint's weights the way vLLM's class for the model reads them.
+
+vLLM's classes follow the files of the first releases; transformers writes some otherwise by now.
+What differs is found by looking at vLLM's own module, so nothing is written down about a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch import Tensor
+
+EXPERTS = (".experts.gate_up_proj", ".experts.down_proj")
+
+
+def as_read(model: Any, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Yield weights under the names and in the layout that `model.load_weights` takes.
+
+    A level that vLLM's class has and the files lack is put into the name; fused experts are
+    turned where it says that its files hold them turned, which transformers' own never are.
+    """
+    mapper = getattr(model, "hf_to_vllm_mapper", None)
+    turned = any(getattr(m, "is_fused_checkpoint_transposed", False) for m in model.modules())
+    for name, weight in weights:
+        fused = turned and name.endswith(EXPERTS)
+        yield _with_levels(model, mapper, name), weight.transpose(1, 2) if fused else weight
+
+
+def _with_levels(model: Any, mapper: Any, name: str) -> str:
+    """The name with a lone level in front of a part that is not there without it."""
+    mapped = name if mapper is None else mapper._map_name(name)
+    parts = (mapped or "").split(".")
+    module = model
+    for i, part in enumerate(parts[:-1]):
+        if not hasattr(module, part):
+            between = [child for child, inner in module.named_children() if hasattr(inner, part)]
+            alone = len(between) == len(list(module.children())) == 1
+            return ".".join([*parts[:i], *between, *parts[i:]]) if alone else name
+        module = getattr(module, part)
+    return name
