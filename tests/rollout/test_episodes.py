@@ -153,7 +153,7 @@ class Task(Walk):
         ("raise", "exception: RuntimeError: no such room"),
         ("sleep", "timeout: no verdict within 1 s"),
         ("exit", "crash: the scoring worker exited with code 3"),
-        ("text", "later turns are text only"),
+        ("text", "what is shown besides goes into"),
     ],
 )
 def test_an_environment_that_fails_makes_episodes_unscorable(

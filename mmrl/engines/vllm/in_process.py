@@ -206,7 +206,12 @@ def engine_arguments(
         "load_format": "dummy",  # the first sync loads the policy's own
         "dtype": model.dtype,
         "trust_remote_code": model.trust_remote_code,
-        "max_model_len": min(model.max_prompt_tokens + rollout.max_new_tokens, limit),
+        "max_model_len": min(
+            model.max_prompt_tokens
+            + rollout.max_new_tokens
+            + (rollout.max_environment_tokens or 0),
+            limit,
+        ),
         "max_num_seqs": rollout.max_sequences,
         "enable_prefix_caching": True,
         "mm_processor_cache_gb": 0,  # media arrive processed

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from mmrl.errors import UserError
+from mmrl.policy.encoder import whole
 from mmrl.policy.family import Family
 from mmrl.types import Bools, EncodedMedium, Ints, Prompt
 
@@ -40,7 +41,7 @@ def placed_media(prompt: Prompt, family: Family) -> list[PlacedMedium]:
     Raises UserError with the sample's id where placeholders and feature rows differ in number.
     """
     return [
-        _placed(prompt.ids, medium, places, family)
+        _placed(prompt.ids, whole(medium, family), places, family)
         for medium, places in zip(prompt.placed, _places(prompt, family), strict=True)
     ]
 
