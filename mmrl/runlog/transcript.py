@@ -91,9 +91,8 @@ class Transcript:
         tokens: Sequence[str],
     ) -> dict[str, Any]:
         row = _response(response, score, advantages, tokens)
-        for turn in row.get("turns", ()):
-            turn["media"] = []
         if response.observed is not None:
+            row["turns"] = [{**turn, "media": []} for turn in row["turns"]]
             shown = zip(response.observed.media, response.observed.turns, strict=True)
             for medium, number in shown:
                 described = self._thumbnails.describe(medium, entry.media)

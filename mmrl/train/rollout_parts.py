@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from mmrl.engines.hf import HFEngine
 from mmrl.engines.parity import MAX_NEW_TOKENS, Parity, Scoring, parity_limit, probes
 from mmrl.engines.split import SplitEncoder, SplitEngine, SplitScorer
 from mmrl.errors import ConfigError
+from mmrl.policy.appended import differences
 from mmrl.policy.encoder import Encoder
 from mmrl.rollout.build import WITH_WEIGHTS, build_engine, holding
 from mmrl.rollout.episode import Episodes
@@ -61,6 +63,7 @@ def build_rollout(
     workers = Living(pool, {source.key: source.task for source in sources})
     closing.callback(workers.close)
     scorer = SplitScorer(workers, world)
+    _probe_turns(sources, models)
     engine, background, aside = _start_engine(setting, sources, models)
     closing.callback(engine.close)
     rolls = play(setting, encoder, SplitEngine(engine, world, gathered), scorer)
@@ -69,6 +72,21 @@ def build_rollout(
     greedy = HFEngine(models.policy, config.rollout.max_sequences, models.budget)
     judge = play(setting, encoder, SplitEngine(greedy, world, gathered), scorer)
     return RolloutParts(encoder, workers, scorer, rolls, judge, background, aside)
+
+
+def _probe_turns(sources: Sequence[Source], models: ModelParts) -> None:
+    """Warn where the model's template would write an episode's earlier turns otherwise."""
+    first = (next(iter(source.train.usable(1)), None) for source in sources)
+    if not any(sample is not None and sample.start is not None for sample in first):
+        return
+    policy = models.policy
+    if found := differences(policy.processor, policy.family):
+        warnings.warn(
+            f"in a conversation as a whole the model's chat template changes earlier turns "
+            f"({'; '.join(found)}): episodes are trained as they were sampled, turn after turn, so "
+            "serve the model that way; see docs/episodes.md",
+            stacklevel=2,
+        )
 
 
 def _start_engine(

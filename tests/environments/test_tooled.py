@@ -224,7 +224,7 @@ def test_visual_search_trains_live_with_zooms(tmp_path: Path) -> None:
             "params": {"tools": ["zoom"], "think": "none"},
             "eval_path": None,
         },
-        rollout={"max_new_tokens": 100, "max_environment_tokens": 600, "temperature": 1.0},
+        rollout={"max_new_tokens": 300, "max_environment_tokens": 600},
         trainer={"steps": 2, "prompts_per_step": 2},
     )
     warm = {
