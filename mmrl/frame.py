@@ -51,7 +51,11 @@ class Frame:
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Frame:
         """Read back what `asdict`, and then JSON, made of a Frame."""
-        return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**plain)
 
     def to_source(self, x: float, y: float, space: Space) -> tuple[float, float]:
         """Map a point the model gave in `space` to source pixels."""

@@ -226,7 +226,8 @@ class Episode:
 class Observed:
     """Media of later turns in token order, without tensors, their source at the prompt's home.
 
-    `positions` [axes, T] and `blocks` [T] are of all tokens, `turns` what each was shown before."""
+    `positions` [axes, T] and `blocks` [T] are of all tokens, `turns` what each was shown before.
+    """
 
     positions: npt.NDArray[Any]
     blocks: Ints | None
@@ -303,10 +304,9 @@ class SpanScore:
 class Score:
     """A graded answer: named reward parts, the benchmark's own number, and how parsing went.
 
-    `reward` is the weighted sum of the parts, filled in by the scoring runtime; None means
-    unscorable (verifier crashed or ran out of time), which is never the same as 0. `metric` is the
-    record's contribution to the task's benchmark number, `evidence` what a corpus-level number
-    needs beyond it: plain JSON, which `Task.aggregate` gets merged over the sample's meta.
+    `reward` is the weighted sum of the parts, filled in by the scoring runtime; None is unscorable
+    (verifier crashed or ran out of time), never the same as 0. `metric` is the part in the task's
+    benchmark number, `evidence` what that needs beyond it: JSON, merged over the sample's meta.
     """
 
     parts: Mapping[str, float]
