@@ -115,6 +115,9 @@ class RolloutConfig(Section):
     max_turn_tokens: int | None = Field(
         None, gt=0, description="longest turn of an episode; max_new_tokens is then of all turns"
     )
+    max_environment_tokens: int | None = Field(
+        None, gt=0, description="of an episode's observations; default: they take of max_new_tokens"
+    )
     temperature: float = Field(
         1.0,
         gt=0,

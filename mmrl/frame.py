@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Space = Literal["source_pixels", "screen", "processed_pixels", "unit", "thousand"]
 """Where a pair of numbers points: pixels of the source file, points of the screen that a
@@ -47,6 +47,15 @@ class Frame:
     reader: str = ""
     pixel_ratio: float = 1.0
     turn: Turn | None = None
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Frame:
+        """Read back what `asdict`, and then JSON, made of a Frame."""
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**plain)
 
     def to_source(self, x: float, y: float, space: Space) -> tuple[float, float]:
         """Map a point the model gave in `space` to source pixels."""

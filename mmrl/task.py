@@ -128,6 +128,13 @@ class Task(Protocol):
     official: ClassVar[Mapping[str, Any]] = {}
     """Parameters under which the metric reads answers as the benchmark's own script does; an
     evaluation reports both readings of the same answers."""
+    own_tools: ClassVar[Mapping[str, str]] = {}
+    """Tools that its prompt offers itself: what the model calls them, and which they are; its
+    score then reads the whole episode (`environments/tooled.py`)."""
+    world: ClassVar[str] = ""
+    """What its episodes live in: `module:function` of f(task) -> a world of environments. `step`
+    then only reads the turn and gives the state `{"start": ..., "actions": [...]}`; the environment
+    carries the last action out and says what is seen (`environments/environment.py`)."""
     imports: ClassVar[tuple[str, ...]] = ()
     """Modules that `score` imports lazily; a worker imports them before its deadlines start."""
 

@@ -2,11 +2,7 @@
 
     Record -> Sample -> Media -> Prompt -> Response -> Score -> Group -> TrainSample
 
-A record is a raw line of a data set. A task asks it as a sample: text and media by reference,
-with a typed gold. A modality decodes each medium and remembers its Frame. A family encodes the
-parts as a prompt. An engine rolls out responses. The task scores them. An algorithm turns the
-scored group into per-token advantages, and the trainer sees only train samples. Shapes have L
-prompt tokens, T response tokens, G responses of a group.
+ARCHITECTURE.md says who makes which. Shapes: L prompt and T response tokens, G responses.
 """
 
 from __future__ import annotations
@@ -32,14 +28,14 @@ Ints = npt.NDArray[np.int64]
 MediaKind = Literal["image", "video", "audio", "screenshot"]
 Status = Literal["ok", "missing", "malformed", "multiple", "refusal", "truncated", "unscorable"]
 Finish = Literal["stop", "length"]
+Role = Literal["user", "tool"]
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """One raw line of a data set, with an id that is stable between runs.
 
-    `root` is the folder that media paths are relative to; they stay below it, or below one of the
-    `roots` that a configuration allows besides.
+    Media paths are relative to `root` and stay below it or one of `roots`.
     """
 
     id: str
@@ -61,10 +57,7 @@ MediaSource = Path | bytes | str
 
 @dataclass(frozen=True, slots=True)
 class MediaRef:
-    """A medium by reference; several sources are the frames of a video, in order.
-
-    `options` are those of its modality; a URL is refused unless they allow it.
-    """
+    """A medium by reference, options of its modality; several sources are the frames of a video."""
 
     kind: MediaKind
     source: MediaSource | tuple[MediaSource, ...]
@@ -76,12 +69,11 @@ Part = Text | MediaRef
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """Where an episode of several turns stands; plain JSON data throughout.
+    """Where an episode of several turns stands; its state is plain JSON data.
 
-    `state` is what the environment goes on from; `key` names what the model sees in it (equal
-    keys: the same observation); `text` is the user turn that tells of it. `reward` is what the turn
-    that led here earned (None: nothing of its own), `outcome` the environment's verdict so far,
-    from 0 to 1. `done`: the model has no further turn.
+    `state` is what the environment goes on from; `key` names what the model sees; `text` is the
+    turn that tells of it, `parts` that turn where it has media, said in a `role`. `reward` is what
+    the last turn earned alone, `outcome` the verdict so far, 0 to 1. `done`: no further turn.
     """
 
     state: Any
@@ -90,6 +82,8 @@ class Observation:
     reward: float | None = None
     outcome: float | None = None
     done: bool = False
+    parts: tuple[Part, ...] = ()
+    role: Role = "user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +100,9 @@ class Sample:
 
     `key` names the base question: variants of one sample share it and differ in `variant`.
     `target` is the completion that the task writes of the gold, None where it writes none;
-    `reference` what the record gives itself, which supervised phases prefer.
-    `history` are the turns before the question: each a role and how many of the parts, from the
-    first on, it consists of; what is left is the user's turn that is to be answered.
-    `start` is where an episode begins that the parts ask for, of at most `turns` turns of the
-    model; None: one answer is all.
+    `reference` what the record gives itself, which supervised phases prefer. `history` are the
+    turns before the question: each a role and how many of the parts, from the first on, it has.
+    `start` is where an episode begins, of at most `turns` turns of the model; None: one answer.
     """
 
     id: str
@@ -135,9 +127,8 @@ class Sample:
 class Media:
     """A decoded medium, its Frame, and a hash of its decoded content and options.
 
-    `array` is uint8 [H, W, 3] for an image or screenshot, [frames, H, W, 3] for a video,
-    float32 [samples] for audio. `track` is a video's own sound, float32 [samples], on the video's
-    timeline from the start of its clip; `rate` the samples a second of the sound.
+    `array` is uint8 [H, W, 3] for an image or screenshot, [frames, H, W, 3] for a video, float32
+    [samples] for audio. `track` is a video's own sound, float32 [samples] at `rate` a second.
     """
 
     kind: MediaKind
@@ -152,8 +143,8 @@ class Media:
 class EncodedMedium:
     """A medium as its model family takes it: processor tensors and the placeholders it fills.
 
-    `expansion` is the text that stands for it in an expanded prompt, placeholders included; empty
-    where the prompt's one placeholder is repeated `num_tokens` times.
+    `expansion` is the text that stands for it in an expanded prompt, or empty where one placeholder
+    is repeated `num_tokens` times. Left out, tensors are made of `source` when a pass needs them.
     """
 
     kind: MediaKind
@@ -162,6 +153,7 @@ class EncodedMedium:
     num_tokens: int
     frame: Frame
     expansion: str = ""
+    source: MediaRef | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,15 +161,14 @@ class Prompt:
     """A sample in both views that one function makes: compact for engines, expanded for training.
 
     `compact_ids` has one placeholder for each medium; `ids` [L] has one for each feature row.
-    `positions` is [axes, L] (three rope axes, or one; floating point where a family spaces video
-    frames by fractions); a response starts at `next_position`. `blocks` [L] numbers, from 1, the
-    runs of tokens that see each other both ways, in all layers or only in those with a sliding
-    window; 0 is causal, None is causal throughout. `media` and `frames` are in the order of the
-    sample's parts, `placed` in the order of the placeholders (some templates put images first).
-    `space` is the coordinate convention the model family answers in. `home` is the rank of the
-    process that holds the media's tensors: elsewhere, media are known by their frames alone.
-    `shrunk`: its media are seen smaller than configured, to fit the token limit. `opening` is what
-    the chat template has already written of the response's thought (`rewards/thoughts.py`).
+    `positions` is [axes, L] (three rope axes, or one; floating point where video frames are spaced
+    by fractions); a response starts at `next_position`. `blocks` [L] numbers, from 1, the runs of
+    tokens that see each other both ways, in all layers or only in those with a sliding window; 0 or
+    None is causal. `media` and `frames` are in the order of the sample's parts, `placed` in that of
+    the placeholders (some templates put images first). `space` is the coordinate convention of the
+    answers, `home` the rank of the process with the media's tensors: others have frames alone.
+    `shrunk`: its media are smaller than configured, to fit the token limit. `opening` is what the
+    chat template has already written of the thought.
     """
 
     sample: Sample
@@ -206,10 +197,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class TokenSpan:
-    """Tokens [start, end) of a response with what they earned: a turn, or a step.
-
-    `value` None: nothing of its own. `state` names what the model saw before it, if known.
-    """
+    """Tokens [start, end) of a turn or step, what they earned alone, and what was seen before."""
 
     start: int
     end: int
@@ -222,15 +210,29 @@ class Episode:
     """What a response of several turns consists of, and how its episode ended.
 
     `turns` are the tokens that the model wrote, what each turn earned, and the key of the
-    observation it was written in; the tokens between are the environment's. `said` are the
-    turns' texts. `outcome` is the environment's last verdict; `failure` says why there is none
-    to be had (the environment crashed or ran out of time).
+    observation it was written in; the tokens between are the environment's. `said` are the turns'
+    texts, `screens` the Frame of what was shown last before each. `outcome` is the environment's
+    last verdict; `failure` says why there is none to be had (it crashed or ran out of time).
     """
 
     turns: tuple[TokenSpan, ...]
     said: tuple[str, ...]
     outcome: float | None = None
     failure: str = ""
+    screens: tuple[Frame | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Media of later turns in token order, without tensors, their source at the prompt's home.
+
+    `positions` [axes, T] and `blocks` [T] are of all tokens, `turns` what each was shown before.
+    """
+
+    positions: npt.NDArray[Any]
+    blocks: Ints | None
+    media: tuple[EncodedMedium, ...]
+    turns: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,10 +240,9 @@ class Response:
     """A sampled completion: token ids [T] (end token included) and their log-probs [T].
 
     Log-probs are of the policy that sampled, at its temperature, with placeholders banned. In an
-    episode of several turns the environment's tokens have log-prob 0, and `text` is
-    what the model said, a line a turn. `policy_version` counts the steps that the weights it was
-    sampled by had been trained for, where that is kept track of; None are those that the step began
-    with.
+    episode the environment's tokens have log-prob 0, `text` is what the model said, a line a turn,
+    and `observed` are the media of later turns. `policy_version` counts the steps that the weights
+    it was sampled by had been trained for; None are those that the step began with.
     """
 
     ids: Ints
@@ -250,6 +251,7 @@ class Response:
     finish: Finish
     policy_version: int | None = None
     episode: Episode | None = None
+    observed: Observed | None = None
 
     @property
     def truncated(self) -> bool:
@@ -272,9 +274,9 @@ class Response:
 class Answer:
     """What a verifier sees of a response: plain picklable data, no model and no tensors.
 
-    `outcome` is what the environment's own evaluator says of a finished episode, from 0 to 1; None
-    where there is no environment, or where it failed. `turns` are the texts of an episode's turns.
-    `opening` is what the chat template had written of the thought before the text.
+    `frames` are those of the sample's media, which are `shown` to environments alone. `outcome` is
+    an environment's verdict, 0 to 1; None: there is none, or it failed. `turns` are the texts of an
+    episode, `screens` the Frame last shown before each. `opening` is what a template wrote of it.
     """
 
     text: str
@@ -284,6 +286,8 @@ class Answer:
     outcome: float | None = None
     turns: tuple[str, ...] = ()
     opening: str = ""
+    screens: tuple[Frame | None, ...] = ()
+    shown: tuple[MediaRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,11 +304,9 @@ class SpanScore:
 class Score:
     """A graded answer: named reward parts, the benchmark's own number, and how parsing went.
 
-    `reward` is the weighted sum of the parts, filled in by the scoring runtime; None means
-    unscorable (verifier crashed or ran out of time), which is never the same as 0.
-    `metric` is the record's contribution to the task's benchmark number. `evidence` is what a
-    corpus-level number needs beyond it (matched detections, intersection and union, a predicted
-    and a true value): plain JSON, which `Task.aggregate` gets merged over the sample's meta.
+    `reward` is the weighted sum of the parts, filled in by the scoring runtime; None is unscorable
+    (verifier crashed or ran out of time), never the same as 0. `metric` is the part in the task's
+    benchmark number, `evidence` what that needs beyond it: JSON, merged over the sample's meta.
     """
 
     parts: Mapping[str, float]
@@ -323,13 +325,12 @@ class Extra:
     Measured of the responses, for algorithms that need it (`mmrl.stage.NEEDS`): log-probs of the
     `reference`, `entropy` in nats, `self_certainty` and a critic's `values`, of every token [T];
     `offsets` [T + 1], the characters of the text before each token and in all; `gradient_norms` of
-    the LM head; the reward of a `greedy` answer to the prompt (NaN: unscorable).
-    Said by the rollout: `cuts` are the numbers of tokens after which a chain of thought was cut,
-    `steps` what its parts earned; a group of answers at a cut has the thought so far as its `head`,
-    the place of its `budget` among the budgets, and as `baseline` the mean reward at that budget.
-    Said by stages: `answers` are final answers where the text does not hold them, `penalties` the
-    KL of every token [T] with its coefficient, `replayed` the places of responses of an earlier
-    step. `own` holds frozen records of single stages and of other packages, known by their type.
+    the LM head; the reward of a `greedy` answer (NaN: unscorable). Said by the rollout: `cuts` are
+    the tokens after which a chain of thought was cut, `steps` what its parts earned; answers at a
+    cut have the thought so far as `head`, the place of their `budget` among the budgets, and as
+    `baseline` the mean reward at it. Said by stages: `answers` where the text does not hold them,
+    `penalties` the KL of every token [T] with its coefficient, `replayed` the places of responses
+    of an earlier step; `own` holds frozen records of single stages and packages, by their type.
     """
 
     reference: Sequence[Floats] | None = None
@@ -366,8 +367,8 @@ class Group:
     @property
     def rewards(self) -> Floats:
         """Rewards [G]; NaN where the answer is unscorable."""
-        known = (np.nan if score.reward is None else score.reward for score in self.scores)
-        return np.fromiter(known, dtype=float, count=len(self.scores))
+        known = [np.nan if score.reward is None else score.reward for score in self.scores]
+        return np.array(known, dtype=float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,13 +376,12 @@ class TrainSample:
     """One (prompt, response) pair to learn from; arrays are [T], aligned with `response.ids`.
 
     `mask` says which tokens enter the loss. `old_logprobs` None means those of the policy before
-    this step's first update; in a single update the ratio is 1 and no second forward is needed.
-    `group` ties the samples of one rollout group; `origin` says where the response stands: its
-    group's place in the step, and its own in the group. `positive` marks a right answer, for
-    objectives that also imitate those. `returns` are what a critic learns, `values` what it said.
-    `sampled` False: the response does not come from this prompt, or from no policy. `older`: it
-    was sampled by older weights than those that the step begins with. `correction` are weights of
-    the tokens' losses; None is 1.
+    this step's first update. `group` ties the samples of one rollout group; `origin` says where the
+    response stands: its group's place in the step, and its own in the group. `positive` marks a
+    right answer, for objectives that also imitate those. `returns` are what a critic learns,
+    `values` what it said. `sampled` False: the response does not come from this prompt, or from no
+    policy. `older`: by older weights than those that the step begins with. `correction` are
+    weights of the tokens' losses; None is 1.
     """
 
     prompt: Prompt

@@ -141,7 +141,7 @@ class Batch:
             part = self._prompts[start:stop]
             rows = lay_out([SharedRow(p, ()) for p in part], self._policy.device)
             with active_layout(prefill.part(rows, start)):
-                hidden = self._policy.hidden_states(rows.ids, rows.positions, part)
+                hidden = self._policy.hidden_states(rows.ids, rows.positions, rows.media)
             lasts.append(hidden[[run.stop - 1 for run in rows.prompts]])
         logits = self._policy.head(torch.cat(lasts))
         if not torch.isfinite(logits).all():

@@ -15,9 +15,9 @@ from dataclasses import replace
 from mmrl.backend.world import World
 from mmrl.engines.engine import Engine, Sampling
 from mmrl.errors import MediaError
-from mmrl.policy.encoder import Encoded, Encoder
+from mmrl.policy.encoder import Encoded, Encoder, Heard
 from mmrl.policy.weights import Weights
-from mmrl.scoring.pool import ScoreJob, Scorer, StepJob
+from mmrl.scoring.pool import ScoreJob, Scores, StepJob
 from mmrl.types import EncodedMedium, Media, Observation, Prompt, Response, Sample, Score
 
 Gathered = Callable[[], AbstractContextManager[None]]
@@ -43,6 +43,14 @@ class SplitEncoder:
         home = zlib.crc32(sample.id.encode()) % self._world.size
         return replace(self._encoder.prompt(sample), home=home)
 
+    def observe(self, asked: Sequence[tuple[Prompt, Observation]]) -> list[Heard]:
+        """Later turns, each encoded where its prompt's media are; sources of media stay there."""
+        own = [i for i, (prompt, _) in enumerate(asked) if prompt.home == self._world.rank]
+        here = dict(zip(own, self._encoder.observe([asked[i] for i in own]), strict=True))
+        parts = self._world.gather({i: _sourceless(turn) for i, turn in here.items()})
+        found = {i: turn for part in parts for i, turn in part.items()} | here
+        return [found[i] for i in range(len(asked))]
+
     def prefetch(self, samples: Sequence[Sample]) -> None:
         """Start decoding this process's share."""
         self._encoder.prefetch(self._world.share(samples))
@@ -50,6 +58,10 @@ class SplitEncoder:
     def decoded(self, prompt: Prompt, wanted: Callable[[EncodedMedium], bool]) -> dict[str, Media]:
         """The wanted media of a prompt by hash, decoded again wherever they were before."""
         return self._encoder.decoded(prompt, wanted)
+
+    def beside(self, world: World) -> SplitEncoder:
+        """The same encoder with another exchange, for a thread of its own."""
+        return SplitEncoder(self._encoder, world)
 
     def close(self) -> None:
         """Stop the decoding threads."""
@@ -71,6 +83,12 @@ def _light(encoded: Encoded) -> Encoded:
         replace(p, sample=nothing, media=tuple(replace(m, tensors={}) for m in p.media))
         for p in encoded
     ]
+
+
+def _sourceless(turn: Heard) -> Heard:
+    if isinstance(turn, MediaError):
+        return turn
+    return replace(turn, media=tuple(replace(medium, source=None) for medium in turn.media))
 
 
 def _asked(encoded: Encoded, variants: Sequence[Sample]) -> Encoded:
@@ -115,7 +133,7 @@ class SplitEngine:
 class SplitScorer:
     """Scores this process's share of the answers with its own workers."""
 
-    def __init__(self, scorer: Scorer, world: World) -> None:
+    def __init__(self, scorer: Scores, world: World) -> None:
         self._scorer, self._world = scorer, world
 
     def score(self, jobs: Sequence[ScoreJob]) -> list[Score]:

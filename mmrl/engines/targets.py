@@ -16,7 +16,7 @@ from mmrl.policy.policy import Policy
 from mmrl.policy.weights import Weights
 from mmrl.rewards.thoughts import continued
 from mmrl.task import Task
-from mmrl.types import Answer, Prompt, Response
+from mmrl.types import Answer, MediaRef, Prompt, Response
 
 
 class Targets:
@@ -52,7 +52,9 @@ class Targets:
 
     def _response(self, prompt: Prompt, max_new_tokens: int, thoughtless: bool) -> Response:
         sample = prompt.sample
-        blank = Answer("", frames=prompt.frames, space=prompt.space)
+        asked = sum(isinstance(part, MediaRef) for part in sample.parts)
+        # Behind those of the question stand those that an episode's environment has shown.
+        blank = Answer("", frames=prompt.frames[:asked], space=prompt.space)
         text = self._tasks[sample.task].completion(sample, blank)
         if text is None:
             raise UserError(f"sample '{sample.id}' has no target to fine-tune on")

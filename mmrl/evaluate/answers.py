@@ -20,7 +20,7 @@ class Asked:
     """What became of a record: its answers and what scoring needs of its prompt, or `unreadable`.
 
     `question` is the fingerprint of what was asked. `media` describe what was seen, for the page.
-    `turns` and `outcomes` are those of episodes, empty where no answer is one.
+    `turns`, `outcomes` and `screens` are those of episodes, empty where no answer is one.
     """
 
     id: str
@@ -35,15 +35,17 @@ class Asked:
     opening: str = ""
     media: tuple[Mapping[str, Any], ...] = ()
     unreadable: str = ""
+    screens: tuple[tuple[Frame | None, ...], ...] = ()
 
     def answers(self) -> list[Answer]:
         """What a verifier sees."""
         turns = self.turns or ((),) * len(self.texts)
         outcomes = self.outcomes or (None,) * len(self.texts)
+        screens = self.screens or ((),) * len(self.texts)
         return [
-            Answer(text, cut, self.frames, self.space, outcome, said, self.opening)
-            for text, cut, outcome, said in zip(
-                self.texts, self.truncated, outcomes, turns, strict=True
+            Answer(text, cut, self.frames, self.space, outcome, said, self.opening, seen)
+            for text, cut, outcome, said, seen in zip(
+                self.texts, self.truncated, outcomes, turns, screens, strict=True
             )
         ]
 
@@ -89,6 +91,7 @@ class Answers:
             lengths=row.lengths[:count],
             turns=row.turns[:count],
             outcomes=row.outcomes[:count],
+            screens=row.screens[:count],
         )
 
 
@@ -140,14 +143,14 @@ def _same_asking(file: Path, asking: Mapping[str, Any]) -> None:
 
 
 def _from_row(row: Mapping[str, Any]) -> Asked:
-    frames = tuple(_frame(frame) for frame in row["frames"])
+    frames = tuple(Frame.read(frame) for frame in row["frames"])
+    screens = tuple(
+        tuple(None if frame is None else Frame.read(frame) for frame in of_answer)
+        for of_answer in row.get("screens", ())
+    )
     known = {field.name for field in fields(Asked)}
     values = {name: _tupled(value) for name, value in row.items() if name in known}
-    return Asked(**{**values, "frames": frames})
-
-
-def _frame(row: Mapping[str, Any]) -> Frame:
-    return Frame(**{name: _tupled(value) for name, value in row.items()})
+    return Asked(**{**values, "frames": frames, "screens": screens})
 
 
 def _tupled(value: Any) -> Any:

@@ -116,6 +116,7 @@ def _asked(
         lengths=tuple(len(response.ids) for response in responses),
         turns=tuple(episode.said for episode in episodes),
         outcomes=tuple(episode.outcome for episode in episodes),
+        screens=tuple(episode.screens for episode in episodes),
         frames=prompt.frames,
         space=prompt.space,
         opening=prompt.opening,

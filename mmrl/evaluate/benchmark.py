@@ -26,6 +26,7 @@ from mmrl.policy.policy import load_policy
 from mmrl.rollout.build import build_engine
 from mmrl.rollout.episode import Episodes
 from mmrl.runlog.transcript import Thumbnails
+from mmrl.scoring.living import Living
 from mmrl.scoring.pool import Scorer, TaskSpec
 from mmrl.scoring.tasks import fixture_path, load_task
 from mmrl.task import Task
@@ -159,13 +160,20 @@ def _ask(
     encoder = Encoder(policy.family, defaults=config.media, overflow=config.model.overflow)
     engine = build_engine(policy, config.model, config.rollout, {config.task: task})
     pictures = Thumbnails(config.folder) if config.folder else None
-    steps = _scorer(config, {config.task: TaskSpec(config.task, config.params)})
+    specs = {config.task: TaskSpec(config.task, config.params)}
+    steps = Living(_scorer(config, specs), {config.task: task})
     try:
         ask(
             samples,
             config.asking,
             encoder,
-            Episodes(engine, steps, policy.family, config.rollout.max_turn_tokens),
+            Episodes(
+                engine,
+                steps,
+                encoder,
+                config.rollout.max_turn_tokens,
+                config.rollout.max_environment_tokens,
+            ),
             answers,
             lambda done: on_progress(done, len(samples)),
             pictures,

@@ -15,15 +15,25 @@ import numpy as np
 from mmrl import plugins
 from mmrl.errors import MediaError, PromptTooLong, UserError
 from mmrl.modalities import options as opts
-from mmrl.policy.family import Family
+from mmrl.policy.family import EnvironmentTokens, Family
 from mmrl.policy.overflow import shrunk
-from mmrl.types import EncodedMedium, Media, MediaRef, Prompt, Sample, Text
+from mmrl.types import (
+    EncodedMedium,
+    Media,
+    MediaRef,
+    Observation,
+    Part,
+    Prompt,
+    Sample,
+    Text,
+)
 
 MAX_KEPT_BYTES = 2 << 30
 MAX_SHRINKS = 4
 
 Overflow: TypeAlias = Literal["quarantine", "shrink", "fail"]
 Encoded: TypeAlias = "list[Prompt] | MediaError"
+Heard: TypeAlias = "EnvironmentTokens | MediaError"
 
 
 class Encodes(Protocol):
@@ -35,6 +45,10 @@ class Encodes(Protocol):
 
     def prompt(self, sample: Sample) -> Prompt:
         """Make one prompt; raises MediaError with the reason if a medium is unusable."""
+        ...
+
+    def observe(self, asked: Sequence[tuple[Prompt, Observation]]) -> list[Heard]:
+        """What stands between a prompt that ends with the model's turn and its next turn."""
         ...
 
     def prefetch(self, samples: Sequence[Sample]) -> None:
@@ -136,6 +150,28 @@ class Encoder:
         except MediaError as error:
             return error
 
+    def observe(self, asked: Sequence[tuple[Prompt, Observation]]) -> list[Heard]:
+        """What stands between a prompt that ends with the model's turn and its next turn.
+
+        Its media have no tensors: they belong to one response each, and are made again of their
+        source, under this run's options, when a pass needs them.
+        """
+        return list(self._pool.map(lambda each: self._heard(*each), asked))
+
+    def _heard(self, before: Prompt, observation: Observation) -> Heard:
+        refs = [self._with_defaults(p) for p in observation.parts if isinstance(p, MediaRef)]
+        try:
+            media = [replace(self._family.encode_medium(decode(ref)), source=ref) for ref in refs]
+            turn = self._family.environment_tokens(before, observation, media)
+        except MediaError as error:
+            return error
+        placeholders = int(np.isin(turn.ids, self._family.placeholder_ids).sum())
+        assert placeholders == turn.features, (
+            f"sample {before.sample.id}, a later turn: {placeholders} placeholders for "
+            f"{turn.features} feature rows"
+        )
+        return replace(turn, media=tuple(replace(medium, tensors={}) for medium in turn.media))
+
     def prefetch(self, samples: Iterable[Sample]) -> None:
         """Start decoding and processing the media of samples that will be asked for soon.
 
@@ -228,3 +264,12 @@ def decode(ref: MediaRef) -> Media:
     module = plugins.load("modality", ref.kind)
     media: Media = module.decode(ref)
     return media
+
+
+def whole(medium: EncodedMedium, family: Family) -> EncodedMedium:
+    """A medium with its tensors: those that it came without are made of its source."""
+    if medium.tensors or medium.source is None:
+        return medium
+    made = family.encode_medium(decode(medium.source))
+    assert (made.hash, made.num_tokens) == (medium.hash, medium.num_tokens), "another medium"
+    return replace(medium, tensors=made.tensors)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import transformers
 from torch import Tensor, nn
 
 from mmrl.frame import Space
-from mmrl.types import EncodedMedium, Ints, Media, MediaKind, Prompt, Sample
+from mmrl.types import EncodedMedium, Ints, Media, MediaKind, Observation, Prompt, Sample
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -106,10 +107,30 @@ READING = Reading()
 """Of a model without an encoder."""
 
 
+@dataclass(frozen=True)
+class EnvironmentTokens:
+    """What stands between two turns of the model: ids [T], where they are, and their media.
+
+    `positions` [axes, T]; `blocks` [T] numbered from 1, None without any; `media` in the order of
+    the tokens.
+    """
+
+    ids: Ints
+    positions: npt.NDArray[Any]
+    blocks: Ints | None = None
+    media: tuple[EncodedMedium, ...] = ()
+
+    @property
+    def features(self) -> int:
+        """Feature rows that its media have."""
+        return sum(medium.num_tokens for medium in self.media)
+
+
 class Family(Protocol):
     """Placement of media among tokens, their positions, and the coordinate convention."""
 
     declaration: Declaration
+    limits: Limits
     placeholder_ids: tuple[int, ...]
     """Tokens that stand for feature rows."""
     banned_ids: tuple[int, ...]
@@ -134,10 +155,13 @@ class Family(Protocol):
         """A short prompt for trying the model out, whatever the limits are."""
         ...
 
-    def environment_tokens(self, text: str) -> Ints:
-        """Ids [T] between two turns of the model: a user turn of text, and what opens the next.
+    def environment_tokens(
+        self, before: Prompt, observation: Observation, media: Sequence[EncodedMedium] = ()
+    ) -> EnvironmentTokens:
+        """Make the tokens between two turns: the one that tells of it, and what opens the next.
 
-        The end of the turn before, which the model has written itself, is not among them.
+        `before` ends with what the model wrote; the end of its turn is written once, by it or here.
+        Nothing before changes: `media` are encoded as if they were alone in the conversation.
         """
         ...
 

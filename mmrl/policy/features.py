@@ -9,12 +9,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from mmrl.policy.encoder import whole
 from mmrl.policy.family import Family
 from mmrl.policy.lockstep import Lockstep, blank, kind_of
 from mmrl.types import EncodedMedium
 
 MAX_KEPT_TOKENS = 262_144
 """Feature rows kept for a frozen tower before the oldest media are let go."""
+MAX_KEPT_BYTES = 256 << 20
+"""Of tensors of media that episodes showed, made again from what came over the wire."""
 
 
 class FeatureStore:
@@ -24,6 +27,7 @@ class FeatureStore:
         self._family = family
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
         self._blanks: dict[str, EncodedMedium] = {}
+        self._sources = Sources(family)
 
     def features(
         self, media: Sequence[EncodedMedium], lockstep: Lockstep | None = None
@@ -37,7 +41,7 @@ class FeatureStore:
         frozen = not any(p.requires_grad for p in behind)
         known = self._kept if frozen else {}
         missing = {m.hash: m for m in media if m.hash not in known}
-        asked = list(missing.values())
+        asked = [self._sources.whole(m) for m in missing.values()]
         own = {kind_of(m) for m in asked}
         idle = [] if lockstep is None else sorted(set(lockstep.kinds(sorted(own))) - own)
         if lockstep is not None:
@@ -64,3 +68,31 @@ class FeatureStore:
         self._kept.update(fresh)
         while sum(len(rows) for rows in self._kept.values()) > MAX_KEPT_TOKENS:
             self._kept.popitem(last=False)
+
+
+class Sources:
+    """Media that are known by their source, with the tensors that the family makes of them.
+
+    Those of the last are kept, as far as `limit` bytes go: a turn is asked with what was shown
+    before it.
+    """
+
+    def __init__(self, family: Family, limit: int = MAX_KEPT_BYTES) -> None:
+        self._family, self._limit = family, limit
+        self._kept: OrderedDict[str, EncodedMedium] = OrderedDict()
+
+    def whole(self, medium: EncodedMedium) -> EncodedMedium:
+        """The medium with its tensors."""
+        if medium.source is None:
+            return medium
+        if medium.hash not in self._kept:
+            self._kept[medium.hash] = whole(medium, self._family)
+        self._kept.move_to_end(medium.hash)
+        found = self._kept[medium.hash]
+        while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > self._limit:
+            self._kept.popitem(last=False)
+        return found
+
+
+def _size(medium: EncodedMedium) -> int:
+    return sum(tensor.nbytes for tensor in medium.tensors.values())

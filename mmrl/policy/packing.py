@@ -38,8 +38,8 @@ class Row:
 
     def shared(self) -> SharedRow:
         """The row as the policy takes it."""
-        first = self.members[0].sample
-        return SharedRow(first.prompt, tuple(m.sample.response.ids for m in self.members))
+        prompt = self.members[0].sample.prompt
+        return SharedRow.of(prompt, [m.sample.response for m in self.members])
 
 
 def default_budget(device: torch.device) -> int:

@@ -24,7 +24,7 @@ from mmrl.types import Ints, Prompt
 def hidden_rows(
     model: Any, family: Family, head: HeadTap, layout: SharedPrefix, prompts: Sequence[Prompt]
 ) -> Tensor:
-    """Hidden states [M, H] that predict a layout's response tokens, in row order.
+    """Hidden states [W, H] that predict the tokens that the model wrote, in row order.
 
     A forward of the model takes one prompt's responses of like lengths, with the prompt and its
     media once for each.
@@ -40,7 +40,8 @@ def hidden_rows(
             hidden = _hidden(model, family, head, layout, prompt, chosen)
             for row, i in zip(hidden, chosen, strict=True):
                 pieces[i] = row[start - 1 : start - 1 + layout.sizes[i]]
-    return torch.cat([pieces[i] for i in sorted(pieces)])
+    whole = torch.cat([pieces[i] for i in sorted(pieces)])
+    return whole if layout.written is None else whole[layout.written]
 
 
 def _hidden(

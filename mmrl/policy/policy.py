@@ -29,7 +29,7 @@ from mmrl.policy.lockstep import Lockstep, adding
 from mmrl.policy.logprobs import CHUNK_TOKENS, token_logprobs
 from mmrl.policy.model_folder import check_folder
 from mmrl.policy.shared_prefix import SharedPrefix, SharedRow, lay_out
-from mmrl.types import Prompt
+from mmrl.types import EncodedMedium, Prompt
 
 transformers_logging.disable_progress_bar()  # its bars would tear the run's own display
 
@@ -75,14 +75,14 @@ class Policy:
         self,
         ids: Tensor,
         positions: Tensor,
-        prompts: Sequence[Prompt],
+        media: Sequence[EncodedMedium],
         lockstep: Lockstep | None = None,
     ) -> Tensor:
         """Run the trunk on flat tokens [N] at positions [axes, N] -> [N, H].
 
-        The layout must be active until backward is done; media are encoded once each.
+        The layout must be active until backward is done; `media` stand in the order of their
+        placeholders and are encoded once each.
         """
-        media = [medium for prompt in prompts for medium in prompt.placed]
         features, spare = self.store.features(media, lockstep)
         with (
             adding(self.model.get_input_embeddings(), spare),
@@ -101,11 +101,11 @@ class Policy:
     def response_hidden(
         self, layout: SharedPrefix, prompts: Sequence[Prompt], lockstep: Lockstep | None = None
     ) -> Tensor:
-        """Hidden states [M, H] that predict a layout's response tokens, in row order."""
+        """Hidden states [W, H] that predict the tokens that the model wrote, in row order."""
         if self.family.declaration.shared_prefix:
             if self.recurs and lockstep is not None:
                 layout.recurrence.least = lockstep.most(layout.recurrence.calls)
-            hidden = self.hidden_states(layout.ids, layout.positions, prompts, lockstep)
+            hidden = self.hidden_states(layout.ids, layout.positions, layout.media, lockstep)
             return hidden[layout.predictors]
         return plain.hidden_rows(self.model, self.family, self.head, layout, prompts)
 
@@ -121,7 +121,10 @@ class Policy:
         temperature: float,
         lockstep: Lockstep | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Log-probs and entropies [M] of a layout's response tokens, in row order."""
+        """Log-probs and entropies [M] of a layout's response tokens, in row order.
+
+        Tokens of an environment have 0.
+        """
         with self.adapter.off() if self.bare and self.adapter else nullcontext():
             found: tuple[Tensor, Tensor] = self.run(
                 lambda: self._logprobs(layout, prompts, temperature, lockstep)
@@ -138,9 +141,10 @@ class Policy:
         hidden = self.response_hidden(layout, prompts, lockstep)
         calls = 0 if lockstep is None else lockstep.most(-(-len(hidden) // CHUNK_TOKENS))
         # Computed again on the way back, logits are made as this pass made them, not a later one.
-        return token_logprobs(
+        logprobs, entropies = token_logprobs(
             copy.copy(self.head), hidden, layout.targets, self.banned, temperature, at_least=calls
         )
+        return layout.spread(logprobs), layout.spread(entropies)
 
     @contextmanager
     def learning(self, update: int) -> Iterator[None]:
@@ -172,9 +176,9 @@ class Policy:
         return wrap(model, self.processor, self._family_of(model), asked_for=self.asked_for)
 
     def _family_of(self, model: Any) -> Family:
-        """The family of a copy of the model, which encodes nothing."""
+        """The family of a copy of the model, which encodes media as this one's does."""
         module = plugins.load("family", family_name(model.config.model_type, self.asked_for))
-        family: Family = module.build(model, self.processor, Limits(max_prompt_tokens=1))
+        family: Family = module.build(model, self.processor, self.family.limits)
         return family
 
     def load_weights(self, folder: Path) -> None:

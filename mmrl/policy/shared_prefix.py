@@ -2,9 +2,10 @@
 
     flat tokens   [prompt p][prompt q]...[response 1 of p][response 2 of p]...[response 1 of q]...;
                   a prompt's only response stands right after it
-    positions     a response continues its prompt's positions, as if it were alone with it
+    positions     a response continues its prompt's positions, as if it were alone with it; media
+                  of its own (an episode's later turns) have theirs
     sees          what came before it among prompt and own tokens; in a layer with a sliding
-                  window, the last of those; within a block of the prompt, what comes after too
+                  window, the last of those; within a block of either, what comes after too
 
 The prompt, its media and its keys are computed once for the whole group. The last response token
 is never fed: nothing is predicted from it.
@@ -24,15 +25,37 @@ from torch import Tensor
 from mmrl.policy.recurrent import Mixer, Recurrence
 from mmrl.policy.tiled import Plan
 from mmrl.policy.tiles import Run, Tiles, runs_of
-from mmrl.types import Ints, Prompt
+from mmrl.types import Bools, EncodedMedium, Ints, Observed, Prompt, Response
 
 
 @dataclass(frozen=True)
 class SharedRow:
-    """A prompt with the token ids [T] of the responses that share it."""
+    """A prompt with the token ids [T] of the responses that share it.
+
+    `observed` are the media that each response has of its own, `written` its tokens [T] that the
+    model wrote; empty where there are none of the one, or no others.
+    """
 
     prompt: Prompt
     responses: tuple[Ints, ...]
+    observed: tuple[Observed | None, ...] = ()
+    written: tuple[Bools, ...] = ()
+
+    @classmethod
+    def of(cls, prompt: Prompt, responses: Sequence[Response]) -> SharedRow:
+        """The row of a prompt's responses, episodes among them."""
+        played = any(response.episode is not None for response in responses)
+        return cls(
+            prompt,
+            tuple(response.ids for response in responses),
+            tuple(response.observed for response in responses),
+            tuple(response.written for response in responses) if played else (),
+        )
+
+    @property
+    def own(self) -> tuple[Observed | None, ...]:
+        """What each response has of its own."""
+        return self.observed or (None,) * len(self.responses)
 
     @property
     def num_tokens(self) -> int:
@@ -44,12 +67,13 @@ class SharedRow:
 class SharedPrefix:
     """The flat form of some rows, and who sees whom in it.
 
-    `ids` [N], `positions` [axes, N]. `predictors` [M] is the flat index that predicts each
-    response token, in row order; `targets` [M] the token it predicts. `prompts` [P] and
-    `responses` [S] are where each stands among the flat tokens; `owner` [S] is a response's prompt,
-    `sizes` [S] its length with the token that is not fed. `blocks` are the runs of prompt tokens
-    that see each other both ways, in all layers or only in those with a sliding window. Everything
-    here is linear in the flat tokens.
+    `ids` [N], `positions` [axes, N], `media` in the order of their placeholders. `predictors` [W]
+    is the flat index that predicts each response token that the model wrote, in row order;
+    `targets` [W] the token it predicts; `written` [W] its place among all response tokens [M], None
+    where the model wrote all of them. `prompts` [P] and `responses` [S] are where each stands among
+    the flat tokens; `owner` [S] is a response's prompt, `sizes` [S] its length with the token that
+    is not fed. `blocks` are the runs of tokens that see each other both ways, in all layers or only
+    in those with a sliding window. Everything here is linear in the flat tokens.
     """
 
     ids: Tensor
@@ -62,6 +86,8 @@ class SharedPrefix:
     sizes: Ints
     blocks: tuple[Run, ...] = ()
     blocks_slide_only: bool = False
+    media: tuple[EncodedMedium, ...] = ()
+    written: Tensor | None = None
     _plans: dict[int | None, Plan] = field(default_factory=dict, init=False)
 
     def attend(
@@ -75,6 +101,13 @@ class SharedPrefix:
     ) -> Tensor:
         """Prompts attend to themselves; responses to their prompt and themselves."""
         return self.plan(window).attend(query, key, value, scale)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Values [W] of what the model wrote, at their places among all [M]; the others' are 0."""
+        if self.written is None:
+            return values
+        everywhere = values.new_zeros(int(self.sizes.sum()))
+        return everywhere.index_copy(0, self.written, values)
 
     def recur(self, layer: int, mixer: Mixer, hidden: Tensor) -> Tensor:
         """Prompts start from nothing, responses from where their prompt ended."""
@@ -117,43 +150,60 @@ def lay_out(rows: Sequence[SharedRow], device: torch.device) -> SharedPrefix:
     prompts, responses = _runs(rows)
     count = sum(row.num_tokens for row in rows)
     ids = np.empty(count, dtype=np.int64)
-    numbers = {kind for row in rows for kind in _kinds_of_number(row.prompt)}
+    numbers = {kind for row in rows for kind in _kinds_of_number(row)}
     positions = np.empty((len(rows[0].prompt.positions), count), np.result_type(*numbers))
     for row, run in zip(rows, prompts, strict=True):
         ids[run.start : run.stop] = row.prompt.ids
         positions[:, run.start : run.stop] = row.prompt.positions
-    for own, run, answer in zip(owner.tolist(), responses, answers, strict=True):
+    observed = [own for row in rows for own in row.own]
+    for number, run, answer, own in zip(owner.tolist(), responses, answers, observed, strict=True):
         ids[run.start : run.stop] = answer[:-1]
-        positions[:, run.start : run.stop] = rows[own].prompt.next_position + np.arange(run.size)
+        after = rows[number].prompt.next_position + np.arange(run.size)
+        positions[:, run.start : run.stop] = own.positions[:, : run.size] if own else after
     arrays = {
         "ids": ids,
         "positions": positions,
         "predictors": _predictors(prompts, responses, owner, answers),
         "targets": np.concatenate([_EMPTY, *answers]),
     }
-    blocks = [
-        run
-        for row, prompt in zip(rows, prompts, strict=True)
-        if row.prompt.blocks is not None
-        for run in runs_of(row.prompt.blocks, prompt.start)
+    if any(row.written for row in rows):
+        arrays["written"] = np.flatnonzero(np.concatenate([w for r in rows for w in _written(r)]))
+        for name in ("predictors", "targets"):
+            arrays[name] = arrays[name][arrays["written"]]
+    own_runs = zip(responses, observed, strict=True)
+    shown = [
+        (p, row.prompt.placed, row.prompt.blocks) for row, p in zip(rows, prompts, strict=True)
     ]
+    shown += [(run, own.media, own.blocks) for run, own in own_runs if own]
+    shown.sort(key=lambda each: each[0].start)
     return SharedPrefix(
         **{name: torch.from_numpy(a).to(device) for name, a in arrays.items()},
         prompts=prompts,
         responses=responses,
         owner=owner,
         sizes=np.array([len(r) for r in answers], dtype=np.int64),
-        blocks=tuple(blocks),
+        blocks=tuple(
+            block
+            for run, _, blocks in shown
+            if blocks is not None
+            for block in runs_of(blocks[: run.size], run.start)
+        ),
         blocks_slide_only=any(row.prompt.blocks_slide_only for row in rows),
+        media=tuple(medium for _, media, _ in shown for medium in media),
     )
 
 
 _EMPTY = np.zeros(0, dtype=np.int64)
 
 
-def _kinds_of_number(prompt: Prompt) -> tuple[np.dtype[Any], type]:
+def _kinds_of_number(row: SharedRow) -> list[np.dtype[Any] | type]:
     """Integers, but for families that space video frames by fractions."""
-    return prompt.positions.dtype, type(prompt.next_position)
+    of_prompt = row.prompt.positions.dtype, type(row.prompt.next_position)
+    return [*of_prompt, *(own.positions.dtype for own in row.own if own)]
+
+
+def _written(row: SharedRow) -> Sequence[Bools]:
+    return row.written or [np.ones(len(r), dtype=bool) for r in row.responses]
 
 
 def _runs(rows: Sequence[SharedRow]) -> tuple[tuple[Run, ...], tuple[Run, ...]]:

@@ -17,7 +17,8 @@ MAX_TEXT = 12_000  # characters shown of one prompt or completion
 MAX_GOLD = 1_000
 MAX_RESPONSES = 32  # shown of one group, best and worst kept
 MAX_SPANS = 1_500  # coloured spans of one completion
-MAX_MEDIA = 12  # shown of one prompt
+MAX_MEDIA = 12  # shown of one prompt, or before one turn
+MAX_TURNS = 50  # shown of one episode
 MAX_MEDIA_BYTES = 2_000_000  # of one embedded file
 SIGNATURES = {".jpg": (b"\xff\xd8\xff", "image/jpeg"), ".wav": (b"RIFF", "audio/wav")}
 THUMBNAIL = re.compile(r"media/[0-9A-Za-z_-]{1,128}\.(jpg|wav)")
@@ -36,8 +37,20 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """A turn of an episode: what was shown before it, what was said, what that earned alone."""
+
+    pictures: tuple[Picture, ...]
+    said: str
+    earned: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
-    """One response; `spans` are (text, tint class) where tokens have their own advantages."""
+    """One response; `spans` are (text, tint class) where tokens have their own advantages.
+
+    `turns` are those of an episode in which something was shown after the first.
+    """
 
     number: int
     reward: float | None
@@ -50,6 +63,7 @@ class Completion:
     advantage: tuple[float, ...]  # nothing, one value, or the lowest and the highest
     text: str
     spans: tuple[tuple[str, str], ...]
+    turns: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +98,7 @@ def card_of(row: Mapping[str, Any], run: Path) -> Card:
         prompt=_clip(row.get("prompt")),
         gold=_gold(row.get("gold")),
         pictures=tuple(_pictures(_objects(row.get("media"))[:MAX_MEDIA], run)),
-        completions=tuple(_completion(number, r, scale) for number, r in shown),
+        completions=tuple(_completion(number, r, scale, run) for number, r in shown),
         hidden=len(ranked) - len(shown),
         mean=sum(rewards) / len(rewards) if rewards else None,
         spread=max(rewards) - min(rewards) if rewards else 0.0,
@@ -109,7 +123,7 @@ def order(count: int) -> Iterator[int]:
                 yield middle
 
 
-def _completion(number: int, row: Mapping[str, Any], scale: float) -> Completion:
+def _completion(number: int, row: Mapping[str, Any], scale: float, run: Path) -> Completion:
     parts = row.get("parts")
     values = _advantages(row)
     length = finite(row.get("length"))
@@ -125,7 +139,16 @@ def _completion(number: int, row: Mapping[str, Any], scale: float) -> Completion
         advantage=tuple(sorted({min(values), max(values)})) if values else (),
         text=_clip(row.get("text")),
         spans=tuple(_spans(row, scale)),
+        turns=tuple(_turns(row, run)),
     )
+
+
+def _turns(row: Mapping[str, Any], run: Path) -> Iterator[Turn]:
+    turns = _objects(row.get("turns"))[:MAX_TURNS]
+    if any(turn.get("media") for turn in turns):
+        for turn in turns:
+            pictures = tuple(_pictures(_objects(turn.get("media"))[:MAX_MEDIA], run))
+            yield Turn(pictures, _clip(turn.get("said")), finite(turn.get("earned")))
 
 
 def _parts(parts: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -5,7 +5,9 @@
 
 A response is the whole sequence after the first prompt, exactly as it was sampled: each turn is
 asked with the tokens so far, nothing is written anew. So the group shares one prompt and its media,
-and what is trained is a response like any other, with the environment's tokens left out.
+and what is trained is a response like any other, with the environment's tokens left out. Media that
+the environment shows later belong to their response, which carries them as they came: encoded
+bytes, their hash and Frame (`types.Observed`).
 """
 
 from __future__ import annotations
@@ -16,16 +18,22 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mmrl.engines.engine import Engine, Sampling
-from mmrl.policy.family import Family
+from mmrl.errors import MediaError
+from mmrl.frame import Frame
+from mmrl.policy.encoder import Encodes, Heard
+from mmrl.policy.family import EnvironmentTokens
 from mmrl.policy.weights import Weights
 from mmrl.scoring.pool import Scores, StepJob
 from mmrl.types import (
     Answer,
+    EncodedMedium,
     Episode,
     Finish,
     Floats,
     Ints,
+    MediaRef,
     Observation,
+    Observed,
     Prompt,
     Response,
     TokenSpan,
@@ -41,14 +49,20 @@ class Episodes:
 
     An episode ends when its environment says so, after `Sample.turns` turns, at
     `Sampling.max_new_tokens` tokens in all, or with a turn of over `turn_tokens` tokens; after
-    either of the last two it is truncated. Other prompts are answered as they are.
+    either of the last two it is truncated. With `observed_tokens` the environment's tokens count
+    for themselves, up to so many. Other prompts are answered as they are.
     """
 
     def __init__(
-        self, engine: Engine, steps: Scores, family: Family, turn_tokens: int | None = None
+        self,
+        engine: Engine,
+        steps: Scores,
+        encoder: Encodes,
+        turn_tokens: int | None = None,
+        observed_tokens: int | None = None,
     ) -> None:
-        self._engine, self._steps, self._family = engine, steps, family
-        self._turn_tokens = turn_tokens
+        self._engine, self._steps, self._encoder = engine, steps, encoder
+        self._turn_tokens, self._observed_tokens = turn_tokens, observed_tokens
 
     def generate(
         self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
@@ -94,7 +108,7 @@ class Episodes:
         walks = []
         for prompt, group in zip(prompts, answers, strict=True):
             greedy = [sampling.greedy_too and i == len(group) - 1 for i in range(len(group))]
-            walks.append([_Walk(prompt, room, g) for g in greedy])
+            walks.append([_Walk(prompt, room, g, self._observed_tokens) for g in greedy])
             for walk, answer in zip(walks[-1], group, strict=True):
                 walk.say(answer)
         return walks
@@ -122,9 +136,11 @@ class Episodes:
         observations = self._steps.step([walk.job() for walk in waiting]) if waiting else []
         for walk, observation in zip(waiting, observations, strict=True):
             walk.move(observation)
-            if not walk.over:
-                walk.observe(self._family.environment_tokens(walk.observation.text))
-        return [walk for walk in waiting if not walk.over]
+        going = [walk for walk in waiting if not walk.over]
+        turns = self._encoder.observe([(walk.prompt, walk.observation) for walk in going])
+        for walk, turn in zip(going, turns, strict=True):
+            walk.observe(turn)
+        return [walk for walk in going if not walk.over]
 
     def _limit(self, room: int) -> int:
         return min(room, self._turn_tokens or room)
@@ -132,11 +148,15 @@ class Episodes:
 
 @dataclass
 class _Walk:
-    """One episode under way. `prompt` ends with what the model heard last; `room` is in tokens."""
+    """One episode under way. `prompt` ends with what was said or observed last.
+
+    `room` is in tokens, of the model alone where the environment has an `observed_room`.
+    """
 
     prompt: Prompt
     room: int
     greedy: bool
+    observed_room: int | None = None
     over: bool = False
     finish: Finish = "stop"
     failure: str = ""
@@ -144,6 +164,13 @@ class _Walk:
     logprobs: list[Floats] = field(default_factory=list)
     spans: list[TokenSpan] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    screens: list[Frame | None] = field(default_factory=list)
+    shown: list[int] = field(default_factory=list)
+    first: Prompt = field(init=False)
+    screen: Frame | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.first, self.screen = self.prompt, _last(self.prompt.media)
 
     @property
     def observation(self) -> Observation:
@@ -156,19 +183,24 @@ class _Walk:
         at = sum(map(len, self.ids))
         self.spans.append(TokenSpan(at, at + len(answer.ids), None, self.observation.key))
         self.said.append(answer.text)
+        self.screens.append(self.screen)
+        self.room -= len(answer.ids)
         self._append(answer.ids, answer.logprobs)
+        self.prompt = continued(self.prompt, answer.ids)
         if answer.truncated:
             self.over, self.finish = True, "length"
 
     def job(self) -> StepJob:
         """What the environment is to carry out."""
-        prompt, sample = self.prompt, self.prompt.sample
+        prompt, sample = self.first, self.prompt.sample
         answer = Answer(
             self.said[-1],
             frames=prompt.frames,
             space=prompt.space,
             turns=tuple(self.said),
             opening=prompt.opening,
+            screens=tuple(self.screens),
+            shown=tuple(part for part in sample.parts if isinstance(part, MediaRef)),
         )
         return StepJob(sample.task, sample.gold, self.observation.state, answer)
 
@@ -181,37 +213,81 @@ class _Walk:
         self.prompt = replace(self.prompt, sample=replace(self.prompt.sample, start=observation))
         self.over = observation.done or len(self.said) >= self.prompt.sample.turns
 
-    def observe(self, tokens: Ints) -> None:
-        """Append the environment's tokens; without room for them and one more it is cut."""
-        if len(tokens) >= self.room:
+    def observe(self, turn: Heard) -> None:
+        """Append the environment's tokens; without room for them and one more it is cut.
+
+        A medium that cannot be shown is the environment's failure.
+        """
+        if isinstance(turn, MediaError):
+            self.over, self.failure = True, f"media: {turn}"
+            return
+        size, own = len(turn.ids), self.observed_room
+        if size >= self.room if own is None else size > own or not self.room:
             self.over, self.finish = True, "length"
             return
-        self._append(tokens, np.zeros(len(tokens)))
-        self.prompt = continued(self.prompt, np.concatenate(self.ids[-2:]))
+        if own is None:
+            self.room -= size
+        else:
+            self.observed_room = own - size
+        self._append(turn.ids, np.zeros(size))
+        self.prompt = joined(self.prompt, turn)
+        self.shown += [len(self.said)] * len(turn.media)
+        self.screen = _last(turn.media) or self.screen
 
     def response(self) -> Response:
         """The episode as one response."""
         outcome = None if self.failure else self.observation.outcome
-        episode = Episode(tuple(self.spans), tuple(self.said), outcome, self.failure)
-        ids, logprobs = np.concatenate(self.ids), np.concatenate(self.logprobs)
-        return Response(ids, logprobs, "\n".join(self.said), self.finish, episode=episode)
+        turns, said, screens = tuple(self.spans), tuple(self.said), tuple(self.screens)
+        return Response(
+            np.concatenate(self.ids),
+            np.concatenate(self.logprobs),
+            "\n".join(self.said),
+            self.finish,
+            episode=Episode(turns, said, outcome, self.failure, screens),
+            observed=self._observed(),
+        )
+
+    def _observed(self) -> Observed | None:
+        start, media = len(self.first.ids), self.prompt.media[len(self.first.media) :]
+        if not media:
+            return None
+        blocks = self.prompt.blocks
+        own = None if blocks is None else blocks[start:]
+        return Observed(self.prompt.positions[:, start:], own, media, tuple(self.shown))
 
     def _append(self, ids: Ints, logprobs: Floats) -> None:
         self.ids.append(ids)
         self.logprobs.append(logprobs)
-        self.room -= len(ids)
+
+
+def _last(media: Sequence[EncodedMedium]) -> Frame | None:
+    """The Frame of the last medium that is seen."""
+    seen = [medium.frame for medium in media if medium.kind != "audio"]
+    return seen[-1] if seen else None
 
 
 def continued(prompt: Prompt, ids: Ints) -> Prompt:
     """The prompt with more tokens [T] at its end, placed as a response to it would be."""
     axes = len(prompt.positions)
     places = np.broadcast_to(prompt.next_position + np.arange(len(ids)), (axes, len(ids)))
+    return joined(prompt, EnvironmentTokens(ids, places))
+
+
+def joined(prompt: Prompt, turn: EnvironmentTokens) -> Prompt:
+    """The prompt with an environment's tokens and media at its end, blocks numbered on."""
     blocks = prompt.blocks
+    if blocks is not None or turn.blocks is not None:
+        before = np.zeros(len(prompt.ids), int) if blocks is None else blocks
+        more = np.zeros(len(turn.ids), int) if turn.blocks is None else turn.blocks
+        blocks = np.concatenate([before, np.where(more, more + before.max(initial=0), 0)])
+    order, media = prompt.order, len(prompt.media)
     return replace(
         prompt,
-        compact_ids=(*prompt.compact_ids, *ids.tolist()),
-        ids=np.concatenate([prompt.ids, ids]),
-        positions=np.concatenate([prompt.positions, places], axis=1),
-        next_position=prompt.next_position + len(ids),
-        blocks=None if blocks is None else np.concatenate([blocks, np.zeros(len(ids), int)]),
+        compact_ids=(*prompt.compact_ids, *turn.ids.tolist()),
+        ids=np.concatenate([prompt.ids, turn.ids]),
+        positions=np.concatenate([prompt.positions, turn.positions], axis=1),
+        next_position=(turn.positions.max() + 1).item() if len(turn.ids) else prompt.next_position,
+        blocks=blocks,
+        media=(*prompt.media, *turn.media),
+        order=None if order is None else (*order, *range(media, media + len(turn.media))),
     )

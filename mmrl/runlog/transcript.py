@@ -79,8 +79,25 @@ class Transcript:
             "prompt": entry.prompt,
             "media": [self._thumbnails.describe(e, entry.media) for e in group.prompt.media],
             "gold": sample.gold,
-            "responses": [_response(*row) for row in rows],
+            "responses": [self._response(entry, *row) for row in rows],
         }
+
+    def _response(
+        self,
+        entry: Entry,
+        response: Response,
+        score: Score,
+        advantages: Floats | None,
+        tokens: Sequence[str],
+    ) -> dict[str, Any]:
+        row = _response(response, score, advantages, tokens)
+        if response.observed is not None:
+            row["turns"] = [{**turn, "media": []} for turn in row["turns"]]
+            shown = zip(response.observed.media, response.observed.turns, strict=True)
+            for medium, number in shown:
+                described = self._thumbnails.describe(medium, entry.media)
+                row["turns"][number]["media"].append(described)
+        return row
 
 
 class Thumbnails:

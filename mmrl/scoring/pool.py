@@ -26,6 +26,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Protocol
 
 from mmrl.errors import UserError
+from mmrl.scoring.observations import observation_of
 from mmrl.scoring.tasks import find_defect, load_task, observation_defect, resolve_weights, weigh
 from mmrl.scoring.worker import Setup
 from mmrl.types import Answer, Group, Observation, Response, Score, SpanScore
@@ -202,7 +203,7 @@ class Scorer:
     def _situation(self, job: StepJob, verdict: Mapping[str, Any]) -> Observation | str:
         if "failure" in verdict:
             return self._unscorable(verdict["failure"], verdict["reason"]).reason
-        observation = Observation(**verdict)
+        observation = observation_of(verdict)
         defect = observation_defect(observation)
         if defect:
             reason = f"the environment of task '{job.task}' gave {defect}"
@@ -254,6 +255,7 @@ def answer_of(group: Group, response: Response) -> Answer:
         outcome=episode.outcome if episode else None,
         turns=episode.said if episode else (),
         opening=prompt.opening,
+        screens=episode.screens if episode else (),
     )
 
 

@@ -15,11 +15,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mmrl import plugins
+from mmrl.environments import tooled
 from mmrl.errors import ConfigError, DataError
 from mmrl.rewards.custom import load_callable
 from mmrl.runlog.journal import plain
 from mmrl.task import RewardPart, Task
-from mmrl.types import Answer, Observation, Record, Sample, Score, Status, Text
+from mmrl.types import Answer, MediaRef, Observation, Record, Role, Sample, Score, Status, Text
 
 _RANGE_SLACK = 1e-9
 
@@ -37,6 +38,8 @@ def task_class(name: str) -> type[Task]:
 def load_task(name: str, params: Mapping[str, Any] | None = None) -> Task:
     """Build a task from its parameters.
 
+    Every task takes `tools`, with which its questions are answered in at most `tool_turns` turns.
+
     Args:
         name: a task's name, or `file.py:name`.
         params: its parameters; what is not given has the task's own default.
@@ -50,8 +53,11 @@ def load_task(name: str, params: Mapping[str, Any] | None = None) -> Task:
         'accuracy'
     """
     cls = task_class(name)
-    known = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     values = dict(params or {})
+    if tools := _check(name, "tools", tuple[str, ...], values.pop("tools", ())):
+        turns = _check(name, "tool_turns", int, values.pop("tool_turns", tooled.TURNS))
+        cls = tooled.with_tools(cls, tools, turns)
+    known = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     for unknown in values.keys() - known.keys():
         near = difflib.get_close_matches(unknown, known, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}"
@@ -104,7 +110,11 @@ def find_defect(task: Task, score: Score) -> str:
 def observation_defect(observation: Observation) -> str:
     """Say what an environment may not give; "" if it is in order."""
     if not isinstance(observation.text, str) or not isinstance(observation.key, str):
-        return "a text or a key that is no string: later turns are text only"
+        return "a text or a key that is no string: what is shown besides goes into `parts`"
+    if observation.role not in typing.get_args(Role):
+        return f"the role {observation.role!r:.40}"
+    if any(isinstance(p, Text) and not isinstance(p.text, str) for p in observation.parts):
+        return "a part whose text is no string"
     for name in ("reward", "outcome"):
         value = getattr(observation, name)
         if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
@@ -139,15 +149,23 @@ def play(task: Task, sample: Sample, say: Callable[[Sample], str | None]) -> Ans
     answer = example_answer(sample)
     if sample.start is None:
         return dataclasses.replace(answer, text=say(sample) or "")
+    shown = tuple(part for part in sample.parts if isinstance(part, MediaRef))
     said: tuple[str, ...] = ()
+    screens = answer.frames[-1:] or (None,)
     here = sample
     while here.start is not None and not here.start.done and len(said) < sample.turns:
         said = (*said, say(here) or "")
-        turn = dataclasses.replace(answer, text=said[-1], turns=said)
+        seen = screens[: len(said)]
+        turn = dataclasses.replace(answer, text=said[-1], turns=said, screens=seen, shown=shown)
         observation = task.step(sample.gold, here.start.state, turn)
         here = dataclasses.replace(here, start=observation)
+        seen_now = example_answer(dataclasses.replace(sample, parts=observation.parts)).frames
+        screens = (*screens, *(seen_now[-1:] or screens[-1:]))
     outcome = here.start.outcome if here.start else None
-    return dataclasses.replace(answer, text="\n".join(said), turns=said, outcome=outcome)
+    screens = screens[: len(said)]
+    return dataclasses.replace(
+        answer, text="\n".join(said), turns=said, outcome=outcome, screens=screens
+    )
 
 
 def listing(*, as_json: bool = False) -> str:

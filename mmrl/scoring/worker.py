@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from mmrl.scoring.observations import observation_values
 from mmrl.scoring.tasks import load_task
 from mmrl.task import Task
 from mmrl.types import Score
@@ -82,7 +83,7 @@ def judge(tasks: Mapping[str, Task], job: bytes) -> bytes:
         # Bytes that the parent pickled itself: the model's text is a string in them.
         key, gold, answer, *turn = pickle.loads(job)
         if turn:
-            return _json(dataclasses.asdict(tasks[key].step(gold, turn[0], answer)))
+            return _json(observation_values(tasks[key].step(gold, turn[0], answer)))
         return _json(_plain(tasks[key].score(gold, answer)))
     except MemoryError:
         return _json({"failure": "memory", "reason": "verifier reached the memory limit"})

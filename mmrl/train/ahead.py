@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmrl.algorithms.stages.observed import observed_of, observed_values
 from mmrl.algorithms.stages.replay import episode_of
 from mmrl.engines.background import BackgroundEngine
 from mmrl.errors import DataError, TrainingError, UserError, one_line
@@ -213,7 +214,10 @@ def _dated(group: Group, version: int) -> Group:
 
 def _to_state(response: Response) -> dict[str, Any]:
     row = {"text": response.text, "finish": response.finish, "tokens": len(response.ids)}
-    return row if response.episode is None else {**row, "episode": asdict(response.episode)}
+    if response.episode is None:
+        return row
+    observed = observed_values(response.observed)
+    return {**row, "episode": asdict(response.episode), "observed": observed}
 
 
 def _from_state(
@@ -221,4 +225,7 @@ def _from_state(
 ) -> Response:
     ids, logprobs = (tokens[name][first:end].numpy().copy() for name in ("ids", "logprobs"))
     episode = episode_of(answer.get("episode"))
-    return Response(ids, logprobs, answer["text"], answer["finish"], episode=episode)
+    observed = observed_of(answer.get("observed"))
+    return Response(
+        ids, logprobs, answer["text"], answer["finish"], episode=episode, observed=observed
+    )

@@ -85,7 +85,7 @@ class Critic:
         for members, layout, prompts in forward_rows(self._trunk, known, self._budget):
             with torch.set_grad_enabled(self._config.trunk == "own"):
                 hidden = self._trunk.response_hidden(layout, prompts)
-            loss = _loss(self._read(hidden), members, self._config.clip)
+            loss = _loss(layout.spread(self._read(hidden)), members, self._config.clip)
             if not torch.isfinite(loss):
                 raise TrainingError(
                     "the critic's loss is not finite: lower critic.learning_rate, or check the "

@@ -301,7 +301,9 @@ def idle_row(samples: Sequence[Weighted]) -> Row:
                 replace(
                     sample,
                     prompt=replace(sample.prompt, media=(), order=None),
-                    response=replace(sample.response, ids=sample.response.ids[:1]),
+                    response=replace(
+                        sample.response, ids=sample.response.ids[:1], episode=None, observed=None
+                    ),
                 ),
                 np.zeros(1),
             ),

@@ -19,7 +19,7 @@ from mmrl.types import Floats, Group, Ints, Prompt, TrainSample
 
 Hidden = Callable[[SharedPrefix, Sequence[Prompt]], Tensor]
 Measure = Callable[[Tensor, Tensor], Tensor]
-"""Hidden states [M, H] that predict target ids [M] -> one value for each [M]."""
+"""Hidden states [W, H] that predict target ids [W] -> one value for each [W]."""
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -28,13 +28,16 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 def measured(
     policy: Policy, samples: Sequence[TrainSample], budget: int, measures: Mapping[str, Measure]
 ) -> dict[str, list[Floats]]:
-    """Every measure [T] of every sample's response under its prompt, in one pass of the trunk."""
+    """Every measure [T] of every sample's response under its prompt, in one pass of the trunk.
+
+    Of tokens that the model did not write it is 0.
+    """
     found = {name: [np.zeros(len(s.response.ids)) for s in samples] for name in measures}
     for places, layout, prompts in _placed_rows(policy, samples, budget):
         hidden = policy.response_hidden(layout, prompts)
         lengths = [len(samples[place].response.ids) for place in places]
         for name, measure in measures.items():
-            pieces = measure(hidden, layout.targets).split(lengths)
+            pieces = layout.spread(measure(hidden, layout.targets)).split(lengths)
             for place, piece in zip(places, pieces, strict=True):
                 found[name][place] = piece.double().cpu().numpy()
     return found
@@ -106,7 +109,7 @@ def _in_chunks(measure: Measure) -> Measure:
 def head_gradient_norms(
     policy: Policy, samples: Sequence[TrainSample], budget: int, temperature: float
 ) -> list[float]:
-    """Norm of d log-prob(response) / d LM head weight, for every sample.
+    """Norm of d log-prob(what the model wrote) / d LM head weight, for every sample.
 
     The gradient of a token is d log-prob / d head output, which soft caps and scales are part of,
     outer hidden state; the norm of their sum follows from the inner products of both, chunk by
@@ -115,7 +118,7 @@ def head_gradient_norms(
     norms = [0.0] * len(samples)
     for places, layout, prompts in _placed_rows(policy, samples, budget):
         hidden = policy.response_hidden(layout, prompts)
-        lengths = [len(samples[place].response.ids) for place in places]
+        lengths = [int(samples[place].response.written.sum()) for place in places]
         parts = zip(hidden.split(lengths), layout.targets.split(lengths), strict=True)
         for place, (h, targets) in zip(places, parts, strict=True):
             squared = _squared_norm(policy, h, targets, temperature)

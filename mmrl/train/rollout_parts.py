@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from mmrl.engines.hf import HFEngine
 from mmrl.engines.parity import MAX_NEW_TOKENS, Parity, Scoring, parity_limit, probes
 from mmrl.engines.split import SplitEncoder, SplitEngine, SplitScorer
 from mmrl.errors import ConfigError
+from mmrl.policy.appended import differences
 from mmrl.policy.encoder import Encoder
 from mmrl.rollout.build import WITH_WEIGHTS, build_engine, holding
 from mmrl.rollout.episode import Episodes
-from mmrl.scoring.pool import Scorer
+from mmrl.scoring.living import Living
+from mmrl.scoring.pool import Scorer, Scores
 from mmrl.train.model_parts import ModelParts
 from mmrl.train.setting import Setting
 
@@ -32,7 +35,7 @@ class RolloutParts:
     """
 
     encoder: SplitEncoder
-    workers: Scorer
+    workers: Scores
     scorer: SplitScorer
     engine: Engine
     judge: Engine
@@ -52,21 +55,38 @@ def build_rollout(
     made = Encoder(family, defaults=config.media, overflow=config.model.overflow)
     encoder = SplitEncoder(made, world)
     closing.callback(encoder.close)
-    workers = Scorer(
+    pool = Scorer(
         {source.key: source.spec for source in sources},
         workers=config.rollout.scoring_workers,
         timeout_seconds=config.rollout.scoring_timeout_seconds,
     )
+    workers = Living(pool, {source.key: source.task for source in sources})
     closing.callback(workers.close)
     scorer = SplitScorer(workers, world)
+    _probe_turns(sources, models)
     engine, background, aside = _start_engine(setting, sources, models)
     closing.callback(engine.close)
-    rolls = play(setting, models, SplitEngine(engine, world, gathered), scorer)
+    rolls = play(setting, encoder, SplitEngine(engine, world, gathered), scorer)
     if config.rollout.engine != "targets":
         return RolloutParts(encoder, workers, scorer, rolls, rolls, background, aside)
     greedy = HFEngine(models.policy, config.rollout.max_sequences, models.budget)
-    judge = play(setting, models, SplitEngine(greedy, world, gathered), scorer)
+    judge = play(setting, encoder, SplitEngine(greedy, world, gathered), scorer)
     return RolloutParts(encoder, workers, scorer, rolls, judge, background, aside)
+
+
+def _probe_turns(sources: Sequence[Source], models: ModelParts) -> None:
+    """Warn where the model's template would write an episode's earlier turns otherwise."""
+    first = (next(iter(source.train.usable(1)), None) for source in sources)
+    if not any(sample is not None and sample.start is not None for sample in first):
+        return
+    policy = models.policy
+    if found := differences(policy.processor, policy.family):
+        warnings.warn(
+            f"in a conversation as a whole the model's chat template changes earlier turns "
+            f"({'; '.join(found)}): episodes are trained as they were sampled, turn after turn, so "
+            "serve the model that way; see docs/episodes.md",
+            stacklevel=2,
+        )
 
 
 def _start_engine(
@@ -89,10 +109,12 @@ def _start_engine(
     return background, background, aside
 
 
-def play(setting: Setting, models: ModelParts, engine: Engine, scorer: SplitScorer) -> Episodes:
+def play(setting: Setting, encoder: SplitEncoder, engine: Engine, scorer: SplitScorer) -> Episodes:
     """The engine with the turns that environments play with it."""
-    longest = setting.config.rollout.max_turn_tokens
-    return Episodes(engine, scorer, models.policy.family, longest)
+    rollout = setting.config.rollout
+    return Episodes(
+        engine, scorer, encoder, rollout.max_turn_tokens, rollout.max_environment_tokens
+    )
 
 
 def build_parity(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from mmrl.policy.encoder import decode
 from mmrl.runlog.metrics import group_metrics, memory_metrics
 from mmrl.runlog.transcript import Entry, advantages_of
 from mmrl.train.parts import Parts
 from mmrl.train.trainer import StepResult, update_metrics
-from mmrl.types import Floats, Group
+from mmrl.types import EncodedMedium, Floats, Group, Media
 
 
 def step_metrics(parts: Parts, result: StepResult) -> dict[str, float]:
@@ -48,7 +49,14 @@ def _entry(parts: Parts, group: Group, advantages: Sequence[Floats | None]) -> E
     return Entry(
         group=group,
         prompt=tokenizer.decode(list(group.prompt.compact_ids)),
-        media=parts.rollout.encoder.decoded(group.prompt, lacks),
+        media={**parts.rollout.encoder.decoded(group.prompt, lacks), **_observed(group, lacks)},
         advantages=advantages,
         tokens=[[tokenizer.decode([i]) for i in r.ids.tolist()] for r in group.responses],
     )
+
+
+def _observed(group: Group, lacks: Callable[[EncodedMedium], bool]) -> dict[str, Media]:
+    """What environments showed and nobody has drawn yet, decoded once more."""
+    media = [m for r in group.responses if r.observed for m in r.observed.media]
+    wanted = {m.hash: m.source for m in media if m.source is not None and lacks(m)}
+    return {name: decode(source) for name, source in wanted.items()}

@@ -104,7 +104,8 @@ def build_ahead(
         return None
     # The engine's own weights are whole as they are.
     alone = SplitEngine(rollout.background.engine, rollout.aside, nullcontext)
-    engine = play(setting, models, alone, SplitScorer(rollout.workers, rollout.aside))
+    encoder = rollout.encoder.beside(rollout.aside)
+    engine = play(setting, encoder, alone, SplitScorer(rollout.workers, rollout.aside))
     return Ahead(
         asker,
         dataclasses.replace(rollouts, engine=engine),

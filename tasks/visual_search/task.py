@@ -54,6 +54,7 @@ class Task(contract.Task):
         "format": RewardPart(0.0, 1.0, 0.2),
     }
     metric: ClassVar[str] = "accuracy"
+    own_tools: ClassVar[Mapping[str, str]] = {TOOL: "zoom"}
 
     def sample(self, record: Record) -> Sample:
         """Ask a record: an image, a question, `reward_model.ground_truth` or `answer`."""

@@ -172,7 +172,7 @@ def test_the_cache_is_what_decoding_allocates(policy: Policy) -> None:
     rows = lay_out([SharedRow(prompt, ())] * 2, policy.device)
     with torch.no_grad():
         with active_layout(prefill.part(rows, 0)):
-            policy.hidden_states(rows.ids, rows.positions, [prompt] * 2)
+            policy.hidden_states(rows.ids, rows.positions, rows.media)
         decoding = Decoding(prefill, np.repeat([0, 1], 4), 16)
         with active_layout(decoding):
             policy.hidden_states(rows.ids[:8], rows.positions[:, :8], ())

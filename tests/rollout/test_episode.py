@@ -13,6 +13,7 @@ import torch
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
 from mmrl.policy.encoder import Encoder
+from mmrl.policy.family import EnvironmentTokens
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.rollout.episode import Episodes, continued
@@ -60,7 +61,7 @@ def prompts(encoder: Encoder, ask: Callable[..., Sample]) -> list[Prompt]:
 
 
 @pytest.fixture
-def play(policy: Policy) -> Callable[..., tuple[list[list[Response]], Counter]]:
+def play(policy: Policy, encoder: Encoder) -> Callable[..., tuple[list[list[Response]], Counter]]:
     """Play episodes of a policy whose turns have all lengths."""
     make_noisy(policy, 5)
 
@@ -73,7 +74,7 @@ def play(policy: Policy) -> Callable[..., tuple[list[list[Response]], Counter]]:
         **answers: Any,
     ) -> tuple[list[list[Response]], Counter]:
         counter = Counter(**answers)
-        engine = Episodes(HFEngine(policy), counter, policy.family, turn_tokens)
+        engine = Episodes(HFEngine(policy), counter, encoder, turn_tokens)
         return engine.generate(prompts, counts, sampling, seed), counter
 
     return play
@@ -106,7 +107,7 @@ def test_a_response_is_the_turns_as_sampled_with_what_was_told_between(
 ) -> None:
     groups, counter = play(prompts, [4, 3])
     tokenizer = policy.processor.tokenizer
-    told = tokenizer.decode(policy.family.environment_tokens(NEWS))
+    told = tokenizer.decode(between(policy, prompts[0]))
     for response, episode in episodes(groups):
         assert response.text == "\n".join(episode.said)
         for turn, said in zip(episode.turns, episode.said, strict=True):
@@ -114,8 +115,8 @@ def test_a_response_is_the_turns_as_sampled_with_what_was_told_between(
             ended = int(ids[-1]) in policy.family.end_ids
             assert tokenizer.decode(ids[:-1] if ended else ids) == said
         gaps = zip(episode.turns, episode.turns[1:], strict=False)
-        between = [tokenizer.decode(response.ids[a.end : b.start]) for a, b in gaps]
-        assert between == [told] * (len(episode.turns) - 1)
+        heard = [tokenizer.decode(response.ids[a.end : b.start]) for a, b in gaps]
+        assert heard == [told] * (len(episode.turns) - 1)
         assert episode.turns[-1].end == len(response.ids)
         assert [turn.state for turn in episode.turns] == [
             f"after {i}" for i in range(len(episode.turns))
@@ -124,8 +125,17 @@ def test_a_response_is_the_turns_as_sampled_with_what_was_told_between(
     assert {0, 1} <= {job.state for job in counter.jobs} <= set(range(TURNS))
 
 
-def test_the_told_turn_is_what_the_chat_template_writes(policy: Policy) -> None:
-    text = policy.processor.tokenizer.decode(policy.family.environment_tokens(NEWS))
+def between(policy: Policy, prompt: Prompt, last: str = "<|im_end|>") -> np.ndarray:
+    """What the environment says after a turn that ended so."""
+    end = policy.processor.tokenizer.convert_tokens_to_ids(last)
+    said = continued(prompt, np.array([70, end], dtype=np.int64))
+    return policy.family.environment_tokens(said, Observation(0, "", NEWS)).ids
+
+
+def test_the_told_turn_is_what_the_chat_template_writes(
+    policy: Policy, prompts: list[Prompt]
+) -> None:
+    text = policy.processor.tokenizer.decode(between(policy, prompts[0]))
     escaped = NEWS.replace("<|im_end|>", "<\u200b|im_end|>")
     assert text == f"\n<|im_start|>user\n{escaped}<|im_end|>\n<|im_start|>assistant\n"
 
@@ -169,7 +179,10 @@ def test_the_same_seed_plays_the_same_episodes(play: Any, prompts: list[Prompt])
 
 def test_turns_draw_other_numbers(play: Any, policy: Policy, prompts: list[Prompt]) -> None:
     """A turn that is asked as the first was must not repeat it."""
-    policy.family.environment_tokens = lambda text: policy.family.encode(prompts[1].sample, ()).ids  # type: ignore[attr-defined]
+    again = policy.family.encode(prompts[1].sample, ())
+    policy.family.environment_tokens = lambda before, *told: EnvironmentTokens(  # type: ignore[attr-defined]
+        again.ids, again.positions + before.next_position
+    )
     groups, _ = play(prompts[1:], [8])
     turns = [e.said for _, e in episodes(groups) if len(e.said) == TURNS]
     assert turns and any(len(set(said)) > 1 for said in turns)

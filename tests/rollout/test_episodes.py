@@ -128,6 +128,53 @@ def test_a_resumed_run_ends_as_if_it_had_not_stopped(
     assert rows(whole, "rollouts.jsonl") == rows(again, "rollouts.jsonl")
 
 
+SEES = """
+import io
+from dataclasses import dataclass, replace
+from PIL import Image
+from mmrl.tasks.maze_walk.task import Task as Walk
+from mmrl.types import MediaRef, Text
+
+@dataclass(frozen=True)
+class Task(Walk):
+    def step(self, gold, state, answer):
+        there = super().step(gold, state, answer)
+        row, column = there.state
+        colour = (60 * row, 60 * column, 30 * len(answer.turns))
+        file = io.BytesIO()
+        Image.new("RGB", (56, 84), colour).save(file, "PNG")
+        return replace(there, parts=(Text(there.text), MediaRef("image", file.getvalue())))
+"""
+
+
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_pictures_of_later_turns_are_trained_on_and_resumed(
+    staleness: int, tmp_path: Path, mazes: Path, started: str
+) -> None:
+    (tmp_path / "sees.py").write_text(SEES)
+    values = config(tmp_path / "whole", mazes, "gigpo", model={"path": started})
+    values["data"]["task"] = f"{tmp_path / 'sees.py'}:Task"
+    values["trainer"] |= {"steps": 3, "checkpoint_every": 2}
+    values["rollout"]["max_environment_tokens"] = 200
+    if staleness:
+        values["rollout"] |= {"engine": "hf_copy", "max_staleness": staleness}
+    whole = carry_out(values)
+    groups = rows(whole, "rollouts.jsonl")
+    turns = [turn for g in groups for r in g["responses"] for turn in r["turns"][1:]]
+    assert turns and all(len(turn["media"]) == 1 for turn in turns)
+    assert all((whole / turn["media"][0]["thumbnail"]).is_file() for turn in turns)
+    assert all(np.isfinite(row["train/loss"]) for row in rows(whole, "metrics.jsonl"))
+    again = tmp_path / "again"
+    shutil.copytree(whole, again)
+    shutil.rmtree(again / "checkpoints" / "step_3")
+    carry_out({**values, "run": str(again)}, resume=True)
+    one, other = (
+        load_file(r / "checkpoints" / "step_3" / "model.safetensors") for r in (whole, again)
+    )
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert rows(whole, "rollouts.jsonl") == rows(again, "rollouts.jsonl")
+
+
 HOSTILE = """
 import os, time
 from mmrl.tasks.maze_walk.task import Task as Walk
@@ -153,7 +200,7 @@ class Task(Walk):
         ("raise", "exception: RuntimeError: no such room"),
         ("sleep", "timeout: no verdict within 1 s"),
         ("exit", "crash: the scoring worker exited with code 3"),
-        ("text", "later turns are text only"),
+        ("text", "what is shown besides goes into"),
     ],
 )
 def test_an_environment_that_fails_makes_episodes_unscorable(

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from mmrl.algorithms.stages.observed import observed_of, observed_values
+from mmrl.frame import Frame
 from mmrl.types import Episode, Extra, Group, Response, Score, TokenSpan
 
 
@@ -55,6 +57,7 @@ def freeze(response: Response, score: Score) -> dict[str, Any]:
         "status": score.status,
         "reward": score.reward,
         "episode": None if response.episode is None else asdict(response.episode),
+        "observed": observed_values(response.observed),
     }
 
 
@@ -67,6 +70,7 @@ def thaw(values: Mapping[str, Any], *, on_policy: bool = False) -> tuple[Respons
         text=values["text"],
         finish=values["finish"],
         episode=episode_of(values.get("episode")),
+        observed=observed_of(values.get("observed")),
     )
     score = Score(values["parts"], values["metric"], values["status"], reward=values["reward"])
     return response, score
@@ -77,4 +81,5 @@ def episode_of(values: Mapping[str, Any] | None) -> Episode | None:
     if values is None:
         return None
     turns = tuple(TokenSpan(**turn) for turn in values["turns"])
-    return Episode(turns, tuple(values["said"]), values["outcome"], values["failure"])
+    screens = tuple(s if s is None else Frame.read(s) for s in values.get("screens", ()))
+    return Episode(turns, tuple(values["said"]), values["outcome"], values["failure"], screens)

@@ -213,7 +213,12 @@ def engine_arguments(
         "load_format": "dummy",  # the first sync loads the policy's own
         "dtype": model.dtype,
         "trust_remote_code": model.trust_remote_code,
-        "max_model_len": min(model.max_prompt_tokens + rollout.max_new_tokens, limit),
+        "max_model_len": min(
+            model.max_prompt_tokens
+            + rollout.max_new_tokens
+            + (rollout.max_environment_tokens or 0),
+            limit,
+        ),
         "max_num_seqs": rollout.max_sequences,
         # With layers that carry a state it needs prompts prefilled in parts: not on a CPU.
         "enable_prefix_caching": on_gpu or not _carries_state(settings),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmrl.engines.vllm.tensors import parts
 from mmrl.errors import UserError
+from mmrl.policy.encoder import whole
 from mmrl.policy.family import Family
 from mmrl.types import Bools, EncodedMedium, Ints, Prompt
 
@@ -41,7 +42,7 @@ def placed_media(prompt: Prompt, family: Family) -> list[PlacedMedium]:
     return [
         placed
         for medium, places in zip(prompt.placed, _places(prompt, family), strict=True)
-        for placed in _placed(prompt.ids, medium, places, family)
+        for placed in _placed(prompt.ids, whole(medium, family), places, family)
     ]
 
 

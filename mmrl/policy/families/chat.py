@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mmrl.types import MediaKind, Sample, Text
+from jinja2 import TemplateError
+
+from mmrl.errors import UserError, one_line
+from mmrl.types import MediaKind, Observation, Part, Sample, Text
 
 ZERO_WIDTH_SPACE = "\u200b"
 MARK = "\u241f"  # stands for what the model said; templates leave it alone
@@ -22,12 +25,7 @@ OTHER_KIND = "image"
 
 def messages(sample: Sample, special_tokens: Sequence[str]) -> list[dict[str, Any]]:
     """A sample as chat messages, earlier turns first, media as placeholders in place."""
-    content = [
-        {"type": "text", "text": escape(part.text, special_tokens)}
-        if isinstance(part, Text)
-        else {"type": CONTENT_TYPE.get(part.kind, OTHER_KIND)}
-        for part in sample.parts
-    ]
+    content = contents(sample.parts, special_tokens)
     turns: list[dict[str, Any]] = []
     for role, count in sample.history:
         turns.append({"role": role, "content": content[:count]})
@@ -39,18 +37,44 @@ def messages(sample: Sample, special_tokens: Sequence[str]) -> list[dict[str, An
     return turns
 
 
-def turn_after(processor: Any, text: str, special_tokens: Sequence[str]) -> str:
+def contents(parts: Sequence[Part], special_tokens: Sequence[str]) -> list[dict[str, Any]]:
+    """The content of one turn, media as placeholders in place."""
+    return [
+        {"type": "text", "text": escape(part.text, special_tokens)}
+        if isinstance(part, Text)
+        else {"type": CONTENT_TYPE.get(part.kind, OTHER_KIND)}
+        for part in parts
+    ]
+
+
+def told(observation: Observation) -> tuple[Part, ...]:
+    """The parts of the turn that tells of an observation."""
+    return observation.parts or (Text(observation.text),)
+
+
+def turn_after(processor: Any, observation: Observation, special_tokens: Sequence[str]) -> str:
     """What a chat template puts from the end of a model's turn to the start of its next.
 
-    The user turn between says `text`.
+    The turn between tells of the observation, in its role; raises UserError where the template has
+    no place for that.
     """
-    said = [("user", "-"), ("assistant", MARK), ("user", escape(text, special_tokens))]
-    whole: str = processor.apply_chat_template(
-        [{"role": role, "content": [{"type": "text", "text": words}]} for role, words in said],
-        tokenize=False,
-        add_generation_prompt=True,
-    )
-    return whole.partition(MARK)[2]
+    said = [("user", (Text("-"),)), ("assistant", (Text(MARK),))]
+    turns = [*said, (observation.role, told(observation))]
+    try:
+        whole: str = processor.apply_chat_template(
+            [{"role": role, "content": contents(parts, special_tokens)} for role, parts in turns],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+    except TemplateError as error:
+        raise UserError(
+            f"the model's chat template has no place for a turn of role '{observation.role}': "
+            f"{one_line(error)}"
+        ) from error
+    _, mark, after = whole.partition(MARK)
+    if not mark:
+        raise UserError("the model's chat template loses what the model said in an earlier turn")
+    return after
 
 
 def escape(text: str, special_tokens: Sequence[str]) -> str:

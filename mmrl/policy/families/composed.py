@@ -26,14 +26,23 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mmrl.errors import MediaError, PromptTooLong
+from mmrl.errors import MediaError, PromptTooLong, UserError
 from mmrl.frame import Frame, Space
 from mmrl.modalities import sound
 from mmrl.policy.families import chat
 from mmrl.policy.families.splice import splice
-from mmrl.policy.family import READING, Declaration, Limits, Reading
+from mmrl.policy.family import READING, Declaration, EnvironmentTokens, Limits, Reading
 from mmrl.rewards.thoughts import opening_of
-from mmrl.types import EncodedMedium, Ints, Media, MediaKind, Prompt, Sample, Text
+from mmrl.types import (
+    EncodedMedium,
+    Ints,
+    Media,
+    MediaKind,
+    Observation,
+    Prompt,
+    Sample,
+    Text,
+)
 
 Encoded = Sequence[EncodedMedium]
 Tower = Callable[[Encoded], list[Tensor]]
@@ -191,12 +200,27 @@ class Composed:
         )
         return text
 
-    def environment_tokens(self, text: str) -> Ints:
-        """Render the user turn, ids [T], by the chat template, less the end of the turn before."""
+    def environment_tokens(
+        self, before: Prompt, observation: Observation, media: Encoded = ()
+    ) -> EnvironmentTokens:
+        """Render the turn by the chat template, less its end of the turn before if that is there.
+
+        Another end, such as that of the text, does not close a turn: the template's own follows.
+        """
+        if any(medium.kind not in self.intakes for medium in media):
+            raise UserError(
+                f"a model of type '{self.model.config.model_type}' takes media in the first turn "
+                "only: take a model with a family of its own (`mmrl families`)"
+            )
         processor = self._own_processor()
-        between = chat.turn_after(processor, text, list(self._escaped))
-        ids = processor.tokenizer(between, add_special_tokens=False)["input_ids"]
-        return np.array(ids[1:] if ids[0] in self.end_ids else ids, dtype=np.int64)
+        between = chat.turn_after(processor, observation, list(self._escaped))
+        expanded, order = self._expand(between, media)
+        found: list[int] = processor.tokenizer(expanded, add_special_tokens=False)["input_ids"]
+        closed = found[0] in self.end_ids and found[0] == before.ids[-1]
+        ids = np.array(found[1:] if closed else found, dtype=np.int64)
+        placed = tuple(media[i] for i in order)
+        positions = self.positions(ids, placed) + before.next_position
+        return EnvironmentTokens(ids, positions, self.blocks(ids), placed)
 
     def towers(self) -> Sequence[nn.Module]:
         return [part for part in self._named if isinstance(part, nn.Module)]

@@ -1,0 +1,270 @@
+"""Pages in a real browser: a fresh context for each episode, settled before each screenshot."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmrl.environments.devtools import DevTools
+from mmrl.environments.environment import EnvironmentFailure, Seen
+
+START_SECONDS, CALL_SECONDS, CLOSE_SECONDS = 120.0, 30.0, 5.0
+"""Deadlines of a browser that starts cold on a busy machine, of a call, of an end."""
+SETTLES = 40
+LONGEST_TEXT = 512
+SCROLL = 120
+KEYS = {"enter": ("Enter", 13, "\r"), "tab": ("Tab", 9, "")}
+DIRECTIONS = {"down": (0, 1), "up": (0, -1), "right": (1, 0), "left": (-1, 0)}
+
+STILL = """
+addEventListener('DOMContentLoaded', () => {
+  const style = document.createElement('style');
+  style.textContent = '*,*::before,*::after{animation:none!important;transition:none!important;' +
+    'caret-color:transparent!important}';
+  document.head.append(style);
+});
+"""
+"""What would make two screenshots of one state differ is taken out of the page."""
+TICKS = """new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(
+  [location.href, scrollX, scrollY, document.readyState].join(' ')))))"""
+STATE = "JSON.stringify(window.mmrl.state())"
+"""The contract of a page: `key`, `outcome` and `done` of what it now is."""
+
+
+@dataclass
+class Pages:
+    """A browser for pages below a folder; started when the first one is asked for."""
+
+    folder: Path
+    width: int = 448
+    height: int = 448
+    pixel_ratio: float = 1.0
+    generation: int = 0
+    _browser: DevTools | None = None
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def open(self) -> Page:
+        """A page in a context of its own."""
+        async with self._lock:
+            if self._browser is None:
+                self._browser = await DevTools.start(START_SECONDS)
+            browser = self._browser
+        return await Page.opened(browser, self)
+
+    async def restart(self, generation: int) -> None:
+        """End the browser of that generation; whoever comes second finds the next one."""
+        async with self._lock:
+            if generation != self.generation:
+                return
+            self.generation += 1
+            await self._end()
+
+    async def close(self) -> None:
+        """End the browser."""
+        async with self._lock:
+            await self._end()
+
+    async def _end(self) -> None:
+        browser, self._browser = self._browser, None
+        if browser is not None:
+            await browser.close()
+
+
+class Page:
+    """One episode in a browser: the page's own `mmrl.state()` says its key, outcome and end."""
+
+    def __init__(self, browser: DevTools, pages: Pages, context: str, session: str) -> None:
+        self._browser, self._pages = browser, pages
+        self._context, self._session = context, session
+        self._loaded = asyncio.Event()
+        self._said: list[str] = []
+        self._replies: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def opened(cls, browser: DevTools, pages: Pages) -> Page:
+        """An empty page, cut off from the network and from files outside the folder."""
+        made = await browser.call("Target.createBrowserContext", seconds=CALL_SECONDS)
+        context = made["browserContextId"]
+        target = await browser.call(
+            "Target.createTarget",
+            seconds=CALL_SECONDS,
+            url="about:blank",
+            browserContextId=context,
+            width=pages.width,
+            height=pages.height,
+        )
+        attached = await browser.call(
+            "Target.attachToTarget",
+            seconds=CALL_SECONDS,
+            targetId=target["targetId"],
+            flatten=True,
+        )
+        page = cls(browser, pages, context, attached["sessionId"])
+        browser.listen(page._session, page._hear)
+        for method, params in page._set_up():
+            await page._call(method, **params)
+        return page
+
+    def _set_up(self) -> list[tuple[str, dict[str, Any]]]:
+        offline = {"latency": 0, "downloadThroughput": 0, "uploadThroughput": 0, "offline": True}
+        screen = {
+            "width": self._pages.width,
+            "height": self._pages.height,
+            "deviceScaleFactor": self._pages.pixel_ratio,
+            "mobile": False,
+        }
+        return [
+            ("Page.enable", {}),
+            ("Inspector.enable", {}),
+            ("Network.enable", {}),
+            ("Network.emulateNetworkConditions", offline),
+            ("Fetch.enable", {"patterns": [{"urlPattern": "*"}]}),
+            ("Emulation.setDeviceMetricsOverride", screen),
+            ("Page.addScriptToEvaluateOnNewDocument", {"source": STILL}),
+        ]
+
+    async def reset(self, start: Mapping[str, Any]) -> Seen:
+        """Open `start["page"]` with `start["seed"]` behind its `#`."""
+        file = (self._pages.folder / str(start["page"])).resolve()
+        if not file.is_file() or not file.is_relative_to(self._pages.folder.resolve()):
+            raise EnvironmentFailure(f"no page {start['page']}")
+        self._loaded.clear()
+        went = await self._call("Page.navigate", url=f"{file.as_uri()}#{int(start['seed'])}")
+        if went.get("errorText"):
+            raise EnvironmentFailure(f"{start['page']}: {went['errorText']}")
+        try:
+            await asyncio.wait_for(self._loaded.wait(), CALL_SECONDS)
+        except TimeoutError as error:
+            raise EnvironmentFailure(f"{start['page']} did not load") from error
+        return await self._look()
+
+    async def step(self, action: Mapping[str, Any]) -> Seen:
+        """Carry out `{"type", "x", "y", "text"}`, places in points of the screen, and settle.
+
+        A type that pages have no use for does nothing.
+        """
+        kind, text = action["type"], str(action.get("text", ""))[:LONGEST_TEXT]
+        at = float(action.get("x", 0.0)), float(action.get("y", 0.0))
+        match kind:
+            case "click" | "double_click" | "right_click" | "move_to" | "long_press":
+                await self._point(kind, *at)
+            case "scroll":
+                right, down = DIRECTIONS[text]
+                middle = self._pages.width / 2, self._pages.height / 2
+                await self._mouse(
+                    "mouseWheel", *middle, deltaX=right * SCROLL, deltaY=down * SCROLL
+                )
+            case "type":
+                await self._call("Input.insertText", text=text)
+            case "enter" | "tab":
+                await self._key(*KEYS[kind])
+        return await self._look()
+
+    async def close(self) -> None:
+        """End the context with all that is in it."""
+        self._browser.listen(self._session, None)
+        for reply in self._replies:
+            reply.cancel()
+        with contextlib.suppress(EnvironmentFailure):
+            await self._browser.call(
+                "Target.disposeBrowserContext",
+                seconds=CLOSE_SECONDS,
+                browserContextId=self._context,
+            )
+
+    async def evaluate(self, script: str) -> Any:
+        """The value of a script in the page."""
+        found = await self._call(
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
+        )
+        if "exceptionDetails" in found:
+            raise EnvironmentFailure(f"the page: {found['exceptionDetails'].get('text', '')}")
+        return found["result"].get("value")
+
+    async def _point(self, kind: str, x: float, y: float) -> None:
+        await self._mouse("mouseMoved", x, y)
+        if kind == "move_to":
+            return
+        button = "right" if kind == "right_click" else "left"
+        for number in range(1, 3 if kind == "double_click" else 2):
+            for event in ("mousePressed", "mouseReleased"):
+                await self._mouse(event, x, y, button=button, clickCount=number)
+
+    async def _mouse(self, event: str, x: float, y: float, **more: Any) -> None:
+        await self._call("Input.dispatchMouseEvent", type=event, x=x, y=y, **more)
+
+    async def _key(self, key: str, code: int, text: str) -> None:
+        named = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        await self._call("Input.dispatchKeyEvent", type="keyDown", text=text, **named)
+        await self._call("Input.dispatchKeyEvent", type="keyUp", **named)
+
+    async def _look(self) -> Seen:
+        """Wait until nothing moves, then take the screen and the page's own account of itself."""
+        await self._settle()
+        shot = await self._call("Page.captureScreenshot", format="png")
+        state = await self.evaluate(STATE)
+        known = json.loads(state)
+        said, self._said = self._said, []
+        return Seen(
+            base64.b64decode(shot["data"]),
+            str(known["key"]),
+            " ".join(f"The page says: {text}" for text in said),
+            float(known["outcome"]),
+            bool(known["done"]),
+            self._pages.pixel_ratio,
+        )
+
+    async def _settle(self) -> None:
+        """Two frames drawn, and twice the same address, scroll and readiness."""
+        before = None
+        for _ in range(SETTLES):
+            try:
+                now = await self.evaluate(TICKS)
+            except EnvironmentFailure as error:
+                if self._browser.down or "context" not in str(error).lower():
+                    raise
+                now = None  # between two documents
+            if now is not None and now == before and now.endswith("complete"):
+                return
+            before = now
+        raise EnvironmentFailure("the page does not settle")
+
+    async def _call(self, method: str, **params: Any) -> Mapping[str, Any]:
+        return await self._browser.call(method, self._session, seconds=CALL_SECONDS, **params)
+
+    def _hear(self, event: str, params: Mapping[str, Any]) -> None:
+        match event:
+            case "Page.loadEventFired":
+                self._loaded.set()
+            case "Inspector.targetCrashed":
+                self._browser.lost(self._session, "the page crashed")
+            case "Page.javascriptDialogOpening":
+                self._said.append(str(params.get("message", ""))[:LONGEST_TEXT])
+                self._reply("Page.handleJavaScriptDialog", accept=True)
+            case "Fetch.requestPaused":
+                inside = params["request"]["url"].startswith(self._pages.folder.resolve().as_uri())
+                if inside:
+                    self._reply("Fetch.continueRequest", requestId=params["requestId"])
+                else:
+                    reason = {"requestId": params["requestId"], "errorReason": "AccessDenied"}
+                    self._reply("Fetch.failRequest", **reason)
+
+    def _reply(self, method: str, **params: Any) -> None:
+        async def send() -> None:
+            with contextlib.suppress(EnvironmentFailure):
+                await self._call(method, **params)
+
+        task = asyncio.ensure_future(send())
+        self._replies.add(task)
+        task.add_done_callback(self._replies.discard)
+
+
+def pages_of(task: Any) -> Pages:
+    """The world of a task that says where its `pages` are and how long a screen's `side` is."""
+    return Pages(task.pages, task.side, task.side)

@@ -1,0 +1,156 @@
+"""Live environments played beside each other, each within its deadlines, lost ones made again.
+
+Its loop has a thread of its own. An environment is known by the episode's start and its actions so
+far, so any call finds the right one or plays the actions in a new one; nothing is saved, and a
+resumed run needs nothing but the states that the episodes hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from mmrl.environments.environment import Environment, EnvironmentFailure, Seen, World
+from mmrl.types import MediaRef, Observation, Text
+
+T = TypeVar("T")
+TRIES = 3
+"""A live one or a fresh place, a fresh place, a fresh world."""
+BESIDE = 4
+"""Environments at work at once; two cores draw no more pages a second with more of them."""
+KEPT = 32
+STEP_SECONDS = 180.0
+"""For one try at one turn, replayed actions included."""
+
+
+@dataclass(frozen=True)
+class LiveStep:
+    """One turn: where its episode began, all its actions, the last of them still to be done."""
+
+    start: Mapping[str, Any]
+    actions: tuple[Mapping[str, Any], ...]
+
+    @property
+    def before(self) -> str:
+        """What names the environment that the last action is for."""
+        return json.dumps([self.start, self.actions[:-1]], sort_keys=True)
+
+    @property
+    def after(self) -> str:
+        """What names it once the last action is done."""
+        return json.dumps([self.start, self.actions], sort_keys=True)
+
+
+class Live:
+    """Plays turns in environments of one world; `counts` are what went wrong and what was mended.
+
+    `seconds` is the deadline of one try. `close` leaves no process.
+    """
+
+    def __init__(self, make: Callable[[], World], seconds: float = STEP_SECONDS) -> None:
+        self.counts: Counter[str] = Counter()
+        self._seconds = seconds
+        self._places: OrderedDict[str, list[Environment]] = OrderedDict()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="mmrl-live", daemon=True
+        )
+        self._thread.start()
+        self._world = make()
+        self._beside = asyncio.Semaphore(BESIDE)
+
+    def step(self, turns: Sequence[LiveStep]) -> list[Seen | str]:
+        """Carry the turns out side by side, in order; a failure is its reason."""
+        return self._run(self._all(turns))
+
+    def close(self) -> None:
+        """Close all environments and their world."""
+        if self._thread.is_alive():
+            self._run(self._end())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _all(self, turns: Sequence[LiveStep]) -> list[Seen | str]:
+        return list(await asyncio.gather(*(self._tried(turn) for turn in turns)))
+
+    async def _tried(self, turn: LiveStep) -> Seen | str:
+        """Try a live environment, a fresh one, and one in a fresh world, in this order."""
+        async with self._beside:
+            reason = ""
+            for attempt in range(TRIES):
+                generation = self._world.generation
+                try:
+                    return await asyncio.wait_for(self._once(turn, attempt > 0), self._seconds)
+                except (EnvironmentFailure, TimeoutError) as error:
+                    reason = str(error) or f"no answer within {self._seconds:g} s"
+                self.counts["retries" if attempt < TRIES - 1 else "failures"] += 1
+                if attempt == TRIES - 2:
+                    await self._world.restart(generation)
+            return f"environment failed: {reason}"
+
+    async def _once(self, turn: LiveStep, fresh: bool) -> Seen:
+        place = None if fresh else self._taken(turn.before)
+        try:
+            if place is None:
+                place = await self._world.open()
+                await place.reset(turn.start)
+                self.counts["replayed"] += len(turn.actions) > 1
+                for action in turn.actions[:-1]:
+                    await place.step(action)
+            seen = await place.step(turn.actions[-1])
+        except BaseException:
+            if place is not None:
+                await place.close()
+            raise
+        if seen.done:
+            await place.close()
+        else:
+            await self._keep(turn.after, place)
+        return seen
+
+    def _taken(self, name: str) -> Environment | None:
+        found = self._places.get(name)
+        if not found:
+            return None
+        place = found.pop()
+        if not found:
+            del self._places[name]
+        return place
+
+    async def _keep(self, name: str, place: Environment) -> None:
+        self._places.setdefault(name, []).append(place)
+        self._places.move_to_end(name)
+        while sum(map(len, self._places.values())) > KEPT:
+            for old in self._places.popitem(last=False)[1]:
+                await old.close()
+
+    async def _end(self) -> None:
+        for places in self._places.values():
+            for place in places:
+                await place.close()
+        self._places.clear()
+        await self._world.close()
+
+
+def shown(observation: Observation, seen: Seen) -> Observation:
+    """An observation with what the environment shows: its screen, words and verdict."""
+    said = " ".join(text for text in (observation.text, seen.text) if text)
+    screen = MediaRef("screenshot", seen.png, {"pixel_ratio": seen.pixel_ratio})
+    return replace(
+        observation,
+        key=seen.key,
+        parts=(screen, Text(said)) if said else (screen,),
+        text="",
+        outcome=seen.outcome,
+        reward=seen.outcome if seen.done else 0.0,
+        done=observation.done or seen.done,
+    )

@@ -1,0 +1,66 @@
+"""Scoring workers with live environments behind them, for tasks whose episodes have a world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mmrl.environments.live import Live, LiveStep, shown
+from mmrl.rewards.custom import load_callable
+from mmrl.scoring.pool import ScoreJob, Scores, StepJob
+from mmrl.task import Task
+from mmrl.types import Observation, Score
+
+
+class Living:
+    """Scores, with the turns of live episodes carried out where they live.
+
+    The workers read a turn first, so that no environment meets the model's text: it gets actions.
+    A world starts with its first turn.
+    """
+
+    def __init__(self, workers: Scores, tasks: Mapping[str, Task]) -> None:
+        self._workers = workers
+        self._tasks = {key: task for key, task in tasks.items() if task.world}
+        self._lives: dict[str, Live] = {}
+
+    def score(self, jobs: Sequence[ScoreJob]) -> list[Score]:
+        """Score answers in order."""
+        return self._workers.score(jobs)
+
+    def step(self, jobs: Sequence[StepJob]) -> list[Observation | str]:
+        """Carry turns out in order; an environment that fails is its reason."""
+        found = self._workers.step(jobs)
+        for key in self._tasks:
+            places = [
+                i
+                for i, (job, seen) in enumerate(zip(jobs, found, strict=True))
+                if job.task == key and isinstance(seen, Observation) and _has_acted(job, seen)
+            ]
+            for place, seen in zip(
+                places, self._live(key, [found[i] for i in places]), strict=True
+            ):
+                found[place] = seen
+        return found
+
+    def _live(self, key: str, turns: Sequence[Observation | str]) -> list[Observation | str]:
+        """What the turns, all of them observations, come to in their world."""
+        read = [turn for turn in turns if isinstance(turn, Observation)]
+        if not read:
+            return []
+        if key not in self._lives:
+            task = self._tasks[key]
+            self._lives[key] = Live(lambda: load_callable(task.world, "world")(task))
+        steps = [LiveStep(o.state["start"], tuple(o.state["actions"])) for o in read]
+        seen = self._lives[key].step(steps)
+        return [s if isinstance(s, str) else shown(o, s) for o, s in zip(read, seen, strict=True)]
+
+    def close(self) -> None:
+        """End the worlds, then the workers."""
+        for live in self._lives.values():
+            live.close()
+        self._lives = {}
+        self._workers.close()
+
+
+def _has_acted(job: StepJob, seen: Observation) -> bool:
+    return len(seen.state["actions"]) > len(job.state["actions"])

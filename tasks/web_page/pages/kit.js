@@ -1,0 +1,33 @@
+// What every page has: numbers drawn from the seed behind the `#`, an end, and an account of itself.
+window.mmrl = (() => {
+  let drawn = Number(location.hash.slice(1)) || 0;
+  let outcome = 0, done = false;
+  // Mulberry32: a 32-bit generator in a few lines, the same in every browser.
+  const random = () => {
+    drawn = (drawn + 0x6d2b79f5) | 0;
+    let t = Math.imul(drawn ^ (drawn >>> 15), 1 | drawn);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+  const below = n => Math.floor(random() * n);
+  const shuffled = items => {
+    const left = [...items];
+    return items.map(() => left.splice(below(left.length), 1)[0]);
+  };
+  const end = good => { if (!done) { done = true; outcome = good ? 1 : 0; } };
+  const middle = element => {
+    const r = element.getBoundingClientRect();
+    const box = [r.left, r.top, r.right, r.bottom];
+    return { x: r.left + r.width / 2, y: r.top + r.height / 2, box };
+  };
+  const state = () => {
+    const fields = [...document.querySelectorAll('input')].map(e => `${e.id}=${e.value}`);
+    const focus = document.activeElement ? document.activeElement.id : '';
+    return {
+      key: [location.pathname.split('/').pop(), location.hash, scrollX, scrollY, ...fields,
+        `focus=${focus}`, done].join('|'),
+      outcome, done,
+    };
+  };
+  return { below, shuffled, end, middle, state, goal: '', oracle: () => null };
+})();

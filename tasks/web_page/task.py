@@ -1,0 +1,146 @@
+"""A page in a real browser, operated one action a turn; the page itself says when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmrl import task as contract
+from mmrl.records import media_source
+from mmrl.rewards.actions import Action, ActionGrammar
+from mmrl.rewards.boxes import Box
+from mmrl.rewards.grammar import Think
+from mmrl.rewards.parsed import Parsed
+from mmrl.rewards.points import Point, from_source, in_box, to_source
+from mmrl.task import RewardPart, mean_by
+from mmrl.types import Answer, MediaRef, Observation, Record, Sample, Score, Status, Text
+
+PAGES = Path(__file__).parent / "pages"
+TYPES = ("click", "double_click", "scroll", "type", "enter", "tab")
+SIDE = 224
+"""Points of the screen's side."""
+
+
+@dataclass(frozen=True)
+class Task(contract.Task):
+    """Reads a `page` with its `seed`, its `goal`, the first `screenshot` and a `path` to the goal.
+
+    An episode has at most `turns` turns. Without a browser (`mmrl score`, self-checks) an action
+    counts if it is the next one of the path, a click anywhere on what is to be clicked.
+    """
+
+    turns: int = 4
+    think: Think = "none"
+
+    name: ClassVar[str] = "web_page"
+    summary: ClassVar[str] = "operate a page in a real browser, one action a turn"
+    parts: ClassVar[dict[str, RewardPart]] = {
+        "done": RewardPart(0.0, 1.0),
+        "format": RewardPart(0.0, 1.0, 0.1),
+    }
+    metric: ClassVar[str] = "success_rate"
+    world: ClassVar[str] = "mmrl.environments.browser:pages_of"
+
+    pages: ClassVar[Path] = PAGES
+    side: ClassVar[int] = SIDE
+
+    def sample(self, record: Record) -> Sample:
+        """Ask with the page's first screen; the episode begins there."""
+        fields = record.fields
+        path = [dict(step) for step in fields["path"]]
+        if not path or len(path) > self.turns:
+            raise ValueError(f"the path has {len(path)} actions, and there are {self.turns} turns")
+        screen = MediaRef("screenshot", media_source(record, fields["screenshot"]))
+        start = {"page": str(fields["page"]), "seed": int(fields["seed"])}
+        ask = f"{fields['goal']} {self._grammar.instruction()}"
+        return Sample(
+            id=record.id,
+            task=self.name,
+            parts=(screen, Text(ask)),
+            gold={"path": path},
+            meta={"page": start["page"]},
+            start=Observation({"start": start, "actions": []}, key="start", outcome=0.0),
+            turns=self.turns,
+        )
+
+    def step(self, gold: Any, state: Any, answer: Answer) -> Observation:
+        """Read one action and add it to those so far, in points of the screen.
+
+        The browser carries it out and says what is then to be seen.
+        """
+        action = self._grammar.parse(answer)[0].value
+        if action is None:
+            return Observation(state, key=_key(state), text="That is no action.", outcome=0.0)
+        taken = [*state["actions"], _on_screen(action, answer)]
+        done = _along(taken, gold["path"])
+        return Observation(
+            {**state, "actions": taken},
+            _key({"actions": taken}),
+            "",
+            float(done),
+            float(done),
+            done,
+        )
+
+    def score(self, gold: Any, answer: Answer) -> Score:
+        """Take the page's verdict; `format` is the share of turns that are actions."""
+        if answer.outcome is None:
+            raise ValueError("a page is scored by itself")
+        read = [self._grammar.parse(replace(answer, text=turn)) for turn in answer.turns]
+        formed = sum(well for _, well in read) / max(len(read), 1)
+        nothing: Parsed[Action] = Parsed("missing", None, "no turn")
+        last = read[-1][0] if read else nothing
+        status: Status = "truncated" if answer.truncated and last.value is None else last.status
+        return Score(
+            {"done": answer.outcome, "format": formed}, answer.outcome, status, last.reason
+        )
+
+    def breakdown(
+        self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]
+    ) -> Mapping[str, float]:
+        """Success rate by page."""
+        return mean_by("page", values, metas)
+
+    def target(self, sample: Sample, answer: Answer) -> str | None:
+        """The next action of the path, as far as the episode has come along it."""
+        assert sample.start is not None
+        path, taken = sample.gold["path"], len(sample.start.state["actions"])
+        step = path[min(taken, len(path) - 1)]
+        point = None
+        if "x" in step:
+            frame = answer.frames[0]
+            at = Point(step["x"] * frame.pixel_ratio, step["y"] * frame.pixel_ratio)
+            point = from_source(at, answer.space, frame)
+        return self._grammar.write(Action(step["type"], point, str(step.get("text", ""))))
+
+    @property
+    def _grammar(self) -> ActionGrammar:
+        return ActionGrammar(self.think, types=TYPES)
+
+
+def _on_screen(action: Action, answer: Answer) -> dict[str, Any]:
+    """The action as plain data, its place in points of the screen that it was written at."""
+    found: dict[str, Any] = {"type": action.type, "text": action.text}
+    if action.point is not None:
+        frame = answer.screens[-1]
+        assert frame is not None, "a page is always seen"
+        x, y = to_source(action.point, answer.space, frame)
+        found |= {"x": x / frame.pixel_ratio, "y": y / frame.pixel_ratio}
+    return found
+
+
+def _along(taken: Sequence[Mapping[str, Any]], path: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the actions are the whole path and nothing else."""
+    return len(taken) == len(path) and all(map(_is_next, taken, path))
+
+
+def _is_next(taken: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    if taken["type"] != wanted["type"] or taken["text"] != wanted.get("text", ""):
+        return False
+    return "box" not in wanted or in_box(Point(taken["x"], taken["y"]), Box(*wanted["box"]))
+
+
+def _key(state: Mapping[str, Any]) -> str:
+    return f"after {len(state['actions'])} actions"

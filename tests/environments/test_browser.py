@@ -1,0 +1,233 @@
+"""Pages in a real browser: oracle, replay, isolation, faults; skipped where no browser is."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmrl.config import RunConfig
+from mmrl.environments.browser import Page, Pages
+from mmrl.environments.devtools import browser_path
+from mmrl.environments.environment import EnvironmentFailure, Seen
+from mmrl.environments.live import Live, LiveStep
+from mmrl.errors import UserError
+from mmrl.runlog.journal import Journal
+from mmrl.tasks.web_page.task import PAGES, SIDE
+from mmrl.train.run import train
+from mmrl.validation import validate
+from tests.runs import run_config
+
+try:
+    browser_path()
+except UserError:
+    pytest.skip("no browser on this machine", allow_module_level=True)
+
+NAMES = ("press_button", "fill_field")
+
+
+def children() -> set[int]:
+    """Browsers that this process has started."""
+    found = subprocess.run(
+        ["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True
+    ).stdout
+    mine = f"--user-data-dir={tempfile.gettempdir()}/mmrl-browser-"
+    return {int(line.split()[0]) for line in found.splitlines() if mine in line}
+
+
+@pytest.fixture
+def live() -> Iterator[Live]:
+    before = children()
+    made = Live(lambda: Pages(PAGES, SIDE, SIDE), seconds=120.0)
+    yield made
+    made.close()
+    assert children() <= before, "a browser is left"
+
+
+def start(page: str, seed: int) -> dict[str, Any]:
+    return {"page": f"{page}.html", "seed": seed}
+
+
+async def along(page: str, seed: int) -> tuple[str, list[dict[str, Any]], list[Seen]]:
+    """The goal, the oracle's actions, and what was seen before and after each."""
+    world = Pages(PAGES, SIDE, SIDE)
+    try:
+        place = await world.open()
+        seen, actions = [await place.reset(start(page, seed))], []
+        goal = await place.evaluate("mmrl.goal")
+        while not seen[-1].done:
+            actions.append(await place.evaluate("mmrl.oracle()"))
+            seen.append(await place.step(actions[-1]))
+        return goal, actions, seen
+    finally:
+        await world.close()
+
+
+def pixels(seen: Seen, tmp_path: Path) -> np.ndarray:
+    (tmp_path / "shot.png").write_bytes(seen.png)
+    return np.asarray(Image.open(tmp_path / "shot.png").convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_the_oracle_succeeds_and_the_seed_says_everything(page: str, tmp_path: Path) -> None:
+    goal, actions, seen = asyncio.run(along(page, 11))
+    again, others, seen_again = asyncio.run(along(page, 11))
+    assert seen[-1].outcome == 1.0 and (goal, actions) == (again, others)
+    assert [s.key for s in seen] == [s.key for s in seen_again]
+    for one, other in zip(seen, seen_again, strict=True):
+        assert (pixels(one, tmp_path) != pixels(other, tmp_path)).sum() <= 12
+    assert pixels(seen[0], tmp_path).shape == (SIDE, SIDE, 3)
+
+
+def test_a_turn_finds_its_page_or_plays_it_again(live: Live, tmp_path: Path) -> None:
+    _, actions, seen = asyncio.run(along("fill_field", 4))
+    taken = [LiveStep(start("fill_field", 4), tuple(actions[: n + 1])) for n in range(len(actions))]
+    found = [live.step([turn])[0] for turn in taken]
+    assert live.counts["replayed"] == 0
+    # Another pool, which knows nothing, is asked for the last turn alone.
+    other = Live(lambda: Pages(PAGES, SIDE, SIDE), seconds=120.0)
+    (alone,) = other.step(taken[-1:])
+    assert other.counts["replayed"] == 1
+    other.close()
+    for one in (found[-1], alone):
+        assert isinstance(one, Seen) and (one.key, one.outcome) == (seen[-1].key, 1.0)
+    (between,) = live.step(taken[1:2])
+    assert isinstance(between, Seen) and not between.done
+    assert (pixels(between, tmp_path) != pixels(seen[2], tmp_path)).sum() <= 12
+
+
+def test_a_wrong_click_ends_badly_and_junk_does_nothing(live: Live) -> None:
+    _, (right,), _ = asyncio.run(along("press_button", 3))
+    wrong = {"type": "click", "x": SIDE - right["x"], "y": SIDE - right["y"]}
+    junk = {"type": "click", "x": -50.0, "y": 9000.0}
+    bad, good, nothing, typed = live.step(
+        [
+            LiveStep(start("press_button", 3), (action,))
+            for action in (wrong, right, junk, {"type": "type", "text": "<script>" * 40})
+        ]
+    )
+    assert isinstance(bad, Seen) and (bad.done, bad.outcome) == (True, 0.0)
+    assert isinstance(good, Seen) and (good.done, good.outcome) == (True, 1.0)
+    assert isinstance(nothing, Seen) and not nothing.done
+    assert isinstance(typed, Seen) and not typed.done
+
+
+def test_a_killed_browser_is_mended_and_a_missing_page_is_no_verdict(live: Live) -> None:
+    _, actions, _ = asyncio.run(along("fill_field", 2))
+    begun = LiveStep(start("fill_field", 2), tuple(actions[:1]))
+    before = children()
+    assert isinstance(live.step([begun])[0], Seen)
+    for pid in children() - before:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    ended = LiveStep(start("fill_field", 2), tuple(actions))
+    missing = LiveStep(start("../../task.py", 2), tuple(actions))
+    (seen, failed) = live.step([ended, missing])
+    assert isinstance(seen, Seen) and seen.outcome == 1.0
+    assert isinstance(failed, str) and failed.startswith("environment failed: no page")
+    assert live.counts["retries"] >= 1 and live.counts["failures"] == 1
+
+
+LOOP = """<!doctype html><script>
+window.mmrl = {state: () => ({key: 'k', outcome: 0, done: false})};
+addEventListener('click', () => { for (;;) {} });
+</script><body>"""
+REACHES = """<!doctype html><body><script>
+let tried = 0, reached = [];
+const note = name => { reached.push(name); };
+window.mmrl = {state: () => ({key: reached.join(' ') + tried, outcome: 0, done: false})};
+fetch('OTHER').then(() => note('file'), () => 0).finally(() => tried++);
+fetch('http://127.0.0.1:PORT/').then(() => note('http'), () => 0).finally(() => tried++);
+const socket = new WebSocket('ws://127.0.0.1:PORT/');
+socket.onopen = () => note('socket');
+addEventListener('click', () => { location.href = 'OTHER'; });
+</script>"""
+
+
+def test_a_page_that_hangs_ends_at_the_deadline(tmp_path: Path) -> None:
+    (tmp_path / "loop.html").write_text(LOOP)
+    before = children()
+    live = Live(lambda: Pages(tmp_path, SIDE, SIDE), seconds=20.0)
+    (failed,) = live.step([LiveStep(start("loop", 1), ({"type": "click", "x": 9, "y": 9},))])
+    live.close()
+    assert isinstance(failed, str) and failed.startswith("environment failed")
+    assert children() <= before
+
+
+def test_a_page_reaches_nothing(tmp_path: Path) -> None:
+    """Neither other files nor the network, by fetch, socket or navigation."""
+    hits = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hits.append(await reader.read(10))
+        writer.close()
+
+    async def look() -> Seen:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        other = tmp_path / "secret.html"
+        other.write_text("<script>window.mmrl = {state: () => ({key: 'secret'})}</script>")
+        inside = tmp_path / "pages"
+        inside.mkdir()
+        text = REACHES.replace("OTHER", other.as_uri()).replace("PORT", str(port))
+        (inside / "reaches.html").write_text(text)
+        world = Pages(inside, SIDE, SIDE)
+        try:
+            place: Page = await world.open()
+            await place.reset(start("reaches", 1))
+            await place.step({"type": "tab"})
+            try:
+                return await place.step({"type": "click", "x": 9, "y": 9})
+            except EnvironmentFailure:
+                return Seen(b"", "nowhere")
+        finally:
+            await world.close()
+            server.close()
+
+    seen = asyncio.run(look())
+    assert not hits and "secret" not in seen.key
+    assert not {"file", "http", "socket"} & set(seen.key.split())
+
+
+@pytest.mark.timeout(900)
+def test_a_run_trains_two_steps_in_the_browser(tmp_path: Path) -> None:
+    data = tmp_path / "pages"
+    importlib.import_module("mmrl.data_recipes.web_pages").build(
+        None, data, train=4, validation=1, test=1
+    )
+    before = children()
+    values = run_config(
+        tmp_path / "run",
+        tmp_path,
+        data={"task": "web_page", "path": str(data / "train.jsonl"), "eval_path": None},
+        model={"max_prompt_tokens": 2000},
+        rollout={"max_new_tokens": 320, "max_environment_tokens": 2000},
+        trainer={"steps": 2, "prompts_per_step": 2},
+    )
+    warm = {
+        "name": "warm-up",
+        "algorithm": {"name": "sft"},
+        "rollout": {"engine": "targets"},
+        "trainer": {"steps": 1, "prompts_per_step": 2},
+    }
+    del values["algorithm"]
+    values |= {"phases": [warm, {"name": "grpo", "algorithm": {"name": "grpo", "group_size": 2}}]}
+    train(validate(RunConfig, values, "test"))
+    first, *_ = Journal(tmp_path / "run" / "rollouts.jsonl").rows()
+    assert [response["metric"] for response in first["responses"]] == [1.0]
+    rows = list(Journal(tmp_path / "run" / "metrics.jsonl").rows())
+    assert len(rows) == 3 and all(np.isfinite(row["train/loss"]) for row in rows)
+    assert rows[0]["tokens/environment"] > 0
+    assert children() <= before
