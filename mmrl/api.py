@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmrl import plugins
 from mmrl.config import ModelConfig, RunConfig
 from mmrl.data.in_memory import write_rows
 from mmrl.doctor.preflight import check_run
@@ -45,9 +46,10 @@ def train(
 
     A mapping holds the sections of a configuration; a path is read as one in YAML. `data` and
     `eval_data` are rows of the task `custom` (`prompt`, `image`, further columns), which are
-    written beside the run's folder; `rewards` is the function that scores them, in TRL's form,
-    also one of the script that calls this under `if __name__ == "__main__":`. The other arguments
-    are those of `mmrl train`.
+    written beside the run's folder. `rewards` are functions that score them, in TRL's or verl's
+    form, also of a notebook, or of the script that calls this under `if __name__ == "__main__":`;
+    several are parts by their names, which `data.weights` weighs. The other arguments are those of
+    `mmrl train`.
     """
     refuse_inside_file("mmrl.train")
     if isinstance(config, RunConfig):
@@ -56,6 +58,7 @@ def train(
         values, where = dict(config), "the configuration"
     else:
         values, where = read_values(Path(config)), str(config)
+        plugins.importable_from(Path(config).parent)
     if data is not None or eval_data is not None or rewards:
         values["data"] = _source(values, data, eval_data, rewards)
     made = validate(RunConfig, values, where)
@@ -69,21 +72,21 @@ def _source(
     eval_data: Iterable[Mapping[str, Any]] | None,
     rewards: Sequence[RewardFunction],
 ) -> dict[str, Any]:
-    """The one source of a configuration with rows and a reward function from Python put in."""
+    """The one source of a configuration with rows and reward functions from Python put in."""
     given = values.get("data") or {}
     sources = [given] if isinstance(given, Mapping) else list(given)
-    if len(sources) > 1 or len(rewards) > 1:
-        raise ConfigError(
-            "rows and a reward function from Python are for one source with one function: add "
-            "several rewards up in it"
-        )
+    if len(sources) > 1:
+        raise ConfigError("rows and reward functions from Python are for one source, not several")
     source = {"task": "custom", **(sources[0] if sources else {})}
-    if rewards:
-        source["params"] = {**source.get("params", {}), "function": name_of(rewards[0])}
     run = Path(values.get("run", "run"))
+    folder = run.with_name(f"{run.name}.data")
+    if rewards:
+        names = [name_of(function, folder) for function in rewards]
+        named = names[0] if len(names) == 1 else names
+        source["params"] = {**source.get("params", {}), "function": named}
     for key, rows in (("path", data), ("eval_path", eval_data)):
         if rows is not None:
-            source[key] = write_rows(rows, run.with_name(f"{run.name}.data"))
+            source[key] = write_rows(rows, folder)
     return source
 
 

@@ -4,9 +4,8 @@
 
 A record is a raw line of a data set. A task asks it as a sample: text and media by reference,
 with a typed gold. A modality decodes each medium and remembers its Frame. A family encodes the
-parts as a prompt. An engine rolls out responses. The task scores them. An algorithm turns the
-scored group into per-token advantages, and the trainer sees only train samples. Shapes have L
-prompt tokens, T response tokens, G responses of a group.
+parts as a prompt. An engine rolls out responses. The task scores them. An algorithm turns them into
+per-token advantages. Shapes have L prompt tokens, T response tokens, G responses of a group.
 """
 
 from __future__ import annotations
@@ -80,8 +79,8 @@ class Observation:
 
     `state` is what the environment goes on from; `key` names what the model sees in it (equal
     keys: the same observation); `text` is the user turn that tells of it. `reward` is what the turn
-    that led here earned (None: nothing of its own), `outcome` the environment's verdict so far,
-    from 0 to 1. `done`: the model has no further turn.
+    before it earned (None: nothing of its own), `outcome` the environment's verdict so far, from 0
+    to 1. `done`: the model has no further turn.
     """
 
     state: Any
@@ -104,13 +103,12 @@ class Reference:
 class Sample:
     """A question ready to be asked, with its typed gold (plain, picklable data).
 
-    `key` names the base question: variants of one sample share it and differ in `variant`.
-    `target` is the completion that the task writes of the gold, None where it writes none;
-    `reference` what the record gives itself, which supervised phases prefer.
-    `history` are the turns before the question: each a role and how many of the parts, from the
-    first on, it consists of; what is left is the user's turn that is to be answered.
-    `start` is where an episode begins that the parts ask for, of at most `turns` turns of the
-    model; None: one answer is all.
+    `key` names the base question: variants of one sample share it and differ in `variant`. `target`
+    is the completion that the task writes of the gold, None where it writes none; `reference` what
+    the record gives itself, which supervised phases prefer. `history` are the turns before the
+    question: each a role and how many of the parts, from the first on, it consists of; what is left
+    is the user's turn that is to be answered. `start` is where an episode begins that the parts ask
+    for, of at most `turns` turns of the model; None: one answer is all.
     """
 
     id: str
@@ -238,10 +236,9 @@ class Response:
     """A sampled completion: token ids [T] (end token included) and their log-probs [T].
 
     Log-probs are of the policy that sampled, at its temperature, with placeholders banned. In an
-    episode of several turns the environment's tokens have log-prob 0, and `text` is
-    what the model said, a line a turn. `policy_version` counts the steps that the weights it was
-    sampled by had been trained for, where that is kept track of; None are those that the step began
-    with.
+    episode of several turns the environment's tokens have log-prob 0, and `text` is what the model
+    said, a line a turn. `policy_version` counts the steps that its weights had been trained for,
+    where that is kept track of; None are those that the step began with.
     """
 
     ids: Ints
@@ -274,7 +271,7 @@ class Answer:
 
     `outcome` is what the environment's own evaluator says of a finished episode, from 0 to 1; None
     where there is no environment, or where it failed. `turns` are the texts of an episode's turns.
-    `opening` is what the chat template had written of the thought before the text.
+    `opening` is what the template had written of the thought before it; `ids` are its tokens.
     """
 
     text: str
@@ -284,6 +281,7 @@ class Answer:
     outcome: float | None = None
     turns: tuple[str, ...] = ()
     opening: str = ""
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +303,7 @@ class Score:
     `metric` is the record's contribution to the task's benchmark number. `evidence` is what a
     corpus-level number needs beyond it (matched detections, intersection and union, a predicted
     and a true value): plain JSON, which `Task.aggregate` gets merged over the sample's meta.
+    `logged` is what a reward says besides, by name; its numbers are averaged as metrics.
     """
 
     parts: Mapping[str, float]
@@ -314,6 +313,7 @@ class Score:
     reward: float | None = None
     spans: tuple[SpanScore, ...] = ()
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    logged: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -134,6 +134,12 @@ def _equal_rewards(rows: Sequence[Row]) -> str | None:
     advice = "raise rollout.temperature or the number of responses per group"
     if metric >= SOLVED:
         advice = "the task is nearly solved; train on harder records"
+    elif share > 0.995 and _recent(rows, "reward/std") == 0:
+        return (
+            f"every answer to every prompt earned the same, {_recent(rows, 'reward/mean'):g}: see "
+            "in rollouts.jsonl whether the reward reads them as they are written; if it does, "
+            "start with easier records or supervision"
+        )
     elif metric <= HOPELESS:
         advice = "the task is too hard for this model; start with easier records or supervision"
     amount = "all groups have" if share > 0.995 else f"{_percent(share)} of groups have"

@@ -18,6 +18,8 @@ from mmrl.errors import ConfigError
 from mmrl.policy.encoder import Encoder
 from mmrl.rollout.build import WITH_WEIGHTS, build_engine, holding
 from mmrl.rollout.episode import Episodes
+from mmrl.scoring.judges.judge_config import judges_of
+from mmrl.scoring.judges.panel import Panel
 from mmrl.scoring.pool import Scorer
 from mmrl.train.model_parts import ModelParts
 from mmrl.train.setting import Setting
@@ -26,6 +28,8 @@ from mmrl.train.setting import Setting
 @dataclass(frozen=True)
 class RolloutParts:
     """What rolls out, scores, and answers when the policy is evaluated (`judge`).
+
+    `panel` are the models that judge answers besides.
 
     With rollouts ahead of the update, `background` works in a thread of its own, and `aside` is
     the exchange that this thread has with other processes.
@@ -38,6 +42,7 @@ class RolloutParts:
     judge: Engine
     background: BackgroundEngine | None
     aside: World
+    panel: Panel | None
 
 
 def build_rollout(
@@ -59,14 +64,17 @@ def build_rollout(
     )
     closing.callback(workers.close)
     scorer = SplitScorer(workers, world)
+    panel = Panel(judges, config.run, world) if (judges := judges_of(config.judges)) else None
+    if panel is not None:
+        closing.callback(panel.close)
     engine, background, aside = _start_engine(setting, sources, models)
     closing.callback(engine.close)
     rolls = play(setting, models, SplitEngine(engine, world, gathered), scorer)
     if config.rollout.engine != "targets":
-        return RolloutParts(encoder, workers, scorer, rolls, rolls, background, aside)
+        return RolloutParts(encoder, workers, scorer, rolls, rolls, background, aside, panel)
     greedy = HFEngine(models.policy, config.rollout.max_sequences, models.budget)
     judge = play(setting, models, SplitEngine(greedy, world, gathered), scorer)
-    return RolloutParts(encoder, workers, scorer, rolls, judge, background, aside)
+    return RolloutParts(encoder, workers, scorer, rolls, judge, background, aside, panel)
 
 
 def _start_engine(
