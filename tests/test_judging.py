@@ -77,7 +77,11 @@ def test_an_answer_alone_is_scored_within_the_scale(tmp_path: Path) -> None:
     assert found == [0.3, 0.0, 1.0, 0.3]
 
 
-@pytest.mark.parametrize("fault", ["slow", "drip", "500", "garbage", "empty", "hangup", "gone"])
+@pytest.mark.parametrize(
+    "fault",
+    ["slow", "drip", "500", "garbage", "[]", '{"choices": []}', '{"usage": "x"}', "empty", "hangup",
+     "gone"],
+)  # fmt: skip
 def test_an_outage_is_unscorable_and_never_0(fault: str, tmp_path: Path) -> None:
     with JudgeServer(lambda text, number: fault) as server:
         section = config(server, timeout_seconds=0.5, retries=1)
@@ -142,8 +146,8 @@ def test_a_pair_with_one_order_missing_does_not_count() -> None:
     answers = ["a", "b", "c"]
     assert shown_together(section, answers) == [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)]
     a, b = (1.0, 0.0), (0.0, 1.0)
-    known = {(0, 1): a, (0, 2): a, (2, 0): b, (1, 2): b, (2, 1): a}
-    # 0 against 1 was asked one way only: 0 has met 2 alone, and won; 1 and 2 have met.
+    known = {(0, 1): b, (0, 2): a, (2, 0): b, (1, 2): b, (2, 1): a}
+    # 0 against 1 was asked one way only, and is as if it had not been: 0 has beaten 2, 2 beats 1.
     assert values_of(section, answers, known) == [1.0, 0.0, 0.5]
     assert values_of(section, answers, {(0, 2): a, (2, 0): b}) == [1.0, None, 0.0]
     assert values_of(section, answers, {}) == [None] * 3
@@ -209,7 +213,7 @@ def test_it_sees_pictures_and_the_gold_where_it_is_asked_to(tmp_path: Path) -> N
     Image.new("RGB", (64, 32), (200, 0, 0)).save(buffer, "PNG")
     parts = (Text("Which? "), MediaRef("image", buffer.getvalue()))
     with JudgeServer(lambda text, number: "<score>1</score>") as server:
-        section = config(server, max_side=16, rubric="Is it {gold}?")
+        section = config(server, max_side=16, rubric="Is it {answer}, of {gold}? {other}")
         Judge(section, tmp_path / "j.jsonl").values([group("a", parts=parts)])
         content = server.bodies[0]["messages"][0]["content"]
         Judge(config(server, media=False), tmp_path / "k.jsonl").values([group("a", parts=parts)])
@@ -217,7 +221,7 @@ def test_it_sees_pictures_and_the_gold_where_it_is_asked_to(tmp_path: Path) -> N
     (url,) = (part["image_url"]["url"] for part in content if part["type"] == "image_url")
     picture = Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/jpeg;base64,"))))
     assert picture.size == (16, 8) and picture.getpixel((4, 4))[0] > 150
-    assert "Is it {'answer': 42}?" in content[-1]["text"]
+    assert "Is it 42, of {'answer': 42}? {other}" in content[-1]["text"]
     assert {part["type"] for part in blind} == {"text"}
 
 

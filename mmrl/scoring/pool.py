@@ -37,7 +37,7 @@ from mmrl.scoring.worker import Setup
 from mmrl.task import Moment, Scope
 from mmrl.types import Answer, Observation, Score, SpanScore
 
-STARTUP_SECONDS = 120.0
+STARTUP_SECONDS = 300.0  # a reward of the user's may import what takes a while
 MAX_CHUNK = 64
 MAX_VERDICT_BYTES = 1 << 24
 OUTSIDE = Moment()

@@ -118,8 +118,9 @@ class Task(contract.Task):
         self, golds: Sequence[Any], answers: Sequence[Answer], moment: Moment
     ) -> list[Score]:
         """Call each function once on all of the answers."""
-        cache: dict[int, Mapping[str, Any]] = {}
-        held = [cache.setdefault(id(gold), _with_pictures(gold)) for gold in golds]
+        distinct = {id(gold): gold for gold in golds}  # answers to a prompt share theirs
+        shown = {place: _with_pictures(gold) for place, gold in distinct.items()}
+        held = [shown[id(gold)] for gold in golds]
         names = dict.fromkeys(name for each in held for name in each["columns"])
         call = Call(
             prompts=[each["prompt"] for each in held],

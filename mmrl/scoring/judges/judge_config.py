@@ -40,7 +40,9 @@ class JudgeConfig(Section):
         "other, each pair in both orders; listwise: a group at once",
     )
     rubric: str = Field(
-        "How good is the answer?", description="what is asked; {gold} stands for the record's gold"
+        "How good is the answer?",
+        description="what is asked; {gold} stands for the record's gold, {answer} or another name "
+        "for what that holds under it",
     )
     weight: float = Field(1.0, description="of its part of the reward; parts are from 0 to 1")
     tasks: tuple[str, ...] = Field((), description="whose answers it judges; default: all")

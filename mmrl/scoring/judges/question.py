@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from typing import Any
 
 from mmrl.scoring.judges.judge_config import Form, JudgeConfig
 from mmrl.types import MediaRef, Sample, Text
@@ -63,8 +64,14 @@ def question_of(config: JudgeConfig, sample: Sample, answers: Sequence[str]) -> 
     """A question about answers to a sample, with its media unless the judge is to see none."""
     parts = (p.text if isinstance(p, Text) else p for p in sample.parts)
     shown = tuple(p for p in parts if isinstance(p, str) or config.media)
-    rubric = config.rubric.replace("{gold}", str(sample.gold))
-    return Question(config.form, rubric, shown, tuple(answers))
+    return Question(config.form, _filled(config.rubric, sample.gold), shown, tuple(answers))
+
+
+def _filled(rubric: str, gold: Any) -> str:
+    """The rubric with the record's gold, and what it holds by name, in their places."""
+    held = gold.get("columns", gold) if isinstance(gold, Mapping) else {}
+    values = {"gold": held or gold, **held}
+    return re.sub(r"\{(\w+)\}", lambda m: str(values.get(m[1], m[0])), rubric)
 
 
 def wanted(question: Question, scale: tuple[float, float]) -> str:
