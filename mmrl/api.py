@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmrl import plugins
 from mmrl.config import ModelConfig, RunConfig
 from mmrl.data.in_memory import write_rows
 from mmrl.doctor.preflight import check_run
@@ -48,8 +49,9 @@ def train(
         data: rows of the task `custom` (`prompt`, `image`, further columns), which are written
             beside the run's folder.
         eval_data: such rows to evaluate on.
-        rewards: the one function that scores them, in TRL's form; also of the script that calls
-            this under `if __name__ == "__main__":`.
+        rewards: functions that score them, in TRL's or verl's form, also of a notebook, or of the
+            script that calls this under `if __name__ == "__main__":`; several are parts by their
+            names, which `data.weights` weighs.
         resume: go on from the newest checkpoint of the run's folder.
         overwrite: replace the run's folder.
         allow_changes: resume with settings that differ from the checkpoint's.
@@ -80,6 +82,7 @@ def train(
         values, where = dict(config), "the configuration"
     else:
         values, where = read_values(Path(config)), str(config)
+        plugins.importable_from(Path(config).parent)
     if data is not None or eval_data is not None or rewards:
         values["data"] = _source(values, data, eval_data, rewards)
     made = validate(RunConfig, values, where)
@@ -93,21 +96,21 @@ def _source(
     eval_data: Iterable[Mapping[str, Any]] | None,
     rewards: Sequence[RewardFunction],
 ) -> dict[str, Any]:
-    """The one source of a configuration with rows and a reward function from Python put in."""
+    """The one source of a configuration with rows and reward functions from Python put in."""
     given = values.get("data") or {}
     sources = [given] if isinstance(given, Mapping) else list(given)
-    if len(sources) > 1 or len(rewards) > 1:
-        raise ConfigError(
-            "rows and a reward function from Python are for one source with one function: add "
-            "several rewards up in it"
-        )
+    if len(sources) > 1:
+        raise ConfigError("rows and reward functions from Python are for one source, not several")
     source = {"task": "custom", **(sources[0] if sources else {})}
-    if rewards:
-        source["params"] = {**source.get("params", {}), "function": name_of(rewards[0])}
     run = Path(values.get("run", "run"))
+    folder = run.with_name(f"{run.name}.data")
+    if rewards:
+        names = [name_of(function, folder) for function in rewards]
+        named = names[0] if len(names) == 1 else names
+        source["params"] = {**source.get("params", {}), "function": named}
     for key, rows in (("path", data), ("eval_path", eval_data)):
         if rows is not None:
-            source[key] = write_rows(rows, run.with_name(f"{run.name}.data"))
+            source[key] = write_rows(rows, folder)
     return source
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from mmrl import __version__
+from mmrl import __version__, plugins
 from mmrl.commands import catalogues, runs, scores, shell, watch
 from mmrl.commands.output import show_error
 from mmrl.errors import MediaError, Terminated, UserError
@@ -21,6 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.overrides += rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    # A reward or task of the user's own lies beside the configuration, or where the user is.
+    if config := getattr(arguments, "config", None):
+        plugins.importable_from(config.parent)
+    plugins.importable_from(Path.cwd())
     try:
         arguments.command(arguments)
     except (UserError, MediaError) as error:

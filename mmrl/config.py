@@ -316,6 +316,9 @@ class RunConfig(Section):
     rollout: RolloutConfig = RolloutConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     critic: CriticConfig = CriticConfig()
+    judges: Mapping[str, Mapping[str, Any]] = Field(
+        default_factory=dict, description="models that judge answers, by name; see docs/judges.md"
+    )
     phases: tuple[PhaseConfig, ...] = Field(
         (), description="parts of the run with settings of their own, one after the other"
     )

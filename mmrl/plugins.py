@@ -15,6 +15,7 @@ import pkgutil
 import sys
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar, cast
 
@@ -96,6 +97,13 @@ def available(kind: PluginKind) -> dict[str, str]:
         'mmrl.modalities.image'
     """
     return {**modules(PACKAGES[kind]), **_entries(_GROUPS[kind], tuple(sys.path))}
+
+
+def importable_from(folder: Path) -> None:
+    """Let modules in a folder be imported by name, here and in workers, after all others."""
+    place = str(folder.absolute())
+    if place not in sys.path:
+        sys.path.append(place)
 
 
 def modules(name: str) -> dict[str, str]:

@@ -16,14 +16,29 @@ from mmrl.types import Answer, MediaRef, Observation, Record, Sample, Score
 Better = Literal["higher", "lower"]
 """Which way a metric is better: accuracy rises, an error falls."""
 
+Scope = Literal["answer", "group", "batch"]
+"""What is scored in one call: an answer, all answers to a prompt, or all of a step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When answers are scored: after `step` of `steps` updates; 0 of 0 outside of a training."""
+
+    step: int = 0
+    steps: int = 0
+
 
 @dataclass(frozen=True, slots=True)
 class RewardPart:
-    """A named term of the reward: its declared range and its default weight."""
+    """A named term of the reward: its declared range and its default weight.
+
+    `optional`: a score without it is whole, it does not apply to that answer and adds nothing.
+    """
 
     low: float
     high: float
     weight: float = 1.0
+    optional: bool = False
 
 
 def mean(values: Sequence[float], metas: Sequence[Mapping[str, Any]]) -> float:
@@ -135,6 +150,8 @@ class Task(Protocol):
     """What its episodes live in: `module:function` of f(task) -> a world of environments. `step`
     then only reads the turn and gives the state `{"start": ..., "actions": [...]}`; the environment
     carries the last action out and says what is seen (`environments/environment.py`)."""
+    scope: ClassVar[Scope | None] = None
+    """What `score_together` gets in a call; None: answers are scored alone, by `score`."""
     imports: ClassVar[tuple[str, ...]] = ()
     """Modules that `score` imports lazily; a worker imports them before its deadlines start."""
 
@@ -197,6 +214,23 @@ class Task(Protocol):
             Every declared part within its range, the metric of this answer, and how it parsed.
         """
         ...
+
+    def score_together(
+        self, golds: Sequence[Any], answers: Sequence[Answer], moment: Moment
+    ) -> list[Score]:
+        """Grade several answers in one call, for a task with a `scope`.
+
+        What it raises makes all of them unscorable; its deadline is that of as many answers.
+
+        Args:
+            golds: what `sample` put into `Sample.gold`, for each answer.
+            answers: those of a group, of a step, or one.
+            moment: how far the training is.
+
+        Returns:
+            A score for each answer.
+        """
+        return [self.score(gold, answer) for gold, answer in zip(golds, answers, strict=True)]
 
     def step(self, gold: Any, state: Any, answer: Answer) -> Observation:
         """Carry out one turn of an episode that began at `Sample.start`: the environment.

@@ -276,7 +276,8 @@ class Answer:
 
     `frames` are those of the sample's media, which are `shown` to environments alone. `outcome` is
     an environment's verdict, 0 to 1; None: there is none, or it failed. `turns` are the texts of an
-    episode, `screens` the Frame last shown before each. `opening` is what a template wrote of it.
+    episode, `screens` the Frame last shown before each. `opening` is what a template wrote of it;
+    `ids` are its tokens.
     """
 
     text: str
@@ -288,6 +289,7 @@ class Answer:
     opening: str = ""
     screens: tuple[Frame | None, ...] = ()
     shown: tuple[MediaRef, ...] = ()
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +309,7 @@ class Score:
     `reward` is the weighted sum of the parts, filled in by the scoring runtime; None is unscorable
     (verifier crashed or ran out of time), never the same as 0. `metric` is the part in the task's
     benchmark number, `evidence` what that needs beyond it: JSON, merged over the sample's meta.
+    `logged` is what a reward says besides, by name; its numbers are averaged as metrics.
     """
 
     parts: Mapping[str, float]
@@ -316,6 +319,7 @@ class Score:
     reward: float | None = None
     spans: tuple[SpanScore, ...] = ()
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    logged: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -122,15 +123,35 @@ def test_a_row_that_cannot_be_kept_is_named(row: Any, said: str, tmp_path: Path)
     assert not (tmp_path / "data").exists()
 
 
-def test_a_function_is_found_by_its_name() -> None:
-    assert load_function(name_of(abstains)) is abstains
+def test_a_function_is_found_by_its_name_or_kept_with_what_it_uses(tmp_path: Path) -> None:
+    assert load_function(name_of(abstains, tmp_path)) is abstains
+    assert not list(tmp_path.iterdir())
+    pytest.importorskip("cloudpickle")
+    scale = 3.0
 
-    def inner(prompts: list[str], completions: list[str]) -> list[float]:
-        return []
+    def inner(completions: list[str], **columns: Any) -> list[float]:
+        return [scale * len(text) for text in completions]
 
-    for nameless in (inner, lambda **given: [], "text".join):
-        with pytest.raises(ConfigError, match=r"write it at the top of a .py file"):
-            name_of(nameless)
+    name = name_of(inner, tmp_path)
+    assert name.endswith(".function:inner")
+    # Another process, as a worker is, which has neither this file nor `scale`.
+    code = (
+        "import sys; from mmrl.rewards.custom import load_function; "
+        f"print(load_function({name!r})(completions=['ab'])[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "6.0", done.stderr
+    with pytest.raises(ConfigError, match=r"cannot be given to workers .*top of a .py file"):
+        lock = threading.Lock()
+        name_of(lambda completions: [lock], tmp_path)
+
+
+def test_without_cloudpickle_it_must_have_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    with pytest.raises(ConfigError, match=r"write it at the top of a .py file, or `pip install"):
+        name_of(lambda completions: [], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -138,8 +159,8 @@ def test_a_function_is_found_by_its_name() -> None:
     [
         ({}, {}, "'data' is required"),
         ({}, {"data": [{"prompt": "a"}]}, "needs the parameter 'function'"),
-        ({}, {"data": [{"prompt": "a"}], "rewards": [abstains, abstains]}, "add several rewards"),
-        ({"data": [{}, {}]}, {"rewards": [abstains]}, "for one source with one function"),
+        ({}, {"data": [{"prompt": "a"}], "rewards": [abstains, abstains]}, "two reward functions"),
+        ({"data": [{}, {}]}, {"rewards": [abstains]}, "are for one source, not several"),
     ],
 )
 def test_mistakes_are_one_line(

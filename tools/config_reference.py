@@ -21,6 +21,7 @@ from pydantic_core import PydanticUndefined
 
 from mmrl import plugins
 from mmrl.config import RunConfig
+from mmrl.scoring.judges.judge_config import JudgeConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 _PAGE = re.compile(r"\bdocs/(\w+\.md)")
@@ -39,6 +40,7 @@ Options of an algorithm are in `mmrl algorithms NAME`, those of a task in `mmrl 
 def page() -> str:
     """The whole page as Markdown."""
     pieces = [HEAD, *_section("The run", "", RunConfig)]
+    pieces += _section("judges.NAME", "judges.NAME.", JudgeConfig)
     for kind in sorted(plugins.available("modality")):
         options = plugins.load("modality", kind).Options
         pieces += _section(f"media.{kind}", f"media.{kind}.", options)
@@ -55,6 +57,8 @@ def _section(title: str, prefix: str, model: type[BaseModel]) -> Iterator[str]:
     inner = {}
     for name, field in model.model_fields.items():
         section = section_of(field.annotation)
+        if section is model:  # an ensemble's judges are judges
+            section = None
         if section is not None:
             inner[name] = section
         yield _row(prefix + name, field, section)

@@ -23,6 +23,7 @@ from mmrl.policy.model_folder import check_folder, check_media
 from mmrl.runlog import claim
 from mmrl.runlog.quarantine import commonest
 from mmrl.runlog.trackers import refuse_trackers
+from mmrl.scoring.judges.judge_config import judges_of
 from mmrl.scoring.tasks import fixture_path, load_task, resolve_weights
 from mmrl.task import Task
 from mmrl.train.changes import refuse_changes
@@ -43,6 +44,7 @@ def check_run(config: RunConfig, *, records: bool = True, resume: bool = False) 
     what it began with.
     """
     check_model(config.model)
+    judges_of(config.judges)
     phases = phases_of(config)
     refuse_phases(phases, resume=resume)
     notes: list[str] = []

@@ -17,7 +17,8 @@ from mmrl.engines.engine import Engine, Sampling
 from mmrl.errors import MediaError
 from mmrl.policy.encoder import Encoded, Encoder, Heard
 from mmrl.policy.weights import Weights
-from mmrl.scoring.pool import ScoreJob, Scores, StepJob
+from mmrl.scoring.pool import OUTSIDE, ScoreJob, Scores, StepJob
+from mmrl.task import Moment
 from mmrl.types import EncodedMedium, Media, Observation, Prompt, Response, Sample, Score
 
 Gathered = Callable[[], AbstractContextManager[None]]
@@ -136,9 +137,15 @@ class SplitScorer:
     def __init__(self, scorer: Scores, world: World) -> None:
         self._scorer, self._world = scorer, world
 
-    def score(self, jobs: Sequence[ScoreJob]) -> list[Score]:
-        """Score all answers in order."""
-        return self._world.merge(self._scorer.score(self._world.share(jobs)))
+    def score(self, jobs: Sequence[ScoreJob], moment: Moment = OUTSIDE) -> list[Score]:
+        """Score all answers in order; those of one call in one process."""
+        calls = self._scorer.calls(jobs)
+        own = [i for call in self._world.share(calls) for i in call]
+        scored = self._scorer.score([jobs[i] for i in own], moment)
+        found: dict[int, Score] = {}
+        for part in self._world.gather(dict(zip(own, scored, strict=True))):
+            found |= part
+        return [found[i] for i in range(len(jobs))]
 
     def step(self, jobs: Sequence[StepJob]) -> list[Observation | str]:
         """Carry out all turns in order."""

@@ -133,7 +133,11 @@ def score(
         row = answers.find(sample, count)
         assert row is not None, "a sample was not asked"
         asked.append((without_bytes(sample), row))
-    jobs = [ScoreJob(key, sample.gold, answer) for sample, row in asked for answer in row.answers()]
+    jobs = [
+        ScoreJob(key, sample.gold, answer, i)
+        for i, (sample, row) in enumerate(asked)
+        for answer in row.answers()
+    ]
     scores = iter(scorer.score(jobs))
     return [
         Scored(

@@ -56,8 +56,11 @@ def score_file(
     said = list(_answers(answers, {*samples, *refused}))
     rows = [(name, text) for name, text in said if name in samples]
     blanks = {name: _blank(samples[name], space) for name, _ in rows}
+    places = {name: i for i, name in enumerate(blanks)}
     jobs = [
-        ScoreJob(task, samples[name].gold, dataclasses.replace(blanks[name], text=text))
+        ScoreJob(
+            task, samples[name].gold, dataclasses.replace(blanks[name], text=text), places[name]
+        )
         for name, text in rows
     ]
     spec = {task: TaskSpec(task, params or {}, weights or {})}

@@ -1,11 +1,13 @@
-"""Reward functions of the user's own, in TRL's form: f(prompts, completions, **columns)."""
+"""Reward functions of the user's own, by the name that another process finds them by."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import pickle
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +15,7 @@ from typing import Any
 
 from mmrl.errors import ConfigError
 
-RewardFunction = Callable[..., list[float | None]]
+RewardFunction = Callable[..., Any]
 
 
 def load_function(name: str) -> RewardFunction:
@@ -26,13 +28,18 @@ def load_function(name: str) -> RewardFunction:
 
 
 def load_callable(name: str, role: str) -> Callable[..., Any]:
-    """Import `package.module:function` or `file.py:function`; messages call it by its role."""
+    """Import `package.module:function` or `file.py:function`; messages call it by its role.
+
+    A file is sought in the current folder, then where modules are (`plugins.importable_from`).
+    """
     module_name, _, attribute = name.rpartition(":")
     if not module_name or not attribute:
         raise ConfigError(
             f"{role} '{name}': write it as package.module:function or file.py:function"
         )
-    file = Path(module_name).absolute()
+    if module_name.endswith(KEPT):
+        return _kept(Path(module_name), attribute)
+    file = _sought(module_name)
     if module_name.endswith(".py") and not file.is_file():
         raise ConfigError(f"{role} '{name}': no file at {file}")
     try:
@@ -51,23 +58,59 @@ def load_callable(name: str, role: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-def name_of(function: Callable[..., Any]) -> str:
-    """The name by which another process finds a function of a module or of a script.
+def _sought(name: str) -> Path:
+    """The file of a name: where it is found first, else in the current folder."""
+    places = [(Path(folder) / name).absolute() for folder in (".", *sys.path)]
+    return next((place for place in places if place.is_file()), places[0])
 
-    Raises ConfigError for one that has none: a lambda, a method, one of a notebook.
+
+def name_of(function: Callable[..., Any], folder: Path) -> str:
+    """The name by which another process finds a function.
+
+    One without a name of its own (of a notebook, a lambda, one made by another) is written to a
+    file in `folder`, with what it uses. Raises ConfigError where that cannot be done.
     """
-    name = getattr(function, "__qualname__", repr(function))
-    place = getattr(function, "__module__", "")
+    name = getattr(function, "__qualname__", type(function).__name__)
+    place = getattr(function, "__module__", None) or ""
     module = sys.modules.get(place)
-    if getattr(module, name, None) is function and place == "__main__":
+    named = getattr(module, name, None) is function
+    if named and place == "__main__":
         place = str(Path(getattr(module, "__file__", None) or "").absolute())
-        module = module if place.endswith(".py") else None
-    if getattr(module, name, None) is not function:
+        named = place.endswith(".py")
+    return f"{place}:{name}" if named else _keep(function, name.rpartition(".")[2], folder)
+
+
+KEPT = ".function"
+"""Ending of files that hold a function by value."""
+
+
+def _keep(function: Callable[..., Any], name: str, folder: Path) -> str:
+    try:
+        import cloudpickle  # type: ignore[import-untyped]
+    except ImportError:
         raise ConfigError(
             f"reward function '{name}': workers find no function of that name; write it at the "
-            "top of a .py file"
-        )
-    return f"{place}:{name}"
+            "top of a .py file, or `pip install cloudpickle`"
+        ) from None
+    try:
+        held: bytes = cloudpickle.dumps(function)
+    except Exception as error:  # whatever the function holds
+        raise ConfigError(
+            f"reward function '{name}' cannot be given to workers ({error}): write it at the top "
+            "of a .py file"
+        ) from None
+    path = folder.absolute() / f"{sha256(held).hexdigest()[:12]}{KEPT}"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(held)
+    return f"{path}:{name}"
+
+
+@functools.cache
+def _kept(path: Path, name: str) -> Callable[..., Any]:
+    """A function that `_keep` wrote: code, as a .py file is."""
+    if not path.is_file():
+        raise ConfigError(f"reward function '{name}': no file at {path}")
+    return pickle.loads(path.read_bytes())  # type: ignore[no-any-return]
 
 
 _running: list[str] = []
@@ -106,20 +149,3 @@ def _of_file(path: Path) -> ModuleType:
     finally:
         _running.pop()
     return module
-
-
-def call_reward(
-    function: RewardFunction, prompt: Any, completion: str, columns: Mapping[str, Any]
-) -> float | None:
-    """Reward one completion, as a batch of one; None means that the function does not judge it.
-
-    A prompt that is a list of messages makes the completion one too, as in TRL. Raises ValueError
-    if the function does not return one number or None.
-    """
-    conversational = isinstance(prompt, list)
-    spoken = [{"role": "assistant", "content": completion}] if conversational else completion
-    batch = {name: [value] for name, value in columns.items()}
-    rewards = function(prompts=[prompt], completions=[spoken], **batch)
-    if len(rewards) != 1:
-        raise ValueError(f"reward function returned {len(rewards)} rewards for one completion")
-    return None if rewards[0] is None else float(rewards[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,10 @@ from mmrl.config import RolloutConfig
 from mmrl.engines.engine import Engine, Sampling
 from mmrl.errors import TrainingError
 from mmrl.rollout.thinking import Thinking, answers_of, settle
-from mmrl.scoring.pool import Scores, score_groups
+from mmrl.scoring.groups import score_groups
+from mmrl.scoring.judges.panel import Panel
+from mmrl.scoring.pool import OUTSIDE, Scores
+from mmrl.task import Moment
 from mmrl.types import Group, Prompt
 
 
@@ -20,7 +24,8 @@ class Rollouts:
     """Samples with an engine and scores with the tasks' own verifiers.
 
     `greedy_too`: every group also carries the reward of a greedy answer, as `greedy`. `thinking`
-    asks for answers at budgets of thinking; chains are then groups too, with their `steps`.
+    asks for answers at budgets of thinking; chains are then groups too, with their `steps`. `panel`
+    are models that judge the answers besides.
     """
 
     engine: Engine
@@ -28,6 +33,7 @@ class Rollouts:
     config: RolloutConfig
     greedy_too: bool = False
     thinking: Thinking | None = None
+    panel: Panel | None = None
 
     def sample(
         self, prompts: Sequence[Prompt], counts: Sequence[int], length: int | None, seed: int
@@ -48,22 +54,33 @@ class Rollouts:
             for prompt, group in zip(prompts, responses, strict=True)
         ]
 
-    def score(self, groups: Sequence[Group]) -> list[Group]:
+    def score(self, groups: Sequence[Group], moment: Moment = OUTSIDE) -> list[Group]:
         """Score every response; raises TrainingError where too many could not be scored."""
-        scored = score_groups(self.scorer, answers_of(groups))
+        scored = score_groups(self.scorer, answers_of(groups), moment)
+        if self.panel is not None:
+            scored = self.panel.judge(scored)
         self._check(scored)
         if self.thinking is not None:
             return settle(groups, scored)
         return [_greedy_apart(group) for group in scored] if self.greedy_too else scored
 
+    def metrics(self) -> dict[str, float]:
+        """What judging has cost since the last call."""
+        return self.panel.metrics() if self.panel else {}
+
     def _check(self, scored: Sequence[Group]) -> None:
         rewards = np.concatenate([group.rewards for group in scored] or [np.zeros(0)])
         share = float(np.isnan(rewards).mean()) if len(rewards) else 0.0
         if share > self.config.max_unscorable_share:
-            reasons = sorted({s.reason for g in scored for s in g.scores if s.reward is None})
+            reasons = Counter(s.reason for g in scored for s in g.scores if s.reward is None)
+            ((reason, count),) = reasons.most_common(1)
+            if count == len(rewards):
+                raise TrainingError(
+                    f"the reward fails on every answer, whatever the model says: {reason}"
+                )
             raise TrainingError(
                 f"{share:.0%} of the answers could not be scored, over rollout."
-                f"max_unscorable_share={self.config.max_unscorable_share}: {reasons[0]}"
+                f"max_unscorable_share={self.config.max_unscorable_share}: {reason}"
             )
 
 

@@ -195,8 +195,10 @@ def _score(last: Group, values: Sequence[float]) -> Score:
     known = [score for score in last.scores if score.reward is not None]
     if np.isnan(values).any():
         return Score({}, None, "unscorable", "the answers at a cut could not be scored", None)
+    names = dict.fromkeys(name for score in known for name in score.parts)
     parts = {
-        name: float(np.mean([score.parts[name] for score in known])) for name in known[0].parts
+        name: float(np.mean([score.parts[name] for score in known if name in score.parts]))
+        for name in names
     }
     metrics = [score.metric for score in known if score.metric is not None]
     return Score(parts, float(np.mean(metrics)) if metrics else None, reward=values[-1])

@@ -101,6 +101,8 @@ def plain(value: Any) -> Any:
         value = value.tolist()
     if value is None or isinstance(value, bool | int | str):
         return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"<{len(value)} bytes>"
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

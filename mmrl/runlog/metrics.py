@@ -45,6 +45,7 @@ def group_metrics(groups: Sequence[Group]) -> Metrics:
         **_shares(groups, scores),
         **_counts(groups),
         **_episodes(groups),
+        **_logged(scores),
         "media/without": float(sum(_lacks_media(group) for group in groups)),
         "media/shrunk": float(sum(group.prompt.shrunk for group in groups)),
     }
@@ -138,6 +139,16 @@ def _episodes(groups: Sequence[Group]) -> Metrics:
         "turns/max": float(max(turns)),
         "tokens/environment": float(observed),
     }
+
+
+def _logged(scores: Sequence[Score]) -> Metrics:
+    """Means of the numbers that rewards log, over the answers that have them."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for score in scores:
+        for name, value in score.logged.items():
+            if isinstance(value, int | float):
+                found[f"logged/{name}"].append(float(value))
+    return {name: _mean(values) for name, values in sorted(found.items())}
 
 
 def questions(groups: Sequence[Group]) -> int:

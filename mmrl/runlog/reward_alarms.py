@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mmrl.runlog.rows import WINDOW, Row, finite, mean_error, percent, recent, series, trend
 
-ZERO_VARIANCE = 0.8
+ZERO_VARIANCE, ALL = 0.8, 0.995
 SOLVED, HOPELESS = 0.9, 0.1  # metric above and below which equal rewards mean easy and hard
 FLAT_STEPS, SIGMAS = 40, 2.0
 COLLAPSE_SHARE = 0.5  # of the best smoothed reward
@@ -24,9 +24,15 @@ def equal(rows: Sequence[Row]) -> str | None:
     advice = "raise rollout.temperature or the number of responses per group"
     if metric >= SOLVED:
         advice = "the task is nearly solved; train on harder records"
+    elif share > ALL and recent(rows, "reward/std") == 0:
+        return (
+            f"every answer to every prompt earned the same, {recent(rows, 'reward/mean'):g}: see "
+            "in rollouts.jsonl whether the reward reads them as they are written; if it does, "
+            "start with easier records or supervision"
+        )
     elif metric <= HOPELESS:
         advice = "the task is too hard for this model; start with easier records or supervision"
-    amount = "all groups have" if share > 0.995 else f"{percent(share)} of groups have"
+    amount = "all groups have" if share > ALL else f"{percent(share)} of groups have"
     return f"{amount} equal rewards, which teach nothing: {advice}"
 
 

@@ -168,6 +168,7 @@ def _response(
         "status": score.status,
         "reason": score.reason,
         "metric": score.metric,
+        **({"logged": score.logged} if score.logged else {}),
         "advantages": _compact(advantages),
         **({"turns": _turns(response.episode)} if response.episode else {}),
     }

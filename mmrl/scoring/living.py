@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from mmrl.environments.live import Live, LiveStep, shown
 from mmrl.rewards.custom import load_callable
-from mmrl.scoring.pool import ScoreJob, Scores, StepJob
-from mmrl.task import Task
+from mmrl.scoring.pool import OUTSIDE, ScoreJob, Scores, StepJob
+from mmrl.task import Moment, Task
 from mmrl.types import Observation, Score
 
 
@@ -23,9 +23,13 @@ class Living:
         self._tasks = {key: task for key, task in tasks.items() if task.world}
         self._lives: dict[str, Live] = {}
 
-    def score(self, jobs: Sequence[ScoreJob]) -> list[Score]:
+    def score(self, jobs: Sequence[ScoreJob], moment: Moment = OUTSIDE) -> list[Score]:
         """Score answers in order."""
-        return self._workers.score(jobs)
+        return self._workers.score(jobs, moment)
+
+    def calls(self, jobs: Sequence[ScoreJob]) -> list[list[int]]:
+        """The places of jobs that one call scores together."""
+        return self._workers.calls(jobs)
 
     def step(self, jobs: Sequence[StepJob]) -> list[Observation | str]:
         """Carry turns out in order; an environment that fails is its reason."""

@@ -9,7 +9,6 @@ so the parent kills the process by the wall clock and replaces it.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import pickle
@@ -19,7 +18,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing.connection import Connection, Pipe, wait
@@ -27,13 +26,23 @@ from typing import Any, Protocol
 
 from mmrl.errors import UserError
 from mmrl.scoring.observations import observation_of
-from mmrl.scoring.tasks import find_defect, load_task, observation_defect, resolve_weights, weigh
+from mmrl.scoring.tasks import (
+    Together,
+    find_defect,
+    load_task,
+    observation_defect,
+    resolve_weights,
+    weigh,
+)
 from mmrl.scoring.worker import Setup
-from mmrl.types import Answer, Group, Observation, Response, Score, SpanScore
+from mmrl.task import Moment, Scope
+from mmrl.types import Answer, Observation, Score, SpanScore
 
-STARTUP_SECONDS = 120.0
+STARTUP_SECONDS = 300.0  # a reward of the user's may import what takes a while
 MAX_CHUNK = 64
 MAX_VERDICT_BYTES = 1 << 24
+OUTSIDE = Moment()
+"""Of answers that are scored outside of a training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +56,12 @@ class TaskSpec:
 
 @dataclass(frozen=True, slots=True)
 class ScoreJob:
-    """One answer to score; `task` is a key of the scorer's specs."""
+    """One answer to score; `task` is a key of the scorer's specs, `group` tells prompts apart."""
 
     task: str
     gold: Any
     answer: Answer
+    group: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +77,7 @@ class StepJob:
 class Scores(Protocol):
     """What scores answers and carries turns out, in one process or many."""
 
-    def score(self, jobs: Sequence[ScoreJob]) -> list[Score]:
+    def score(self, jobs: Sequence[ScoreJob], moment: Moment = OUTSIDE) -> list[Score]:
         """Score answers in order; a verifier's failure is a Score with reward None."""
         ...
 
@@ -109,21 +119,44 @@ class Scorer:
         """Unscorable answers so far, by kind."""
         return dict(self._counts)
 
-    def score(self, jobs: Sequence[ScoreJob]) -> list[Score]:
+    def score(self, jobs: Sequence[ScoreJob], moment: Moment = OUTSIDE) -> list[Score]:
         """Score answers in order; a verifier's failure is a Score with reward None."""
-        verdicts = self._carry_out([(job.task, job.gold, job.answer) for job in jobs])
-        return [self._finish(job, verdict) for job, verdict in zip(jobs, verdicts, strict=True)]
+        calls = self.calls(jobs)
+        verdicts = self._carry_out([self._asked([jobs[i] for i in c], moment) for c in calls])
+        found = {
+            i: self._finish(jobs[i], verdict)
+            for call, said in zip(calls, verdicts, strict=True)
+            for i, verdict in zip(call, _of_each(said, len(call)), strict=True)
+        }
+        return [found[i] for i in range(len(jobs))]
+
+    def calls(self, jobs: Sequence[ScoreJob]) -> list[list[int]]:
+        """Which jobs are scored in one call, by their places: each alone unless a task says so."""
+        calls: dict[Hashable, list[int]] = {}
+        for i, job in enumerate(jobs):
+            scope = self._tasks[job.task].scope
+            key: dict[Scope, Hashable] = {"group": (job.task, job.group), "batch": (job.task,)}
+            calls.setdefault(key.get(scope, i) if scope else i, []).append(i)
+        return list(calls.values())
+
+    def _asked(self, jobs: Sequence[ScoreJob], moment: Moment) -> tuple[int, Any]:
+        """How many answers a call is about, and what a worker gets of it."""
+        first = jobs[0]
+        if self._tasks[first.task].scope is None:
+            return 1, (first.task, first.gold, first.answer)
+        golds, answers = tuple(j.gold for j in jobs), tuple(j.answer for j in jobs)
+        return len(jobs), Together(first.task, golds, answers, moment)
 
     def step(self, jobs: Sequence[StepJob]) -> list[Observation | str]:
         """Carry turns out in order; a failure is its reason, and counted as an answer's is."""
-        asked = [(job.task, job.gold, job.answer, job.state) for job in jobs]
+        asked = [(1, (job.task, job.gold, job.answer, job.state)) for job in jobs]
         return [
             self._situation(job, verdict)
             for job, verdict in zip(jobs, self._carry_out(asked), strict=True)
         ]
 
-    def _carry_out(self, jobs: Sequence[tuple[Any, ...]]) -> list[Mapping[str, Any]]:
-        """What a worker says of each job, in order."""
+    def _carry_out(self, jobs: Sequence[tuple[int, Any]]) -> list[Mapping[str, Any]]:
+        """What a worker says of each job, in order; a job comes with how many answers it has."""
         with self._lock:
             if not self._workers:
                 raise ValueError("the scorer is closed")
@@ -174,20 +207,19 @@ class Scorer:
         try:
             while not worker.idle and worker.connection.poll():
                 verdict = json.loads(worker.connection.recv_bytes(MAX_VERDICT_BYTES))
-                worker.renew_deadline()
                 if worker.starting:
                     worker.finish_start(verdict)
                     continue
                 if verdict.get("failure") == "memory":
                     return dict(verdict)
-                batch.verdicts[worker.outstanding.popleft()] = verdict
+                batch.verdicts[worker.next_done(batch)] = verdict
         except (EOFError, OSError):
             return _failure("crash", f"the scoring worker {worker.describe_death()}")
         if worker.idle or time.monotonic() < worker.deadline:
             return None
         if worker.starting:
             raise RuntimeError(f"a scoring worker was not ready after {STARTUP_SECONDS:g} s")
-        return _failure("timeout", f"no verdict within {self._setup.timeout_seconds:g} s")
+        return _failure("timeout", f"no verdict within {worker.allowed:g} s")
 
     def _finish(self, job: ScoreJob, verdict: Mapping[str, Any]) -> Score:
         if "failure" in verdict:
@@ -220,54 +252,11 @@ def unscorable(reason: str) -> Score:
     return Score({}, None, "unscorable", reason, None)
 
 
-def score_groups(scorer: Scores, groups: Sequence[Group]) -> list[Group]:
-    """Score every response of every group with the task of its sample.
-
-    An episode whose environment failed is unscorable, whatever the verifier would say.
-    """
-    jobs = [
-        ScoreJob(group.prompt.sample.task, group.prompt.sample.gold, answer_of(group, response))
-        for group in groups
-        for response in group.responses
-        if not _failure_of(response)
-    ]
-    scores = iter(scorer.score(jobs))
-    return [
-        dataclasses.replace(
-            group,
-            scores=tuple(
-                unscorable(failure) if (failure := _failure_of(response)) else next(scores)
-                for response in group.responses
-            ),
-        )
-        for group in groups
-    ]
-
-
-def answer_of(group: Group, response: Response) -> Answer:
-    """What a verifier sees of a response."""
-    prompt, episode = group.prompt, response.episode
-    return Answer(
-        response.text,
-        response.truncated,
-        prompt.frames,
-        prompt.space,
-        outcome=episode.outcome if episode else None,
-        turns=episode.said if episode else (),
-        opening=prompt.opening,
-        screens=episode.screens if episode else (),
-    )
-
-
-def _failure_of(response: Response) -> str:
-    return response.episode.failure if response.episode else ""
-
-
 class _Batch:
     """The jobs of one call: which wait, and the verdicts so far."""
 
-    def __init__(self, jobs: Sequence[tuple[Any, ...]]) -> None:
-        self.payloads = [pickle.dumps(job) for job in jobs]
+    def __init__(self, jobs: Sequence[tuple[int, Any]]) -> None:
+        self.payloads = [(answers, pickle.dumps(job)) for answers, job in jobs]
         self.waiting = deque(range(len(jobs)))
         self.verdicts: dict[int, Mapping[str, Any]] = {}
 
@@ -293,7 +282,7 @@ class _Worker:
     def __init__(self, setup: Setup) -> None:
         self.connection, child = Pipe()
         self._timeout_seconds = setup.timeout_seconds
-        self.starting = True
+        self.starting, self.allowed = True, setup.timeout_seconds
         self.outstanding: deque[int] = deque()
         self.deadline = time.monotonic() + STARTUP_SECONDS
         with child:
@@ -314,12 +303,19 @@ class _Worker:
         for _ in chunk:
             batch.waiting.popleft()
         self.outstanding.extend(chunk)
-        self.renew_deadline()
+        self._renew_deadline(batch)
         return True
 
-    def renew_deadline(self) -> None:
-        """Start the clock of the next answer."""
-        self.deadline = time.monotonic() + self._timeout_seconds
+    def next_done(self, batch: _Batch) -> int:
+        """The job it has just reported; the clock of the next one starts."""
+        done = self.outstanding.popleft()
+        self._renew_deadline(batch)
+        return done
+
+    def _renew_deadline(self, batch: _Batch) -> None:
+        answers = batch.payloads[self.outstanding[0]][0] if self.outstanding else 1
+        self.allowed = answers * self._timeout_seconds
+        self.deadline = time.monotonic() + self.allowed
 
     def finish_start(self, message: Mapping[str, Any]) -> None:
         """The worker is ready, or a task does not load there although it does here."""
@@ -362,6 +358,11 @@ def _start_process(child: Connection) -> subprocess.Popen[bytes]:
         pass_fds=[child.fileno()],
         start_new_session=True,
     )
+
+
+def _of_each(verdict: Mapping[str, Any], answers: int) -> Sequence[Mapping[str, Any]]:
+    """A call's verdict as one for each of its answers; a failure is that of all."""
+    return list(verdict.get("scores", [verdict] * answers))
 
 
 def _failure(kind: str, reason: str) -> dict[str, Any]:

@@ -19,10 +19,27 @@ from mmrl.environments import tooled
 from mmrl.errors import ConfigError, DataError
 from mmrl.rewards.custom import load_callable
 from mmrl.runlog.journal import plain
-from mmrl.task import RewardPart, Task
+from mmrl.task import Moment, RewardPart, Task
 from mmrl.types import Answer, MediaRef, Observation, Record, Role, Sample, Score, Status, Text
 
 _RANGE_SLACK = 1e-9
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Together:
+    """Answers that a task scores in one call; `task` is its key among those of a scorer."""
+
+    task: str
+    golds: tuple[Any, ...]
+    answers: tuple[Answer, ...]
+    moment: Moment
+
+    def scores(self, task: Task) -> list[Score]:
+        """What the task says of each."""
+        scores = task.score_together(self.golds, self.answers, self.moment)
+        if len(scores) != len(self.answers):
+            raise ValueError(f"{len(scores)} scores for {len(self.answers)} answers")
+        return scores
 
 
 def task_class(name: str) -> type[Task]:
@@ -85,8 +102,9 @@ def resolve_weights(task: Task, overrides: Mapping[str, float]) -> dict[str, flo
 
 
 def weigh(score: Score, weights: Mapping[str, float]) -> Score:
-    """Fill in the reward: the weighted sum of the parts."""
-    reward = math.fsum(weight * score.parts[name] for name, weight in weights.items())
+    """Fill in the reward: the weighted sum of the parts that apply."""
+    known = ((score.parts[name], weight) for name, weight in weights.items() if name in score.parts)
+    reward = math.fsum(weight * value for value, weight in known)
     return dataclasses.replace(score, reward=reward)
 
 
@@ -94,10 +112,11 @@ def find_defect(task: Task, score: Score) -> str:
     """Say how a score breaks the task's own declaration; "" if it does not."""
     if score.status not in typing.get_args(Status):
         return f"status '{score.status}'"
-    if score.parts.keys() != task.parts.keys():
+    required = {name for name, part in task.parts.items() if not part.optional}
+    if not required <= score.parts.keys() <= task.parts.keys():
         return f"parts {sorted(score.parts)} instead of {sorted(task.parts)}"
-    for name, part in task.parts.items():
-        value = score.parts[name]
+    for name, value in score.parts.items():
+        part = task.parts[name]
         if not math.isfinite(value):
             return f"part '{name}' is {value}"
         if not part.low - _RANGE_SLACK <= value <= part.high + _RANGE_SLACK:
@@ -182,7 +201,7 @@ def row(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "summary": cls.summary,
-        "metric": cls.metric,
+        "metric": cls.metric if isinstance(cls.metric, str) else None,
         "better": cls.better,
         "parts": {part: dataclasses.asdict(p) for part, p in _declared(cls).items()},
         "params": [field.name for field in dataclasses.fields(cls)],  # type: ignore[arg-type]

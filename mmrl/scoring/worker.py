@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from mmrl.runlog.journal import plain
 from mmrl.scoring.observations import observation_values
-from mmrl.scoring.tasks import load_task
+from mmrl.scoring.tasks import Together, load_task
 from mmrl.task import Task
 from mmrl.types import Score
 
@@ -63,12 +64,11 @@ def serve(connection: Connection) -> None:
     except Exception as error:  # the parent raises it with this text
         connection.send_bytes(_json({"failed": f"{type(error).__name__}: {error}"}))
         return
-    lifeline_seconds = 2 * setup.timeout_seconds + 5
     connection.send_bytes(_json({"ready": True}))
     while True:
-        for job in connection.recv():
+        for answers, job in connection.recv():
             # The default action of SIGALRM ends the process even while a C call holds the GIL.
-            signal.setitimer(signal.ITIMER_REAL, lifeline_seconds)
+            signal.setitimer(signal.ITIMER_REAL, 2 * answers * setup.timeout_seconds + 5)
             verdict = judge(tasks, job)
             signal.setitimer(signal.ITIMER_REAL, 0)
             connection.send_bytes(verdict)
@@ -77,11 +77,14 @@ def serve(connection: Connection) -> None:
 def judge(tasks: Mapping[str, Task], job: bytes) -> bytes:
     """Score one pickled (task key, gold, answer); with a state behind it, carry out a turn.
 
-    Whatever goes wrong becomes a failure verdict.
+    A `Together` is scored in one call. Whatever goes wrong becomes a failure verdict.
     """
     try:
         # Bytes that the parent pickled itself: the model's text is a string in them.
-        key, gold, answer, *turn = pickle.loads(job)
+        asked = pickle.loads(job)
+        if isinstance(asked, Together):
+            return _json({"scores": list(map(_plain, asked.scores(tasks[asked.task])))})
+        key, gold, answer, *turn = asked
         if turn:
             return _json(observation_values(tasks[key].step(gold, turn[0], answer)))
         return _json(_plain(tasks[key].score(gold, answer)))
@@ -102,6 +105,7 @@ def _plain(score: Score) -> dict[str, Any]:
             for span in score.spans
         ],
         "evidence": dict(score.evidence),
+        "logged": plain(score.logged),
     }
 
 

@@ -25,7 +25,8 @@ FREE = re.compile(
     r"|trainer\.(steps|backend|deepspeed|checkpoint_every|keep_checkpoints|eval_every|eval_limit"
     r"|trackers.*|write_rollouts_every|tokens_per_micro_batch|exchange_timeout_seconds)"
     r"|rollout\.(max_sequences|scoring_\w+|max_unscorable_share|vllm.*|servers.*|adapter_sync"
-    r"|parity_\w+))"
+    r"|parity_\w+)"
+    r"|judges\.\w+\.(url|key_variable|device|batch|in_flight|timeout_seconds|retries|price_\w+))"
 )
 """Keys that say where and how long a run works, what it writes and how it is cut into passes.
 

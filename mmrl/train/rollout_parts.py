@@ -20,6 +20,8 @@ from mmrl.policy.appended import differences
 from mmrl.policy.encoder import Encoder
 from mmrl.rollout.build import WITH_WEIGHTS, build_engine, holding
 from mmrl.rollout.episode import Episodes
+from mmrl.scoring.judges.judge_config import judges_of
+from mmrl.scoring.judges.panel import Panel
 from mmrl.scoring.living import Living
 from mmrl.scoring.pool import Scorer, Scores
 from mmrl.train.model_parts import ModelParts
@@ -29,6 +31,8 @@ from mmrl.train.setting import Setting
 @dataclass(frozen=True)
 class RolloutParts:
     """What rolls out, scores, and answers when the policy is evaluated (`judge`).
+
+    `panel` are the models that judge answers besides.
 
     With rollouts ahead of the update, `background` works in a thread of its own, and `aside` is
     the exchange that this thread has with other processes.
@@ -41,6 +45,7 @@ class RolloutParts:
     judge: Engine
     background: BackgroundEngine | None
     aside: World
+    panel: Panel | None
 
 
 def build_rollout(
@@ -63,15 +68,18 @@ def build_rollout(
     workers = Living(pool, {source.key: source.task for source in sources})
     closing.callback(workers.close)
     scorer = SplitScorer(workers, world)
+    panel = Panel(judges, config.run, world) if (judges := judges_of(config.judges)) else None
+    if panel is not None:
+        closing.callback(panel.close)
     _probe_turns(sources, models)
     engine, background, aside = _start_engine(setting, sources, models)
     closing.callback(engine.close)
     rolls = play(setting, encoder, SplitEngine(engine, world, gathered), scorer)
     if config.rollout.engine != "targets":
-        return RolloutParts(encoder, workers, scorer, rolls, rolls, background, aside)
+        return RolloutParts(encoder, workers, scorer, rolls, rolls, background, aside, panel)
     greedy = HFEngine(models.policy, config.rollout.max_sequences, models.budget)
     judge = play(setting, encoder, SplitEngine(greedy, world, gathered), scorer)
-    return RolloutParts(encoder, workers, scorer, rolls, judge, background, aside)
+    return RolloutParts(encoder, workers, scorer, rolls, judge, background, aside, panel)
 
 
 def _probe_turns(sources: Sequence[Source], models: ModelParts) -> None:

@@ -14,6 +14,7 @@ from mmrl.policy.weights import Weights
 from mmrl.rollout.rollouts import Rollouts
 from mmrl.runlog.metrics import Clock, questions
 from mmrl.stage import Context
+from mmrl.task import Moment
 from mmrl.train.batches import Asker, Batches
 from mmrl.train.learner import Learner
 from mmrl.train.update_stats import UpdateStats
@@ -22,7 +23,9 @@ from mmrl.types import Group, TrainSample
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step did, for whoever records it; `overlap` says how its groups came about."""
+    """What one step did, for whoever records it; `overlap` says how its groups came about,
+    and what judging them cost.
+    """
 
     step: int
     groups: list[Group]
@@ -80,7 +83,7 @@ class Trainer:
         self.algorithm.observe(seen, samples, context)
         with clock.stage("sync"):
             self.rollouts.engine.sync(self.weights(step))
-        overlap = self.batches.metrics(step, seen)
+        overlap = {**self.batches.metrics(step, seen), **self.rollouts.metrics()}
         return StepResult(step, groups, samples, updates, clock.lap(), coefficient, drawn, overlap)
 
     def _collect(self, context: Context, clock: Clock) -> tuple[list[Group], list[Group], int]:
@@ -97,7 +100,8 @@ class Trainer:
                 break
             drawn += min(wanted, questions(fresh))
             with clock.stage("score"):
-                fresh = self.rollouts.score(fresh)
+                done = Moment(context.step - 1, context.total_steps)
+                fresh = self.rollouts.score(fresh, done)
             with clock.stage("observe"):
                 fresh = self.learner.observe(fresh)
             fresh = self.algorithm.shape_rewards(fresh, context)

@@ -44,6 +44,7 @@ def build_trainer(
         config.rollout,
         greedy_too="greedy" in algorithm.needs,
         thinking=make_thinking(algorithm, models.policy),
+        panel=rollout.panel,
     )
     asker = build_asker(setting, algorithm, sources, rollout)
     ahead = build_ahead(setting, models, rollout, asker, rollouts)

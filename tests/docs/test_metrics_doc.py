@@ -12,6 +12,8 @@ import pytest
 from mmrl.config import RunConfig
 from mmrl.runlog.journal import Journal
 from mmrl.runlog.metrics import group_metrics
+from mmrl.scoring.judges.judge_config import JudgeConfig
+from mmrl.scoring.judges.panel import Judge
 from mmrl.train.run import train
 from mmrl.train.trainer import update_metrics
 from mmrl.train.update_stats import UpdateStats
@@ -83,12 +85,14 @@ def by_hand() -> set[str]:
     groups = [
         replace(asked, responses=(episode, episode)),
         replace(asked, prompt=other),
-        replace(asked, prompt=elsewhere),
+        replace(asked, prompt=elsewhere, scores=(replace(asked.scores[0], logged={"n": 1}),) * 2),
     ]
     names = set(group_metrics(groups)) | {f"modality/text/{n}" for n in ("reward", "metric")}
     filled = UpdateStats(**dict.fromkeys((f.name for f in fields(UpdateStats)), 1))  # type: ignore[arg-type]
     assert len(update_metrics(filled)) == len(asdict(filled))
-    return names | set(update_metrics(filled)) | {"quarantine/encode"}
+    names |= set(update_metrics(filled)) | {"quarantine/encode"}
+    judge = Judge(JudgeConfig(url="http://127.0.0.1:9/v1", model="m"), Path("nowhere"))
+    return names | {f"judge/j/{name}" for name in judge.metrics()}
 
 
 def test_every_number_is_explained_and_every_explanation_has_a_number(run: Path) -> None:

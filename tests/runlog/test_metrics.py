@@ -209,6 +209,12 @@ def test_a_healthy_run_has_no_diagnosis() -> None:
         (steps(3, share__unscorable=0.07), "7 % of answers could not be scored"),
         (steps(3, media__without=2.0), "6 samples were trained without their media"),
         (steps(3, share__zero_variance=1.0, metric__mean=0.0), "all groups have equal rewards"),
+        (
+            steps(
+                3, share__zero_variance=1.0, metric__mean=0.0, reward__std=0.0, reward__mean=-2.0
+            ),
+            "every answer to every prompt earned the same, -2: see",
+        ),
         (steps(3, share__zero_variance=0.9, metric__mean=0.95), "nearly solved"),
         (steps(3, train__loss=None), "train/loss is not a number at step 1"),
         (steps(40, reward__mean=lambda i: 0.3 + 0.01 * (-1) ** i), "has not moved in 40 steps"),

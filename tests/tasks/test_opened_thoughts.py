@@ -16,7 +16,7 @@ from mmrl.policy.encoder import Encoder
 from mmrl.policy.model_folder import model_folder
 from mmrl.policy.policy import load_policy
 from mmrl.rewards.thoughts import EMPTY
-from mmrl.scoring.pool import answer_of
+from mmrl.scoring.groups import answer_of
 from mmrl.scoring.tasks import fixture_path, load_task
 from mmrl.types import Group
 from tests.conftest import TINY

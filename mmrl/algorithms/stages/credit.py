@@ -156,12 +156,12 @@ def outcomes(group: Group, part: str | None = None) -> Floats:
     name = part or "accuracy"
     if part is None and not all(name in s.parts for s in group.scores if s.reward is not None):
         return group.rewards
-    missing = [s for s in group.scores if s.reward is not None and name not in s.parts]
-    if missing:
-        known = ", ".join(missing[0].parts) or "none"
+    scored = [s for s in group.scores if s.reward is not None]
+    if scored and not any(name in s.parts for s in scored):
+        known = ", ".join(scored[0].parts) or "none"
         task = group.prompt.sample.task
         raise UserError(f"task '{task}' has no reward part '{name}'; known: {known}")
-    values = [np.nan if s.reward is None else s.parts[name] for s in group.scores]
+    values = [np.nan if s.reward is None else s.parts.get(name, np.nan) for s in group.scores]
     return np.array(values, dtype=float)
 
 
