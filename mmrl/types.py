@@ -274,10 +274,9 @@ class Response:
 class Answer:
     """What a verifier sees of a response: plain picklable data, no model and no tensors.
 
-    `frames` are those of the sample's media, which are `shown` to environments alone. `outcome` is
-    an environment's verdict, 0 to 1; None: there is none, or it failed. `turns` are the texts of an
-    episode, `screens` the Frame last shown before each. `opening` is what a template wrote of it;
-    `ids` are its tokens.
+    `frames` are of the sample's media, `shown` to environments alone. `outcome` is an environment's
+    verdict, 0 to 1; None: none, or it failed. `turns` are an episode's texts, `screens` the Frame
+    last shown before each, `ids` its tokens. `opening` is what a template wrote of it.
     """
 
     text: str
@@ -307,9 +306,8 @@ class Score:
     """A graded answer: named reward parts, the benchmark's own number, and how parsing went.
 
     `reward` is the weighted sum of the parts, filled in by the scoring runtime; None is unscorable
-    (verifier crashed or ran out of time), never the same as 0. `metric` is the part in the task's
-    benchmark number, `evidence` what that needs beyond it: JSON, merged over the sample's meta.
-    `logged` is what a reward says besides, by name; its numbers are averaged as metrics.
+    (the verifier failed), never 0. `metric` is the part in the task's benchmark number, `evidence`
+    what that needs besides: JSON, merged over the sample's meta; `logged` what a reward says.
     """
 
     parts: Mapping[str, float]
@@ -330,11 +328,10 @@ class Extra:
     `reference`, `entropy` in nats, `self_certainty` and a critic's `values`, of every token [T];
     `offsets` [T + 1], the characters of the text before each token and in all; `gradient_norms` of
     the LM head; the reward of a `greedy` answer (NaN: unscorable). Said by the rollout: `cuts` are
-    the tokens after which a chain of thought was cut, `steps` what its parts earned; answers at a
-    cut have the thought so far as `head`, the place of their `budget` among the budgets, and as
-    `baseline` the mean reward at it. Said by stages: `answers` where the text does not hold them,
-    `penalties` the KL of every token [T] with its coefficient, `replayed` the places of responses
-    of an earlier step; `own` holds frozen records of single stages and packages, by their type.
+    the tokens after which a thought was cut, `steps` what its parts earned; answers at a cut have
+    the thought so far as `head`, their place among the budgets as `budget`, the mean reward at it
+    as `baseline`. Said by stages: `answers` where the text has none, `penalties` the KL of every
+    token [T], weighed, `replayed` the places of older responses, `own` records by their type.
     """
 
     reference: Sequence[Floats] | None = None
@@ -355,7 +352,7 @@ class Extra:
     own: tuple[object, ...] = ()
 
     def of(self, kind: type[T]) -> T | None:
-        """Return the record of a type that was put into `own` last; None where there is none."""
+        """The record of a type that was put into `own` last, if any."""
         return next((record for record in reversed(self.own) if isinstance(record, kind)), None)
 
 
@@ -383,9 +380,8 @@ class TrainSample:
     this step's first update. `group` ties the samples of one rollout group; `origin` says where the
     response stands: its group's place in the step, and its own in the group. `positive` marks a
     right answer, for objectives that also imitate those. `returns` are what a critic learns,
-    `values` what it said. `sampled` False: the response does not come from this prompt, or from no
-    policy. `older`: by older weights than those that the step begins with. `correction` are
-    weights of the tokens' losses; None is 1.
+    `values` what it said. `sampled` False: the response is not of this prompt, or of no policy.
+    `older`: of older weights. `correction` weighs the tokens' losses; None is 1.
     """
 
     prompt: Prompt

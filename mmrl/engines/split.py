@@ -17,7 +17,7 @@ from mmrl.engines.engine import Engine, Sampling
 from mmrl.errors import MediaError
 from mmrl.policy.encoder import Encoded, Encoder, Heard
 from mmrl.policy.weights import Weights
-from mmrl.scoring.pool import OUTSIDE, ScoreJob, Scores, StepJob
+from mmrl.scoring.pool import OUTSIDE, ScoreJob, StepJob, Workers
 from mmrl.task import Moment
 from mmrl.types import EncodedMedium, Media, Observation, Prompt, Response, Sample, Score
 
@@ -134,7 +134,7 @@ class SplitEngine:
 class SplitScorer:
     """Scores this process's share of the answers with its own workers."""
 
-    def __init__(self, scorer: Scores, world: World) -> None:
+    def __init__(self, scorer: Workers, world: World) -> None:
         self._scorer, self._world = scorer, world
 
     def score(self, jobs: Sequence[ScoreJob], moment: Moment = OUTSIDE) -> list[Score]:

@@ -22,7 +22,6 @@ from mmrl.types import (
     Media,
     MediaRef,
     Observation,
-    Part,
     Prompt,
     Sample,
     Text,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mmrl.environments.live import Live, LiveStep, shown
 from mmrl.rewards.custom import load_callable
-from mmrl.scoring.pool import OUTSIDE, ScoreJob, Scores, StepJob
+from mmrl.scoring.pool import OUTSIDE, ScoreJob, StepJob, Workers
 from mmrl.task import Moment, Task
 from mmrl.types import Observation, Score
 
@@ -18,7 +18,7 @@ class Living:
     A world starts with its first turn.
     """
 
-    def __init__(self, workers: Scores, tasks: Mapping[str, Task]) -> None:
+    def __init__(self, workers: Workers, tasks: Mapping[str, Task]) -> None:
         self._workers = workers
         self._tasks = {key: task for key, task in tasks.items() if task.world}
         self._lives: dict[str, Live] = {}

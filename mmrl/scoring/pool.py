@@ -90,6 +90,14 @@ class Scores(Protocol):
         ...
 
 
+class Workers(Scores, Protocol):
+    """Scores of one process."""
+
+    def calls(self, jobs: Sequence[ScoreJob]) -> list[list[int]]:
+        """Which jobs are scored in one call, by their places: each alone unless a task says so."""
+        ...
+
+
 class Scorer:
     """A pool of scoring workers; `score` keeps the order of its jobs.
 

@@ -23,7 +23,7 @@ from mmrl.rollout.episode import Episodes
 from mmrl.scoring.judges.judge_config import judges_of
 from mmrl.scoring.judges.panel import Panel
 from mmrl.scoring.living import Living
-from mmrl.scoring.pool import Scorer, Scores
+from mmrl.scoring.pool import Scorer, Workers
 from mmrl.train.model_parts import ModelParts
 from mmrl.train.setting import Setting
 
@@ -39,7 +39,7 @@ class RolloutParts:
     """
 
     encoder: SplitEncoder
-    workers: Scores
+    workers: Workers
     scorer: SplitScorer
     engine: Engine
     judge: Engine

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmrl.engines.vllm.server.layout import as_read
+from mmrl.engines.vllm.server.weight_names import as_read
 from mmrl.engines.vllm.thinker import named, thinker_of, whole_configuration
 from tests.families.tiny import build
 

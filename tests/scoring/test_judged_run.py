@@ -25,8 +25,8 @@ from mmrl.train.run import train
 from mmrl.types import MediaRef, Sample, Text
 from mmrl.validation import validate
 from tests.conftest import TINY
-from tests.judge_server import JudgeServer
-from tests.test_judging import shown
+from tests.scoring.judge_server import JudgeServer
+from tests.scoring.test_judging import shown
 
 
 def png(red: int) -> bytes:

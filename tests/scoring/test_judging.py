@@ -22,7 +22,7 @@ from mmrl.scoring.judges.judge_config import JudgeConfig, judges_of
 from mmrl.scoring.judges.panel import Ensemble, Judge, Panel
 from mmrl.scoring.judges.question import question_of, read_reply
 from mmrl.types import Group, MediaRef, Prompt, Response, Sample, Score, Text
-from tests.judge_server import JudgeServer, Reply
+from tests.scoring.judge_server import JudgeServer, Reply
 
 
 @dataclass(frozen=True)

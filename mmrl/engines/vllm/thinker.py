@@ -40,6 +40,6 @@ def thinker_of(settings: Any) -> Any:
 
 
 def named(settings: Any, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-    """Weights of a thinker under their names in a checkpoint of the model with these settings."""
+    """Weights of a thinker, of any shapes, under their names in a checkpoint of the model."""
     prefix = "" if thinker_of(settings) is settings else PREFIX
     return ((prefix + name.removeprefix(prefix), weight) for name, weight in weights)

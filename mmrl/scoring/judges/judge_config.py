@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from mmrl.validation import Section
 from mmrl.errors import ConfigError
-from mmrl.validation import validate
+from mmrl.validation import Section, validate
 
 Form = Literal["pointwise", "pairwise", "listwise"]
 Combine = Literal["mean", "worst", "cautious"]

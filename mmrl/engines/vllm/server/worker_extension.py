@@ -19,7 +19,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
 from mmrl.engines.vllm.broadcast import receive
 from mmrl.engines.vllm.inputs import ADAPTER_ID
 from mmrl.engines.vllm.sampling import POSITIONS
-from mmrl.engines.vllm.server.layout import as_read
+from mmrl.engines.vllm.server.weight_names import as_read
 from mmrl.engines.vllm.thinker import named
 
 

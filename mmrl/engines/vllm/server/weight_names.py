@@ -17,7 +17,8 @@ EXPERTS = (".experts.gate_up_proj", ".experts.down_proj")
 def as_read(model: Any, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
     """Yield weights under the names and in the layout that `model.load_weights` takes.
 
-    A level that vLLM's class has and the files lack is put into the name; fused experts are
+    Shapes are the files'; stacks of experts [E, in, out] come out as [E, out, in] where turned. A
+    level that vLLM's class has and the files lack is put into the name; fused experts are
     turned where it says that its files hold them turned, which transformers' own never are.
     """
     mapper = getattr(model, "hf_to_vllm_mapper", None)
