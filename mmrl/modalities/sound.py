@@ -113,8 +113,9 @@ def _with_pyav(
             if stream is None:
                 return {}, []
             shown = container.streams.best("video") if of_video else None
-            timed = shown is not None and shown.start_time is not None
-            zero = float(shown.start_time * shown.time_base) if timed else None
+            zero = None
+            if shown is not None and shown.start_time is not None:
+                zero = float(shown.start_time * shown.time_base)
             to_float = av.AudioResampler(format="fltp")
             frames = [out for f in container.decode(stream) for out in to_float.resample(f)]
     except av.FFmpegError as error:
