@@ -54,31 +54,42 @@ def read_container(
 ) -> tuple[dict[str, Any], list[Samples]]:
     """Read a container's sound in a decoding child: samples [n, channels] of [start, end).
 
-    torchcodec where it is installed, else PyAV. The header has the rate, the whole length in
-    seconds, when the first sample is heard, and the reader. A container without sound gives no
-    array.
+    torchcodec where it is installed, else PyAV. Seconds count from the first sample, or, with
+    `of_video`, from the first frame of the container's video: sound may set in before or after it.
+    The header has the rate, the whole length in seconds, when the first sample that is given is
+    heard, and the reader. A container without sound gives no array.
     """
     start, end = float(arguments["start"]), arguments["end"]
+    of_video = bool(arguments.get("of_video"))
     try:
         decoders = readers.load_torchcodec()
     except readers.LOAD_ERRORS:
-        return _with_pyav(source, start, end)
+        return _with_pyav(source, start, end, of_video)
     try:
         decoder = decoders.AudioDecoder(source)
+        video = decoders.VideoDecoder(source) if of_video else None
     except Exception as error:
         # It says of a silent file only that it cannot decide on a stream: PyAV knows.
         if importlib.util.find_spec("av"):
-            return _with_pyav(source, start, end)
+            return _with_pyav(source, start, end, of_video)
         raise MediaError(f"not readable audio: {' '.join(str(error).split())[:200]}") from None
     found = decoder.metadata
     length = float(found.duration_seconds or 0.0)
     begin = float(found.begin_stream_seconds or 0.0)
-    stop = None if end is None else begin + float(end)
-    if length and start >= length:
+    zero = float(video.metadata.begin_stream_seconds or 0.0) if video else begin
+    if length and start + zero >= begin + length:
+        if of_video:
+            return _header(int(found.sample_rate), length, start, "torchcodec"), [_NO_SAMPLES]
         raise MediaError(f"segment starts at {start:g} s of {length:g} s")
-    heard = decoder.get_samples_played_in_range(begin + start, stop)
-    header = _header(int(heard.sample_rate), length, heard.pts_seconds - begin, "torchcodec")
+    stop = None if end is None else zero + float(end)
+    if stop is not None and stop <= begin:
+        return _header(int(found.sample_rate), length, float(end), "torchcodec"), [_NO_SAMPLES]
+    heard = decoder.get_samples_played_in_range(max(zero + start, begin), stop)
+    header = _header(int(heard.sample_rate), length, heard.pts_seconds - zero, "torchcodec")
     return header, [heard.data.numpy().T]
+
+
+_NO_SAMPLES: Samples = np.zeros((0, 1), dtype=np.float32)
 
 
 def _header(rate: int, length: float, first: float, package: str) -> dict[str, Any]:
@@ -89,7 +100,7 @@ def _header(rate: int, length: float, first: float, package: str) -> dict[str, A
 
 
 def _with_pyav(
-    source: Path | bytes, start: float, end: float | None
+    source: Path | bytes, start: float, end: float | None, of_video: bool
 ) -> tuple[dict[str, Any], list[Samples]]:
     try:
         av: Any = importlib.import_module("av")
@@ -101,6 +112,10 @@ def _with_pyav(
             stream = container.streams.best("audio")
             if stream is None:
                 return {}, []
+            shown = container.streams.best("video") if of_video else None
+            zero = None
+            if shown is not None and shown.start_time is not None:
+                zero = float(shown.start_time * shown.time_base)
             to_float = av.AudioResampler(format="fltp")
             frames = [out for f in container.decode(stream) for out in to_float.resample(f)]
     except av.FFmpegError as error:
@@ -109,9 +124,12 @@ def _with_pyav(
         raise MediaError("no samples in the audio")
     samples: Samples = np.concatenate([f.to_ndarray().T for f in frames])
     rate = int(frames[0].sample_rate)
-    length = len(samples) / rate
-    first, last = floor(start * rate), len(samples) if end is None else ceil(end * rate)
-    return _header(rate, length, start, "av"), [samples[first:last]]
+    # When the sound sets in, on the clock that seconds are asked by.
+    begin = 0.0 if zero is None or frames[0].time is None else frames[0].time - zero
+    first = max(floor((start - begin) * rate), 0)
+    last = len(samples) if end is None else max(ceil((end - begin) * rate), 0)
+    header = _header(rate, len(samples) / rate, max(start, begin), "av")
+    return header, [samples[first:last]]
 
 
 def mono(samples: Samples) -> Samples:

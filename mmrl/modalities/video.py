@@ -220,7 +220,7 @@ def _track(source: Path | bytes, options: Options, clip: tuple[float, float]) ->
     header, found = decode_worker.run(
         "mmrl.modalities.sound:read_container",
         source,
-        {"start": clip[0], "end": clip[1]},
+        {"start": clip[0], "end": clip[1], "of_video": True},
         options.timeout_seconds,
     )
     if not found:

@@ -201,6 +201,54 @@ def test_own_sound_is_on_the_same_timeline() -> None:
         read(clip(), audio=True)
 
 
+def clicking(form: str, sound_at: float, frames_at: float) -> bytes:
+    """Frames and sound that set in when they are told to; a click one second into the sound."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=form) as container:
+        stream = container.add_stream("libx264", rate=10, options={"bf": "2", "g": "20"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        own = container.add_stream("aac", rate=RATE, layout="mono")
+        for i in range(30):
+            pixels = np.full((48, 64, 3), 8 * i, dtype=np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = i + round(frames_at * 10), Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        wave = np.zeros((1, 2 * RATE), dtype=np.float32)
+        wave[0, RATE : RATE + 160] = 0.9
+        heard = av.AudioFrame.from_ndarray(wave, "fltp", "mono")
+        heard.sample_rate, heard.pts, heard.time_base = (
+            RATE,
+            round(sound_at * RATE),
+            Fraction(1, RATE),
+        )
+        container.mux(own.encode(heard))
+        container.mux(own.encode(None))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("start", [0.0, 0.2])
+@pytest.mark.parametrize(("sound_at", "frames_at"), [(0.0, 0.0), (0.5, 0.0), (0.0, 0.5)])
+@pytest.mark.parametrize("form", ["mp4", "matroska", "mpegts"])
+def test_a_click_is_heard_when_it_is_seen(
+    form: str, sound_at: float, frames_at: float, start: float
+) -> None:
+    """Sound sets in when it does, not with the first frame."""
+    media = read(clicking(form, sound_at, frames_at), audio=True, start=start)
+    assert media.track is not None
+    click = int(np.argmax(np.abs(media.track) > 0.4)) / RATE
+    assert start + click == pytest.approx(1.0 + sound_at - frames_at, abs=0.005)
+
+
+def test_a_clip_before_its_sound_or_after_it_is_silent() -> None:
+    late = clicking("matroska", 0.5, 0.0)
+    before = read(late, audio=True, end=0.3)
+    assert before.track is not None and len(before.track) == 0.3 * RATE
+    assert not before.track.any()
+    after = read(late, audio=True, start=2.7)
+    assert after.track is not None and not after.track.any()
+
+
 def test_a_silent_clip_among_clips_with_sound(tmp_path: Path) -> None:
     loud, silent = clip(tone_seconds=2.0), clip()
     heard = read(loud, audio="auto", frames=4)
