@@ -60,15 +60,15 @@ def versions() -> str:
 
 
 def table(figures: Figures) -> str:
-    """The page's table and, below it, what vLLM cannot serve here."""
+    """The page's table and, below it, what is not measured and what vLLM cannot serve here."""
     heads = ("model", *COLUMNS)
     rows = [heads, tuple("---" for _ in heads)]
-    rows += [
-        (f"`{name}`", *(_cell(figures[name], labels) for labels in COLUMNS.values()))
-        for name in sorted(figures)
-    ]
+    for name in MODELS:
+        cells = [_cell(figures.get(name, {}), labels) for labels in COLUMNS.values()]
+        rows.append((f"`{name}`", *cells))
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    lines += ["", *(f"- `{name}`, {what}: {why}." for (name, what), why in NOT_SERVED.items())]
+    lines += ["", *(f"- `{name}`: not measured yet." for name in MODELS if name not in figures)]
+    lines += [f"- `{name}`, {what}: {why}." for (name, what), why in NOT_SERVED.items()]
     return "\n".join(lines)
 
 

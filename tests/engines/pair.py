@@ -19,15 +19,12 @@ from mmrl.policy.policy import Policy, load_policy, wrap
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.policy.weights import weights_of
 from mmrl.types import Prompt, Response
-from tests.engines.models import AS_RELEASED, MODELS
+from tests.engines.models import AS_RELEASED, LOUD, LOUDER, MODELS
 from tests.families import cases
 
-TOLERANCE = 1e-4  # float32
 LENGTH = 8
 TIED = ", tied"
 DENSE = ", dense"
-LOUD = ", loud"
-LOUDER = 15  # the last norm's weights, and so the logits before their cap
 GREEDY = Sampling(LENGTH, temperature=0.0)
 SAMPLED = Sampling(LENGTH, temperature=1.3)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.models import MODELS
-from tests.engines.pair import TOLERANCE, pair_of
+from tests.engines.models import MODELS, tolerance
+from tests.engines.pair import pair_of
 from tests.engines.served import measure
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'mmrl[vllm]'")
@@ -25,4 +25,4 @@ def test_logprobs_are_the_trainers_before_and_after_three_changes(
         gaps = measure(pair)
     finally:
         pair.vllm.close()
-    assert max(gaps.values()) < TOLERANCE, gaps
+    assert max(gaps.values()) < tolerance(name), gaps

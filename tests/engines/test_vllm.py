@@ -14,13 +14,12 @@ import torch
 
 from mmrl.engines.engine import Sampling
 from mmrl.errors import UserError
-from tests.engines.models import THOROUGH
+from tests.engines.models import THOROUGH, TOLERANCE
 from tests.engines.pair import (
     GREEDY,
     LENGTH,
     SAMPLED,
     TIED,
-    TOLERANCE,
     Pair,
     move,
     pair_of,

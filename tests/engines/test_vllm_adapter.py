@@ -20,7 +20,8 @@ from mmrl.config import LoraConfig, RolloutConfig
 from mmrl.engines.engine import Sampling
 from mmrl.errors import UserError
 from mmrl.types import Response
-from tests.engines.pair import GREEDY, LENGTH, SAMPLED, TIED, TOLERANCE, Pair, teacher_forced
+from tests.engines.models import TOLERANCE
+from tests.engines.pair import GREEDY, LENGTH, SAMPLED, TIED, Pair, teacher_forced
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'mmrl[vllm]'")
 pytest.importorskip("peft", reason="PEFT is not installed: pip install 'mmrl[lora]'")
