@@ -58,6 +58,9 @@ class Clamps(Recurs):
             yield
             return
         floor = math.log(math.expm1(least)) - self.dt_bias
+        scales = getattr(self, "mup_vector", None)  # Falcon-H1 multiplies what is projected
+        if scales is not None:
+            floor = floor / scales.flatten()[-len(floor) :]
 
         def clamp(module: nn.Module, args: Any, out: Tensor) -> Tensor:
             rest, step = out.split([out.shape[-1] - len(floor), len(floor)], dim=-1)
@@ -71,10 +74,16 @@ class Clamps(Recurs):
 
 
 LAYERS = {
+    "BambaMixer": Clamps,
+    "FalconH1Mixer": Clamps,
+    "GraniteMoeHybridMambaLayer": Clamps,
+    "Lfm2MoeShortConv": Recurs,
     "Lfm2ShortConv": Recurs,
     "NemotronHMamba2Mixer": Clamps,
+    "OlmoHybridGatedDeltaNet": Recurs,
     "Qwen3_5GatedDeltaNet": Recurs,
     "Qwen3_5MoeGatedDeltaNet": Recurs,
+    "Qwen3NextGatedDeltaNet": Recurs,
 }
 """Classes whose layers ask a cache for nothing but what `Memory` answers, and what each becomes."""
 
@@ -92,6 +101,18 @@ def share(model: nn.Module) -> bool:
             module.__class__ = type(kind.__name__, (LAYERS[kind.__name__], kind), taught)
         found |= isinstance(module, Recurs)
     return found
+
+
+def leave(model: nn.Module) -> None:
+    """Make every layer what it was before `share`: rows that share nothing must not be cut."""
+    for module in model.modules():
+        if isinstance(module, Recurs):
+            module.__class__ = type(module).__bases__[1]
+
+
+def known(model: nn.Module) -> int:
+    """How many layers of a model are of a known class."""
+    return sum(type(module).__name__ in LAYERS for module in model.modules())
 
 
 def _cache_name(kind: type[nn.Module]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from mmrl.engines.decoding import Decoding, Prefill
 from mmrl.policy.attention import active_layout
 from mmrl.policy.recurrent import Memory, Recurrence
-from mmrl.policy.recurrent_layers import LAYERS, Recurs, share
+from mmrl.policy.recurrent_layers import LAYERS, Recurs, leave, share
 from mmrl.policy.shared_prefix import SharedPrefix, SharedRow, lay_out
 from mmrl.policy.tiles import SLACK, Run
 from tests.families.cases import relative
@@ -73,12 +74,68 @@ def mamba2(least_step: float = 0.001) -> nn.Module:
     return NemotronHMamba2Mixer(config, 1)
 
 
+def hybrid(module: str, name: str, config: str, least_step: float = 0.0, **more: Any) -> nn.Module:
+    """A recurrent layer of a text model with layers of two kinds, by its class's name."""
+    kind = getattr(import_module(f"transformers.models.{module}.modeling_{module}"), name)
+    given = {"hidden_size": HIDDEN, "num_hidden_layers": 2, "time_step_limit": (least_step, 1e9)}
+    made = getattr(tf, config)(**given, **more)
+    layer: nn.Module = kind(made, 1)
+    if module == "falcon_h1":  # its model gives each layer what it multiplies by
+        from transformers.models.falcon_h1.modeling_falcon_h1 import compute_mup_vector
+
+        layer.register_buffer("mup_vector", compute_mup_vector(made))
+    return layer
+
+
+DELTA = {
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 12,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+}
+MAMBA = {
+    "mamba_d_ssm": 2 * HIDDEN,
+    "mamba_d_state": 8,
+    "mamba_n_heads": 8,
+    "mamba_d_head": 8,
+    "mamba_n_groups": 2,
+    "mamba_chunk_size": 32,
+}
+
 KINDS: dict[str, Callable[[], nn.Module]] = {
     "delta net": delta_net,
     "short convolution": short_convolution,
     "short convolution with biases": lambda: short_convolution(bias=True),
     "mamba2": mamba2,
     "mamba2 that clamps": lambda: mamba2(least_step=0.5),
+    "Qwen3-Next": lambda: hybrid(
+        "qwen3_next", "Qwen3NextGatedDeltaNet", "Qwen3NextConfig", **DELTA
+    ),
+    "OLMo-Hybrid": lambda: hybrid(
+        "olmo_hybrid", "OlmoHybridGatedDeltaNet", "OlmoHybridConfig", **DELTA
+    ),
+    "LFM2-MoE": lambda: hybrid(
+        "lfm2_moe",
+        "Lfm2MoeShortConv",
+        "Lfm2MoeConfig",
+        layer_types=["full_attention", "conv"],
+    ),
+    "Falcon-H1": lambda: hybrid(
+        "falcon_h1",
+        "FalconH1Mixer",
+        "FalconH1Config",
+        0.5,
+        ssm_multipliers=[0.5, 1.5, 0.7, 1.2, 0.8],
+        **MAMBA,
+    ),
+    "Bamba": lambda: hybrid("bamba", "BambaMixer", "BambaConfig", 0.5, **MAMBA),
+    "Granite hybrid": lambda: hybrid(
+        "granitemoehybrid",
+        "GraniteMoeHybridMambaLayer",
+        "GraniteMoeHybridConfig",
+        0.5,
+        **MAMBA,
+    ),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -219,7 +276,7 @@ def test_decoding_goes_on_as_training_rows_do(kind: str) -> None:
         with active_layout(part):
             out = module(hidden[:, places])[0]
         part.attend(0, keys[: len(places)], keys[: len(places)], keys[: len(places)], 1.0)
-        torch.testing.assert_close(out, wanted[places])
+        assert relative(out, wanted[places]) < 1e-6
 
     fed = np.array([run.size for run in layout.responses])
     decoding = Decoding(prefill, layout.owner, int(fed.max()))
@@ -272,6 +329,13 @@ def test_every_known_layer_exists_and_is_exchanged_once() -> None:
     kind = type(module)
     assert share(module) and type(module) is kind
     assert not share(nn.Linear(2, 2))
+
+
+@every_kind
+def test_a_layer_is_left_as_it_was(kind: str) -> None:
+    module, alone = layers(kind)
+    leave(module)
+    assert type(module) is type(alone)
 
 
 def test_a_recurrence_without_responses_remembers_prompts_in_order() -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mmrl.errors import MediaError, PromptTooLong, UserError, one_line
 from mmrl.modalities import sound
-from mmrl.policy import attention
+from mmrl.policy import attention, recurrent_layers
 from mmrl.policy.families import (
     generic_media,
     generic_noise,
@@ -161,24 +161,30 @@ class Generic(Composed):
     def _learn_joins(self, kind: MediaKind) -> None:
         """How the processor puts together what it makes of one and of two media."""
         media = [generic_media.trial(kind, i) for i in range(3)]
-        text = self.chat_text(generic_media.asking(media[1:]))
+        alone = self._made([(media[:1], "b", 1), (media[:1], "Is it so? " * 3, 1)])
+        if alone:
+            self.places += [
+                key for key in generic_tensors.by_place(*alone) if key not in self.places
+            ]
+        # What is cut otherwise beside others still stands in a batch as copies do.
+        batches = [self._tensors(o) for o in self._made([(media[1:], "b", n) for n in (1, 2)])]
+        copied = generic_tensors.joins([batches[0]] * 2, batches[1]) if batches else {}
+        sets = [self._tensors(o) for o in self._made([(m, "b", 1) for m in (media[1:], media)])]
+        together: dict[str, Join] = {}
+        if sets and alone:
+            together = generic_tensors.joins((self._tensors(alone[0]), sets[0]), sets[1])
+        self.copied |= copied
+        self.together |= copied | together
+
+    def _made(self, asked: Sequence[tuple[Sequence[Media], str, int]]) -> list[dict[str, Any]]:
+        """What the processor makes of media, words and copies; nothing where it fails on any."""
         try:
-            one, two, three = (
-                self._tensors(self._run(self.chat_text(generic_media.asking(m)), m))
-                for m in (media[:1], media[1:], media)
-            )
-            twice = self._tensors(self._run(text, media[1:], copies=2))
-            short, long = (
-                self._run(self.chat_text(generic_media.asking(media[:1], words)), media[:1])
-                for words in ("b", "Is it so? " * 3)
-            )
+            return [
+                self._run(self.chat_text(generic_media.asking(media, words)), media, copies)
+                for media, words, copies in asked
+            ]
         except TROUBLE:
-            return  # along the first axis, unless a trial finds that wrong
-        self.places += [
-            key for key in generic_tensors.by_place(short, long) if key not in self.places
-        ]
-        self.together |= generic_tensors.joins((one, two), three)
-        self.copied |= generic_tensors.joins((two, two), twice)
+            return []  # along the first axis, unless a trial finds that wrong
 
     def _run(self, text: str, media: Sequence[Media], copies: int = 1) -> dict[str, Any]:
         """What the processor makes of a chat and its media."""
@@ -369,6 +375,7 @@ class Generic(Composed):
         text = config.get_text_config()
         inside = [key for key in config.sub_configs if getattr(config, key, None) is text]
         self.model.set_attn_implementation({inside[0]: name} if inside else name)
+        (recurrent_layers.share if name == attention.NAME else recurrent_layers.leave)(self.model)
 
     def features(self, media: Encoded) -> list[Tensor]:
         """Empty ones [0]: the model runs its own towers."""

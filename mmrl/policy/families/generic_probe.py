@@ -110,9 +110,28 @@ class Probe:
         if not kept or (self.family.takes and not any(row.prompt.media for row in kept)):
             name, why = type(self._model).__name__, next(iter(self.not_taken.values()), "")
             raise UserError(f"{name}: a first forward fails: {why}")
+        ignored = [row for row in kept if self._ignored(row)]
+        for row in ignored:
+            self.not_taken.setdefault(shape_of(row.prompt.media), "nothing comes of it")
+        lost = {medium.kind for row in ignored for medium in row.prompt.media}
+        self.family.unmarked = tuple(k for k in self.family.unmarked if k not in lost)
+        kept = [row for row in kept if not lost & {m.kind for m in row.prompt.media}]
         self.rows = kept
         for row in kept:  # one of its kind that fails is a matter of its size
             self.not_taken.pop(shape_of(row.prompt.media), None)
+
+    def _ignored(self, row: SharedRow) -> bool:
+        """Whether no token stands for a prompt's media and its log-probs do not depend on them."""
+        kinds = {medium.kind for medium in row.prompt.media}
+        if not kinds or not kinds <= set(self.family.unmarked):
+            return False
+        dark = [
+            dataclasses.replace(m, tensors={key: t * 0 for key, t in m.tensors.items()})
+            for m in row.prompt.media
+        ]
+        prompt = dataclasses.replace(row.prompt, media=tuple(dark))
+        found = self._plain([SharedRow(prompt, row.responses)])
+        return relative(found, self._plain([row])) <= LOGPROBS
 
     def _copies_agree(self, row: SharedRow, alone: Tensor) -> bool:
         try:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from mmrl.errors import UserError
+from mmrl.policy import recurrent_layers
 from mmrl.policy.families import composed, generic_noise, generic_tokens
 from mmrl.policy.families.generic_probe import DECODED, Probe, Shape, in_float32
 from mmrl.types import Ints, Prompt
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 ATTENTION = {"full_attention", "sliding_attention", "attention"}
 STATELESS = {"mlp", "moe"}
 """Layers without attention: a token goes through them by itself."""
-RECURRENT = {"linear_attention", "conv", "mamba", "mamba2", "recurrent"}
+RECURRENT = {"linear_attention", "conv", "mamba", "mamba2", "recurrent", "hybrid"}
+"""Layers that remember; a hybrid one attends, too."""
 BEYOND = {
     "attention_chunk_size": "chunks of the row",
     "attn_temperature_tuning": "a temperature by the place in the row",
@@ -148,10 +150,11 @@ def objection(model: Any) -> str:
         return "pictures enter it by cross-attention"
     if getattr(model, "is_quantized", False):
         return "weights in a few bits cannot be tried in float32"
-    if kinds & RECURRENT:
+    recurrent = sum(kind in RECURRENT for kind in listed)
+    if kinds - RECURRENT:
+        return f"layers of a kind that is not known ({', '.join(sorted(kinds - RECURRENT))})"
+    if recurrent > recurrent_layers.known(model):
         return f"recurrent layers ({', '.join(sorted(kinds & RECURRENT))})"
-    if kinds:
-        return f"layers of a kind that is not known ({', '.join(sorted(kinds))})"
     beyond = (f"{key}: attention by {what}" for key, what in BEYOND.items() if _set(text, key))
     scaled = sorted(_rope_types(getattr(text, "rope_parameters", None)) & BY_LENGTH)
     return next(beyond, f"{scaled[0]}: positions by the length of the row" if scaled else "")
