@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from mmrl import plugins
 from mmrl.environments import tooled
 from mmrl.errors import ConfigError
+from mmrl.frame import Frame
 from mmrl.rewards.custom import load_callable
 from mmrl.runlog.journal import plain
 from mmrl.task import RewardPart, Task
@@ -141,7 +142,7 @@ def play(task: Task, sample: Sample, say: Callable[[Sample], str | None]) -> Ans
         return dataclasses.replace(answer, text=say(sample) or "")
     shown = tuple(part for part in sample.parts if isinstance(part, MediaRef))
     said: tuple[str, ...] = ()
-    screens = answer.frames[-1:] or (None,)
+    screens: tuple[Frame | None, ...] = answer.frames[-1:] or (None,)
     here = sample
     while here.start is not None and not here.start.done and len(said) < sample.turns:
         said = (*said, say(here) or "")
