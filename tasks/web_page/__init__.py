@@ -1,4 +1,4 @@
-"""Walk a maze on a map, one move a turn."""
+"""Operate a page in a real browser, one action a turn."""
 
 from mmrl.tasks.web_page.task import Task
 

@@ -213,21 +213,30 @@ def test_a_run_trains_two_steps_in_the_browser(tmp_path: Path) -> None:
         tmp_path,
         data={"task": "web_page", "path": str(data / "train.jsonl"), "eval_path": None},
         model={"max_prompt_tokens": 2000},
-        rollout={"max_new_tokens": 320, "max_environment_tokens": 2000},
+        rollout={
+            "max_new_tokens": 320,
+            "max_environment_tokens": 2000,
+            "scoring_timeout_seconds": 120,
+        },
         trainer={"steps": 2, "prompts_per_step": 2},
     )
     warm = {
         "name": "warm-up",
         "algorithm": {"name": "sft"},
         "rollout": {"engine": "targets"},
-        "trainer": {"steps": 1, "prompts_per_step": 2},
+        "trainer": {"steps": 1, "prompts_per_step": 4},
     }
     del values["algorithm"]
     values |= {"phases": [warm, {"name": "grpo", "algorithm": {"name": "grpo", "group_size": 2}}]}
     train(validate(RunConfig, values, "test"))
-    first, *_ = Journal(tmp_path / "run" / "rollouts.jsonl").rows()
-    assert [response["metric"] for response in first["responses"]] == [1.0]
-    rows = list(Journal(tmp_path / "run" / "metrics.jsonl").rows())
+    run = tmp_path / "run"
+    taught = [row for row in Journal(run / "rollouts.jsonl").rows() if row["step"] == 1]
+    assert [response["metric"] for row in taught for response in row["responses"]] == [1.0] * 4
+    turns = [turn for row in taught for r in row["responses"] for turn in r["turns"][1:]]
+    screens = [medium for turn in turns for medium in turn["media"]]
+    assert len(screens) == len(turns) == 4, "two of three turns show a screen, in two episodes"
+    assert all((run / screen["thumbnail"]).is_file() for screen in screens)
+    rows = list(Journal(run / "metrics.jsonl").rows())
     assert len(rows) == 3 and all(np.isfinite(row["train/loss"]) for row in rows)
-    assert rows[0]["tokens/environment"] > 0
+    assert rows[0]["tokens/environment"] > 4 * 64
     assert children() <= before

@@ -20,6 +20,7 @@ trl = pytest.importorskip("trl")
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 KEEPS: list[str] = []
 MOVES = ["thoughts are dropped"]
+TRIMS = ["white space around an answer is trimmed"]
 
 
 def with_template(name: str, template: str) -> Policy:
@@ -35,8 +36,8 @@ def with_template(name: str, template: str) -> Policy:
         ("qwen3_vl", "qwen3_vl", "user", KEEPS),
         ("qwen3_vl", "qwen3_vl", "tool", KEEPS),
         ("qwen3_5", "qwen3_5_think", "user", MOVES),
-        ("qwen3_5", "qwen3_5_think", "tool", KEEPS),
-        ("gemma3", "gemma3", "user", ["white space around an answer is trimmed"]),
+        ("qwen3_5", "qwen3_5_think", "tool", TRIMS),
+        ("gemma3", "gemma3", "user", TRIMS),
         ("smolvlm", "smolvlm", "user", ["the answer is written otherwise"]),
     ],
 )

@@ -90,6 +90,31 @@ def test_junk_in_a_file_costs_only_that_file(make_run: MakeRun, name: str, junk:
     assert "sample-6" in render(run)
 
 
+def test_an_episode_is_played_turn_by_turn(make_run: MakeRun) -> None:
+    """What was shown before each turn, what was said, what it earned; junk in it is left out."""
+    screen = {"kind": "screenshot", "thumbnail": "media/a.jpg", "processed_size": [224, 224]}
+    turns = [
+        {"said": "first <b>", "earned": 0.0, "media": []},
+        {"said": "second", "earned": 0.5, "media": [screen, {"thumbnail": "../x.jpg"}, 3]},
+        "junk",
+        {"said": 7, "earned": "x", "media": "junk"},
+    ]
+    made = rollout(1)
+    made["responses"][0]["turns"] = turns
+    run = make_run(rollouts=[made])
+    first, other = card_of(made, run).completions
+    assert [(len(t.pictures), t.said, t.earned) for t in first.turns] == [
+        (0, "first <b>", 0.0),
+        (2, "second", 0.5),
+        (0, "7", None),
+    ]
+    assert first.turns[1].pictures[0].uri.startswith("data:image/jpeg;base64,")
+    assert first.turns[1].pictures[1].uri == "" and other.turns == ()
+    page = render(run)
+    assert "Turn 2" in page and "screenshot, seen at 224 x 224" in page
+    assert "first &lt;b&gt;" in page and "first <b>" not in page
+
+
 def test_rows_of_unexpected_shape_do_not_stop_the_page(make_run: MakeRun) -> None:
     odd = [
         {"step": "x", "responses": None, "media": {"a": 1}},
