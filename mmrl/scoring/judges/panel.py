@@ -12,8 +12,8 @@ import numpy as np
 
 from mmrl.scoring.judges.backend_of_judge import AsksModel, Outage, Usage
 from mmrl.scoring.judges.comparisons import Places, shown_together, values_of
-from mmrl.scoring.judges.endpoint import Endpoint
 from mmrl.scoring.judges.judge_config import JudgeConfig
+from mmrl.scoring.judges.judge_endpoint import Endpoint
 from mmrl.scoring.judges.kept_verdicts import KeptVerdicts
 from mmrl.scoring.judges.question import Question, Verdict, question_of
 from mmrl.types import Group, Score
