@@ -196,7 +196,7 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
     from mmrl.types import MediaRef, Sample, Score, Text
 
     class Scorer:
-        def score(self, jobs: Any) -> list[Score]:
+        def score(self, jobs: Any, moment: Any = None) -> list[Score]:
             values = [reward(job.answer.text) for job in jobs]
             return [Score({"crc": value}, value, reward=value) for value in values]
 

@@ -43,7 +43,7 @@ class Counter:
             self._answers["fails"] if "fails" in self._answers else replace(made, **self._answers)
         )
 
-    def score(self, jobs: Sequence[Any]) -> list[Score]:
+    def score(self, jobs: Sequence[Any], moment: Any = None) -> list[Score]:
         raise NotImplementedError
 
     def close(self) -> None:

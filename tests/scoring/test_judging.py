@@ -7,7 +7,7 @@ import io
 import re
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +206,16 @@ def test_what_was_asked_before_is_not_asked_again(tmp_path: Path) -> None:
                 assert judge.values([group("a", "bb")]) == [[0.1, 0.2]]
             assert server.asked == expected
     assert judge.metrics()["kept"] == 2.0
+
+
+def test_another_gold_is_another_question(tmp_path: Path) -> None:
+    with JudgeServer(
+        lambda text, number: f"<score>{'9' if '42' in text else '1'}</score>"
+    ) as server:
+        judge = Judge(config(server, rubric="Is it {gold}?"), tmp_path / "j.jsonl")
+        one = group("a")
+        other = replace(one, prompt=replace(one.prompt, sample=replace(one.prompt.sample, gold=7)))
+        assert judge.values([one, other]) == [[0.9], [0.1]]
 
 
 def test_it_sees_pictures_and_the_gold_where_it_is_asked_to(tmp_path: Path) -> None:
