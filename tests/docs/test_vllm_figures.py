@@ -12,7 +12,7 @@ import pytest
 from tests.engines.models import MODELS, tolerance
 from tests.families.cases import cases
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
