@@ -238,5 +238,5 @@ def test_a_run_trains_two_steps_in_the_browser(tmp_path: Path) -> None:
     assert all((run / screen["thumbnail"]).is_file() for screen in screens)
     rows = list(Journal(run / "metrics.jsonl").rows())
     assert len(rows) == 3 and all(np.isfinite(row["train/loss"]) for row in rows)
-    assert rows[0]["tokens/environment"] > 4 * 64
+    assert rows[0]["tokens/environment"] > 4 * 16
     assert children() <= before

@@ -153,9 +153,9 @@ def test_a_tool_may_look_at_what_a_tool_has_shown() -> None:
     picture.save(buffer, "PNG")
     ref, frame = MediaRef("image", buffer.getvalue()), Frame((200, 100), (200, 100))
     first = json.dumps({"name": "zoom", "arguments": {"bbox_2d": [100, 20, 200, 80]}})
-    second = json.dumps({"name": "zoom", "arguments": {"bbox_2d": [50, 0, 100, 30], "image": 2}})
+    second = json.dumps({"name": "zoom", "arguments": {"bbox_2d": [25, 0, 50, 15], "image": 2}})
     calls = tuple(f"<tool_call>{call}</tool_call>" for call in (first, second))
-    screens = (frame, Frame((100, 60), (100, 60)))
+    screens = (frame, Frame((100, 60), (50, 30)))  # the model sees the second at half its size
     state: Any = {"shown": []}
     for number in (1, 2):
         answer = Answer(
