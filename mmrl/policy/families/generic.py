@@ -51,8 +51,6 @@ DECLARATION = Declaration(
     "are shared where a check on loading finds the same numbers",
 )
 
-RAW = "raw"
-"""The one tensor of a medium that has not been through the processor yet."""
 TEXT_KEYS = ("input_ids", "attention_mask", "labels")
 
 
@@ -226,7 +224,7 @@ class Generic(Composed):
         if media.kind == "audio":
             rate = generic_media.rate_of(self.processor)
             raw = sound.resample(raw, media.rate, rate)
-        tensors = {RAW: torch.tensor(raw), "rate": torch.tensor(rate)}
+        tensors = {generic_media.RAW: torch.tensor(raw), "rate": torch.tensor(rate)}
         return EncodedMedium(media.kind, media.hash, tensors, num_tokens, frame)
 
     def encode(self, sample: Sample, media: Encoded) -> Prompt:
@@ -238,7 +236,7 @@ class Generic(Composed):
         text = self.chat_text(sample)
         compact: list[int] = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
         try:
-            out = self._run(text, [_raw(medium) for medium in media])
+            out = self._run(text, [generic_media.decoded(medium) for medium in media])
         except TROUBLE as error:
             raise MediaError(f"the processor fails on the prompt: {one_line(error)}") from None
         ids: Ints = out["input_ids"][0].numpy().astype(np.int64)
@@ -250,13 +248,14 @@ class Generic(Composed):
             raise MediaError(f"more than {self._window} tokens, the model's window, see each other")
         tensors = self._tensors(out)
         positions = self._positions_of(out, tensors)
+        placed = generic_media.placed(media, tensors, self._features_in(ids), self.unmarked)
         return Prompt(
             sample=sample,
             compact_ids=tuple(compact),
             ids=ids,
             positions=positions,
             next_position=(positions.max() + 1).item(),
-            media=tuple(self._placed(media, tensors, self._features_in(ids))),
+            media=tuple(placed),
             space=self.space,
             blocks=blocks,
             blocks_slide_only=self.form.slide_only,
@@ -264,22 +263,6 @@ class Generic(Composed):
 
     def _features_in(self, ids: Ints) -> int:
         return int(np.isin(ids, self.placeholder_ids).sum())
-
-    def _placed(
-        self, media: Encoded, tensors: dict[str, Tensor], total: int
-    ) -> Iterator[EncodedMedium]:
-        """Media of a prompt with their tokens in it: as alone, or their shares where that is more.
-
-        Some processors cut a picture finer where it is alone.
-        """
-        alone = np.cumsum([0, *(m.num_tokens for m in media)])
-        if any(medium.kind not in self.unmarked for medium in media) and not total:
-            raise MediaError(f"{len(media)} media without a placeholder in the chat template")
-        ends = alone if alone[-1] in (total, 0) else alone * total // alone[-1]
-        for number, medium in enumerate(media):
-            count = int(ends[number + 1] - ends[number])
-            carried = {} if number else tensors
-            yield dataclasses.replace(medium, tensors=carried, num_tokens=count)
 
     def _note_kinds(self, out: Mapping[str, Any]) -> None:
         """Learn what the model is told of each id.
@@ -389,14 +372,16 @@ class Generic(Composed):
         carried = [m.tensors for m in media if m.tensors]
         flat = ids[None]
         words = dict.fromkeys(self.kinds, torch.zeros_like(flat))
-        yield (self._told(flat) if carried else words) | self._joined(carried, self.together)
+        yield (self._told(flat) if carried else words) | generic_tensors.joined(
+            self.model, carried, self.together
+        )
 
     def plain_inputs(self, ids: Tensor, prompt: Prompt) -> Mapping[str, Tensor]:
         carried = [m.tensors for m in prompt.placed if m.tensors] * len(ids)
         told = self._told(ids)
         if self.answers_are:
             told["token_type_ids"][:, len(prompt.ids) :] = self.answers_are
-        media = self._joined(carried, self.copied)
+        media = generic_tensors.joined(self.model, carried, self.copied)
         for key in media.keys() & set(self.places):
             media[key] = generic_tensors.longer(media[key], ids.shape[1])
         return {**told, **media}
@@ -413,22 +398,3 @@ class Generic(Composed):
             for id_, kind in known.items():
                 found[key][ids == id_] = kind
         return found
-
-    def _joined(
-        self, carried: Sequence[Mapping[str, Tensor]], joins: Mapping[str, Join]
-    ) -> dict[str, Tensor]:
-        """On the model's device, and in its dtype where they are no integers."""
-        device, dtype = self.model.device, self.model.dtype
-        keys = dict.fromkeys(key for tensors in carried for key in tensors)
-        found = {}
-        for key in keys:
-            pieces = [tensors[key] for tensors in carried if key in tensors]
-            value = joins.get(key, Join()).of(pieces)
-            found[key] = value.to(device, dtype if value.is_floating_point() else value.dtype)
-        return found
-
-
-def _raw(medium: EncodedMedium) -> Media:
-    """The medium again, for the processor."""
-    rate = int(medium.tensors["rate"])
-    return Media(medium.kind, medium.tensors[RAW].numpy(), medium.frame, medium.hash, rate=rate)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
+from mmrl.errors import MediaError
 from mmrl.frame import Frame
 from mmrl.modalities import sound
 from mmrl.policy.families import composed
-from mmrl.types import Media, MediaKind, MediaRef, Sample, Text
+from mmrl.types import EncodedMedium, Media, MediaKind, MediaRef, Sample, Text
 
+RAW = "raw"
+"""The one tensor of a medium that has not been through the processor yet."""
 RATE = 16_000
 PARTS: Mapping[MediaKind, tuple[str, ...]] = {
     "image": ("image_processor",),
@@ -126,3 +131,30 @@ def asking(media: Sequence[Media], words: str = "b") -> Sample:
     """A trial question about some media, in a few words."""
     refs = [MediaRef(m.kind, b"") for m in media]
     return Sample("s", "trial", (Text("A"), *refs, Text(words)), gold=None)
+
+
+def decoded(medium: EncodedMedium) -> Media:
+    """A kept medium again, for the processor."""
+    rate = int(medium.tensors["rate"])
+    return Media(medium.kind, medium.tensors[RAW].numpy(), medium.frame, medium.hash, rate=rate)
+
+
+def placed(
+    media: Sequence[EncodedMedium],
+    tensors: dict[str, Tensor],
+    total: int,
+    unmarked: Collection[MediaKind],
+) -> Iterator[EncodedMedium]:
+    """Media of a prompt with their tokens in it; the first carries the `tensors` of all.
+
+    They have as many as alone, or their shares of the `total` where that is another number: some
+    processors cut a picture finer where it is alone. Kinds that are `unmarked` need have none.
+    """
+    alone = np.cumsum([0, *(m.num_tokens for m in media)])
+    if any(medium.kind not in unmarked for medium in media) and not total:
+        raise MediaError(f"{len(media)} media without a placeholder in the chat template")
+    ends = alone if alone[-1] in (total, 0) else alone * total // alone[-1]
+    for number, medium in enumerate(media):
+        count = int(ends[number + 1] - ends[number])
+        carried = {} if number else tensors
+        yield dataclasses.replace(medium, tensors=carried, num_tokens=count)

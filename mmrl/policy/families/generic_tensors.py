@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,4 +89,18 @@ def joins(parts: Sequence[Tensors], whole: Tensors) -> dict[str, Join]:
         join = next((way for way in ways if pieces and way.makes(pieces, value)), None)
         if join is not None:
             found[key] = join
+    return found
+
+
+def joined(model: Any, carried: Sequence[Tensors], joins: Mapping[str, Join]) -> dict[str, Tensor]:
+    """What prompts carry, put together: on the model's device, in its dtype if no integers.
+
+    Tensors are [n, ...], those that no join is known for are put along the first axis.
+    """
+    device, dtype = model.device, model.dtype
+    found = {}
+    for key in dict.fromkeys(key for tensors in carried for key in tensors):
+        pieces = [tensors[key] for tensors in carried if key in tensors]
+        value = joins.get(key, Join()).of(pieces)
+        found[key] = value.to(device, dtype if value.is_floating_point() else value.dtype)
     return found
