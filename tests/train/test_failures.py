@@ -129,7 +129,7 @@ def test_verifier_failures_stop_the_run_above_the_share(tmp_path: Path, digits: 
         "params": {"function": "tests.verifiers:always_raises"},
         "eval_path": None,
     }
-    with pytest.raises(UserError, match=r"100% of the answers could not be scored.*no verdict"):
+    with pytest.raises(UserError, match=r"the reward fails on every answer, .*no verdict"):
         start(tmp_path / "run", digits, data=custom)
 
 
