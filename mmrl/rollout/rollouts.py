@@ -75,9 +75,11 @@ class Rollouts:
             reasons = Counter(s.reason for g in scored for s in g.scores if s.reward is None)
             ((reason, count),) = reasons.most_common(1)
             if count == len(rewards):
-                raise TrainingError(
-                    f"the reward fails on every answer, whatever the model says: {reason}"
-                )
+                played = any(r.episode and r.episode.failure for g in scored for r in g.responses)
+                what = "the environment fails in every episode"
+                if not played:
+                    what = "the reward fails on every answer, whatever the model says"
+                raise TrainingError(f"{what}: {reason}")
             raise TrainingError(
                 f"{share:.0%} of the answers could not be scored, over rollout."
                 f"max_unscorable_share={self.config.max_unscorable_share}: {reason}"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
-from mmrl.errors import MediaError, UserError
+from mmrl.errors import MediaError
 from mmrl.policy.families import generic, generic_sharing, generic_tokens, survey
 from mmrl.policy.families.generic_probe import in_float32
 from mmrl.policy.families.generic_tensors import Join, joins
@@ -241,13 +241,6 @@ def test_sounds() -> None:
         made.family.encode_medium(picture(1))
     prompt = ask(made, Case((tone(1), "What is said?")))
     assert prompt.media[0].num_tokens == np.isin(prompt.ids, made.family.placeholder_ids).sum() > 0
-
-
-def test_an_encoder_decoder_is_refused_in_one_line() -> None:
-    model, processor = other_types.make("mistral3")
-    model.config.is_encoder_decoder = True
-    with pytest.raises(UserError, match="an encoder reads its prompts"):
-        generic.build(model, processor, Limits(2000))
 
 
 def test_joins_are_learned_from_what_the_processor_does() -> None:

@@ -231,7 +231,7 @@ def test_an_environment_that_fails_makes_episodes_unscorable(
     (response,) = group["responses"]
     assert response["reward"] is None and reason in response["reason"]
     assert row["share/unscorable"] == 1.0 and row["train/updates"] == 0.0
-    with pytest.raises(UserError, match="could not be scored"):
+    with pytest.raises(UserError, match=r"^the environment fails in every episode: "):
         values["rollout"] |= {"max_unscorable_share": 0.0}
         carry_out({**values, "run": str(tmp_path / "strict")})
 
