@@ -145,7 +145,7 @@ def placed(
     total: int,
     unmarked: Collection[MediaKind],
 ) -> Iterator[EncodedMedium]:
-    """Media of a prompt with their tokens in it; the first carries the `tensors` of all.
+    """Media of a prompt with their tokens in it; the first has the `tensors` of all, of any shapes.
 
     They have as many as alone, or their shares of the `total` where that is another number: some
     processors cut a picture finer where it is alone. Kinds that are `unmarked` need have none.
