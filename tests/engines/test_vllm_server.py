@@ -24,7 +24,8 @@ from mmrl.engines.vllm import wire
 from mmrl.engines.vllm.in_process import Request
 from mmrl.errors import UserError
 from mmrl.types import Response
-from tests.engines.pair import GREEDY, TIED, TOLERANCE, Pair, move
+from tests.engines.models import TOLERANCE
+from tests.engines.pair import GREEDY, TIED, Pair, move
 from tests.families import cases
 from tests.runs import make_digits, run_config, write_config
 
