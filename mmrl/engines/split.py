@@ -30,6 +30,11 @@ class SplitEncoder:
     def __init__(self, encoder: Encoder, world: World) -> None:
         self._encoder, self._world = encoder, world
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of media that this process keeps."""
+        return self._encoder.kept_bytes
+
     def encode(self, variants: Sequence[Sequence[Sample]]) -> list[Encoded]:
         """Prompts of every sample's variants, or why a sample is unusable."""
         rank, size = self._world.rank, self._world.size

@@ -27,7 +27,7 @@ from mmrl.types import (
     Text,
 )
 
-MAX_KEPT_BYTES = 2 << 30
+MAX_KEPT_BYTES = 512 << 20
 MAX_SHRINKS = 4
 
 Overflow: TypeAlias = Literal["quarantine", "shrink", "fail"]
@@ -235,6 +235,12 @@ class Encoder:
                 self._bytes[key] = sum(tensor.nbytes for tensor in encoded.tensors.values())
             while self._bytes and sum(self._bytes.values()) > self._max_kept_bytes:
                 self._forget(next(each for each in self._kept if each in self._bytes))
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the tensors that are kept now."""
+        with self._lock:
+            return sum(self._bytes.values())
 
     def _forget(self, key: Hashable) -> None:
         self._kept.pop(key, None)

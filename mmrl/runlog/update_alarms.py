@@ -86,9 +86,13 @@ def drifted(rows: Sequence[Row]) -> str | None:
 
 
 def leaking(rows: Sequence[Row]) -> str | None:
-    """Memory that grows from step to step."""
+    """Memory that grows from step to step, but for decoded media, which are kept up to a limit."""
+    kept = dict(series(rows, "memory/media"))
     for name, label in (("memory/peak", "host"), ("memory/cuda_peak", "GPU")):
-        slope = memory_slope(series(rows, name)[MEMORY_WARM_UP:])
+        held = series(rows, name)[MEMORY_WARM_UP:]
+        if label == "host":
+            held = [(step, value - kept.get(step, 0.0)) for step, value in held]
+        slope = memory_slope(held)
         if slope > MEMORY_SLOPE:
             return (
                 f"{label} memory grows by {slope:.1f} MiB a step over the last {MEMORY_STEPS} "

@@ -22,6 +22,7 @@ def step_metrics(parts: Parts, result: StepResult) -> dict[str, float]:
         **result.seconds,
         **result.overlap,
         **memory_metrics(),
+        "memory/media": parts.rollout.encoder.kept_bytes / 2**20,
         **setting.records.quarantine.metrics(),
         **({"phase": setting.place.phase + 1.0} if setting.phase.name else {}),
         "train/kl_coefficient": result.kl_coefficient,

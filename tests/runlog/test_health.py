@@ -99,6 +99,12 @@ def test_every_alarm_has_its_rows() -> None:
     assert set(SETS_OFF) == set(DOES_NOT) == set(ALARMS) - {"flatter"}  # see test_metrics.py
 
 
+def test_media_that_are_kept_are_no_leak() -> None:
+    grows = {"memory__peak": lambda i: 1000 + 7.5 * i}
+    assert alarms(rows(40, **grows, memory__media=lambda i: 6.0 * i)) == {}
+    assert list(alarms(rows(40, **grows, memory__media=lambda i: 5.0 * i))) == ["leaking"]
+
+
 def test_a_part_that_is_hacked_is_named() -> None:
     assert "reward/format rises most" in alarms(SETS_OFF["hacked"])["hacked"]
 
