@@ -29,7 +29,7 @@ ALARMS: Mapping[Alarm, str] = MappingProxyType(
         "drifted": "engine and trainer disagree more and more",
         "longer": "answers double in length and earn no more",
         "flat": "the reward has not moved in 40 steps",
-        "leaking": "memory grows by over 2 MiB a step",
+        "leaking": "memory grows by over 2 MiB a step, after 100 of them",
         "flatter": "sampled answers are much worse than greedy ones",
     }
 )

@@ -15,7 +15,7 @@ SPIKE, SPIKE_HISTORY = 10.0, 20  # times the median of at least so many steps be
 COLLAPSED_ENTROPY = 0.1  # of what it was
 DRIFT, DRIFT_GROWTH = 0.05, 5.0  # nats a token, and times what it was
 MEMORY_STEPS, MEMORY_QUARTERS = 20, 4
-MEMORY_WARM_UP = 10  # steps in which memory may grow as it likes
+MEMORY_WARM_UP = 100  # steps in which pools of memory fill
 MEMORY_SLOPE = 2.0  # MiB a step
 
 
@@ -102,15 +102,17 @@ def leaking(rows: Sequence[Row]) -> str | None:
 
 
 def memory_slope(points: Sequence[tuple[int, float]]) -> float:
-    """MiB a step over the last 20 steps; 0 unless every quarter of them grew.
+    """MiB a step over the last 20 steps; 0 unless every quarter of them has its part in it.
 
-    One jump (a longer prompt than ever before) is no leak, so the growth must be everywhere.
+    One jump (a longer prompt than ever before) is no leak, nor is growth that dies away as pools
+    of memory fill: of a leak no quarter has less than half of its even share.
     """
     window = points[-(MEMORY_STEPS + 1) :]
     if len(window) <= MEMORY_STEPS:
         return 0.0
     quarter = MEMORY_STEPS // MEMORY_QUARTERS
     marks = [window[i * quarter][1] for i in range(MEMORY_QUARTERS + 1)]
-    if any(later <= earlier for earlier, later in pairwise(marks)):
+    least = max(marks[-1] - marks[0], 0.0) / MEMORY_QUARTERS / 2
+    if any(later - earlier <= least for earlier, later in pairwise(marks)):
         return 0.0
     return (window[-1][1] - window[0][1]) / (window[-1][0] - window[0][0])

@@ -60,7 +60,7 @@ SETS_OFF: Mapping[Alarm, list[dict[str, Any]]] = {
     "drifted": rows(12, **{"parity__image__mean": lambda i: 0.01 if i < 12 else 0.08}),
     "longer": rows(39, length__mean=lambda i: 90.0 + 6 * i, reward__mean=lambda i: 0.4 + wave(i)),
     "flat": rows(60, reward__mean=lambda i: 0.4 + 0.1 * wave(i)),
-    "leaking": rows(40, memory__peak=lambda i: 1000 + 2.5 * i),
+    "leaking": rows(130, memory__peak=lambda i: 1000 + 2.5 * i),
 }
 
 DOES_NOT: Mapping[Alarm, list[dict[str, Any]]] = {
@@ -85,7 +85,7 @@ DOES_NOT: Mapping[Alarm, list[dict[str, Any]]] = {
         60, length__mean=lambda i: 90.0 + 6 * i, reward__mean=lambda i: 0.4 + 0.02 * i + wave(i) / 9
     ),
     "flat": rows(60, reward__mean=lambda i: 0.4 + 0.005 * i + 0.1 * wave(i)),
-    "leaking": rows(40, memory__peak=lambda i: 1000 + 60 * (i > 25)),
+    "leaking": rows(130, memory__peak=lambda i: 1000 + 60 * (i > 115)),
 }
 
 
@@ -101,8 +101,8 @@ def test_every_alarm_has_its_rows() -> None:
 
 def test_media_that_are_kept_are_no_leak() -> None:
     grows = {"memory__peak": lambda i: 1000 + 7.5 * i}
-    assert alarms(rows(40, **grows, memory__media=lambda i: 6.0 * i)) == {}
-    assert list(alarms(rows(40, **grows, memory__media=lambda i: 5.0 * i))) == ["leaking"]
+    assert alarms(rows(130, **grows, memory__media=lambda i: 6.0 * i)) == {}
+    assert list(alarms(rows(130, **grows, memory__media=lambda i: 5.0 * i))) == ["leaking"]
 
 
 def test_a_part_that_is_hacked_is_named() -> None:

@@ -219,8 +219,8 @@ def test_a_healthy_run_has_no_diagnosis() -> None:
         (steps(3, train__loss=None), "train/loss is not a number at step 1"),
         (steps(40, reward__mean=lambda i: 0.3 + 0.01 * (-1) ** i), "has not moved in 40 steps"),
         (steps(40, reward__mean=lambda i: 0.8 if i <= 30 else 0.1), "fell from 0.800"),
-        (steps(40, memory__peak=lambda i: 1000 + 3.5 * i), "host memory grows by 3.5 MiB a step"),
-        (steps(40, memory__cuda_peak=lambda i: 9.0 * i), "GPU memory grows by 9.0 MiB a step"),
+        (steps(140, memory__peak=lambda i: 1000 + 3.5 * i), "host memory grows by 3.5 MiB a step"),
+        (steps(140, memory__cuda_peak=lambda i: 9.0 * i), "GPU memory grows by 9.0 MiB a step"),
     ],
 )
 def test_diagnosis_names_the_trouble_and_the_remedy(rows: Any, expected: str) -> None:
