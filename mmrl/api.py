@@ -105,7 +105,7 @@ def _source(
     run = Path(values.get("run", "run"))
     folder = run.with_name(f"{run.name}.data")
     if rewards:
-        names = [name_of(function, folder) for function in rewards]
+        names = [name_of(function) for function in rewards]
         named = names[0] if len(names) == 1 else names
         source["params"] = {**source.get("params", {}), "function": named}
     for key, rows in (("path", data), ("eval_path", eval_data)):

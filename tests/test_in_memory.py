@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -18,7 +19,10 @@ import mmrl
 from mmrl.data.in_memory import write_rows
 from mmrl.errors import ConfigError, DataError
 from mmrl.records import read_records
+from mmrl.rewards import custom
 from mmrl.rewards.custom import load_function, name_of
+from mmrl.scoring.pool import ScoreJob, Scorer, TaskSpec
+from mmrl.types import Answer
 from tests.conftest import TINY
 from tests.verifiers import abstains
 
@@ -123,35 +127,35 @@ def test_a_row_that_cannot_be_kept_is_named(row: Any, said: str, tmp_path: Path)
     assert not (tmp_path / "data").exists()
 
 
-def test_a_function_is_found_by_its_name_or_kept_with_what_it_uses(tmp_path: Path) -> None:
-    assert load_function(name_of(abstains, tmp_path)) is abstains
-    assert not list(tmp_path.iterdir())
-    pytest.importorskip("cloudpickle")
+def test_a_function_is_found_by_its_name_or_given_by_value() -> None:
+    assert load_function(name_of(abstains)) is abstains
+    assert not custom.given()
     scale = 3.0
 
     def inner(completions: list[str], **columns: Any) -> list[float]:
         return [scale * len(text) for text in completions]
 
-    name = name_of(inner, tmp_path)
-    assert name.endswith(".function:inner")
-    # Another process, as a worker is, which has neither this file nor `scale`.
-    code = (
-        "import sys; from mmrl.rewards.custom import load_function; "
-        f"print(load_function({name!r})(completions=['ab'])[0])"
-    )
+    name = name_of(inner)
+    assert re.fullmatch(r"given-[0-9a-f]{12}:inner", name)
+    # A worker is another process, which has neither this file nor `scale`.
+    tasks = {"own": TaskSpec("custom", {"function": name})}
+    gold = {"prompt": "?", "columns": {}, "media": {}, "shown": []}
+    with Scorer(tasks, workers=1, timeout_seconds=60) as scorer:
+        (score,) = scorer.score([ScoreJob("own", gold, Answer("ab"))])
+    assert score.reward == 6.0, score.reason
+    # A configuration alone does not bring it: no code comes from a file of the run.
+    code = f"from mmrl.rewards.custom import load_function; load_function({name!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == "6.0", done.stderr
+    assert "was given by a program, not by its name" in done.stderr
     with pytest.raises(ConfigError, match=r"cannot be given to workers .*top of a .py file"):
         lock = threading.Lock()
-        name_of(lambda completions: [lock], tmp_path)
+        name_of(lambda completions: [lock])
 
 
-def test_without_cloudpickle_it_must_have_a_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_cloudpickle_it_must_have_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
     with pytest.raises(ConfigError, match=r"write it at the top of a .py file, or `pip install"):
-        name_of(lambda completions: [], tmp_path)
+        name_of(lambda completions: [])
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -37,8 +36,8 @@ def load_callable(name: str, role: str) -> Callable[..., Any]:
         raise ConfigError(
             f"{role} '{name}': write it as package.module:function or file.py:function"
         )
-    if module_name.endswith(KEPT):
-        return _kept(Path(module_name), attribute)
+    if module_name.startswith(GIVEN):
+        return _by_value(module_name, attribute)
     file = _sought(module_name)
     if module_name.endswith(".py") and not file.is_file():
         raise ConfigError(f"{role} '{name}': no file at {file}")
@@ -64,11 +63,11 @@ def _sought(name: str) -> Path:
     return next((place for place in places if place.is_file()), places[0])
 
 
-def name_of(function: Callable[..., Any], folder: Path) -> str:
-    """The name by which another process finds a function.
+def name_of(function: Callable[..., Any]) -> str:
+    """The name by which another process of the run finds a function.
 
-    One without a name of its own (of a notebook, a lambda, one made by another) is written to a
-    file in `folder`, with what it uses. Raises ConfigError where that cannot be done.
+    One without a name of its own (of a notebook, a lambda, one made by another) is given to scoring
+    workers by value, with what it uses. Raises ConfigError where that cannot be done.
     """
     name = getattr(function, "__qualname__", type(function).__name__)
     place = getattr(function, "__module__", None) or ""
@@ -77,14 +76,25 @@ def name_of(function: Callable[..., Any], folder: Path) -> str:
     if named and place == "__main__":
         place = str(Path(getattr(module, "__file__", None) or "").absolute())
         named = place.endswith(".py")
-    return f"{place}:{name}" if named else _keep(function, name.rpartition(".")[2], folder)
+    return f"{place}:{name}" if named else _give(function, name.rpartition(".")[2])
 
 
-KEPT = ".function"
-"""Ending of files that hold a function by value."""
+GIVEN = "given-"
+_given: dict[str, bytes] = {}
+"""Functions without a name that others find, by value; never on a disk, where others may write."""
 
 
-def _keep(function: Callable[..., Any], name: str, folder: Path) -> str:
+def given() -> Mapping[str, bytes]:
+    """Functions by value, for a process that this one starts."""
+    return dict(_given)
+
+
+def take(functions: Mapping[str, bytes]) -> None:
+    """Know the functions of the process that started this one."""
+    _given.update(functions)
+
+
+def _give(function: Callable[..., Any], name: str) -> str:
     try:
         import cloudpickle  # type: ignore[import-untyped]
     except ImportError:
@@ -99,18 +109,19 @@ def _keep(function: Callable[..., Any], name: str, folder: Path) -> str:
             f"reward function '{name}' cannot be given to workers ({error}): write it at the top "
             "of a .py file"
         ) from None
-    path = folder.absolute() / f"{sha256(held).hexdigest()[:12]}{KEPT}"
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(held)
-    return f"{path}:{name}"
+    key = f"{GIVEN}{sha256(held).hexdigest()[:12]}"
+    _given[key] = held
+    return f"{key}:{name}"
 
 
-@functools.cache
-def _kept(path: Path, name: str) -> Callable[..., Any]:
-    """A function that `_keep` wrote: code, as a .py file is."""
-    if not path.is_file():
-        raise ConfigError(f"reward function '{name}': no file at {path}")
-    return pickle.loads(path.read_bytes())  # type: ignore[no-any-return]
+def _by_value(key: str, name: str) -> Callable[..., Any]:
+    """A function that this process was given by itself or by the one that started it."""
+    if key not in _given:
+        raise ConfigError(
+            f"reward function '{name}' was given by a program, not by its name: start the run from "
+            "there again, or write it at the top of a .py file"
+        )
+    return pickle.loads(_given[key])  # type: ignore[no-any-return]
 
 
 _running: list[str] = []

@@ -25,6 +25,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Protocol
 
 from mmrl.errors import UserError
+from mmrl.rewards import custom
 from mmrl.scoring.observations import observation_of
 from mmrl.scoring.tasks import (
     Together,
@@ -119,7 +120,7 @@ class Scorer:
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         named = {key: (spec.task, dict(spec.params)) for key, spec in tasks.items()}
-        self._setup = Setup(named, timeout_seconds, memory_bytes)
+        self._setup = Setup(named, timeout_seconds, memory_bytes, custom.given())
         self._workers = [_Worker(self._setup) for _ in range(workers)]
 
     @property

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from mmrl.rewards import custom
 from mmrl.runlog.journal import plain
 from mmrl.scoring.observations import observation_values
 from mmrl.scoring.tasks import Together, load_task
@@ -28,7 +29,7 @@ from mmrl.types import Score
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """First message to a worker: its tasks (key -> name and parameters) and its limits.
+    """First message to a worker: tasks (key -> name and parameters), limits, functions by value.
 
     The parent enforces `timeout_seconds`. Twice that and a little is also the worker's own kernel
     timer, so that one stuck in a verifier does not outlive a parent that was killed.
@@ -37,6 +38,7 @@ class Setup:
     tasks: Mapping[str, tuple[str, Mapping[str, Any]]]
     timeout_seconds: float
     memory_bytes: int | None
+    functions: Mapping[str, bytes]
 
 
 def main() -> None:
@@ -57,6 +59,7 @@ def serve(connection: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if setup.memory_bytes is not None:
         resource.setrlimit(resource.RLIMIT_AS, (setup.memory_bytes, setup.memory_bytes))
+    custom.take(setup.functions)
     try:
         tasks = {key: load_task(name, params) for key, (name, params) in setup.tasks.items()}
         for module in {module for task in tasks.values() for module in task.imports}:
