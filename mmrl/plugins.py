@@ -90,7 +90,7 @@ def available(kind: PluginKind) -> dict[str, str]:
         kind: algorithm, task, modality, family or recipe.
 
     Returns:
-        Import paths by name: ours, then those that other packages add, which go before.
+        Import paths by name, ours and those that other packages add, which go before.
 
     Example:
         >>> available("modality")["image"]
