@@ -99,6 +99,7 @@ class Script:
     """An engine that says random words and ends every turn."""
 
     made: Policy
+    longest: int = 6
     asked: list[Prompt] = field(default_factory=list)
 
     def generate(
@@ -109,7 +110,9 @@ class Script:
         return [[self._say(rng) for _ in range(count)] for count in counts]
 
     def _say(self, rng: np.random.Generator) -> Response:
-        ids = np.append(rng.integers(60, 300, rng.integers(2, 7)), self.made.family.end_ids[0])
+        ids = np.append(
+            rng.integers(60, 300, rng.integers(2, self.longest + 1)), self.made.family.end_ids[0]
+        )
         return Response(ids, np.full(len(ids), -1.0), "words", "stop")
 
 
@@ -126,9 +129,12 @@ def first(made: Policy, number: int) -> tuple[Prompt, list[Media]]:
     return Encoder(made.family).prompt(sample), media
 
 
-def play(made: Policy, kind: str, **environment: Any) -> tuple[list[Prompt], list[list[Response]]]:
+def play(
+    made: Policy, kind: str, *, longest: int = 6, **environment: Any
+) -> tuple[list[Prompt], list[list[Response]]]:
+    """Two groups of episodes, whose turns have up to `longest` words."""
     prompts = [first(made, number)[0] for number in range(2)]
-    player = Episodes(Script(made), Shows(kind, **environment), Encoder(made.family))  # type: ignore[arg-type]
+    player = Episodes(Script(made, longest), Shows(kind, **environment), Encoder(made.family))  # type: ignore[arg-type]
     return prompts, player.generate(prompts, [COUNT] * 2, SAMPLED, 0)
 
 
