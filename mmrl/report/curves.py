@@ -110,13 +110,19 @@ def _under(names: Sequence[str], scope: str) -> dict[str, str]:
 
 def _memory(rows: Rows, names: Sequence[str]) -> list[Chart]:
     """Draw host and GPU apart: a leak of one would vanish on the scale of the other."""
-    titles = {"memory/peak": "Host memory", "memory/cuda_peak": "GPU memory"}
+    shown = {
+        "Host memory": {"memory/peak": "peak", "memory/media": "of it, kept media"},
+        "GPU memory": {"memory/cuda_peak": "peak"},
+    }
+    known = {name for labels in shown.values() for name in labels}
+    rest = {n: label for n, label in _under(names, "memory").items() if n not in known}
+    shown |= {f"Memory: {label}": {name: label} for name, label in rest.items()}
     found = []
-    for key, label in _under(names, "memory").items():
-        line = charts.line(rows, key, "peak" if key in titles else label, 1 / 1024)
-        if line is not None:
-            title = titles.get(key, f"Memory: {label}")
-            found.append(Chart(title, "", (line,), gibibytes, low=0.0))
+    for title, wanted in shown.items():
+        lines = [charts.line(rows, name, label, 1 / 1024) for name, label in wanted.items()]
+        drawn = tuple(line for line in lines if line is not None)
+        if drawn:
+            found.append(Chart(title, "", drawn, gibibytes, low=0.0))
     return found
 
 
