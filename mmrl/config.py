@@ -75,6 +75,10 @@ class ModelConfig(Section):
         return self
 
 
+SERVER_KEY = "MMRL_SERVER_KEY"
+"""Environment variable with the secret that vLLM servers ask of whoever talks to them."""
+
+
 class ServersConfig(Section):
     """Of `rollout.engine=vllm_server`: servers to reach, or to start on this machine."""
 
@@ -131,6 +135,9 @@ class RolloutConfig(Section):
     scoring_workers: int = Field(2, gt=0, description="processes that score answers")
     scoring_timeout_seconds: float = Field(
         10.0, gt=0, description="for one answer; one that takes longer is unscorable"
+    )
+    scoring_secrets: tuple[str, ...] = Field(
+        (), description="environment variables with keys or tokens that rewards may see"
     )
     max_unscorable_share: float = Field(0.2, ge=0, le=1, description="stop the run above it")
     vllm: Mapping[str, Any] = Field(

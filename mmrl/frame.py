@@ -24,6 +24,12 @@ UNTURN: Mapping[Turn, Affine] = {
     "mirror_180": ((-1, 0, 1), (0, -1, 1)),
 }
 """From a point of the turned picture to the one before, both in 0-1: two rows of (x, y, 1)."""
+PICTURE_FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI"),
+    *("TGA", "TIFF", "WEBP"),
+)
+"""Formats that pictures are read in, by Pillow's names, whatever a file is called. None of them
+starts another program, as PostScript would."""
 
 
 @dataclass(frozen=True, slots=True)

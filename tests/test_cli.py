@@ -135,6 +135,8 @@ def test_an_evaluation_that_cannot_start_is_refused_before_anything_heavy(writte
         ("tasks", "digit_cuont"): "did you mean 'digit_count'?",
         ("export", f"{written}/nowhere", "--out", "x"): "no folder at",
         ("serve", str(written / "run.yaml"), f"model.path={written}/nowhere"): "no model at",
+        ("serve", str(written / "run.yaml"), "--host", "0.0.0.0"): "set MMRL_SERVER_KEY to a",
+        ("serve", str(written / "run.yaml"), "--host", "::"): "others could send prompts",
         ("algorithms", "gropo"): "did you mean 'grpo'?",
         ("report", "nowhere"): "no run folder at nowhere",
     }

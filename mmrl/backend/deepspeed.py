@@ -15,6 +15,7 @@ import io
 import json
 import logging
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmrl.backend import extension_locks
 from mmrl.backend.adamw import MASTER, MOMENTS, parameter_groups
 from mmrl.backend.local import not_finite, schedule_factor, trained
 from mmrl.backend.world import World
@@ -81,6 +83,7 @@ class DeepSpeedBackend:
         settings = read_settings(config.trainer.deepspeed, config)
         self._stage: int = settings["zero_optimization"]["stage"]
         self._model, self._named = policy.model, trained(policy.model)
+        extension_locks.remove_stale(lambda line: print(line, file=sys.stderr))
         deepspeed.init_distributed()
         # Its ZeRO-1 in bfloat16 prints the memory it takes, whatever the log level.
         with redirect_stdout(io.StringIO()):

@@ -76,15 +76,20 @@ def _is_share(config: RunConfig) -> bool:
 def _add_serve(commands: Commands) -> None:
     parser = command(commands, "serve", "be a vLLM server for runs of a configuration")
     overridable(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: reachable from elsewhere")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="0.0.0.0: reachable from elsewhere, which wants a key in MMRL_SERVER_KEY",
+    )
     parser.add_argument("--port", type=int, default=8000)
     parser.set_defaults(command=_serve)
 
 
 def _serve(arguments: argparse.Namespace) -> None:
     from mmrl.config import load_config
-    from mmrl.doctor.preflight import check_run
+    from mmrl.doctor.preflight import check_host, check_run
 
+    check_host(arguments.host)
     config = load_config(arguments.config, arguments.overrides)
     check_run(config, records=False)
     from mmrl.rollout.build import serve

@@ -6,13 +6,15 @@ mistake is told at once. What takes the model or the records to find out is told
 
 from __future__ import annotations
 
+import ipaddress
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmrl import plugins
 from mmrl.algorithms.compose import compose
-from mmrl.config import ModelConfig, RunConfig
+from mmrl.config import SERVER_KEY, ModelConfig, RunConfig
 from mmrl.corpus.table import missing
 from mmrl.data.samples import Samples, load_samples, open_rows
 from mmrl.data_config import DataConfig
@@ -53,6 +55,22 @@ def check_run(config: RunConfig, *, records: bool = True, resume: bool = False) 
         longest = phase.config.rollout.max_new_tokens
         notes += filter(None, (phase.note, *compose(phase.config.algorithm, longest).notes))
     return notes
+
+
+def check_host(host: str) -> None:
+    """Refuse to serve on a host beyond this machine where no key is set."""
+    if host != "localhost" and not _is_loopback(host) and not os.environ.get(SERVER_KEY):
+        raise ConfigError(
+            f"--host {host}: others could send prompts and weights; set {SERVER_KEY} to a secret, "
+            "here and where the run is started"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def check_place(config: RunConfig, *, resume: bool, overwrite: bool, allow_changes: bool) -> None:

@@ -186,7 +186,12 @@ def _ask(
 
 def _scorer(config: EvalConfig, specs: Mapping[str, TaskSpec]) -> Scorer:
     rollout = config.rollout
-    return Scorer(specs, rollout.scoring_workers, rollout.scoring_timeout_seconds)
+    return Scorer(
+        specs,
+        rollout.scoring_workers,
+        rollout.scoring_timeout_seconds,
+        secrets=rollout.scoring_secrets,
+    )
 
 
 def _summary(

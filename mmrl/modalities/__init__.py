@@ -6,7 +6,16 @@ from typing import Protocol
 
 from mmrl.types import Media, MediaRef
 
-SHARED = ("containers", "decode_worker", "options", "readers", "sound", "source")
+SHARED = (
+    "child_environment",
+    "containers",
+    "decode_worker",
+    "download",
+    "options",
+    "readers",
+    "sound",
+    "source",
+)
 
 
 class Decode(Protocol):

@@ -22,12 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mmrl.errors import MediaError
+from mmrl.modalities.child_environment import without_secrets
 
 Array = npt.NDArray[Any]
 Decoded = tuple[Mapping[str, Any], Sequence[Array]]
 Job = Callable[[Path | bytes, Mapping[str, Any]], Decoded]
 
-STARTUP_SECONDS = 60.0
+STARTUP_SECONDS = 120.0
 MAX_HEADER_BYTES = 1 << 24
 MAX_ARRAY_BYTES = 1 << 34
 MAX_IDLE = 8
@@ -45,11 +46,9 @@ def run(
     """
     with _lock:
         child = _idle.pop() if _idle else None
-    fresh = child is None
     child = child or _Child()
-    allowed = timeout_seconds + (STARTUP_SECONDS if fresh else 0.0)
     try:
-        header, arrays = child.ask(job, source, arguments, allowed)
+        header, arrays = child.ask(job, source, arguments, timeout_seconds)
     except TimeoutError:
         child.kill()
         raise MediaError(f"reading took over {timeout_seconds:g} s and was stopped") from None
@@ -90,11 +89,19 @@ class _Child:
                 stdin=subprocess.DEVNULL,
                 # Decoders write to stderr what also arrives as their error.
                 stderr=subprocess.DEVNULL,
+                env=without_secrets(),
             )
+        self._started = False
 
     def ask(
         self, job: str, source: Path | bytes, arguments: Mapping[str, Any], seconds: float
     ) -> tuple[dict[str, Any], list[Array]]:
+        """Have a job done within `seconds` from when the child is up; else TimeoutError."""
+        if not self._started:
+            if not self._connection.poll(STARTUP_SECONDS):
+                raise EOFError(f"not up within {STARTUP_SECONDS:g} s")
+            self._connection.recv_bytes(MAX_HEADER_BYTES)
+            self._started = True
         in_memory = isinstance(source, bytes)
         request = {"job": job, "arguments": dict(arguments), "in_memory": in_memory}
         if not isinstance(source, bytes):
@@ -126,6 +133,7 @@ def main() -> None:
     """Serve the parent until its end of the socket closes."""
     connection = Connection(int(sys.argv[1]))
     try:
+        connection.send_bytes(b"up")
         while True:
             serve(connection)
     except (EOFError, OSError):

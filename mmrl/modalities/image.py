@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import warnings
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import Field
 
-from mmrl.errors import MediaError
-from mmrl.frame import Frame, Turn
+from mmrl.errors import MediaError, one_line
+from mmrl.frame import PICTURE_FORMATS, Frame, Turn
+from mmrl.modalities import decode_worker
 from mmrl.modalities import options as opts
 from mmrl.modalities.source import resolve
 from mmrl.types import Media, MediaRef
@@ -51,12 +52,25 @@ def decode(ref: MediaRef) -> Media:
 
 
 def read(ref: MediaRef, options: Options) -> Media:
-    """Decode with options that are known to be valid; the Frame remembers the crop."""
-    with warnings.catch_warnings():
-        # Pillow warns between one and two times its own limit; ours is checked from the header.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image, said = _upright_rgb(resolve(ref, options), options.max_source_pixels)
-    frame = Frame(source_size=image.size, crop=options.crop, reader=said)
+    """Decode with options that are known to be valid; the Frame remembers the crop and the turn."""
+    arguments = options.model_dump(mode="json", include=set(Options.model_fields))
+    header, (array,) = decode_worker.run(
+        f"{__name__}:read_picture", resolve(ref, options), arguments, options.timeout_seconds
+    )
+    frame = Frame(
+        source_size=tuple(header["size"]),
+        crop=options.crop,
+        turn=options.turn,
+        reader=header["reader"],
+    )
+    return Media(ref.kind, array, frame, pixel_hash(array))
+
+
+def read_picture(source: Path | bytes, arguments: Mapping[str, Any]) -> decode_worker.Decoded:
+    """Decode, crop, turn and scale a picture to RGB [H, W, 3]; runs in a decoding child."""
+    options = Options.model_validate(arguments)
+    image, said = _upright_rgb(source, options.max_source_pixels)
+    header = {"size": image.size, "reader": said}
     if options.crop is not None:
         image = _cropped(image, options.crop)
     width, height = image.size
@@ -67,11 +81,10 @@ def read(ref: MediaRef, options: Options) -> Media:
         )
     if options.turn is not None:
         image = image.transpose(_TRANSPOSE[options.turn])
-        frame = replace(frame, turn=options.turn)
     array: Pixels = np.array(_scaled(image, options))
     if options.noise:
         array = _noisy(array, options.noise)
-    return Media(ref.kind, array, frame, pixel_hash(array))
+    return header, [array]
 
 
 def pixel_hash(array: Pixels) -> str:
@@ -114,18 +127,23 @@ def _scaled(image: Image.Image, options: Options) -> Image.Image:
 
 
 def _upright_rgb(source: Path | bytes, max_pixels: int) -> tuple[Image.Image, str]:
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+        with Image.open(file, formats=PICTURE_FORMATS) as opened:
             width, height = opened.size
             if width * height > max_pixels:
                 raise MediaError(f"image of {width} x {height} pixels is over {max_pixels}")
             opened.load()
             return _to_rgb(ImageOps.exif_transpose(opened))
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError:
+        formats = ", ".join(PICTURE_FORMATS)
+        raise MediaError(f"not a readable image: it is in none of {formats}") from None
+    except Image.DecompressionBombError as error:
         raise MediaError(f"not a readable image: {error}") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        # Pillow's decoders report damaged data through all of these.
-        raise MediaError(f"damaged image: {error}") from None
+    except MediaError:
+        raise
+    except Exception as error:  # Pillow's decoders raise anything on damaged data
+        raise MediaError(f"damaged image: {one_line(error)}") from None
 
 
 _BITS = (8, 10, 12, 14, 16)

@@ -18,6 +18,9 @@ class Options(Section):
     """What every modality takes: whether a URL may be fetched, and how long reading may last."""
 
     allow_remote: bool = Field(False, description="fetch http(s) URLs")
+    private_hosts: tuple[str, ...] = Field(
+        (), description="hosts that URLs may name although their addresses are not public"
+    )
     max_bytes: int = Field(1 << 30, gt=0, description="size limit of a file or download")
     timeout_seconds: float = Field(60.0, gt=0, description="deadline for fetching or decoding")
 

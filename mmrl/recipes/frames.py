@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from mmrl.errors import UserError
 from mmrl.recipes.medium import LeftOut
@@ -45,9 +45,9 @@ def motion_jpeg(frames: Sequence[Path], fps: int) -> bytes:
 
 def _size(path: Path) -> tuple[int, int]:
     try:
-        with Image.open(path) as image:
-            if image.format != "JPEG":
-                raise LeftOut("a frame is no JPEG")
+        with Image.open(path, formats=("JPEG",)) as image:
             return image.size
+    except UnidentifiedImageError:
+        raise LeftOut("a frame is no JPEG") from None
     except OSError:
         raise LeftOut("a frame is unreadable") from None

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
+from mmrl.frame import PICTURE_FORMATS
 from mmrl.rewards.boxes import Box
 from mmrl.rewards.points import Point
 from mmrl.types import Bools
@@ -122,7 +123,8 @@ def picture_size(source: Path | bytes) -> tuple[int, int]:
 
 def _open(source: Path | bytes) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        image = Image.open(file, formats=PICTURE_FORMATS)
     except (OSError, UnidentifiedImageError) as error:
         raise ValueError(f"not a readable picture: {error}") from None
     if image.size[0] * image.size[1] > MAX_PIXELS:

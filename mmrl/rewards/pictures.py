@@ -9,6 +9,8 @@ from typing import Any
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from mmrl.frame import PICTURE_FORMATS
+
 
 def opened(source: Any) -> Any:
     """The picture of a path or of encoded bytes, upright; a list of each; else what was given.
@@ -20,7 +22,8 @@ def opened(source: Any) -> Any:
     if not isinstance(source, bytes | Path):
         return source
     try:
-        image = Image.open(BytesIO(source) if isinstance(source, bytes) else source)
+        file = BytesIO(source) if isinstance(source, bytes) else source
+        image = Image.open(file, formats=PICTURE_FORMATS)
     except (UnidentifiedImageError, FileNotFoundError):
         return source if isinstance(source, bytes) else str(source)
     turned = image.getexif().get(ExifTags.Base.Orientation) is not None

@@ -8,24 +8,20 @@ so the parent kills the process by the wall clock and replaces it.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import pickle
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import wait
 from typing import Any, Protocol
 
-from mmrl.errors import UserError
+from mmrl.errors import TrainingError, one_line
+from mmrl.modalities.child_environment import hidden_names
 from mmrl.rewards import custom
+from mmrl.scoring.child import Child
 from mmrl.scoring.observations import observation_of
 from mmrl.scoring.tasks import (
     Together,
@@ -39,9 +35,8 @@ from mmrl.scoring.worker import Setup
 from mmrl.task import Moment, Scope
 from mmrl.types import Answer, Observation, Score, SpanScore
 
-STARTUP_SECONDS = 300.0  # a reward of the user's may import what takes a while
 MAX_CHUNK = 64
-MAX_VERDICT_BYTES = 1 << 24
+MAX_STARTS = 2  # in a row without one that gets ready: a busy machine is no reason to give up
 OUTSIDE = Moment()
 """Of answers that are scored outside of a training."""
 
@@ -104,6 +99,7 @@ class Scorer:
 
     `counts` says how many answers were unscorable so far, by kind: timeout, crash, exception,
     memory, defect (a score outside the task's declaration), task (the task said so itself).
+    Workers see none of this process's keys and tokens but those that `secrets` names.
     """
 
     def __init__(
@@ -112,6 +108,7 @@ class Scorer:
         workers: int,
         timeout_seconds: float,
         memory_bytes: int | None = 4 << 30,
+        secrets: Collection[str] = (),
     ) -> None:
         self._tasks = {key: load_task(spec.task, spec.params) for key, spec in tasks.items()}
         self._weights = {
@@ -120,8 +117,11 @@ class Scorer:
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         named = {key: (spec.task, dict(spec.params)) for key, spec in tasks.items()}
-        self._setup = Setup(named, timeout_seconds, memory_bytes, custom.given())
-        self._workers = [_Worker(self._setup) for _ in range(workers)]
+        self._setup = Setup(
+            named, timeout_seconds, memory_bytes, custom.given(), frozenset(secrets)
+        )
+        self._failed_starts = 0
+        self._workers = [Child(self._setup) for _ in range(workers)]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -194,45 +194,65 @@ class Scorer:
     def _advance(self, batch: _Batch) -> None:
         """Hand out jobs, then take in what has come back before the nearest deadline."""
         for index, worker in enumerate(self._workers):
-            if worker.idle and batch.waiting and not worker.take(batch, self._chunk(batch)):
+            if worker.idle and batch.waiting and not self._hand_out(worker, batch):
                 worker.kill()
-                self._workers[index] = _Worker(self._setup)
+                self._workers[index] = Child(self._setup)
         busy = [w for w in self._workers if not w.idle]
         nearest = min((w.deadline for w in busy), default=time.monotonic() + 1.0)
-        wait([w.connection for w in busy], max(0.0, nearest - time.monotonic()))
+        wait([w.channel for w in busy], max(0.0, nearest - time.monotonic()))
         for worker in busy:
             failure = self._drain(worker, batch)
             if failure is not None:
-                worker.kill()
-                batch.give_back(worker, failure)
-                self._workers[self._workers.index(worker)] = _Worker(self._setup)
+                self._replace(worker, batch, failure)
+            elif not worker.starting:
+                self._failed_starts = 0
 
-    def _chunk(self, batch: _Batch) -> int:
-        """Few enough that the workers finish together, many enough to keep messages cheap."""
-        return min(MAX_CHUNK, 1 + len(batch.waiting) // (4 * len(self._workers)))
+    def _hand_out(self, worker: Child, batch: _Batch) -> bool:
+        """Give a worker its next jobs; False if it has died meanwhile, and then it took none.
 
-    def _drain(self, worker: _Worker, batch: _Batch) -> dict[str, Any] | None:
+        They are few enough that the workers finish together, many enough to keep messages cheap.
+        """
+        count = min(MAX_CHUNK, 1 + len(batch.waiting) // (4 * len(self._workers)))
+        chunk = list(islice(batch.waiting, count))
+        if not worker.take({i: batch.payloads[i] for i in chunk}):
+            return False
+        for _ in chunk:
+            batch.waiting.popleft()
+        return True
+
+    def _drain(self, worker: Child, batch: _Batch) -> dict[str, Any] | None:
         """Take in a worker's verdicts; a returned failure means that it must be replaced."""
         try:
-            while not worker.idle and worker.connection.poll():
-                verdict = json.loads(worker.connection.recv_bytes(MAX_VERDICT_BYTES))
-                if worker.starting:
-                    worker.finish_start(verdict)
-                    continue
+            for done, verdict in worker.verdicts():
                 if verdict.get("failure") == "memory":
                     return dict(verdict)
-                batch.verdicts[worker.next_done(batch)] = verdict
-        except (EOFError, OSError):
-            return _failure("crash", f"the scoring worker {worker.describe_death()}")
+                batch.verdicts[done] = verdict
+                worker.reported()
+        except (EOFError, OSError, ValueError) as error:
+            why = worker.describe_death() if isinstance(error, EOFError) else one_line(error)
+            return _failure("crash", f"the scoring worker {why}")
         if worker.idle or time.monotonic() < worker.deadline:
             return None
+        what = "not ready" if worker.starting else "no verdict"
+        return _failure("timeout", f"{what} within {worker.allowed:g} s")
+
+    def _replace(self, worker: Child, batch: _Batch, failure: Mapping[str, Any]) -> None:
+        """Put a new worker in the place of one that failed, and say whose fault it was."""
+        worker.kill()
         if worker.starting:
-            raise RuntimeError(f"a scoring worker was not ready after {STARTUP_SECONDS:g} s")
-        return _failure("timeout", f"no verdict within {worker.allowed:g} s")
+            self._failed_starts += 1
+            if self._failed_starts >= MAX_STARTS:
+                raise TrainingError(
+                    f"scoring workers do not start ({failure['reason']}): see what the task's "
+                    "reward imports, or leave them more of the machine"
+                )
+        else:
+            batch.give_back(worker, failure)
+        self._workers[self._workers.index(worker)] = Child(self._setup)
 
     def _finish(self, job: ScoreJob, verdict: Mapping[str, Any]) -> Score:
         if "failure" in verdict:
-            return self._unscorable(verdict["failure"], verdict["reason"])
+            return self._unscorable(verdict["failure"], self._explained(verdict["reason"]))
         score = Score(**{**verdict, "spans": tuple(SpanScore(*s) for s in verdict["spans"])})
         if score.status == "unscorable":
             return self._unscorable("task", score.reason)
@@ -250,6 +270,12 @@ class Scorer:
             reason = f"the environment of task '{job.task}' gave {defect}"
             return self._unscorable("defect", reason).reason
         return observation
+
+    def _explained(self, reason: str) -> str:
+        """A failure's reason, with a hint where a reward may have missed a secret."""
+        missed = [name for name in hidden_names(self._setup.secrets) if name in reason]
+        hint = "; rewards see it if rollout.scoring_secrets names it" if missed else ""
+        return reason + hint
 
     def _unscorable(self, kind: str, reason: str) -> Score:
         self._counts[kind] += 1
@@ -273,100 +299,11 @@ class _Batch:
     def open(self) -> bool:
         return len(self.verdicts) < len(self.payloads)
 
-    def give_back(self, worker: _Worker, failure: Mapping[str, Any]) -> None:
+    def give_back(self, worker: Child, failure: Mapping[str, Any]) -> None:
         """Blame the answer that a dead worker was at; its other jobs wait again."""
-        if worker.starting:
-            raise RuntimeError(f"while it started, {failure['reason']}")
-        self.verdicts[worker.outstanding.popleft()] = failure
-        self.waiting.extendleft(reversed(worker.outstanding))
-
-
-class _Worker:
-    """The parent's end of one scoring process.
-
-    It works on `outstanding` in order and reports each answer before it begins the next, so the
-    first of them is the one to blame for a death, and the deadline is that one's.
-    """
-
-    def __init__(self, setup: Setup) -> None:
-        self.connection, child = Pipe()
-        self._timeout_seconds = setup.timeout_seconds
-        self.starting, self.allowed = True, setup.timeout_seconds
-        self.outstanding: deque[int] = deque()
-        self.deadline = time.monotonic() + STARTUP_SECONDS
-        with child:
-            self._process = _start_process(child)
-        self.connection.send(setup)
-
-    @property
-    def idle(self) -> bool:
-        return not self.starting and not self.outstanding
-
-    def take(self, batch: _Batch, count: int) -> bool:
-        """Send it the next jobs; False if it has died meanwhile, and then it took none."""
-        chunk = list(islice(batch.waiting, count))
-        try:
-            self.connection.send([batch.payloads[job] for job in chunk])
-        except OSError:
-            return False
-        for _ in chunk:
-            batch.waiting.popleft()
-        self.outstanding.extend(chunk)
-        self._renew_deadline(batch)
-        return True
-
-    def next_done(self, batch: _Batch) -> int:
-        """The job it has just reported; the clock of the next one starts."""
-        done = self.outstanding.popleft()
-        self._renew_deadline(batch)
-        return done
-
-    def _renew_deadline(self, batch: _Batch) -> None:
-        answers = batch.payloads[self.outstanding[0]][0] if self.outstanding else 1
-        self.allowed = answers * self._timeout_seconds
-        self.deadline = time.monotonic() + self.allowed
-
-    def finish_start(self, message: Mapping[str, Any]) -> None:
-        """The worker is ready, or a task does not load there although it does here."""
-        if "failed" in message:
-            raise UserError(f"a scoring worker could not load its tasks: {message['failed']}")
-        self.starting = False
-
-    def describe_death(self) -> str:
-        """Why the connection closed, as the end of a sentence."""
-        try:
-            code = self._process.wait(timeout=1.0)
-        except subprocess.TimeoutExpired:
-            return "closed its connection"
-        return f"died of {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
-
-    def kill(self) -> None:
-        """End the process and its children, and reap it."""
-        self.connection.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-
-def _start_process(child: Connection) -> subprocess.Popen[bytes]:
-    """Start a worker with this process's import path, in a session (hence group) of its own.
-
-    Not `multiprocessing`: its children import the main script again, and torch with it.
-    """
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-        # One thread a worker; thread pools would also eat the address-space limit.
-        **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
-    }
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "mmrl.scoring.worker", str(child.fileno())],
-        stdin=subprocess.DEVNULL,
-        stdout=2,
-        env=environment,
-        pass_fds=[child.fileno()],
-        start_new_session=True,
-    )
+        blamed, *others = (place for place, _, _ in worker.outstanding)
+        self.verdicts[blamed] = failure
+        self.waiting.extendleft(reversed(others))
 
 
 def _of_each(verdict: Mapping[str, Any], answers: int) -> Sequence[Mapping[str, Any]]:

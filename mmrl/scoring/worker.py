@@ -13,10 +13,11 @@ import os
 import pickle
 import resource
 import signal
+import socket
+import struct
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import Any
 
 from mmrl.rewards import custom
@@ -25,6 +26,10 @@ from mmrl.scoring.observations import observation_values
 from mmrl.scoring.tasks import Together, load_task
 from mmrl.task import Task
 from mmrl.types import Score
+
+NONCE_BYTES = 16
+HEADER = struct.Struct("!I")
+"""A message to a worker is its size and a pickle; one back is the job's number, a size and JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +44,20 @@ class Setup:
     timeout_seconds: float
     memory_bytes: int | None
     functions: Mapping[str, bytes]
+    secrets: frozenset[str] = frozenset()
+
+
+def send(channel: socket.socket, message: object) -> None:
+    """Send what the parent made itself; the other side unpickles it."""
+    payload = pickle.dumps(message)
+    channel.sendall(HEADER.pack(len(payload)) + payload)
 
 
 def main() -> None:
     """Serve the parent until its end of the socket closes."""
-    connection = Connection(int(sys.argv[1]))
+    channel = socket.socket(fileno=int(sys.argv[1]))
     try:
-        serve(connection)
+        serve(channel)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
     finally:
@@ -53,9 +65,13 @@ def main() -> None:
         os._exit(0)
 
 
-def serve(connection: Connection) -> None:
-    """Load the tasks, report ready, then answer chunks of jobs one verdict at a time."""
-    setup: Setup = connection.recv()
+def serve(channel: socket.socket) -> None:
+    """Load the tasks, report ready, then answer chunks of jobs one verdict at a time.
+
+    A verifier that forks and returns twice is heard once: the other process ends here.
+    """
+    pid = os.getpid()
+    begun, setup = _received(channel)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if setup.memory_bytes is not None:
         resource.setrlimit(resource.RLIMIT_AS, (setup.memory_bytes, setup.memory_bytes))
@@ -65,16 +81,38 @@ def serve(connection: Connection) -> None:
         for module in {module for task in tasks.values() for module in task.imports}:
             importlib.import_module(module)
     except Exception as error:  # the parent raises it with this text
-        connection.send_bytes(_json({"failed": f"{type(error).__name__}: {error}"}))
+        _report(channel, begun, _json({"failed": f"{type(error).__name__}: {error}"}))
         return
-    connection.send_bytes(_json({"ready": True}))
+    _report(channel, begun, _json({"ready": True}))
     while True:
-        for answers, job in connection.recv():
+        for nonce, answers, job in _received(channel):
             # The default action of SIGALRM ends the process even while a C call holds the GIL.
             signal.setitimer(signal.ITIMER_REAL, 2 * answers * setup.timeout_seconds + 5)
             verdict = judge(tasks, job)
             signal.setitimer(signal.ITIMER_REAL, 0)
-            connection.send_bytes(verdict)
+            if os.getpid() != pid:
+                return
+            _report(channel, nonce, verdict)
+
+
+def _received(channel: socket.socket) -> Any:
+    """The parent's next message; raises EOFError where there is none."""
+    (size,) = HEADER.unpack(_exactly(channel, HEADER.size))
+    return pickle.loads(_exactly(channel, size))
+
+
+def _exactly(channel: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        piece = channel.recv(min(size - len(data), 1 << 20))
+        if not piece:
+            raise EOFError
+        data += piece
+    return bytes(data)
+
+
+def _report(channel: socket.socket, nonce: bytes, verdict: bytes) -> None:
+    channel.sendall(nonce + HEADER.pack(len(verdict)) + verdict)
 
 
 def judge(tasks: Mapping[str, Task], job: bytes) -> bytes:

@@ -64,6 +64,7 @@ def build_rollout(
         {source.key: source.spec for source in sources},
         workers=config.rollout.scoring_workers,
         timeout_seconds=config.rollout.scoring_timeout_seconds,
+        secrets=config.rollout.scoring_secrets,
     )
     workers = Living(pool, {source.key: source.task for source in sources})
     closing.callback(workers.close)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmrl.config import ModelConfig, RolloutConfig
+from mmrl.config import SERVER_KEY, ModelConfig, RolloutConfig
 from mmrl.engines.engine import Sampling
 from mmrl.engines.vllm import wire
 from mmrl.engines.vllm.in_process import Request
@@ -186,22 +186,22 @@ def test_servers_that_run_already_are_used(pair: Pair, tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{port}"
     server = ServerProcess(arguments, port, "secret", None, tmp_path / "log")
     try:
-        os.environ[wire.KEY] = "secret"
+        os.environ[SERVER_KEY] = "secret"
         connected = VLLMServerEngine(pair.policy, model, rollout(urls=[url]))
         prompts = list(pair.prompts.values())
         wanted = pair.hf.generate(prompts, [1] * len(prompts), GREEDY, 0)
         assert same(connected.generate(prompts, [1] * len(prompts), GREEDY, 0), wanted)
         connected.close()
         assert not server.ended
-        os.environ[wire.KEY] = "another"
-        with pytest.raises(UserError, match=wire.KEY):
+        os.environ[SERVER_KEY] = "another"
+        with pytest.raises(UserError, match=SERVER_KEY):
             VLLMServerEngine(pair.policy, model, rollout(urls=[url]))
-        os.environ[wire.KEY] = "secret"
+        os.environ[SERVER_KEY] = "secret"
         other = cases.policy("qwen2_vl")
         with pytest.raises(UserError, match=r"not the run's model.*model_type qwen2_5_vl \(not"):
             VLLMServerEngine(other, model, rollout(urls=[url]))
     finally:
-        os.environ.pop(wire.KEY, None)
+        os.environ.pop(SERVER_KEY, None)
         server.stop()
     soon(lambda: members(server.pid) == [], 30)
 

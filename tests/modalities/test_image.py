@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 from PIL import Image
 
 from mmrl.errors import MediaError
+from mmrl.modalities import decode_worker
 from mmrl.modalities.image import decode
+from mmrl.rewards.masks import read_mask
 from mmrl.types import MediaRef
 from tests.modalities.test_video import real
 
@@ -103,6 +106,41 @@ def bomb(width: int, height: int) -> bytes:
 def test_bad_images_are_refused_with_the_reason(source: bytes | Path | str, reason: str) -> None:
     with pytest.raises(MediaError, match=reason):
         read(source)
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n0 0 9 9 rectfill\n%%EOF\n"
+
+
+def test_a_format_that_another_program_draws_is_refused_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(POSTSCRIPT)
+    for source in (tmp_path / "a.png", POSTSCRIPT):
+        with pytest.raises(MediaError, match="not a readable image: it is in none of AVIF"):
+            read(source)
+        with pytest.raises(ValueError, match="not a readable picture"):
+            read_mask(source)
+
+
+@pytest.mark.parametrize("name", ["a" * 5000 + ".png", "a\0b.png"])
+def test_a_path_that_no_file_can_have_is_the_mediums_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(MediaError, match="image"):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize("format_name", ["AVIF", "BMP", "GIF", "JPEG2000", "PCX", "TGA", "TIFF"])
+@pytest.mark.parametrize("kept", [0.2, 0.6, 0.9])
+def test_whatever_a_decoder_raises_is_the_mediums_error(format_name: str, kept: float) -> None:
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 50).convert("RGB").save(buffer, format_name)
+    cut = buffer.getvalue()[: int(len(buffer.getvalue()) * kept)]
+    with pytest.raises(MediaError):
+        read(cut)
+
+
+def test_a_picture_that_takes_for_ever_is_stopped_at_its_deadline(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "never.png")
+    source = tmp_path / "never.png"
+    with pytest.raises(MediaError, match=r"took over 0\.5 s and was stopped"):
+        decode_worker.run("mmrl.modalities.image:read_picture", source, {}, 0.5)
 
 
 def test_a_folder_is_not_an_image(tmp_path: Path) -> None:

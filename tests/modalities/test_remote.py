@@ -7,6 +7,7 @@ import http.server
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,11 @@ class Pages(http.server.BaseHTTPRequestHandler):
     def moved_page(self) -> None:
         self.send_response(302)
         self.send_header("Location", "file:///etc/passwd")
+        self.end_headers()
+
+    def inward_page(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", f"http://localhost:{self.server.server_port}/whole")
         self.end_headers()
 
     def endless_page(self) -> None:
@@ -82,6 +88,11 @@ class Pages(http.server.BaseHTTPRequestHandler):
 CLOSING = threading.Event()
 
 
+def allowed(**options: Any) -> Options:
+    """Options under which the tests' own site may be asked, which is on this machine."""
+    return Options(allow_remote=True, private_hosts=("127.0.0.1",), **options)
+
+
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("no_proxy", "*")
@@ -96,7 +107,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_remote_media_where_allowed(site: str) -> None:
     ref = MediaRef("image", f"{site}/whole")
-    assert resolve(ref, Options(allow_remote=True, max_bytes=1000)) == b"x" * 1000
+    assert resolve(ref, allowed(max_bytes=1000)) == b"x" * 1000
     with pytest.raises(MediaError, match="refused"):
         resolve(ref, Options())
 
@@ -108,24 +119,23 @@ def test_remote_media_where_allowed(site: str) -> None:
         ("endless", "over max_bytes=999"),
         ("early", "ended 600 bytes early"),
         ("empty", "empty"),
+        ("inward", "localhost is not public: name it in private_hosts"),
         ("moved", "'file:///etc/passwd' is not allowed"),
         ("missing", "404"),
         ("garbage", "no status"),
     ],
 )
 def test_pages_that_are_refused(site: str, page: str, reason: str) -> None:
-    allowed = Options(allow_remote=True, max_bytes=999)
     with pytest.raises(MediaError, match=f"cannot fetch .*{page}: .*({reason})"):
-        resolve(MediaRef("image", f"{site}/{page}"), allowed)
+        resolve(MediaRef("image", f"{site}/{page}"), allowed(max_bytes=999))
 
 
 @pytest.mark.parametrize("page", ["silent", "stalled", "trickle"])
 def test_a_server_that_stalls_is_left_at_the_deadline(site: str, page: str) -> None:
-    resolve(MediaRef("image", f"{site}/whole"), Options(allow_remote=True))  # a child is up
+    resolve(MediaRef("image", f"{site}/whole"), allowed())  # a child is up
     started = time.monotonic()
     with pytest.raises(MediaError, match=r"cannot fetch .*(timed out|took over 1 s)"):
-        slow = Options(allow_remote=True, timeout_seconds=1.0)
-        resolve(MediaRef("image", f"{site}/{page}"), slow)
+        resolve(MediaRef("image", f"{site}/{page}"), allowed(timeout_seconds=1.0))
     assert time.monotonic() - started < 30
 
 
@@ -133,3 +143,33 @@ def test_an_address_that_is_none_is_refused() -> None:
     for url in ("http://", "http://[::1", "http://a b/c", "http://host:port/"):
         with pytest.raises(MediaError, match="cannot fetch"):
             resolve(MediaRef("image", url), Options(allow_remote=True, timeout_seconds=5.0))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "localhost",
+        "[::1]",
+        "10.1.2.3",
+        "192.168.0.9",
+        "169.254.169.254",
+        "[fe80::1]",
+        "[::ffff:127.0.0.1]",
+        "0.0.0.0",
+        "224.0.0.1",
+    ],
+)
+def test_addresses_that_are_not_public_are_refused(site: str, host: str) -> None:
+    url = f"http://{host}:{site.rpartition(':')[2]}/whole"
+    with pytest.raises(MediaError, match="is not public: name it in private_hosts"):
+        resolve(MediaRef("image", url), Options(allow_remote=True, timeout_seconds=30.0))
+
+
+def test_a_deadline_begins_when_the_child_is_up(site: str) -> None:
+    decode_worker.close()
+    begun = time.monotonic()
+    with pytest.raises(MediaError, match=r"took over 1 s|timed out"):
+        resolve(MediaRef("image", f"{site}/silent"), allowed(timeout_seconds=1.0))
+    # A new child takes seconds at most; that much was once added to the deadline of each.
+    assert time.monotonic() - begun < decode_worker.STARTUP_SECONDS / 2

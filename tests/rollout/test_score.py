@@ -14,13 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from mmrl.errors import UserError
+from mmrl.errors import TrainingError, UserError
+from mmrl.scoring import pool
+from mmrl.scoring.child import Child
 from mmrl.scoring.pool import ScoreJob, Scorer, TaskSpec
 from mmrl.scoring.tasks import load_task
+from mmrl.scoring.worker import Setup
 from mmrl.types import Answer, Score
 
 HOSTILE = """
-import ctypes, math, os, signal, subprocess, sys, time
+import ctypes, math, os, signal, subprocess, sys, threading, time
 from dataclasses import dataclass
 from typing import ClassVar
 from mmrl import task as contract
@@ -72,6 +75,19 @@ class Task(contract.Task):
                 return Score({"right": 1.0, "tidy": 0.0}, 1.0, reason=f"{main} {heavy}")
             case "pid":
                 return Score({"right": 1.0, "tidy": 0.0}, 1.0, reason=str(os.getpid()))
+            case "fork": os.fork()
+            case "forkstay":
+                if os.fork() == 0: time.sleep(600)
+            case "write": os.write(int(sys.argv[-1]), argument.encode())
+            case "later":
+                threading.Timer(0.5, os.write, (int(sys.argv[-1]), b"junk")).start()
+            case "half":
+                # The number of the job, if it ever got that far.
+                os.write(int(sys.argv[-1]), sys._getframe(2).f_locals["nonce"])
+                time.sleep(600)
+            case "secret":
+                return Score({"right": float("MY_TOKEN" in os.environ), "tidy": 0.0}, 1.0)
+            case "key": os.environ["MY_TOKEN"]
             case "print": print("noise on standard output", flush=True)
         right = float(answer.text == gold)
         return Score({"right": right, "tidy": self.bonus}, right)
@@ -314,6 +330,78 @@ def test_an_interrupt_kills_the_workers(hostile: Path) -> None:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, previous)
         assert descendants() == before
+
+
+@pytest.mark.parametrize("forks", ["fork", "forkstay"])
+def test_a_verifier_that_forks_shifts_nobodys_verdict(hostile: Path, forks: str) -> None:
+    texts = [forks if i % 7 == 3 else ("good" if i % 2 else "bad") for i in range(60)]
+    with Scorer({"h": TaskSpec("hostile")}, workers=2, timeout_seconds=30.0) as scorer:
+        for _ in range(3):
+            scores = scorer.score(jobs(*texts))
+            wrong = [i for i, t in enumerate(texts) if scores[i].reward != 2.0 * (t == "good")]
+            assert not wrong
+        assert scorer.counts == {}
+
+
+@pytest.mark.parametrize("junk", ["x", "junk" * 10, '{"parts": {}}'])
+def test_what_a_verifier_writes_into_the_channel_is_a_crash_of_its_own(
+    scorer: Scorer, junk: str
+) -> None:
+    scores = scorer.score(jobs("good", f"write {junk}", "bad", "good"))
+    assert [score.reward for score in scores] == [2.0, None, 0.0, 2.0]
+    assert scores[1].reason == "crash: the scoring worker wrote what is no verdict of it"
+
+
+def test_a_message_that_stops_halfway_costs_no_more_than_any_hang(scorer: Scorer) -> None:
+    scores = scorer.score(jobs("good", "half", "good"))
+    assert [score.reward for score in scores] == [2.0, None, 2.0]
+
+
+def test_what_is_written_between_two_jobs_is_nobodys_fault(hostile: Path) -> None:
+    with Scorer({"h": TaskSpec("hostile")}, workers=1, timeout_seconds=30.0) as scorer:
+        assert scorer.score(jobs("later"))[0].reward == 0.0
+        time.sleep(1.0)
+        assert [s.reward for s in scorer.score(jobs("good", "bad"))] == [2.0, 0.0]
+        assert scorer.counts == {}
+
+
+def test_a_verifier_sees_no_secret_that_is_not_named(
+    hostile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", "1")
+    spec = {"h": TaskSpec("hostile")}
+    with Scorer(spec, 1, 30.0) as scorer:
+        seen, missed = scorer.score(jobs("secret", "key"))
+    assert seen.parts["right"] == 0.0
+    assert missed.reason.endswith("rewards see it if rollout.scoring_secrets names it")
+    with Scorer(spec, 1, 30.0, secrets=["MY_TOKEN"]) as scorer:
+        assert scorer.score(jobs("secret"))[0].parts["right"] == 1.0
+
+
+def test_a_worker_that_is_not_ready_in_time_is_started_once_more(
+    hostile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts: list[float] = []
+
+    class Slow(Child):
+        def __init__(self, setup: Setup) -> None:
+            super().__init__(setup)
+            starts.append(self.deadline)
+            if len(starts) <= late:
+                self.deadline = time.monotonic()
+
+    monkeypatch.setattr(pool, "Child", Slow)
+    late = 1
+    with Scorer({"h": TaskSpec("hostile")}, 1, 30.0) as scorer:
+        assert scorer.score(jobs("good"))[0].reward == 2.0
+    assert len(starts) == 2
+    starts.clear()
+    late = 2
+    with (
+        Scorer({"h": TaskSpec("hostile")}, 1, 30.0) as scorer,
+        pytest.raises(TrainingError, match=r"scoring workers do not start \(not ready within"),
+    ):
+        scorer.score(jobs("good"))
 
 
 def test_a_worker_killed_while_idle_is_replaced_without_blame(hostile: Path) -> None:

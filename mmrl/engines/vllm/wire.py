@@ -24,8 +24,6 @@ from mmrl.types import Floats, Ints
 GENERATE = "/mmrl/generate"
 WEIGHTS = "/mmrl/weights"
 STATE = "/mmrl/state"
-KEY = "MMRL_SERVER_KEY"
-"""Environment variable with the secret that servers ask of whoever talks to them."""
 
 REFUSED = 400  # no server will take it
 STALE = 409  # this one has other weights

@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mmrl.config import SERVER_KEY
 from mmrl.engines.vllm.server import launch
-from mmrl.engines.vllm.wire import KEY
 from mmrl.errors import UserError
 
 ENVIRONMENT = {
@@ -42,7 +42,7 @@ class ServerProcess:
     ) -> None:
         self.log = log
         environment = {k: v for k, v in os.environ.items() if k not in OTHERS}
-        environment = {**ENVIRONMENT, **environment, KEY: key, launch.WATCH: "1"}
+        environment = {**ENVIRONMENT, **environment, SERVER_KEY: key, launch.WATCH: "1"}
         if devices is not None:
             environment["CUDA_VISIBLE_DEVICES"] = devices
         where = ["--host", "127.0.0.1", "--port", str(port)]

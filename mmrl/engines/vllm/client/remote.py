@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mmrl.backend.world import World
-from mmrl.config import ModelConfig, RolloutConfig
+from mmrl.config import SERVER_KEY, ModelConfig, RolloutConfig
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import respond
 from mmrl.engines.vllm import wire
@@ -85,7 +85,7 @@ class VLLMServerEngine:
     def _addresses(self) -> tuple[str, str, list[str]]:
         """A label of this run, the servers' key, and where they are or will be."""
         servers = self._servers
-        key = os.environ.get(wire.KEY, "") if servers.urls else secrets.token_hex(16)
+        key = os.environ.get(SERVER_KEY, "") if servers.urls else secrets.token_hex(16)
         here = [f"http://127.0.0.1:{free_port()}" for _ in range(servers.start)]
         return secrets.token_hex(4), key, list(servers.urls) or here
 

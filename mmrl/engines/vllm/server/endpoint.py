@@ -18,6 +18,7 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from mmrl.config import SERVER_KEY
 from mmrl.engines.vllm import wire
 from mmrl.engines.vllm.in_process import reported
 from mmrl.engines.vllm.inputs import InputMaker, adapter_request
@@ -33,7 +34,7 @@ class Endpoint:
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._key = os.environ.get(wire.KEY, "")
+        self._key = os.environ.get(SERVER_KEY, "")
         self._inputs: InputMaker | None = None
         self._numbers = itertools.count()
         self._loading = asyncio.Lock()
@@ -50,8 +51,9 @@ class Endpoint:
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive)
-        if not hmac.compare_digest(request.headers.get("x-mmrl-key", ""), self._key):
-            await _error(401, f"the server's {wire.KEY} is another one")(scope, receive, send)
+        said = request.headers.get("x-mmrl-key", "")
+        if not hmac.compare_digest(said.encode(), self._key.encode()):
+            await _error(401, f"the server's {SERVER_KEY} is another one")(scope, receive, send)
             return
         await (await route(request, scope["app"].state.engine_client))(scope, receive, send)
 
