@@ -35,8 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Terminated as ended:
         print(f"mmrl: {ended}", file=sys.stderr)
         return int(ended.code or 0)
-    except KeyboardInterrupt:
-        print(f"mmrl: interrupted; {arguments.goes_on}".rstrip("; "), file=sys.stderr)
+    except KeyboardInterrupt as error:
+        said = str(error) or f"interrupted; {arguments.goes_on}".rstrip("; ")
+        print(f"mmrl: {said}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1

@@ -262,7 +262,12 @@ class TrainerConfig(Section):
         1800.0, gt=0, description="wait so long for other processes before giving the run up"
     )
     checkpoint_every: int = Field(
-        0, ge=0, description="steps between checkpoints; 0: only after the last step"
+        0, ge=0, description="steps between checkpoints; 0: only after the last step, and in time"
+    )
+    checkpoint_minutes: float = Field(
+        30.0,
+        ge=0,
+        description="a checkpoint after a step where none was written for so long; 0: no",
     )
     keep_checkpoints: int = Field(2, gt=0, description="older ones are deleted")
     eval_every: int = Field(

@@ -30,14 +30,21 @@ class TrainingError(UserError):
 
 
 class Terminated(SystemExit):
-    """A run that was told to end and did; exits as a shell counts what SIGTERM ended: 143."""
+    """A run that was told to end and did; exits as a shell counts what a signal ended.
 
-    def __init__(self, said: str) -> None:
-        super().__init__(143)
+    `code` is 143 for SIGTERM and 129 for SIGHUP.
+    """
+
+    def __init__(self, said: str, code: int = 143) -> None:
+        super().__init__(code)
         self.said = said
 
     def __str__(self) -> str:
         return self.said
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run that was interrupted from the keyboard and ended after its step."""
 
 
 class MediaError(Exception):

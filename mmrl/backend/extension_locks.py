@@ -1,7 +1,7 @@
 """Locks that a killed process left in torch's cache of extensions, for which torch waits for ever.
 
-DeepSpeed has torch build, or load, its extensions at every start. torch (2.13, 2.14) marks that with
-a file named `lock`, which the process that makes it keeps open, and waits until the file is gone.
+DeepSpeed has torch build, or load, its extensions at every start. torch (2.13, 2.14) marks that
+with a file named `lock`, which its maker keeps open, and waits until the file is gone.
 """
 
 from __future__ import annotations

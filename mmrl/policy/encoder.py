@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -182,13 +183,17 @@ class Encoder:
                     self._start(part, self._pool)
 
     def decoded(self, prompt: Prompt, wanted: Callable[[EncodedMedium], bool]) -> dict[str, Media]:
-        """The wanted media of a prompt by hash, decoded again: arrays are not kept."""
+        """The wanted media of a prompt by hash, decoded again: arrays are not kept.
+
+        They are for showing: one that has gone since the model saw it is left out.
+        """
         refs = [part for part in prompt.sample.parts if isinstance(part, MediaRef)]
-        return {
-            encoded.hash: decode(self._with_defaults(ref))
+        lacking = {
+            encoded.hash: self._with_defaults(ref)
             for encoded, ref in zip(prompt.media, refs, strict=True)
             if wanted(encoded)
         }
+        return decoded_again(lacking)
 
     def close(self) -> None:
         """Stop the worker threads; media that nobody waits for any more are not begun."""
@@ -262,6 +267,15 @@ def _reference(ref: MediaRef) -> Hashable:
     sources = ref.source if isinstance(ref.source, tuple) else (ref.source,)
     named = [sha256(s).digest() if isinstance(s, bytes) else s for s in sources]
     return ref.kind, tuple(named), repr(sorted(ref.options.items()))
+
+
+def decoded_again(refs: Mapping[str, MediaRef]) -> dict[str, Media]:
+    """Media by name, without those that cannot be read any more."""
+    found: dict[str, Media] = {}
+    for name, ref in refs.items():
+        with contextlib.suppress(MediaError):
+            found[name] = decode(ref)
+    return found
 
 
 def decode(ref: MediaRef) -> Media:

@@ -22,7 +22,8 @@ Say = Callable[[str], None]
 FREE = re.compile(
     r"(phases\.\d+\.)?(critic\.path|data\.(\d+\.)?(path|eval_path|recipe.*)"
     r"|model\.(gradient_checkpointing|trust_remote_code)"
-    r"|trainer\.(steps|backend|deepspeed|checkpoint_every|keep_checkpoints|eval_every|eval_limit"
+    r"|trainer\.(steps|backend|deepspeed|checkpoint_every|checkpoint_minutes|keep_checkpoints"
+    r"|eval_every|eval_limit"
     r"|trackers.*|write_rollouts_every|tokens_per_micro_batch|exchange_timeout_seconds)"
     r"|rollout\.(max_sequences|scoring_\w+|max_unscorable_share|vllm.*|servers.*|adapter_sync"
     r"|parity_\w+)"
@@ -98,7 +99,10 @@ def refuse_records(
 
 
 def digest(samples: Sequence[Sample]) -> str:
-    """A digest of what is asked and what is right, in order; of media files the name counts."""
+    """A digest of what is asked and what is right, in order.
+
+    Of media files the name and the size count: to read them all would take as long as an epoch.
+    """
     found = sha256()
     for sample in samples:
         asked = [_told(part) for part in sample.parts]
@@ -116,7 +120,7 @@ def _told(part: Part) -> Any:
     if isinstance(source, bytes):
         source = sha256(source).hexdigest()
     elif isinstance(source, Path):
-        source = source.name
+        source = [source.name, source.stat().st_size if source.is_file() else None]
     return [part.kind, source, part.options]
 
 

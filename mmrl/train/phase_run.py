@@ -19,7 +19,7 @@ from mmrl.train.batches import derived_seed
 from mmrl.train.checkpoint import Checkpoint
 from mmrl.train.parts import Parts
 from mmrl.train.step_record import step_metrics, write_down
-from mmrl.train.stopping import Stopping, terminated
+from mmrl.train.stopping import Stopping, ended
 from mmrl.train.trainer import StepResult
 
 PARITY = 0xBA12  # keeps the seeds of parity checks apart from those of rollouts
@@ -45,6 +45,7 @@ class PhaseRun:
         self._parts, self._session = parts, session
         self._setting, self._config = parts.setting, parts.setting.config
         self._last = parts.setting.place.before
+        self._saved = time.monotonic()
         self._health = Health(parts.setting.say, self._config.trainer.on_alarm)
 
     def start(self, found: Checkpoint | None) -> tuple[int, float | None]:
@@ -68,8 +69,8 @@ class PhaseRun:
         if self._last == self._setting.place.before:
             raise TrainingError(f"phase '{self._setting.phase.name}': there was nothing to ask")
         phase_state.save(self._parts, self._last, self._seconds(), ended=True)
-        if self._session.stopping.told(self._setting.world):
-            raise terminated(self._last)
+        if told := self._session.stopping.told(self._setting.world):
+            raise ended(told, self._last)
         return checkpoint.at(self._config.run, self._last)
 
     def finish(self, before: float | None) -> dict[str, Any]:
@@ -112,19 +113,25 @@ class PhaseRun:
         self._session.progress.step(step, metrics)
         self._session.claim.settle()
         told = self._session.stopping.told(self._setting.world)
-        wrong = self._setting.world.once(self._wrong)
-        due = config.checkpoint_every and step % config.checkpoint_every == 0
+        wrong, overdue = self._setting.world.once(lambda: (self._wrong(), self._overdue()))
+        due = overdue or (config.checkpoint_every and step % config.checkpoint_every == 0)
         if (due or told or wrong) and result.step < config.steps:
             phase_state.save(self._parts, step, self._seconds())
+            self._saved = time.monotonic()
             if wrong:
                 raise TrainingError(f"stopped after step {step}, {wrong}")
             if told:
-                raise terminated(step)
+                raise ended(told, step)
 
     def _wrong(self) -> str | None:
         """Tell of alarms; the line of one that stops the run."""
         rows = self._setting.records.metrics.recent
         return self._health.look(rows, self._config.rollout.max_new_tokens)
+
+    def _overdue(self) -> bool:
+        """Whether the last checkpoint is older than it may be."""
+        minutes = self._config.trainer.checkpoint_minutes
+        return bool(minutes) and time.monotonic() - self._saved > 60 * minutes
 
     def _compare_with_greedy(self, metrics: Mapping[str, float]) -> None:
         """Say early on that answers are sampled from a much flatter policy than is evaluated."""

@@ -52,8 +52,9 @@ def train(
 
     Started several times by a launcher, the processes carry it out together; the first one writes.
     `resume` goes on from the last sound checkpoint, and refuses what would make it another run
-    unless `allow_changes`. `overwrite` replaces a run once this one has made a step. On SIGTERM it
-    ends after its step, with a checkpoint, and raises Terminated.
+    unless `allow_changes`. `overwrite` replaces a run once this one has made a step. On SIGTERM
+    and SIGHUP it ends after its step, with a checkpoint, and raises Terminated; so it does on
+    SIGINT, and raises Interrupted.
     """
     asked = Asked(resume, overwrite, allow_changes)
     alone_too = config.trainer.backend == "deepspeed"
@@ -74,7 +75,7 @@ def train(
 
 def _train(config: RunConfig, world: World, asked: Asked) -> dict[str, Any]:
     started = time.monotonic()
-    stopping, console = Stopping(), Console(stderr=True, quiet=not world.first)
+    stopping, console = Stopping(quiet=not world.first), Console(stderr=True, quiet=not world.first)
 
     def say(line: str) -> None:
         console.print(Text(line), soft_wrap=True)

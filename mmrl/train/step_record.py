@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mmrl.policy.encoder import decode
+from mmrl.policy.encoder import decoded_again
 from mmrl.runlog.metrics import group_metrics, memory_metrics
 from mmrl.runlog.transcript import Entry, advantages_of
 from mmrl.train.parts import Parts
@@ -60,4 +60,4 @@ def _observed(group: Group, lacks: Callable[[EncodedMedium], bool]) -> dict[str,
     """What environments showed and nobody has drawn yet, decoded once more."""
     media = [m for r in group.responses if r.observed for m in r.observed.media]
     wanted = {m.hash: m.source for m in media if m.source is not None and lacks(m)}
-    return {name: decode(source) for name, source in wanted.items()}
+    return decoded_again(wanted)

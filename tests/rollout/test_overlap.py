@@ -32,6 +32,7 @@ from mmrl.train.correction import Correction, correct
 from mmrl.train.learner import Learner
 from mmrl.train.old_logprobs import compared_with
 from mmrl.train.run import train
+from mmrl.train.stopping import SAME_PRESS_SECONDS
 from mmrl.types import Group, Prompt, Response, Score
 from tests.conftest import TINY
 from tests.rollout.overlapping import ahead, fingerprint, start, watch
@@ -447,10 +448,13 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, digits: Path) 
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while process.poll() is None and not (tmp_path / "on").exists():
         time.sleep(0.05)
+    process.send_signal(signal.SIGINT)  # it would finish its step, which takes a minute
+    time.sleep(2 * SAME_PRESS_SECONDS)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=600)
     assert process.returncode == 130, error
-    assert "interrupted" in error.splitlines()[-1] and "Traceback" not in error
+    assert "Ctrl-C again stops at once" in error
+    assert "interrupted; `--resume` goes on" in error.splitlines()[-1] and "Traceback" not in error
     command = ["ps", "-o", "pid=", "-g", str(process.pid)]
     deadline = time.monotonic() + 120
     while subprocess.run(command, capture_output=True).stdout.split():

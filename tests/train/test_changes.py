@@ -151,6 +151,16 @@ def test_a_digest_knows_order_but_not_the_folder() -> None:
     assert digest([sample(parts=moved)]) == digest([sample()])
 
 
+def test_a_digest_knows_the_size_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "1.png"
+    of_file = sample(parts=(MediaRef("image", file), Text("How many?")))
+    gone = digest([of_file])
+    file.write_bytes(b"123")
+    there = digest([of_file])
+    file.write_bytes(b"1234")
+    assert len({gone, there, digest([of_file])}) == 3
+
+
 def test_a_digest_does_not_know_where_an_object_lies() -> None:
     assert digest([sample(gold=[object()])]) == digest([sample(gold=[object()])])
 

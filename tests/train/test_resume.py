@@ -100,7 +100,7 @@ def telling(*args):
     generate = engine.generate
     def told(*asked):
         if Path(sys.argv[2]).exists():
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), int(sys.argv[3]))
         return generate(*asked)
     engine.generate = told
     return engine
@@ -110,20 +110,39 @@ sys.exit(main(["train", sys.argv[1], "trainer.checkpoint_every=0"]))
 """A run that is told to end in the middle of its second step, while it rolls out."""
 
 
-def test_a_terminated_run_ends_its_step_saves_it_and_goes_on_as_if_it_had_not(
-    workspace: Path,
+@pytest.mark.parametrize(
+    ("number", "word"),
+    [
+        (signal.SIGTERM, "terminated"),
+        (signal.SIGINT, "interrupted"),
+        (signal.SIGHUP, "hung up"),
+    ],
+)
+def test_a_run_that_is_told_to_end_saves_its_step_and_goes_on_as_if_it_had_not(
+    workspace: Path, number: signal.Signals, word: str
 ) -> None:
-    run, config = workspace / "ended", config_for(workspace, "ended")
-    command = [sys.executable, "-c", TERMINATED, str(config), str(run / "metrics.jsonl")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 143, done.stderr
-    said = "mmrl: terminated after step 2: `--resume` goes on from its checkpoint"
+    name = f"ended{int(number)}"
+    run, config = workspace / name, config_for(workspace, name)
+    told = [str(config), str(run / "metrics.jsonl"), str(int(number))]
+    done = subprocess.run([sys.executable, "-c", TERMINATED, *told], capture_output=True, text=True)
+    assert done.returncode == 128 + number, done.stderr
+    said = f"mmrl: {word}; `--resume` goes on from its checkpoint after step 2"
     assert done.stderr.splitlines()[-1] == said
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_2"]
-    train(workspace, "ended", "--resume")
+    train(workspace, name, "--resume")
     whole, resumed = final_weights(workspace / "whole"), final_weights(run)
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     assert rewards(run) == rewards(workspace / "whole")
+
+
+def test_a_checkpoint_is_written_in_time_where_steps_are_long(workspace: Path) -> None:
+    train(workspace, "long", "trainer.checkpoint_every=0", "trainer.checkpoint_minutes=1e-9")
+    steps = {path.name for path in (workspace / "long" / "checkpoints").iterdir()}
+    assert steps == {f"step_{STEPS - 1}", f"step_{STEPS}"}, "one a step, the last two of them kept"
+    assert all(
+        torch.equal(value, final_weights(workspace / "long")[name])
+        for name, value in final_weights(workspace / "whole").items()
+    )
 
 
 def test_the_run_did_train(workspace: Path) -> None:
