@@ -10,7 +10,7 @@ BENCH ?= .venv-bench
 AUDIT ?= .venv-audit
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: setup quickstart test test-engines bench docs audit lint clean
+.PHONY: setup quickstart test test-engines faults bench docs audit lint clean
 
 setup: $(STAMP)
 
@@ -47,6 +47,10 @@ $(ENGINES)/.installed: pyproject.toml tests/engines/overrides.txt | $(UV)
 
 test-engines: $(ENGINES)/.installed
 	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest -m engines tests/engines
+
+# Runs that are killed and harmed on purpose; twenty minutes, and writes docs/reliability.md.
+faults: $(ENGINES)/.installed
+	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m tests.faults
 
 # Both sides in one environment with what they need and no more: libraries import what they find.
 $(BENCH)/.installed: pyproject.toml | $(UV)
