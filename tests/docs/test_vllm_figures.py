@@ -50,7 +50,8 @@ def test_a_row_says_what_is_not_shown_apart_from_what_is_not_there(tool: ModuleT
     gaps = {"text": 1e-6, "image": 2e-6, "two image": 4e-6}
     some = "`internvl` 1.0e-06 2.0e-06 **no** - 4.0e-06 **no** -"
     assert tool.row("internvl", gaps) == tuple(some.split())
-    assert tool.row("gemma3", {}) == tuple("`gemma3` **no** **no** - - **no** - -".split())
+    none = "`gemma3` **no** **no** - - **no** - -"
+    assert tool.row("gemma3", {}) == tuple(none.split())
 
 
 def test_every_no_has_its_reason(tool: ModuleType) -> None:
