@@ -20,7 +20,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.engines.models import MODELS, NOT_SERVED  # noqa: E402
+from tests.engines.models import MODELS, NOT_SERVED, tiny_name  # noqa: E402
+from tests.families.cases import cases  # noqa: E402
+from tests.families.tiny import TINY  # noqa: E402
 
 DATA = ROOT / "tests" / "engines" / "parity.json"
 PAGE = ROOT / "docs" / "engines.md"
@@ -35,6 +37,8 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     "own sound": ("sounding clip", "clip and image"),
 }
 """Columns of the table, and the questions (`tests/families/cases.py`) whose gaps are in each."""
+
+UNMEASURED = sorted({name for name, _ in NOT_SERVED} - set(MODELS))
 
 Figures = dict[str, dict[str, float]]
 
@@ -60,21 +64,24 @@ def versions() -> str:
 
 
 def table(figures: Figures) -> str:
-    """The page's table and, below it, what is not measured and what vLLM cannot serve here."""
+    """The page's table and, below it, why some of it is not there."""
     heads = ("model", *COLUMNS)
     rows = [heads, tuple("---" for _ in heads)]
-    for name in MODELS:
-        cells = [_cell(figures.get(name, {}), labels) for labels in COLUMNS.values()]
-        rows.append((f"`{name}`", *cells))
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    lines += ["", *(f"- `{name}`: not measured yet." for name in MODELS if name not in figures)]
-    lines += [f"- `{name}`, {what}: {why}." for (name, what), why in NOT_SERVED.items()]
+    rows += [row(name, figures.get(name, {})) for name in (*MODELS, *UNMEASURED)]
+    lines = [f"| {' | '.join(cells)} |" for cells in rows]
+    lines += ["", *(f"- `{name}`, {what}: {why}." for (name, what), why in NOT_SERVED.items())]
     return "\n".join(lines)
 
 
-def _cell(gaps: Mapping[str, float], labels: Sequence[str]) -> str:
-    found = [gaps[label] for label in labels if label in gaps]
-    return f"{max(found):.1e}" if found else "-"
+def row(name: str, gaps: Mapping[str, float]) -> tuple[str, ...]:
+    """A model's cells: the largest gap; "no" where none is shown, "-" without such media."""
+    asked = cases(TINY[tiny_name(name)].kinds)
+    cells = [f"`{name}`"]
+    for labels in COLUMNS.values():
+        found = [gaps[label] for label in labels if label in gaps]
+        taken = any(label in asked for label in labels)
+        cells.append(f"{max(found):.1e}" if found else "**no**" if taken else "-")
+    return tuple(cells)
 
 
 def with_table(page: str, figures: Figures) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,8 +56,7 @@ class Pair:
         elif manner == DENSE[1:]:
             self.policy = dense(self.policy, name)
         elif manner == LOUD[1:]:
-            with torch.no_grad():
-                self.policy.model.model.language_model.norm.weight.mul_(LOUDER)
+            loud(self.policy.model)
         _write_as_released(self.policy, name)
         self.policy.save(folder)
         self.folder = folder
@@ -130,6 +130,20 @@ def dense(made: Policy, name: str) -> Policy:
     model.generation_config = made.model.generation_config
     module = plugins.load("family", name)
     return wrap(model, made.processor, module.build(model, made.processor, Limits(2000)))
+
+
+@torch.no_grad()
+def loud(model: Any) -> Any:
+    """Give a Gemma 4 logits near their cap, and scores as large as other models'; returns it.
+
+    Its attention divides by nothing: what a trained model's query norms hold is drawn here as 1.
+    """
+    language = model.model.language_model
+    language.norm.weight.mul_(LOUDER)
+    for layer in language.layers:
+        weight = layer.self_attn.q_norm.weight
+        weight.mul_(len(weight) ** -0.5)
+    return model
 
 
 def model_embeddings(weights: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.models import MODELS, tolerance
+from tests.engines.models import MODELS, TOLERANCE
 from tests.engines.pair import pair_of
 from tests.engines.served import measure
 
@@ -25,4 +25,4 @@ def test_logprobs_are_the_trainers_before_and_after_three_changes(
         gaps = measure(pair)
     finally:
         pair.vllm.close()
-    assert max(gaps.values()) < tolerance(name), gaps
+    assert max(gaps.values()) < TOLERANCE, gaps

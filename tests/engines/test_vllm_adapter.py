@@ -31,7 +31,7 @@ from mmrl.engines.vllm.server.endpoint import Endpoint
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
 
-LORA = LoraConfig(rank=3, alpha=6)
+LORA = LoraConfig(rank=3, alpha=6, dropout=0.5)  # acts in updates alone
 CHANGES = 3
 
 

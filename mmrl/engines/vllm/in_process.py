@@ -50,6 +50,8 @@ CPU_ARGUMENTS: Mapping[str, Any] = {
     "enforce_eager": True,
     "block_size": 32,
     "enable_chunked_prefill": False,
+    # vLLM's own kernel turns queries that are not flat by other angles (LFM2's, in 0.32).
+    "compilation_config": {"custom_ops": ["-rotary_embedding"]},
 }
 
 

@@ -14,6 +14,7 @@ DECLARATION = Declaration(
     model_types=("lfm2_vl",),
     takes=("image", "screenshot"),
     space="unit",
+    vllm=("image", "screenshot"),
     towers=("model.vision_tower", "model.multi_modal_projector"),
     projectors=("model.multi_modal_projector",),
     language="model.language_model.layers",
