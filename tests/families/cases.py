@@ -189,7 +189,7 @@ def plain(model: Any, inputs: dict[str, Any], prompt: Prompt, answers: Any, bann
             more[key] = kinds
     if any(m.kind == "video" for m in prompt.media):
         more |= video_work_around(model, more, prompt, length)
-    one_token = model.config.model_type in ("glm4v", "smolvlm")
+    one_token = model.config.model_type in ("glm4v", "glmga", "smolvlm")
     if one_token and len({m.kind for m in prompt.media}) > 1:
         more = {**one_token_for_both(model, prompt, ids, mask), "attention_mask": mask}
     else:

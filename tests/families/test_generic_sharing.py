@@ -246,10 +246,14 @@ def test_sounds() -> None:
 def test_joins_are_learned_from_what_the_processor_does() -> None:
     a, b = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0], [4.0]])
     assert Join().of([a, b]).tolist() == [[1, 2], [3, 0], [4, 0]]
-    assert joins([{"x": a}, {"x": b}], {"x": Join().of([a, b])}) == {"x": Join()}
+    filled = {"x": Join(fills=True)}
+    assert joins([{"x": a}, {"x": b}], {"x": Join().of([a, b])}) == filled
+    assert joins([{"x": a}, {"x": a}], {"x": torch.cat([a, a])}) == {"x": Join()}
+    assert Join().takes([a, a]) and not Join().takes([a, b]) and Join(fills=True).takes([a, b])
+    assert Join(1).takes([torch.ones(1, 2), torch.ones(1, 5)])
     nested = [torch.ones(1, 1, 2), torch.ones(1, 2, 3)]
     whole = torch.tensor([[[1.0, 1, 0], [1, 1, 1], [1, 1, 1]]])
-    assert joins([{"x": n} for n in nested], {"x": whole}) == {"x": Join(1)}
+    assert joins([{"x": n} for n in nested], {"x": whole}) == {"x": Join(1, fills=True)}
     places = [torch.tensor([[0, 1], [2, -1]]), torch.tensor([[1, 0]])]
     counted = torch.tensor([[0, 1], [2, -1], [4, 3]])
     assert joins([{"x": p} for p in places], {"x": counted}) == {"x": Join(0, counts=True)}

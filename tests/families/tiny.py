@@ -617,7 +617,8 @@ def smolvlm() -> tuple[Any, Any]:
     return tf.SmolVLMForConditionalGeneration(config), processor
 
 
-def glm4v() -> tuple[Any, Any]:
+def glm4v(kind: str = "Glm4v", processor: str = "Glm4v", model: str = "Glm4v") -> tuple[Any, Any]:
+    """A GLM: its configuration and parts, its processor and its model, by their classes' names."""
     names = {
         "image_token": "<|image|>",
         "video_token": "<|video|>",
@@ -627,16 +628,16 @@ def glm4v() -> tuple[Any, Any]:
         "video_end": "<|end_of_video|>",
     }
     tokens = tokenizer(names)
-    processor = tf.Glm4vProcessor(
-        image_processor=tf.Glm4vImageProcessor(size=pixels(14, frames=2), patch_size=14),
-        video_processor=tf.Glm4vVideoProcessor(size=pixels(14, frames=4), patch_size=14),
+    made = getattr(tf, f"{processor}Processor")(
+        image_processor=getattr(tf, f"{kind}ImageProcessor")(size=pixels(14, 2), patch_size=14),
+        video_processor=getattr(tf, f"{kind}VideoProcessor")(size=pixels(14, 4), patch_size=14),
         tokenizer=tokens,
         chat_template=chat(
             image="<|begin_of_image|><|image|><|end_of_image|>",
             video="<|begin_of_video|><|video|><|end_of_video|>",
         ),
     )
-    config = tf.Glm4vConfig(
+    config = getattr(tf, f"{kind}Config")(
         text_config=text_config(tokens, rope_parameters=rope(2, 3, 3, partial_rotary_factor=0.5)),
         vision_config={
             "depth": 2,
@@ -653,7 +654,7 @@ def glm4v() -> tuple[Any, Any]:
         video_start_token_id=tokens.convert_tokens_to_ids("<|begin_of_video|>"),
         video_end_token_id=tokens.convert_tokens_to_ids("<|end_of_video|>"),
     )
-    return tf.Glm4vForConditionalGeneration(config), processor
+    return getattr(tf, f"{model}ForConditionalGeneration")(config), made
 
 
 def lfm2_vl() -> tuple[Any, Any]:
@@ -729,6 +730,7 @@ TINY = {
     "smolvlm": Tiny(smolvlm, "smolvlm", ("image", "video")),
     "lfm2_vl": Tiny(lfm2_vl, "lfm2_vl", ("image",)),
     "glm4v": Tiny(glm4v, "glm4v", ("image", "video")),
+    "glmga": Tiny(lambda: glm4v("Glmga", "Glm46V", "Glm46V"), "glm4v", ("image", "video")),
 }
 
 

@@ -9,6 +9,7 @@ SHARED = (
     "generic_sharing",
     "generic_tensors",
     "generic_tokens",
+    "generic_towers",
     "grid",
     "omni",
     "splice",

@@ -29,6 +29,7 @@ from mmrl.policy.families import (
     generic_sharing,
     generic_tensors,
     generic_tokens,
+    generic_towers,
 )
 from mmrl.policy.families.composed import Composed, Encoded
 from mmrl.policy.families.generic_media import PARTS, TROUBLE
@@ -52,6 +53,8 @@ DECLARATION = Declaration(
 )
 
 TEXT_KEYS = ("input_ids", "attention_mask", "labels")
+Asked = tuple[Sequence[Media], str, int]
+"""Media, words beside them, and how many copies of the prompt."""
 
 
 def build(model: Any, processor: Any, limits: Limits) -> Family:
@@ -157,24 +160,20 @@ class Generic(Composed):
         return placeholder
 
     def _learn_joins(self, kind: MediaKind) -> None:
-        """How the processor puts together what it makes of one and of two media."""
-        media = [generic_media.trial(kind, i) for i in range(3)]
-        alone = self._made([(media[:1], "b", 1), (media[:1], "Is it so? " * 3, 1)])
-        if alone:
-            self.places += [
-                key for key in generic_tensors.by_place(*alone) if key not in self.places
-            ]
-        # What is cut otherwise beside others still stands in a batch as copies do.
-        batches = [self._tensors(o) for o in self._made([(media[1:], "b", n) for n in (1, 2)])]
-        copied = generic_tensors.joins([batches[0]] * 2, batches[1]) if batches else {}
-        sets = [self._tensors(o) for o in self._made([(m, "b", 1) for m in (media[1:], media)])]
-        together: dict[str, Join] = {}
-        if sets and alone:
-            together = generic_tensors.joins((self._tensors(alone[0]), sets[0]), sets[1])
+        """How the processor puts media together, and what it says of every place."""
+        media = (generic_media.trial(kind, 0),)
+        alone = self._outputs([(media, "b", 1), (media, "Is it so? " * 3, 1)])
+        found = generic_tensors.by_place(*alone) if alone else []
+        self.places += [key for key in found if key not in self.places]
+        together, copied = generic_tensors.learned(self, kind)
+        self.together |= together
         self.copied |= copied
-        self.together |= copied | together
 
-    def _made(self, asked: Sequence[tuple[Sequence[Media], str, int]]) -> list[dict[str, Any]]:
+    def made(self, asked: Sequence[Asked]) -> list[dict[str, Tensor]]:
+        """Tensors [n, ...] for towers, of media, words and copies; none where any fails."""
+        return [self._tensors(out) for out in self._outputs(asked)]
+
+    def _outputs(self, asked: Sequence[Asked]) -> list[dict[str, Any]]:
         """What the processor makes of media, words and copies; nothing where it fails on any."""
         try:
             return [
@@ -182,7 +181,7 @@ class Generic(Composed):
                 for media, words, copies in asked
             ]
         except TROUBLE:
-            return []  # along the first axis, unless a trial finds that wrong
+            return []
 
     def _run(self, text: str, media: Sequence[Media], copies: int = 1) -> dict[str, Any]:
         """What the processor makes of a chat and its media."""
@@ -372,16 +371,17 @@ class Generic(Composed):
         carried = [m.tensors for m in media if m.tensors]
         flat = ids[None]
         words = dict.fromkeys(self.kinds, torch.zeros_like(flat))
-        yield (self._told(flat) if carried else words) | generic_tensors.joined(
-            self.model, carried, self.together
-        )
+        given = generic_tensors.joined(self.model, carried, self.together)
+        with generic_towers.each_apart(self.model, given):
+            yield (self._told(flat) if carried else words) | given.whole
 
     def plain_inputs(self, ids: Tensor, prompt: Prompt) -> Mapping[str, Tensor]:
         carried = [m.tensors for m in prompt.placed if m.tensors] * len(ids)
         told = self._told(ids)
         if self.answers_are:
             told["token_type_ids"][:, len(prompt.ids) :] = self.answers_are
-        media = generic_tensors.joined(self.model, carried, self.copied)
+        joins = {key: Join() for tensors in carried for key in tensors} | self.copied
+        media = generic_tensors.joined(self.model, carried, joins).whole
         for key in media.keys() & set(self.places):
             media[key] = generic_tensors.longer(media[key], ids.shape[1])
         return {**told, **media}

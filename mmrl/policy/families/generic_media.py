@@ -96,14 +96,15 @@ def rate_of(processor: Any) -> int:
     return RATE
 
 
-def trial(kind: MediaKind, number: int) -> Media:
-    """A small medium of noise; each number has a size of its own."""
-    rng = np.random.default_rng(number)
+def trial(kind: MediaKind, number: int, size: int | None = None) -> Media:
+    """A small medium of noise; each number has a size of its own, unless it is given another's."""
+    rng, name = np.random.default_rng(number), f"trial {kind} {number}"
+    number = number if size is None else size
     if kind == "audio":
         count = RATE * (4 + number) // 4
         samples = rng.normal(scale=0.1, size=count).astype(np.float32)
         heard = Frame(seconds=(0.0, count / RATE))
-        return Media(kind, samples, heard, f"trial {kind} {number}", rate=RATE)
+        return Media(kind, samples, heard, name, rate=RATE)
     width, height = 84 + 28 * number, 84
     if kind == "video":
         frames = 4 + 2 * number
@@ -111,9 +112,9 @@ def trial(kind: MediaKind, number: int) -> Media:
         indices = tuple(range(0, 10 * frames, 10))
         seconds = tuple(i / 20 for i in indices)
         frame = Frame((width, height), seconds=seconds, indices=indices, fps=20.0)
-        return Media(kind, pixels, frame, f"trial {kind} {number}")
+        return Media(kind, pixels, frame, name)
     pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Media(kind, pixels, Frame((width, height)), f"trial {kind} {number}")
+    return Media(kind, pixels, Frame((width, height)), name)
 
 
 def trials(takes: Sequence[MediaKind]) -> list[tuple[Media, ...]]:

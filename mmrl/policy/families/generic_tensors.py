@@ -1,14 +1,24 @@
-"""How a processor puts the media of several prompts into one tensor, learned from what it does."""
+"""How a processor puts the media of several prompts into one tensor, learned from what it does.
+
+What it was never seen to fill up is not filled up here: it stays apart, and the towers see to each
+prompt's by itself (`generic_towers`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from mmrl.policy.families import generic_media
+from mmrl.types import MediaKind
+
+if TYPE_CHECKING:
+    from mmrl.policy.families.generic import Generic
 
 Tensors = Mapping[str, Tensor]
 
@@ -18,10 +28,20 @@ class Join:
     """Tensors one after the other along an axis, the others filled up with zeros.
 
     `counts`: their values are places, which go on from those of the piece before; below 0 is none.
+    `fills`: pieces of different shapes were seen to be filled up.
     """
 
     axis: int = 0
     counts: bool = False
+    fills: bool = False
+
+    def takes(self, pieces: Sequence[Tensor]) -> bool:
+        """Whether these pieces go together as it was seen: filled up only if that was."""
+        return self.fills or not self._ragged(pieces)
+
+    def _ragged(self, pieces: Sequence[Tensor]) -> bool:
+        sides = [(p.shape[: self.axis], p.shape[self.axis + 1 :]) for p in pieces]
+        return any(a != b for a, b in pairwise(sides))
 
     def of(self, pieces: Sequence[Tensor]) -> Tensor:
         """Join some tensors [n, ...] of the same kind along the axis."""
@@ -31,7 +51,7 @@ class Join:
                 moved.append(torch.where(piece < 0, piece, piece + start))
                 start = max(start, int(moved[-1].max()) + 1)
             pieces = moved
-        if any(a.shape != b.shape for a, b in pairwise(pieces)):
+        if self._ragged(pieces):
             sizes = [max(sides) for sides in zip(*(p.shape for p in pieces), strict=True)]
             pieces = [self._filled(piece, sizes) for piece in pieces]
         return torch.cat(list(pieces), dim=self.axis)
@@ -88,19 +108,56 @@ def joins(parts: Sequence[Tensors], whole: Tensors) -> dict[str, Join]:
         ways = (Join(axis, counts) for counts in (False, True) for axis in axes)
         join = next((way for way in ways if pieces and way.makes(pieces, value)), None)
         if join is not None:
-            found[key] = join
+            found[key] = replace(join, fills=join._ragged(pieces))
     return found
 
 
-def joined(model: Any, carried: Sequence[Tensors], joins: Mapping[str, Join]) -> dict[str, Tensor]:
-    """What prompts carry, put together: on the model's device, in its dtype if no integers.
+def learned(family: Generic, kind: MediaKind) -> tuple[dict[str, Join], dict[str, Join]]:
+    """How a processor puts together what it makes of media of a kind: of prompts, and of copies.
 
-    Tensors are [n, ...], those that no join is known for are put along the first axis.
+    Some take several clips in one call only if they are of one size.
+    """
+    for sizes in ((0, 1, 2), (0, 0, 0)):
+        media = [generic_media.trial(kind, *pair) for pair in enumerate(sizes)]
+        batches = family.made([(media[1:], "b", count) for count in (1, 2)])
+        # What is cut otherwise beside others still stands in a batch as copies do.
+        copied = joins([batches[0]] * 2, batches[1]) if batches else {}
+        sets = family.made([(part, "b", 1) for part in (media[:1], media[1:], media)])
+        together = copied | (joins(sets[:2], sets[2]) if sets else {})
+        if together:
+            return together, copied
+    return {}, {}
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a forward is given of all prompts' media: tensors [n, ...] on the model's device.
+
+    Of those that are `apart` it is given the first prompt's; `each` has every prompt's own.
+    """
+
+    whole: dict[str, Tensor]
+    apart: frozenset[str]
+    each: list[dict[str, Tensor]]
+
+
+def joined(model: Any, carried: Sequence[Tensors], joins: Mapping[str, Join]) -> Given:
+    """What prompts carry [n, ...], put together, in the model's dtype if no integers.
+
+    Apart stays what no join is known for, and what it was never seen to be done to.
     """
     device, dtype = model.device, model.dtype
-    found = {}
-    for key in dict.fromkeys(key for tensors in carried for key in tensors):
-        pieces = [tensors[key] for tensors in carried if key in tensors]
-        value = joins.get(key, Join()).of(pieces)
-        found[key] = value.to(device, dtype if value.is_floating_point() else value.dtype)
-    return found
+    each = [
+        {k: t.to(device, dtype if t.is_floating_point() else t.dtype) for k, t in tensors.items()}
+        for tensors in carried
+    ]
+    whole, apart = {}, set()
+    for key in dict.fromkeys(key for tensors in each for key in tensors):
+        pieces = [tensors[key] for tensors in each if key in tensors]
+        join = joins.get(key)
+        if len(pieces) == 1 or join is None or not join.takes(pieces):
+            whole[key] = pieces[0]
+            apart |= {key} if len(pieces) > 1 else set()
+        else:
+            whole[key] = join.of(pieces)
+    return Given(whole, frozenset(apart), each)

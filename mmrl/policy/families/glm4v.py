@@ -1,4 +1,4 @@
-"""GLM-4.1V to 4.6V, GLM-OCR: patch grids, frames followed by their second, boxes in 0-1000."""
+"""GLM-4.1V to 4.6V, GLM-OCR, GLM-GA: patch grids, frames with their second, boxes in 0-1000."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mmrl.policy.families import grid
 from mmrl.policy.family import Declaration, Family, Limits
 
 DECLARATION = Declaration(
-    model_types=("glm4v", "glm46v", "glm4v_moe", "glm_ocr"),
+    model_types=("glm4v", "glm46v", "glm4v_moe", "glm_ocr", "glmga"),
     takes=("image", "screenshot", "video"),
     space="thousand",
     towers=("model.visual",),
