@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +19,11 @@ class LoraConfig(Section):
     rank: int = Field(16, gt=0, description="rank of every adapter")
     alpha: int = Field(32, gt=0, description="adapters are scaled by alpha / rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout in front of the adapters")
-    targets: Literal["auto"] | tuple[str, ...] = Field(
-        "auto", description="linears of a language layer by name; auto: all that the family names"
+    targets: str | tuple[str, ...] = Field(
+        "auto",
+        description="names of linears, or ends of them, as in PEFT; a text is a regular expression "
+        "for whole names; all-linear: all but the head; auto: those of language layers that the "
+        "family names",
     )
     tower: Literal["frozen", "trained"] = Field(
         "frozen", description="trained: adapters on the media encoders' linears too"
@@ -27,6 +31,22 @@ class LoraConfig(Section):
     quantize: Literal["none", "nf4", "int8"] = Field(
         "none", description="hold the base in 4 or 8 bits (QLoRA)"
     )
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether every linear but the head gets adapters, towers' too."""
+        return isinstance(self.targets, str) and self.targets.lower() == "all-linear"
+
+    @model_validator(mode="after")
+    def _names_something(self) -> LoraConfig:
+        if not self.targets or not all(self.targets):
+            raise ValueError("targets names no linear: write auto, all-linear or a list of names")
+        if isinstance(self.targets, str):
+            try:
+                re.compile(self.targets)
+            except re.error as error:
+                raise ValueError(f"targets is no regular expression: {error}") from None
+        return self
 
 
 class ModelConfig(Section):
@@ -68,6 +88,8 @@ class ModelConfig(Section):
         for frozen in ("freeze_tower", "freeze_projector"):
             if getattr(self, frozen) and self.lora and self.lora.tower == "trained":
                 raise ValueError(f"{frozen} and lora.tower: trained contradict each other")
+            if getattr(self, frozen) and self.lora and self.lora.everywhere:
+                raise ValueError(f"{frozen} and lora.targets: all-linear contradict each other")
         if self.freeze_language and self.lora:
             raise ValueError("freeze_language and lora contradict each other")
         if self.freeze_tower and self.freeze_projector and self.freeze_language:

@@ -16,6 +16,7 @@ from mmrl.corpus.placeholders import KINDS, Hole, Kind, split
 ROLES = {
     "system": "system", "developer": "system", "user": "user", "human": "user", "tool": "tool",
     "observation": "tool", "function": "tool", "assistant": "assistant", "gpt": "assistant",
+    "function_call": "assistant",
     "model": "assistant", "bot": "assistant", "chatgpt": "assistant",
 }  # fmt: skip
 _MEDIA_KEYS: Mapping[str, Kind] = {
@@ -55,6 +56,15 @@ class Medium:
 
 
 Piece = str | Medium
+
+
+def medium(kind: Kind, value: Any) -> Medium:
+    """A column's medium; a mapping may set for it what a message's part can, and more."""
+    if not isinstance(value, Mapping):
+        return Medium(kind, value)
+    known = {*SETTINGS[kind], "resized_height", "resized_width"}
+    set_here = {k: v for k, v in value.items() if k in known and v is not None}
+    return Medium(kind, value, _settings(set_here, kind))
 
 
 @dataclass(frozen=True)
@@ -193,17 +203,21 @@ def _filled(
     messages = [
         Message(
             role,
-            tuple(
-                Medium(p.kind, places[p.kind].fill(p)) if isinstance(p, Hole) else p for p in pieces
-            ),
+            tuple(_put(p, places) if isinstance(p, Hole) else p for p in pieces),
         )
         for role, pieces in turns
     ]
-    leading = [Medium(kind, value) for kind in KINDS for value in places[kind].left()]
+    leading = [medium(kind, value) for kind in KINDS for value in places[kind].left()]
     if leading:
         first = next(i for i, m in enumerate(messages) if m.role == "user")
         messages[first] = Message("user", (*leading, *messages[first].pieces))
     return messages
+
+
+def _put(hole: Hole, places: Mapping[Kind, Places]) -> Medium:
+    if hole.path is not None:
+        return Medium(hole.kind, hole.path)
+    return medium(hole.kind, places[hole.kind].fill(hole))
 
 
 class Places:
@@ -214,7 +228,7 @@ class Places:
     """
 
     def __init__(self, kind: Kind, values: Sequence[Any], holes: Sequence[Hole]) -> None:
-        own = [hole for hole in holes if hole.kind == kind]
+        own = [hole for hole in holes if hole.kind == kind and hole.path is None]
         self._kind, self._values = kind, values
         self._plain = sum(hole.number is None for hole in own)
         numbers = [hole.number for hole in own if hole.number is not None]

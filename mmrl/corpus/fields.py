@@ -7,16 +7,15 @@ picture. A column that is there under the asked name always comes first.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections.abc import ItemsView, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from mmrl.corpus import conversation as conversations
+from mmrl.corpus.cells import as_value, dig, listed_options
 from mmrl.corpus.conversation import Conversation, is_conversation, reply_text
-from mmrl.corpus.media_values import looks_like_media
+from mmrl.corpus.media_columns import kind_of, media_items, number_of
 from mmrl.corpus.placeholders import KINDS, Kind
 from mmrl.types import Record, Reference
 
@@ -24,31 +23,16 @@ MESSAGES = ("messages", "conversations", "conversation", "prompt")
 QUESTIONS = ("question", "problem", "prompt", "query", "instruction", "question_text",
              "problem_text", "Question", "Prompt")  # fmt: skip
 ANSWERS = ("answer", "solution", "ground_truth", "gold", "label", "Answer", "gt")
-COMPLETIONS = ("target", "completion", "chosen", "output")
+COMPLETIONS = ("target", "completion", "chosen", "output", "response")
 THOUGHTS = ("thought", "cot", "chain_of_thought", "thinking", "think", "reasoning", "rationale",
             "reasoning_content")  # fmt: skip
 _OPTIONAL = {"question", "problem"}
 """Names of a question that `get` finds elsewhere, too: the others may mean something else."""
 
-_WORDS: Mapping[str, Kind] = {
-    "image": "image", "img": "image", "picture": "image", "photo": "image", "screenshot": "image",
-    "decoded_image": "image", "pil_image": "image", "imgname": "image", "video": "video",
-    "clip": "video", "frame": "video", "audio": "audio", "wav": "audio", "sound": "audio",
-    "speech": "audio",
-}  # fmt: skip
-_NAMED = re.compile(
-    rf"({'|'.join(_WORDS)})s?(?:_?(?:path|file|filename|url|uri|bytes|data|base64|b64)s?|_?(\d+))?",
-    re.IGNORECASE,
-)
 _ASKED: Mapping[str, Kind | None] = {"audio_id": "audio", "path": None}
 """Other names by which tasks ask for a medium; None: for the only one, whatever it is."""
+_HOLDERS = ("multi_modal_data", "media", "mm_data")
 _MISSING = object()
-
-
-def kind_of(name: str) -> Kind | None:
-    """The kind of medium that a column of this name holds, if its name says so."""
-    found = _NAMED.fullmatch(name)
-    return _WORDS[found[1].lower()] if found else None
 
 
 class NoColumn(KeyError):
@@ -82,13 +66,23 @@ class Fields(Mapping[str, Any]):
             elif (value := dig(own, path)) is not None:
                 self.own[name] = value
                 self.taken |= {path.partition(".")[0]} - {name}
+        self._open_holders()
         self._named = {name for name, path in named.items() if path}
         self._settled = {kind_of(name) for name, path in named.items() if path} - {None}
+
+    def _open_holders(self) -> None:
+        """Take media by kind out of one column, such as vLLM's `multi_modal_data`."""
+        for name in _HOLDERS:
+            held = as_value(self.own.get(name))
+            by_kind = isinstance(held, Mapping) and held and all(map(kind_of, map(str, held)))
+            if by_kind and self.own.keys().isdisjoint(held):
+                self.own |= held
+                self.taken.add(name)
 
     def __getitem__(self, key: str) -> Any:
         if self._is_own(key):
             self.taken.add(key)
-            return self.own[key]
+            return listed_options(self.own[key]) if key == "options" else self.own[key]
         found = self._stand_in(key)
         if found is _MISSING:
             if key in self.own:
@@ -103,7 +97,7 @@ class Fields(Mapping[str, Any]):
         if self._kind_asked(key) is not _MISSING or key in _OPTIONAL:
             found = self._stand_in(key)
             return self.own.get(key, default) if found is _MISSING else found
-        return self.own.get(key, default)
+        return default if key == "options" else self.own.get(key, default)
 
     def __contains__(self, key: object) -> bool:
         return key in self.own
@@ -127,9 +121,9 @@ class Fields(Mapping[str, Any]):
         found: dict[Kind, list[str]] = {}
         for kind in KINDS:
             names = [n for n, v in self.own.items() if kind_of(n) == kind and media_items(n, v)]
-            numbered = [n for n in names if _number(n) is not None]
+            numbered = [n for n in names if number_of(n) is not None]
             plain = sorted(set(names) - set(numbered), key=lambda n: self._rank(n, kind, names))
-            chosen = plain[:1] or sorted(numbered, key=lambda n: _number(n) or 0)
+            chosen = plain[:1] or sorted(numbered, key=lambda n: number_of(n) or 0)
             if chosen:
                 found[kind] = chosen
         return found
@@ -156,6 +150,13 @@ class Fields(Mapping[str, Any]):
                 return name
         return None
 
+    @property
+    def has_turns(self) -> bool:
+        """Whether the row holds messages that nobody took, or turns before its question."""
+        if self.messages_column is not None:
+            return self.messages_column not in self.taken
+        return self.question_column is not None and bool(self._earlier)
+
     @cached_property
     def conversation(self) -> Conversation | None:
         """The row as a conversation; None where it holds neither messages nor a question.
@@ -164,7 +165,8 @@ class Fields(Mapping[str, Any]):
         """
         name = self.messages_column
         if name is not None:
-            found = conversations.read(as_value(self.own[name]), self.media)
+            messages = as_value(self.own[name])
+            found = conversations.read([*self._earlier, *messages], self.media)
             if name == "prompt" and found.reply is not None:
                 raise ValueError("the prompt ends with the assistant's turn: name it `messages`")
             return found
@@ -174,7 +176,24 @@ class Fields(Mapping[str, Any]):
         message = {"role": "user", "content": question}
         system = self.own.get("system")
         first = [{"role": "system", "content": system}] if isinstance(system, str) else []
-        return conversations.read([*first, message], self.media)
+        return conversations.read([*first, *self._earlier, message], self.media)
+
+    @property
+    def _earlier(self) -> list[Any]:
+        """The turns of a `history` column: pairs of question and answer, or messages."""
+        turns = as_value(self.own.get("history"))
+        if not turns or not isinstance(turns, list | tuple):
+            return []
+        if is_conversation(turns):
+            return list(turns)
+        if not all(isinstance(t, list | tuple) and len(t) == 2 for t in turns):
+            raise ValueError("column 'history' holds neither pairs of turns nor messages")
+        roles = ("user", "assistant")
+        return [
+            {"role": role, "content": text}
+            for turn in turns
+            for role, text in zip(roles, turn, strict=True)
+        ]
 
     @property
     def prompt(self) -> Any:
@@ -234,6 +253,8 @@ class Fields(Mapping[str, Any]):
             raise ValueError(f"column '{key}' holds neither a text nor messages")
         if value is None or (isinstance(value, str) and not value and kind_of(key)):
             return False
+        if kind_of(key) and self.has_turns and (talk := self.conversation) and talk.history:
+            return False  # some of the column's media are those of earlier turns
         return not (key in QUESTIONS and key == self.messages_column)
 
     def _kind_asked(self, key: str) -> Any:
@@ -253,7 +274,7 @@ class Fields(Mapping[str, Any]):
     def _medium(self, key: str, kind: Kind | None) -> Any:
         """The media that an asked name means: all for a plural, else the one there is."""
         found = [m for m in self._shown() if kind is None or m.kind == kind]
-        if not found or (kind is not None and _number(key) is not None):
+        if not found or (kind is not None and number_of(key) is not None):
             return _MISSING
         self.taken |= {n for m in found for n in self.media_columns.get(m.kind, ())}
         if key.endswith("s"):
@@ -266,18 +287,16 @@ class Fields(Mapping[str, Any]):
         """The question's media; where it has none, those of the turns before it."""
         found = self.conversation
         if found is None:
-            return [conversations.Medium(k, v) for k, values in self.media.items() for v in values]
-        return found.question.media or [m for turn in found.history for m in turn.media]
+            return [conversations.medium(k, v) for k, values in self.media.items() for v in values]
+        shown = found.question.media or [m for turn in found.history for m in turn.media]
+        # The question is asked with its marks, and those that name a file are filled by it.
+        text = "" if self.messages_column else self._question_text or ""
+        return [m for m in shown if not (isinstance(m.value, str) and f">{m.value}</" in text)]
 
 
 def fields_of(record: Record) -> Fields:
     """The columns of a record, with stand-ins for asked names."""
     return record.fields if isinstance(record.fields, Fields) else Fields(record.fields)
-
-
-def shows_media(name: str, value: Any) -> bool:
-    """Whether a column holds media to show, by its name or by what is in it."""
-    return looks_like_media(value) or (kind_of(name) is not None and bool(media_items(name, value)))
 
 
 def own_column(fields: Mapping[str, Any], name: str) -> Any:
@@ -286,40 +305,6 @@ def own_column(fields: Mapping[str, Any], name: str) -> Any:
         fields.taken.add(name)
         return fields.own[name]
     return fields[name]
-
-
-def dig(row: Mapping[str, Any], path: str) -> Any:
-    """The value at a path of names with dots between; None where there is none."""
-    if path in row:
-        return row[path]
-    value: Any = row
-    for name in path.split("."):
-        value = as_value(value)
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(name)
-    return value
-
-
-def media_items(name: str, value: Any) -> list[Any]:
-    """The media of a column: one, or each of a list; a list of pictures can be a video's frames.
-
-    Empty for what cannot be a medium, such as a number.
-    """
-    value = as_value(value)
-    if not isinstance(value, list | tuple):
-        return [value] if _could_be(value) else []
-    items = [as_value(item) for item in value if item not in (None, "")]
-    if kind_of(name) == "video" and items and not any(isinstance(i, list | tuple) for i in items):
-        clips = [isinstance(i, str) and _is_video(i) for i in items]
-        plural = name.lower().rstrip("0123456789_").endswith("s") and "frame" not in name.lower()
-        pictures = all(isinstance(i, str) and looks_like_media(i) for i in items)
-        if not any(clips) and (pictures or not plural):
-            return [items]
-    if all(map(_could_be, items)):
-        return items
-    # Samples of a sound, pixels: nobody would miss them if the column had another name.
-    return [value] if name.lower().rstrip("s") in KINDS else []
 
 
 def answer_in(text: str) -> str:
@@ -351,32 +336,3 @@ def _without_media(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
     if kept and kept[-1]["role"] == "assistant":
         kept.pop()
     return kept
-
-
-def _could_be(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(value.values())
-    if isinstance(value, list | tuple):
-        return bool(value) and all(map(_could_be, value))
-    return isinstance(value, str | bytes | bytearray | memoryview | os.PathLike) and bool(value)
-
-
-def _is_video(value: str) -> bool:
-    return not re.search(r"\.(png|jpe?g|webp|bmp|gif|tiff?)$", value, re.IGNORECASE) and (
-        looks_like_media(value)
-    )
-
-
-def _number(name: str) -> int | None:
-    found = _NAMED.fullmatch(name)
-    return int(found[2]) if found and found[2] else None
-
-
-def as_value(value: Any) -> Any:
-    """A list or object that stands in a cell as JSON text; anything else as it is."""
-    if isinstance(value, str) and value[:1] in "[{" and value.strip()[-1:] in "]}":
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    return value

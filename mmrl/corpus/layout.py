@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmrl.corpus.fields import Fields, as_value
+from mmrl.corpus.cells import as_value
+from mmrl.corpus.fields import Fields
 
 
 def layout_of(fields: Fields) -> str:

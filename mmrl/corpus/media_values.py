@@ -6,7 +6,7 @@ import base64
 import binascii
 import os.path
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -94,6 +94,18 @@ def below(value: str, root: Path, roots: Sequence[Path] = ()) -> Path:
     return Path(next(filter(os.path.exists, found), found[0]))
 
 
+def media_within(value: Any, depth: int = 4) -> Iterator[Any]:
+    """What can only be a medium in a value, however deep in lists and mappings."""
+    if looks_like_media(value) and not isinstance(value, list | tuple):
+        yield value
+    elif depth and isinstance(value, Mapping):
+        for held in value.values():
+            yield from media_within(held, depth - 1)
+    elif depth and isinstance(value, list | tuple):
+        for held in value:
+            yield from media_within(held, depth - 1)
+
+
 def looks_like_media(value: Any) -> bool:
     """Whether a value can only be a medium: encoded bytes, a data: URL, a file of a media type."""
     if isinstance(value, Mapping):
@@ -102,6 +114,8 @@ def looks_like_media(value: Any) -> bool:
         return bool(value) and all(looks_like_media(item) for item in value)
     if isinstance(value, str):
         if value.startswith(("data:image/", "data:video/", "data:audio/")):
+            return True
+        if len(value) >= 48 and _base64(value) is not None:
             return True
         return len(value) < 1024 and "\n" not in value and bool(_EXTENSION.search(value))
     return isinstance(value, bytes) and value.startswith(_MAGIC)

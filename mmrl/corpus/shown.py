@@ -13,9 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmrl.corpus.conversation import Conversation, Medium, Message, Places
-from mmrl.corpus.fields import Fields, kind_of, media_items
-from mmrl.corpus.media_values import looks_like_media, source_of, unwrap
+from mmrl.corpus.cells import as_value
+from mmrl.corpus.conversation import Conversation, Medium, Message, Places, medium
+from mmrl.corpus.fields import Fields
+from mmrl.corpus.media_columns import kind_of, media_items
+from mmrl.corpus.media_values import media_within, source_of, unwrap
 from mmrl.corpus.placeholders import KINDS, Hole, Kind, split
 from mmrl.types import MediaRef, MediaSource, Part, Record, Sample, Text
 
@@ -30,14 +32,13 @@ def complete(sample: Sample, record: Record) -> Sample:
     """
     fields = record.fields
     assert isinstance(fields, Fields)
-    messages = fields.messages_column not in fields.taken and fields.messages_column is not None
-    talk = fields.conversation if messages else None
+    talk = fields.conversation if fields.has_turns else None
     expected = _expected(fields, talk)
     parts = _with_missing(sample.parts, expected, record, fields)
-    parts = _in_places(parts)
+    parts = _in_places(parts, record)
+    parts = _with_settings(parts, expected, record)
     history: tuple[tuple[str, int], ...] = ()
     if talk is not None:
-        parts = _with_settings(parts, talk, record)
         earlier = [_turn(message, record) for message in talk.history]
         history = tuple((m.role, len(t)) for m, t in zip(talk.history, earlier, strict=True))
         parts = (*(part for turn in earlier for part in turn), *_less(parts, earlier, talk))
@@ -67,7 +68,7 @@ def source(record: Record, value: Any) -> Source:
 def _expected(fields: Fields, talk: Conversation | None) -> list[Medium]:
     if talk is not None:
         return talk.question.media
-    return [Medium(kind, value) for kind, values in fields.media.items() for value in values]
+    return [medium(kind, value) for kind, values in fields.media.items() for value in values]
 
 
 def _kind(ref: MediaRef) -> Kind:
@@ -86,33 +87,38 @@ def _with_missing(
     asked = {kind for kind, names in fields.media_columns.items() if fields.taken & set(names)}
     missing = [m for m in expected if m.kind not in shown | asked]
     fields.taken |= {n for m in missing for n in fields.media_columns.get(m.kind, ())}
-    return (*(_ref(medium, record) for medium in missing), *parts)
+    return (*(_ref(each, record) for each in missing), *parts)
 
 
-def _in_places(parts: Sequence[Part]) -> tuple[Part, ...]:
+def _in_places(parts: Sequence[Part], record: Record) -> tuple[Part, ...]:
     """The parts with each medium where the texts still hold a place for it."""
     pieces = {i: split(part.text) for i, part in enumerate(parts) if isinstance(part, Text)}
     holes = [p for found in pieces.values() for p in found if isinstance(p, Hole)]
     if not holes:
         return tuple(parts)
-    moved = {hole.kind for hole in holes}
+    moved = {hole.kind for hole in holes if hole.path is None}
     refs = {k: [p for p in parts if isinstance(p, MediaRef) and _kind(p) == k] for k in KINDS}
     places = {kind: Places(kind, refs[kind], holes) for kind in moved}
     placed: list[Part] = []
     for i, part in enumerate(parts):
         if i in pieces:
             for piece in pieces[i]:
-                placed.append(
-                    Text(piece) if isinstance(piece, str) else places[piece.kind].fill(piece)
-                )
+                if isinstance(piece, str):
+                    placed.append(Text(piece))
+                elif piece.path is not None:
+                    placed.append(MediaRef(piece.kind, source(record, piece.path)))
+                else:
+                    placed.append(places[piece.kind].fill(piece))
         elif isinstance(part, MediaRef) and _kind(part) not in moved:
             placed.append(part)
     return (*(ref for kind in KINDS if kind in moved for ref in places[kind].left()), *placed)
 
 
-def _with_settings(parts: Sequence[Part], talk: Conversation, record: Record) -> tuple[Part, ...]:
-    """The parts with what the messages set for single media; the task's own options stay."""
-    given = {source(record, m.value): m.settings for m in talk.question.media if m.settings}
+def _with_settings(
+    parts: Sequence[Part], expected: Sequence[Medium], record: Record
+) -> tuple[Part, ...]:
+    """The parts with what the record sets for single media; the task's own options stay."""
+    given = {source(record, m.value): m.settings for m in expected if m.settings}
     return tuple(
         replace(part, options={**given.get(part.source, {}), **part.options})
         if isinstance(part, MediaRef) and given
@@ -145,9 +151,9 @@ def _system(own: str | None, fields: Fields, talk: Conversation | None) -> str |
 
 def _refuse_lost(parts: Sequence[Part], talk: Conversation, record: Record) -> None:
     shown = {part.source for part in parts if isinstance(part, MediaRef)}
-    for medium in talk.question.media:
-        if source(record, medium.value) not in shown:
-            raise ValueError(f"the messages show a {medium.kind} that the task does not take")
+    for each in talk.question.media:
+        if source(record, each.value) not in shown:
+            raise ValueError(f"the messages show a {each.kind} that the task does not take")
 
 
 def _refuse_lists(parts: Iterable[Part]) -> None:
@@ -164,7 +170,8 @@ def _refuse_unseen(parts: Sequence[Part], fields: Fields, record: Record) -> Non
     kinds = {_kind(ref) for ref in refs}
     for name, value in fields.own.items():
         kind = kind_of(name)
-        if name in fields.taken or name == "id" or fields.settled(kind):
+        asked = name in fields.taken or name in ("id", fields.messages_column)
+        if asked or fields.settled(kind):
             continue
         for item in _unseen(name, value, record):
             remote = isinstance(item, str) and kind in kinds
@@ -178,9 +185,8 @@ def _refuse_unseen(parts: Sequence[Part], fields: Fields, record: Record) -> Non
 
 def _unseen(name: str, value: Any, record: Record) -> Iterator[MediaSource]:
     """The media in a column that nobody asked for; a file of another name counts if it is there."""
-    if kind_of(name) is None and not looks_like_media(value):
-        return
-    for item in media_items(name, value):
+    named = kind_of(name) is not None
+    for item in media_items(name, value) if named else media_within(as_value(value)):
         try:
             found = _each(source(record, item))
         except ValueError:

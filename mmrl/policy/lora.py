@@ -7,9 +7,10 @@ policy is the same model with the adapters off, so it costs no memory.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,29 +91,56 @@ def _keep_trainable(model: nn.Module) -> None:
 
 
 def linear_targets(model: nn.Module, declaration: Declaration, config: LoraConfig) -> list[str]:
-    """Full names of the linears that get adapters: the language layers', and the towers' if asked.
+    """Full names of the linears that get adapters, in the model's order.
 
-    Plain names like ["q_proj"] would also hit towers, so names are resolved here.
+    `auto` is what the family names in language layers. Everything else is read as by PEFT: a name
+    in a list stands for what ends with it, a text for the whole names that it matches as a regular
+    expression (or is one name), `all-linear` for all but the head. Only a name that language
+    layers have means theirs alone: towers get adapters where `tower` says so, or by a name of
+    their own. Raises UserError for a name or a text that no linear has.
     """
     if config.tower == "trained" and not declaration.towers:
         raise UserError("model.lora.tower: the generic family does not know the model's towers")
     linears = [name for name, module in model.named_modules() if _is_plain_linear(module)]
+    towers = tuple(f"{tower}." for tower in declaration.towers)
+    chosen = set(_chosen(model, linears, declaration, config))
+    if config.tower == "trained":
+        chosen |= {n for n in linears if n.startswith(towers) or n in declaration.towers}
+    return [name for name in linears if name in chosen]
+
+
+def _chosen(
+    model: Any, linears: Sequence[str], declaration: Declaration, config: LoraConfig
+) -> Iterable[str]:
+    """The names that `targets` means."""
     pattern = re.compile(declaration.lora_pattern)
     language = [name for name in linears if pattern.fullmatch(name)]
-    if config.targets != "auto":
-        known = {name.rpartition(".")[2] for name in language}
-        unknown = sorted(set(config.targets) - known)
-        if unknown:
+    if config.targets == "auto":
+        if not language:
             raise UserError(
-                f"model.lora.targets: no linear '{unknown[0]}' in the language layers; known: "
-                f"{', '.join(sorted(known))}"
+                f"model.lora: no linear matches {declaration.lora_pattern} in this model"
             )
-        language = [name for name in language if name.rpartition(".")[2] in config.targets]
-    if not language:
-        raise UserError(f"model.lora: no linear matches {declaration.lora_pattern} in this model")
-    towers = tuple(f"{tower}." for tower in declaration.towers)
-    seen = [n for n in linears if n.startswith(towers) or n in declaration.towers]
-    return language + (seen if config.tower == "trained" else [])
+        return language
+    head = model.get_output_embeddings()
+    inner = [n for n in linears if head is None or model.get_submodule(n) is not head]
+    if config.everywhere:
+        return inner
+    if isinstance(config.targets, str):
+        matched = [name for name in inner if re.fullmatch(config.targets, name)]
+        return matched or _ending(config.targets, language, inner)
+    return itertools.chain.from_iterable(_ending(t, language, inner) for t in config.targets)
+
+
+def _ending(target: str, language: Sequence[str], linears: Sequence[str]) -> list[str]:
+    """The linears that end with a name: language layers' where they have any, else others."""
+    for names in (language, linears):
+        if found := [name for name in names if f".{name}".endswith(f".{target}")]:
+            return found
+    known = sorted({name.rpartition(".")[2] for name in language or linears})
+    hint = f" (a list is written [{', '.join(target.split(','))}])" if "," in target else ""
+    raise UserError(
+        f"model.lora.targets: no linear '{target}'{hint}; language layers have: {', '.join(known)}"
+    )
 
 
 def fused_targets(model: nn.Module, declaration: Declaration, config: LoraConfig) -> list[str]:

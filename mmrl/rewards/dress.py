@@ -25,11 +25,12 @@ _TABLE = {**_WIDE, **_MARKS}
 
 _PAIRS = (
     ("**", "**"), ("__", "__"), ("```", "```"), ("`", "`"), ("$$", "$$"), ("$", "$"),
-    (r"\(", r"\)"), (r"\[", r"\]"), ('"', '"'), ("*", "*"),
+    (r"\(", r"\)"), (r"\[", r"\]"), ('"', '"'), ("*", "*"), ("\u300c", "\u300d"),
+    ("\u300e", "\u300f"),
 )  # fmt: skip
 _COMMAND = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|mbox|rm|bf|operatorname"
-    r"|boldsymbol|bm|emph|underline)\s*\{"
+    r"|boldsymbol|bm|emph|underline|boxed|fbox)\s*\{"
 )
 # Compatibility forms that are another way to draw the same characters; powers, fractions and
 # circled numbers are not: x with a raised 2 is no x2.
@@ -45,7 +46,7 @@ def fold(text: str) -> str:
 
 
 def undress(text: str) -> str:
-    r"""Take off what encloses the whole text, and one final full stop.
+    r"""Take off what encloses the whole text, and one final stop.
 
     Markdown's stars and ticks, double quotes, dollars, `\(\)`, `\text{}` and its relatives, and
     braces around one thing. Text that is enclosed in part only is left as it is.
@@ -86,7 +87,7 @@ def _without_layer(text: str) -> str:
 
 
 def _without_stop(text: str) -> str:
-    return text[:-1] if text.endswith(".") and not text.endswith("..") else text
+    return text[:-1] if text.endswith((".", ";", ",")) and not text.endswith("..") else text
 
 
 @lru_cache(maxsize=4096)

@@ -24,7 +24,8 @@ _MARKUP = 4  # how many times longer than what it says an expression may be writ
 
 _CELSIUS = re.compile(r"\^ ?\{? ?\\circ ?\}? ?(?:\\(?:text|mathrm|rm) ?)?\{? ?([CF]) ?\}?$")
 _ARC_MINUTES = re.compile(
-    r"([0-9]+) ?\^ ?\{? ?\\circ ?\}? ?([0-9]{1,2}) ?(?:'|\^ ?\{? ?\\prime ?\}?)$"
+    r"(?:([0-9]+) ?\^ ?\{? ?\\circ ?\}? ?)?(?:([0-9]{1,2}) ?(?:'(?!')|\^ ?\{? ?\\prime ?\}?))? ?"
+    r"(?:([0-9]{1,2}) ?(?:''|\^ ?\{? ?\\prime ?\\prime ?\}?))?"
 )
 _DEGREES = re.compile(
     r"\^ ?\{? ?\\circ ?\}?|\\text ?\{ ?degrees? ?\}|(?<=[0-9]) ?(?:degrees?|\u5ea6)(?![A-Za-z])"
@@ -42,13 +43,18 @@ _COMMANDS = frozenset(
     \alpha \beta \gamma \delta \theta \lambda \mu \phi \varphi \omega \infty
     \leq \geq \neq \in \cup \cap \emptyset \mathbb \mid \vert \lvert \rvert
     \text \mathrm \mathbf \textbf
-    \angle \triangle \odot \perp \parallel \cong \overline \overrightarrow \vec \bar \widehat \hat
+    \angle \triangle \odot \perp \parallel \cong \similar
+    \overline \overrightarrow \vec \bar \widehat \hat
     """,
     )
 )
 _TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _NUMERAL_DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?:\^ ?\{? ?\\circ ?\}?)")
 _CONNECTIVES = frozenset({"and", "or", "or,"})
+_WORDS_OF_PROSE = frozenset(
+    {"to", "is", "of", "the", "are", "was", "for", "not", "but", "yes", "no", "one", "two", "six"}
+)
+"""Short words that are no product of variables."""
 _PARTS = re.compile(
     r"(<|>|=|;|\\leq(?![A-Za-z])|\\geq(?![A-Za-z])|\\neq(?![A-Za-z])|\b(?:or|and)\b"
     r"|,(?![0-9]{3}(?![0-9])))"
@@ -136,7 +142,10 @@ def _take_units(latex: str) -> tuple[str, str]:
     celsius = _CELSIUS.search(latex)
     if celsius:
         return latex[: celsius.start()].rstrip(), {"C": "celsius", "F": "fahrenheit"}[celsius[1]]
-    latex = _ARC_MINUTES.sub(r"(\1+\\frac{\2}{60})^\\circ", latex)
+    arc = _ARC_MINUTES.fullmatch(latex)
+    if arc and (arc[2] or arc[3]):
+        whole, minutes, seconds = (part or "0" for part in arc.groups())
+        latex = rf"({whole}+\frac{{{minutes}}}{{60}}+\frac{{{seconds}}}{{3600}})^\circ"
     if _DEGREES.search(latex):
         if _TRIG.search(latex):
             return _NUMERAL_DEGREES.sub(r"{\\frac{\1 \\pi}{180}}", latex), ""
@@ -162,7 +171,8 @@ def _lexical_complaint(latex: str) -> str:
         if not token.isascii() or not (token.isprintable() or token.isspace()):
             return f"unexpected character '{token}'"
         longest = _MAX_POINTS if token.isupper() else 3
-        if token.isalpha() and len(token) > longest and token not in _CONNECTIVES:
+        spoken = len(token) > longest or token.lower() in _WORDS_OF_PROSE
+        if token.isalpha() and spoken and token not in _CONNECTIVES:
             return f"prose: '{token}'"
         if token[0].isdigit():
             if sum(c.isdigit() for c in token) > _MAX_DIGITS:

@@ -114,12 +114,30 @@ def _same_tree(gold: Expression, answer: Expression, policy: MathPolicy) -> bool
     meant, said = solutions(gold_tree, gold.latex), solutions(answer_tree, answer.latex)
     if meant and said and (meant.name or said.name):
         return same_solutions(meant, said)
+    if _is_set(gold.latex, gold_tree) and _is_ordered(answer.latex, answer_tree):
+        return False
+    if _is_ordered(gold.latex, gold_tree) and _is_set(answer.latex, answer_tree):
+        return False
     if policy.relative_tolerance:
         size, value = _real(gold_tree), _real(answer_tree)
         if size is not None and value is not None:
             return close(value, size, relative=policy.relative_tolerance)
     # math-verify unwraps `x = 2` on one side only where that is the gold's, so both are asked.
     return _verified(gold_tree, answer_tree, policy) or _verified(answer_tree, gold_tree, policy)
+
+
+def _is_set(latex: str, tree: Any) -> bool:
+    """Whether it is in braces or one thing or another, so that its members have no order."""
+    import sympy
+
+    return isinstance(tree, sympy.FiniteSet) and (latex.startswith(r"\{") or " or " in latex)
+
+
+def _is_ordered(latex: str, tree: Any) -> bool:
+    """Whether it is a pair or an interval: math-verify lets those be sets."""
+    import sympy
+
+    return isinstance(tree, sympy.Interval | sympy.Tuple) and latex.startswith(("(", "["))
 
 
 def _verified(gold: Any, answer: Any, policy: MathPolicy) -> bool:

@@ -31,7 +31,9 @@ _ARC = re.compile(rf"\\(?:widehat|overset\{{\\frown\}}) ?\{{ ?({_POINTS}{{2,3}})
 _SEGMENT = re.compile(rf"\\overline ?\{{ ?({_POINTS}{{2}}) ?\}}")
 _BARRED = re.compile(r"\\(overline|bar|hat|widehat) ?\{ ?([a-z0-9A-Z]{1,6}) ?\}")
 _CIRCLE = re.compile(r"\\odot ?(?:\{ ?([A-Z]) ?\}|([A-Z]))")
-_STATEMENT = re.compile(r"([^=<>]{1,40}?) ?\\(parallel|perp|cong) ?([^=<>]{1,40})")
+_CIRCLED = re.compile(r"\\odot_\{ ?([0-9]{1,2}) ?\}")
+_IMAGINARY = re.compile(r"(?<=[0-9}])i(?![A-Za-z])")
+_STATEMENT = re.compile(r"([^=<>]{1,40}?) ?\\(parallel|perp|cong|similar) ?([^=<>]{1,40})")
 _LETTERS = re.compile(r"(?<![A-Za-z\\])[A-Z]{3,}(?![A-Za-z])")
 _INDEX = re.compile(r"([A-Za-z]) ?_ ?\{([^{}]*[^0-9A-Za-z{} ][^{}]*)\}")
 _BARE_SIDE = re.compile(r"(<|>|\\leq|\\geq|\\neq) ?([^<>=]+)")
@@ -52,6 +54,7 @@ def evaluable(latex: str) -> str:
     latex = _DIGIT_LETTERS.sub(lambda m: symbol("base", f"{m[1]}b{m[2]}"), _BASE.sub(_based, latex))
     latex = _MIXED.sub(_mixed, latex)
     latex = _named(_POINT.sub("", latex))
+    latex = _IMAGINARY.sub(" i", latex)  # math-verify knows it by the space before it
     built = _BUILDER.fullmatch(latex)
     if built and built[1] in built[2]:
         latex = built[2].strip()
@@ -115,6 +118,7 @@ def _named(latex: str) -> str:
     latex = _SEGMENT.sub(r"\1", latex)
     latex = _BARRED.sub(lambda m: symbol(m[1].replace("overline", "bar"), m[2]), latex)
     latex = _LETTERS.sub(lambda m: symbol("letters", m[0]), latex)
+    latex = _CIRCLED.sub(lambda m: symbol("numbered", m[1]), latex)
     latex = _CIRCLE.sub(lambda m: symbol("circle", m[1] or m[2]), latex)
     statement = _STATEMENT.fullmatch(latex)
     if statement:

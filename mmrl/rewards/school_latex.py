@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import re
+from decimal import Decimal
 
 from mmrl.rewards.braces import closing_brace
 from mmrl.rewards.dress import fold, undress
@@ -41,12 +42,15 @@ _PLAIN_DIGITS = str.maketrans("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\
 _BASES = (("two", 2), ("three", 3), ("four", 4), ("five", 5), ("six", 6), ("seven", 7),
           ("eight", 8), ("nine", 9), ("ten", 10), ("sixteen", 16))  # fmt: skip
 _END = r"(?![A-Za-z])"
+_GROUP = r"\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}"
+_TEXTS = r"(?:text|textrm|mathrm|rm|operatorname|mbox)"
+_FUNCTIONS = "arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|log|lg|exp"
 _FONTS = r"mathrm|mathbf|mathit|mathsf|boldsymbol|bm|rm|bf|it|displaystyle|textstyle"
 _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         # systems
-        (r"\\left ?\\\{ ?(?=\\begin)|\\right ?\.", ""),
+        (r"\\left ?\\\{ ?(?=\\begin)|\\(?:left|right) ?\.", ""),
         (r"\\begin ?\{(?:cases|array|aligned|matrix|gathered)\}(?:\{[lcr|]*\})?", " "),
         (r"(?:\\\\)? ?\\end ?\{(?:cases|array|aligned|matrix|gathered)\}", " "),
         (r"[,;]? ?\\\\ ?", ", "),
@@ -62,25 +66,45 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"\\gt{_END}", ">"),
         (rf"\\(?:ne|not ?=){_END}|\\not ?=|!=", r"\\neq "),
         # packages for numbers and units
-        (r"\\(?:number|num)\s*\{([^{}]*)\}", r"\1"),
-        (r"\\ang\s*\{([^{}]*)\}", r"\1^\\circ"),
-        (r"\\(?:SI|qty)\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1 \\text{ \2}"),
-        (r"\\unit\s*\[([^\[\]]*)\]\s*\{([^{}]*)\}", r"\1 \\text{ \2}"),
-        (r"\\(?:unit|si)\s*\{([^{}]*)\}", r" \\text{ \1}"),
+        (rf"\\(?:number|num)\s*{_GROUP}", r"\1"),
+        (rf"\\ang\s*{_GROUP}", r"\1^\\circ"),
+        # a function's name, a connective or a sign in a text
+        (rf"\\{_TEXTS}\s*\{{\s*\\?({_FUNCTIONS})\s*\}}", r"\\\1 "),
+        (rf"\\{_TEXTS}\s*\{{([-+0-9., /]*)\b(or|and)\b([-+0-9., /]*)\}}", r" \1 \2 \3 "),
+        (rf"\\{_TEXTS}\s*\{{\s*(//|[-+=<>])\s*\}}", r"\1"),
         # fonts: as switches, then empty groups
         (
-            r"(?<![A-Za-z])\{\s*\\(?:rm|mathrm|bf|it)\s*\{?([A-Za-z/ ]*)\}?\s*\}",
+            r"(?<![A-Za-z_])\{\s*\\(?:rm|mathrm|bf|it|text)\s*\{?([A-Za-z/ ]*)\}?\s*\}",
             r"\\mathrm{\1}",
         ),
+        (r"\\mathrm\{ *(or|and) *\}", r" \1 "),
+        (r"\\rm\s+([A-Za-z]+)", r"\\mathrm{\1}"),
         (r"(?<![A-Za-z])\{ ?(\\mathrm\{[A-Za-z]+\}(?: ?\^ ?\{?[0-9]\}?)?) ?\}", r"\1"),
-        (r"\\mathrm\{([A-Za-z])\} ?\\mathrm\{([A-Za-z])\}", r"\\mathrm{\1\2}"),
+        (
+            r"\\(?:mathrm|text)\{([A-Za-z])\} ?\\(?:mathrm|text)\{([A-Za-z])\}",
+            r"\\mathrm{\1\2}",
+        ),
         (rf"\\(?:{_FONTS}){_END}\s*(?=\\)", ""),
         (r"(?<!\\)\{\}", ""),
+        (r"\^ ?\{ ?\^ ?\\circ ?\}", r"^\\circ "),
+        (r"(?<=[0-9]) ?\^ ?(?:\{ ?o ?\}|o(?![A-Za-z]))", r"^\\circ "),
         (r"\\(?:textdegree|degree)(?![A-Za-z])", r"^\\circ "),
         (r"\\uppi(?![A-Za-z])", r"\\pi "),
-        (r"\\lg(?![A-Za-z])", r"\\log_{10}"),
+        (r"\\prime", "'"),
+        (r"\^ ?(?:\{ ?('(?: ?')?) ?\}|(?='))", r"\1"),
+        (r"\\(?:overset|stackrel) ?\{ ?\\frown ?\}|\\(?:overparen|wideparen)", r"\\widehat"),
+        (rf"\\(?:bigtriangleup|Delta){_END}(?= ?[A-Z])|\u0394(?=[A-Z])", r"\\triangle "),
+        (
+            rf"\{{([^{{}}]*)\\over{_END}([^{{}}]*)\}}|^([^{{}}]*)\\over{_END}([^{{}}]*)$",
+            r"\\frac{\1\3}{\2\4}",
+        ),
+        (r"^\s*\\approx\s*", ""),
+        (r"^\s*([A-Za-z])\s*\\approx\s*", r"\1="),
         (r"\\(?:dfrac|tfrac|cfrac)(?![A-Za-z])", r"\\frac"),
-        (r"\\frac ?([0-9]) ?([0-9])", r"\\frac{\1}{\2}"),
+        (rf"\\frac ?(?!{_GROUP})(\\pi|[0-9A-Za-z])", r"\\frac{\2}"),
+        (rf"\\frac ?{_GROUP} ?(\\pi|[0-9A-Za-z])", r"\\frac{\1}{\2}"),
+        (r"\\backsim(?![A-Za-z])", r"\\sim "),
+        (r"\\sim(?=\s*(?:\\triangle|[A-Z]{3}))", r"\\similar "),
         (r"\\(?:varnothing|empty)(?![A-Za-z])", r"\\emptyset "),
         (r"\\(?:textasciitilde|sim)(?![A-Za-z])\s*$", ""),
         (r"\\%", "%"),
@@ -93,15 +117,29 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<=[A-Z])//(?=[A-Z])", r" \\parallel "),
         (r"(?<![A-Za-z\\])(?:pi|Pi|PI)(?![A-Za-z])", r"\\pi "),
         (r"(?<![A-Za-z\\])(?:infinity|oo)(?![A-Za-z])", r"\\infty "),
+        (r"(?<![A-Za-z\\])log([0-9]{1,2}) ?(?=\()", r"\\log_{\1}"),
         (
-            r"(?<![A-Za-z\\])(angle|triangle|sqrt|sin|cos|tan|cot|sec|csc|ln|log)(?![A-Za-z])",
+            rf"(?<![A-Za-z\\])(angle|triangle|sqrt|{_FUNCTIONS})(?![A-Za-z])",
             r"\\\1",
         ),
         (r"(?<![A-Za-z\\])sqrt(?=[0-9])", r"\\sqrt "),
         ("\u221a", r"\\sqrt "),
         (r"\\root\s*([0-9])\s*\\of\s*", r"\\sqrt[\1]"),
+        (r"(?<=\\in) ?\\mathbf ?\{ ?R ?\}", r"\\mathbb{R}"),
+        (r"\\mathbb ?([A-Z])", r"\\mathbb{\1}"),
+        (r"\\lg(?![A-Za-z])", r"\\log_{10}"),
+        ("\u221b", r"\\sqrt[3]"),
+        ("\u221c", r"\\sqrt[4]"),
+        # powers and products as programs and typists write them
+        (r"(?<=[0-9A-Za-z)}])\*\* ?(-?[0-9]+|[A-Za-z])", r"^{\1}"),
+        (r"\^ ?(-[0-9]+)", r"^{\1}"),
+        (r"(?<=[0-9]) ?[xX] ?(?=10 ?\^)", r"\\times "),
         (r"(?<!\*)\*(?!\*)", r" \\cdot "),
-        # one base or index in braces
+        # what is named in front of a value
+        (r"^([A-Za-z]) ?\( ?[a-z] ?\) ?(?==)", r"\1"),
+        (r"^(?:line )?segment (?=[A-Z]{2}$)", ""),
+        # one base or index in braces; of `\log_23` TeX takes one digit
+        (r"\\log ?_ ?([0-9])([0-9]+)(?! *[0-9A-Za-z\\({])", r"\\log_{\1} \2"),
         (r"_([A-Za-z0-9])(?![A-Za-z0-9{])", r"_{\1}"),
         (r"_([0-9]+)(?![0-9{])", r"_{\1}"),
         (r"_\{ ?\(([0-9]+)\) ?\}", r"_{\1}"),
@@ -127,14 +165,35 @@ _REPEATING = re.compile(
     r"(?<![0-9])([0-9]+)\.([0-9]{0,6})(?:\\overline\s*\{([0-9]{1,9})\}|((?:\\dot\s*\{[0-9]\}|"
     r"\\dot\s*[0-9]){1,2})(?![0-9]))"
 )
+_UNIT = re.compile(
+    rf"\\(?:SI|qty)\s*{_GROUP}\s*{_GROUP}|\\unit\s*\[([^\[\]]*)\]\s*{_GROUP}|\\(?:unit|si)\s*{_GROUP}"
+)
+_MACRO = re.compile(r"\\(square|cubic|squared|cubed|per|[A-Za-z]+)")
+_PLAIN_SET = re.compile(r"\{(\s*[A-Za-z]\s*(?:\||:|\\mid).*|[^{}]*,[^{}]*)\}", re.DOTALL)
+_OUTWARD = re.compile(r"([\[\]])([^\[\](){}]{1,64}[,;][^\[\](){}]{1,64})([\[\]])")
+_LARGE = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "\u4e07": 4,
+          "\u4ebf": 8}  # fmt: skip
+_LARGE_NUMBER = re.compile(
+    rf"(?<![0-9A-Za-z.,^_}}])([0-9]{{1,12}}(?:,[0-9]{{3}}){{0,3}}(?:\.[0-9]{{1,12}})?)[\s~]*"
+    rf"(?:\\{_TEXTS}\s*\{{\s*)?({'|'.join(_LARGE)})s?(?![A-Za-z])\s*\}}?"
+)
+_CIRCLED = re.compile("(?:[\u2460-\u2473](?:\\s|[,;\u3001\uff0c]|and|\u548c|\u4e0e)*)+")
 _CONNECTED = re.compile(r"\s*(?:(?:or|and|,|;|\u6216|\u548c|\u3001)\s*)+")
 
 
 def plain_latex(text: str) -> str:
     """Spell the text the one way; linear in its length but for braces, so cap it first."""
-    text = undress(html.unescape(text) if "&" in text else text)
+    text = html.unescape(text) if "&" in text else text
+    if held := _PLAIN_SET.fullmatch(text.strip()):
+        text = rf"\{{{held[1]}\}}"
+    text = undress(text)
+    if turned := _OUTWARD.fullmatch(text):
+        text = f"{_INWARD[turned[1], 0]}{turned[2]}{_INWARD[turned[3], 1]}"
+    text = _LARGE_NUMBER.sub(_written_out, text)
     text = _RAISED.sub(lambda m: f"^{{{m[0].translate(_PLAIN_DIGITS)}}}", fold(text))
-    text = _one_formula(text.translate(_CHARACTERS))
+    text = _UNIT.sub(_unit_text, _one_formula(text.translate(_CHARACTERS)))
+    if _CIRCLED.fullmatch(text):
+        text = _circled(text)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(_joined if replacement == "DIGITS" else replacement, text)
     text = _REPEATING.sub(_fraction, text)
@@ -157,6 +216,37 @@ def _one_formula(text: str) -> str:
     if pieces[0].strip() or not all(_CONNECTED.fullmatch(piece) for piece in between):
         return text
     return "".join(pieces)
+
+
+def _unit_text(match: re.Match[str]) -> str:
+    """What a package writes of a number and its unit, or of a unit, with the unit as a text."""
+    number, unit = match[1] or match[3] or "", match[2] or match[4] or match[5] or ""
+    plain = _MACRO.sub(lambda m: _UNIT_WORDS.get(m[1], m[1]), unit)
+    return rf"{number} \text{{ {plain.replace('{', '').replace('}', '')}}}"
+
+
+_UNIT_WORDS = {"per": "/", "square": "square ", "cubic": "cubic ", "squared": " squared",
+               "cubed": " cubed"}  # fmt: skip
+
+
+_INWARD = {("[", 0): "[", ("]", 0): "(", ("]", 1): "]", ("[", 1): ")"}
+"""Brackets of an interval as they open and close it: turned outward, the end is left out."""
+
+
+def _written_out(match: re.Match[str]) -> str:
+    """`3.5 million` in digits."""
+    value = Decimal(match[1].replace(",", "")).scaleb(_LARGE[match[2]])
+    brace = "}" if match[0].count("}") > match[0].count("{") else ""
+    return f"{value.normalize():f} {brace}"
+
+
+def _circled(text: str) -> str:
+    """Numbered statements, each named once, as the set of them; otherwise the text as it is."""
+    named = [ord(c) - 0x245F for c in text if "\u2460" <= c <= "\u2473"]
+    if len(set(named)) < len(named):
+        return text
+    listed = ",".join(rf"\odot_{{{number}}}" for number in sorted(named))
+    return listed if len(named) == 1 else rf"\{{{listed}\}}"
 
 
 def _joined(match: re.Match[str]) -> str:
@@ -214,6 +304,11 @@ def _closing_parenthesis(text: str, start: int) -> int:
     return -1
 
 
+_TAKES = re.compile(
+    r"\\(?!(?:circ|pi|times|cdot|div|pm|mp|leq|geq|neq|cup|cap|in|infty)$)[A-Za-z]+$"
+)
+
+
 def _without_idle_braces(text: str) -> str:
     """Take braces off where they are no argument and hold no sum, so that nothing binds anew."""
     at = 0
@@ -223,7 +318,7 @@ def _without_idle_braces(text: str) -> str:
         if end < 0:
             break
         inner, after = text[at + 1 : end], text[end + 1 :].lstrip()[:1]
-        argument = before.endswith(("}", "^", "_", "]", "\\")) or re.search(r"\\[A-Za-z]+$", before)
+        argument = before.endswith(("}", "^", "_", "]", "\\")) or _TAKES.search(before)
         atom = re.fullmatch(r"\s*(?:[0-9.]+|\\?[A-Za-z]|\\[A-Za-z]+)\s*", inner)
         product = not re.search(r"[-+,<>=|:]|\\[a-z]+eq|\\pm", inner) and after not in ("^", "_")
         if argument or not (atom or product):

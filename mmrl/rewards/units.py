@@ -75,7 +75,7 @@ _MARKS = {"USD": "dollar", "EUR": "euro", "GBP": "pound", "RMB": "yuan", "CNY": 
           r"\euro": "euro", r"\pounds": "pound", r"\yen": "yuan"}  # fmt: skip
 _ENCLOSED = re.compile(r"^(.*[0-9})]) ?\( ?((?:\\|[A-Za-z]{2})[^()]*)\)$")
 _NUMBER_HEAD = re.compile(
-    r"[-+]?(?:[0-9]+(?:[.,][0-9]+)*|\\[dtc]?frac\{[0-9]+\}\{[0-9]+\}|[0-9]+/[0-9]+)"
+    r"[-+]?(?:(?:[0-9]+ ?)?\\[dtc]?frac\{[0-9]+\}\{[0-9]+\}|[0-9]+/[0-9]+|[0-9]+(?:[.,][0-9]+)*)"
 )
 _WORDS = re.compile(
     r"(?P<gap>\s*)(?P<words>[A-Za-z]{3,16}(?: [A-Za-z]{3,16})?|[\u4e00-\u9fff]{1,4})"
@@ -184,7 +184,7 @@ def _take_counter(latex: str) -> tuple[str, str]:
     if head is None or rest is None:
         return latex, ""
     words = rest["words"].lower().split()
-    if not set(_NO_COUNTERS.split()).isdisjoint(words):
+    if words != ["times"] and not set(_NO_COUNTERS.split()).isdisjoint(words):
         return latex, ""
     return head[0], f"{COUNTER}{_singular(words[-1])}"
 

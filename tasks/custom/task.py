@@ -8,7 +8,9 @@ from math import inf
 from typing import Any, ClassVar
 
 from mmrl import task as contract
-from mmrl.corpus.fields import ANSWERS, Fields, dig, fields_of, kind_of, shows_media
+from mmrl.corpus.cells import dig
+from mmrl.corpus.fields import ANSWERS, Fields, fields_of
+from mmrl.corpus.media_columns import kind_of, shows_media
 from mmrl.errors import ConfigError
 from mmrl.records import media_source
 from mmrl.rewards.call_forms import (

@@ -157,26 +157,105 @@ def _verl(folder: Path, contents: dict[str, Turns]) -> Path:
     return parquet(folder / "d.parquet", [{**every, **row} for row in rows])
 
 
-def _csv(folder: Path, contents: dict[str, Turns]) -> Path:
-    names = ("id", "q", "pics", "images", "videos", "audios", "a")
-    with (folder / "d.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        for name, turns in contents.items():
-            cells = {key: json.dumps(value) for key, value in columns(turns).items()}
-            cells["pics"] = cells.pop("images", "")
-            writer.writerow({"id": name, "q": _string(turns[-1][1]), "a": "red", **cells})
-    return folder / "d.csv"
+MAPPED = {"question": "q", "images": "pics", "answer": "a", "messages": "talk"}
+
+
+def _asked(turns: Turns) -> dict[str, Any]:
+    """The question under a name of its own; a conversation as its messages."""
+    return {"q": _string(turns[0][1])} if len(turns) == 1 else {"talk": strings(turns)}
+
+
+def _columns(turns: Turns, folder: Path) -> dict[str, Any]:
+    held = columns(turns)
+    pictures = {"pics": held.pop("images")} if "images" in held else {}
+    return {**_asked(turns), **pictures, **held, "a": "red"}
+
+
+def _delimited(mark: str, name: str) -> Callable[[Path, dict[str, Turns]], Path]:
+    def write(folder: Path, contents: dict[str, Turns]) -> Path:
+        names = ("id", "q", "talk", "pics", "videos", "audios", "a")
+        with (folder / name).open("w", newline="") as file:
+            writer = csv.DictWriter(file, names, delimiter=mark)
+            writer.writeheader()
+            for key, turns in contents.items():
+                row = {"id": key, **_columns(turns, folder)}
+                writer.writerow(
+                    {k: v if isinstance(v, str) else json.dumps(v) for k, v in row.items()}
+                )
+        return folder / name
+
+    return write
+
+
+def _swift_rows(folder: Path, contents: dict[str, Turns]) -> list[dict[str, Any]]:
+    return [{"id": name, **_swift(turns, folder)} for name, turns in contents.items()]
+
+
+def _json(folder: Path, contents: dict[str, Turns]) -> Path:
+    (folder / "d.json").write_text(json.dumps(_swift_rows(folder, contents), indent=1))
+    return folder / "d.json"
+
+
+def _marked(folder: Path, contents: dict[str, Turns]) -> Path:
+    lines = "".join(f"{json.dumps(row)}\r\n" for row in _swift_rows(folder, contents))
+    (folder / "d.jsonl").write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    return folder / "d.jsonl"
+
+
+def _shards(folder: Path, contents: dict[str, Turns]) -> Path:
+    for number, row in enumerate(_swift_rows(folder, contents)):
+        path = folder / f"train-{number:05d}-of-{len(contents):05d}.jsonl"
+        path.write_text(json.dumps(row) + "\n")
+    return folder / "train-*.jsonl"
+
+
+def _typed_rows(folder: Path, contents: dict[str, Turns]) -> list[dict[str, Any]]:
+    """ms-swift rows whose columns are of one type each, as Arrow needs them."""
+    rows = _swift_rows(folder, contents)
+    for row in rows:
+        if isinstance(row.get("videos", [""])[0], list):
+            row["frames"] = row.pop("videos")[0]
+    every = {key: None for row in rows for key in row}
+    return [{**every, **row} for row in rows]
+
+
+def _embedded(folder: Path, contents: dict[str, Turns]) -> list[dict[str, Any]]:
+    """The same with the files themselves in the rows."""
+    return [
+        {
+            name: [{"bytes": (folder / v).read_bytes(), "path": v} for v in value]
+            if value and name in ("images", "videos", "audios", "frames")
+            else value
+            for name, value in row.items()
+        }
+        for row in _typed_rows(folder, contents)
+    ]
+
+
+def _parquet(folder: Path, contents: dict[str, Turns]) -> Path:
+    return parquet(folder / "d.parquet", _embedded(folder, contents))
+
+
+def _hub(folder: Path, contents: dict[str, Turns]) -> Path:
+    """A data set of the hub as `datasets` keeps it once it was fetched; nothing is fetched here."""
+    datasets = pytest.importorskip("datasets")
+    cached = folder / "cache" / "owner___cards" / "default" / "0.0.0" / "0123456789abcdef"
+    cached.mkdir(parents=True)
+    whole = datasets.Dataset.from_list(_embedded(folder, contents))
+    with datasets.arrow_writer.ArrowWriter(path=str(cached / "cards-train.arrow")) as writer:
+        writer.write_table(whole.data.table)
+    whole.info.dataset_name, whole.info.config_name = "cards", "default"
+    whole.info.version = datasets.Version("0.0.0")
+    split = datasets.SplitInfo("train", num_examples=len(whole), dataset_name="cards")
+    whole.info.splits = datasets.SplitDict({"train": split}, dataset_name="cards")
+    whole.info.write_to_directory(str(cached))
+    datasets.config.HF_DATASETS_CACHE = str(folder / "cache")
+    return Path("hf:owner/cards@train")
 
 
 def _saved(folder: Path, contents: dict[str, Turns]) -> Path:
     datasets = pytest.importorskip("datasets")
-    rows = [{"id": name, **_swift(turns, folder)} for name, turns in contents.items()]
-    for row in rows:  # a column is of one type
-        if isinstance(row.get("videos", [""])[0], list):
-            row["frames"] = row.pop("videos")[0]
-    every = {key: None for row in rows for key in row}
-    whole = datasets.Dataset.from_list([{**every, **row} for row in rows])
+    whole = datasets.Dataset.from_list(_typed_rows(folder, contents))
     whole.save_to_disk(folder / "saved")
     # Media paths are relative to the files of the data.
     for name in KINDS:
@@ -202,10 +281,15 @@ LOADERS: dict[str, Loader] = {
     "OpenAI": Loader(_jsonl(_openai), lacks=("frames",)),
     "qwen-vl-utils": Loader(_jsonl(_qwen)),
     "verl": Loader(_verl, lacks=("frames",)),
-    "CSV": Loader(
-        _csv, lacks=("turns",), mapped={"question": "q", "images": "pics", "answer": "a"}
-    ),
-    "datasets": Loader(_saved),
+    "plain columns, mapped": Loader(_jsonl(_columns), mapped=MAPPED),
+    "CSV": Loader(_delimited(",", "d.csv"), mapped=MAPPED),
+    "TSV": Loader(_delimited("\t", "d.tsv"), mapped=MAPPED),
+    "JSON": Loader(_json),
+    "JSON Lines with a byte-order mark": Loader(_marked),
+    "parquet": Loader(_parquet),
+    "a glob of shards": Loader(_shards),
+    "`save_to_disk`": Loader(_saved),
+    "`hf:` from the cache": Loader(_hub),
     "WebDataset": Loader(_tar, lacks=("frames",)),
 }
 
@@ -221,4 +305,5 @@ def write_media(folder: Path, *, changed: bool) -> None:
         Image.fromarray(pixels).save(held, "PNG")
         (folder / name).write_bytes(held.getvalue())
     (folder / "t.wav").write_bytes(wav(0.5, hertz=(700.0 if changed else 500.0,)))
-    (folder / "v.mp4").write_bytes(clip(frames=9 if changed else 4, size=(56, 56)))
+    # As long as before: other seconds would change the positions of a clip that nobody sees.
+    (folder / "v.mp4").write_bytes(clip(frames=4, size=(56, 56), shade=60 if changed else 0))

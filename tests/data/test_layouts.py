@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,20 @@ def test_earlier_turns_are_history_in_their_roles() -> None:
     assert sample.reference == Reference("<think>hm</think>red")
 
 
+def test_a_task_is_given_the_media_of_the_last_turn_alone() -> None:
+    talk = [
+        {"role": "user", "content": "<image>Hello"},
+        {"role": "assistant", "content": "Hi"},
+        {"role": "user", "content": "And <image>?"},
+    ]
+    row = {"messages": talk, "images": ["a.png", "b.png"], "problem_type": "OCR", "answer": "x"}
+    sample = ask(load_task("vqa_mix"), **row)
+    assert sample.history == (("user", 2), ("assistant", 1))
+    assert sample.parts[:5] == (
+        image(), Text("Hello"), Text("Hi"), Text("And "), image("b.png"),
+    )  # fmt: skip
+
+
 def test_a_picture_of_an_earlier_turn_serves_a_task_that_needs_one_and_stays_where_it_is() -> None:
     row = {
         "messages": [
@@ -160,8 +175,87 @@ def test_media_in_every_dress() -> None:
     ]  # fmt: skip
     audio = user({"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}})
     assert ask(messages=[audio]).parts[0] == MediaRef("audio", b"RIFF")
-    listed = ask(prompt="q", images='["a.png", "b.png"]').parts  # a cell of a CSV
-    assert listed[:2] == (image(), image("b.png"))
+    for cell in ('["a.png", "b.png"]', "['a.png', 'b.png']"):  # of a CSV, as pandas writes it too
+        assert ask(prompt="q", images=cell).parts[:2] == (image(), image("b.png"))
+
+
+def test_media_by_kind_in_one_column_are_shown() -> None:
+    row = {"multi_modal_data": {"image": ["a.png"], "audio": ["t.wav"]}, "prompt": "<image>q"}
+    assert [p.source for p in ask(**row).parts if isinstance(p, MediaRef)] == [
+        ROOT / "t.wav", ROOT / "a.png",
+    ]  # fmt: skip
+    again = {"prompt": "q", "image": PNG, "extra_info": {"image": PNG, "file": "img/1.png"}}
+    assert ask(**again).parts == (MediaRef("image", PNG), Text("q"))
+
+
+def test_settings_of_single_media_in_columns_are_kept() -> None:
+    one = {"image": "a.png", "max_pixels": 784, "width": 9}
+    sized = {"path": "b.png", "bytes": None, "resized_height": 28, "resized_width": 56}
+    for row in ({"prompt": "<image><image>q"}, {"messages": [user(text("<image>q <image>"))]}):
+        shown = [p for p in ask(**row, images=[one, sized]).parts if isinstance(p, MediaRef)]
+        assert shown == [image(max_pixels=784), image("b.png", size=(56, 28))]
+    clip = {"video": "v.mp4", "fps": 2.0, "nframes": None}
+    row = {"options": ["A. x", "B. y"], "answer": "A", "question": "why"}
+    assert ask(load_task("video_choice"), **row, videos=[clip]).parts[0].options == {"fps": 2.0}
+
+
+def test_a_history_column_holds_the_turns_before_the_question() -> None:
+    pairs = [["<image>Hello", "Hi"], ["More?", "Yes."]]
+    rows: list[dict[str, Any]] = [
+        {"query": "And <image>?", "history": pairs},
+        {"instruction": "And <image>?", "history": json.dumps(pairs)},
+        {"question": "And <image>?", "history": [m for a, b in pairs for m in (
+            {"role": "user", "content": a}, {"role": "assistant", "content": b})]},
+    ]  # fmt: skip
+    for row in rows:
+        for task, more in ((None, {}), (load_task("vqa_mix"), {"problem_type": "OCR"})):
+            sample = ask(task, **row, **more, images=["a.png", "b.png"], response="red")
+            assert sample.parts[:5] == (
+                image(), Text("Hello"), Text("Hi"), Text("More?"), Text("Yes."),
+            )  # fmt: skip
+            turns = (("user", 2), ("assistant", 1), ("user", 1), ("assistant", 1))
+            assert sample.history == turns
+            assert sample.parts[5:7] == (Text("And "), image("b.png"))
+            assert sample.reference == Reference("red")
+    plain = ask(prompt="q", image="a.png", history=None)
+    assert plain.history == () and ask(prompt="q", history=[]).parts == (Text("q"),)
+
+
+def test_marks_that_name_their_file() -> None:
+    """As Qwen-VL and older ms-swift write them."""
+    for question in ("<img>a.png</img>What is it?", "<image>a.png</image>What is it?"):
+        for row in ({"question": question}, {"messages": [{"role": "user", "content": question}]}):
+            assert ask(**row).parts == (image(), ASK)
+    mixed = ask(load_task("vqa_mix"), problem="<image> or <img>b.png</img>?", image="a.png",
+                problem_type="OCR", answer="x")  # fmt: skip
+    assert mixed.parts[:4] == (image(), Text(" or "), image("b.png"), Text("?"))
+    assert ask(question="Write <img>alt</img>.").parts == (Text("Write <img>alt</img>."),)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["cat", "dog"], '["cat", "dog"]', "['cat', 'dog']", {"A": "cat", "B": "dog"},
+        {"A": "cat", "B": "dog", "C": None}, '{"A": "cat", "B": "dog"}', "A. cat\nB. dog",
+        {"label": ["A", "B"], "text": ["cat", "dog"]}, "(A) cat\n(B) dog",
+        [{"label": "A", "text": "cat"}, {"label": "B", "text": "dog"}],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_options_in_every_shape(options: Any) -> None:
+    row = {"problem": "Which?", "problem_type": "multiple choice", "options": options}
+    for answer in ("B", "dog"):
+        gold = ask(load_task("vqa_mix"), **row, solution=answer, image="a.png").gold
+        assert (gold.options, gold.answer) == (("cat", "dog"), "B")
+    row = {"question": "Which?", "options": options, "answer": "B", "video": "v.mp4"}
+    assert ask(load_task("video_choice"), **row).gold.options == ("cat", "dog")
+
+
+@pytest.mark.parametrize("options", ["cat or dog", {"x": "cat"}, {"A": "cat", "C": "dog"}])
+def test_options_that_are_no_list_are_refused(options: Any) -> None:
+    row = {"problem": "Which?", "problem_type": "multiple choice", "solution": "A"}
+    with pytest.raises(ValueError, match="options are a list"):
+        ask(load_task("vqa_mix"), **row, options=options)
 
 
 def test_settings_of_single_media_are_kept() -> None:
@@ -209,6 +303,12 @@ def test_markup_in_a_question_is_no_placeholder() -> None:
         ({"prompt": "<image_3>", "images": ["a.png", "b.png"]}, "<image_3> in the text, .* has 2"),
         ({"messages": [user({"type": "audio"})]}, "1 <audio> placeholders for 0 audios"),
         ({"prompt": "q", "image": "a.png", "thumb": {"bytes": PNG, "path": None}}, "'thumb' holds"),
+        ({"prompt": "q", "scan": base64.b64encode(PNG).decode()}, "'scan' holds a medium"),
+        ({"prompt": "q", "extra_info": {"shown": [{"bytes": PNG}]}}, "'extra_info' holds a medium"),
+        (
+            {"prompt": "q", "image": URL, "multi_modal_data": {"image": [PNG + b"0"]}},
+            "'multi_modal",
+        ),
         ({"prompt": "q", "images": ["a.png"], "image_path": "b.png"}, "column 'image_path' holds"),
         ({"prompt": "q", "image": "../a.png"}, "leaves the data folder.*data.media_roots"),
         ({"prompt": "q", "image": "file:///etc/passwd"}, "leaves the data folder"),

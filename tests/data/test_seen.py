@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tests.families.cases import policy, responses
 pytest.importorskip("soundfile")
 pytest.importorskip("torchaudio")
 
+ROOT = Path(__file__).parents[2]
 TASK = ("custom", {"function": "mmrl.tasks.custom.example:exact_match"})
 
 
@@ -59,8 +61,12 @@ def logprobs(made: Policy, asked: list[Prompt]) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", LOADERS)
 def test_every_medium_of_every_layout_is_seen_and_trained_on(
-    name: str, tmp_path: Path, made: Policy
+    name: str, tmp_path: Path, made: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if "hf:" in name:  # the cache is another folder, and put back
+        config = pytest.importorskip("datasets").config
+        monkeypatch.setattr(config, "HF_HUB_OFFLINE", True)
+        monkeypatch.setattr(config, "HF_DATASETS_CACHE", config.HF_DATASETS_CACHE)
     asked = prompts(name, tmp_path / "one", made, changed=False)
     other = prompts(name, tmp_path / "other", made, changed=True)
     made.model.zero_grad()
@@ -78,3 +84,12 @@ def test_every_medium_of_every_layout_is_seen_and_trained_on(
                 parameter -= 0.003 * parameter.grad
         after = logprobs(made, list(asked.values()))
     assert after.mean() > before.mean()
+
+
+def test_the_documentation_shows_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    tool = importlib.import_module("loaders_table")
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    assert tool.put(page) == page, "run tools/loaders_table.py"
+    needed = {"image", "several", "video", "audio", "turns"}
+    assert all(needed.isdisjoint(loader.lacks) for loader in LOADERS.values())

@@ -186,10 +186,50 @@ def test_chosen_targets_only(tmp_path: Path) -> None:
     assert not any(n.startswith(made.family.declaration.towers) for n in adapters(made))
 
 
+ELSEWHERE = ("gemma3", "qwen2_5_vl")
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+@pytest.mark.parametrize(
+    "targets",
+    ["all-linear", "ALL-LINEAR", r".*layers\.0\..*\.(q|up)_proj", ["self_attn.q_proj", "up_proj"],
+     ["language_model.layers.1.mlp.down_proj"]],
+    ids=str,
+)  # fmt: skip
+def test_targets_are_named_as_in_peft(name: str, targets: Any, tmp_path: Path) -> None:
+    """What PEFT puts adapters on, asked of PEFT; names that towers share are language layers'."""
+    made = adapted(base(name, tmp_path), targets=targets)
+    plain_model = build(name)[0]
+    peft.get_peft_model(plain_model, peft.LoraConfig(r=2, target_modules=targets))
+    theirs = {n.split(".lora_")[0] for n, _ in plain_model.named_parameters() if "lora_" in n}
+    ours = {n.split(".lora_")[0] for n in adapters(made)}
+    towers = made.family.declaration.towers
+    if isinstance(targets, list):
+        theirs = {n for n in theirs if not n.startswith(towers)}
+    assert ours and ours == theirs
+    assert any(n.startswith(towers) for n in ours) >= (str(targets).lower() == "all-linear")
+    assert not any(n.endswith("lm_head") for n in ours)
+    asked = rows(made, name)
+    shared(made, asked).sum().backward()
+    assert all(p.requires_grad for p in adapters(made).values())
+    assert sum(p.grad is not None and bool(p.grad.any()) for p in adapters(made).values()) > 1
+
+
+def test_a_name_that_only_a_tower_has_is_the_towers(tmp_path: Path) -> None:
+    made = adapted(base("qwen2_5_vl", tmp_path), targets=("q_proj", "attn.qkv"))
+    owners = {n.split(".lora_")[0].rpartition(".")[2] for n in adapters(made)}
+    assert owners == {"q_proj", "qkv"}
+    single = adapted(base("qwen2_5_vl", tmp_path / "2"), targets="q_proj")
+    assert set(adapters(single)) == {n for n in adapters(made) if "q_proj" in n}
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"targets": ("qproj",)}, "no linear 'qproj'"),
+        ({"targets": ("qproj",)}, "no linear 'qproj'.*q_proj"),
+        ({"targets": ("oj",)}, "no linear 'oj'"),
+        ({"targets": "q_proj,v_proj"}, r"\[q_proj, v_proj\]"),
+        ({"targets": ".*nothing"}, "no linear"),
         ({"quantize": "nf4"}, r"pip install 'mmrl\[qlora\]'"),
     ],
     ids=str,

@@ -32,8 +32,9 @@ def clip(
     size: tuple[int, int] = (64, 48),
     step_seconds: Fraction | None = None,
     tone_seconds: float = 0.0,
+    shade: int = 0,
 ) -> bytes:
-    """An H.264 clip whose frame i is grey 10 * i, with a 440 Hz tone for `tone_seconds`."""
+    """An H.264 clip whose frame i is grey 10 * i and `shade`; `tone_seconds` of a 440 Hz tone."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "10"})
@@ -41,7 +42,7 @@ def clip(
         step = step_seconds or Fraction(1, fps)
         sound = container.add_stream("aac", rate=RATE, layout="mono") if tone_seconds else None
         for i in range(frames):
-            pixels = np.full((size[1], size[0], 3), 10 * i % 250, dtype=np.uint8)
+            pixels = np.full((size[1], size[0], 3), (10 * i + shade) % 250, dtype=np.uint8)
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = round(i * step * 90_000), Fraction(1, 90_000)
             container.mux(stream.encode(frame))

@@ -64,6 +64,9 @@ def test_vllm_is_started_for_one_adapter() -> None:
     }
     some = adapter_arguments(settings(), model(targets=["q_proj"]), asked("adapter"), False)
     assert some["lora_target_modules"] == ["q_proj"]
+    ends = model(targets=["self_attn.q_proj", "mlp.up_proj"])
+    ended = adapter_arguments(settings(), ends, asked("adapter"), False)
+    assert ended["lora_target_modules"] == ["q_proj", "up_proj"]
     own = asked(vllm={"max_lora_rank": 64})
     assert engine_arguments(settings(), model(rank=24), own, False)["max_lora_rank"] == 64
 
@@ -77,13 +80,28 @@ UNKNOWN.architectures = ["Unknown"]
     ("of", "config", "on_gpu", "reason"),
     [
         (settings(), model(tower="trained"), False, "tower=trained"),
+        (settings(), model(targets="all-linear"), False, "outside of language layers"),
+        (settings(), model(targets=".*q_proj"), False, "outside of language layers"),
+        (settings(), model(targets=["q_proj", "qkv"]), False, "outside of language layers"),
+        (settings(), model(targets=["visual.blocks.0.q_proj"]), False, "outside of language"),
         (settings(), model(rank=513), False, "ranks up to 512, model.lora.rank is 513"),
         (MOE, model(), False, "fused experts"),
         (settings(), model(), True, "model.dtype=bfloat16"),
         (UNKNOWN, model(), False, "no adapters for Unknown"),
         (settings(), ModelConfig(path=TINY), False, r"no model\.lora"),
     ],
-    ids=["tower", "rank", "experts", "float32 on a GPU", "class", "no adapter"],
+    ids=[
+        "tower",
+        "all-linear",
+        "pattern",
+        "tower by name",
+        "tower by path",
+        "rank",
+        "experts",
+        "float32 on a GPU",
+        "class",
+        "no adapter",
+    ],
 )
 def test_where_vllm_cannot_it_gets_merged_weights(
     of: Any, config: ModelConfig, on_gpu: bool, reason: str

@@ -29,13 +29,12 @@ def adapter_arguments(
     if reason is not None:
         _refuse(rollout, reason)
         return {}
-    targets = model.lora.targets
     return {
         "enable_lora": True,
         "max_lora_rank": room_for(model.lora.rank),
         "max_loras": 1,
         "max_cpu_loras": 1,
-        "lora_target_modules": None if targets == "auto" else list(targets),
+        "lora_target_modules": _last_names(model.lora),
     }
 
 
@@ -70,6 +69,8 @@ def objection(settings: Any, model: ModelConfig, on_gpu: bool) -> str | None:
     declared = plugins.load("family", family_name(settings.model_type, model.family)).DECLARATION
     if model.lora.tower == "trained":
         return "with model.lora.tower=trained adapters are in the towers too, where vLLM has none"
+    if not _in_language(model.lora, declared):
+        return "vLLM has no adapters outside of language layers, where model.lora.targets may reach"
     if model.lora.rank > RANKS[-1]:
         return f"vLLM takes ranks up to {RANKS[-1]}, model.lora.rank is {model.lora.rank}"
     if _in_experts(settings, model.lora, declared):
@@ -82,6 +83,25 @@ def objection(settings: Any, model: ModelConfig, on_gpu: bool) -> str | None:
 def room_for(rank: int) -> int:
     """The smallest max_lora_rank that holds an adapter of that rank."""
     return min(room for room in RANKS if room >= rank)
+
+
+def _in_language(adapter: LoraConfig, declared: Declaration) -> bool:
+    """Whether all that is named are linears of language layers: of a pattern nobody can tell."""
+    if isinstance(adapter.targets, str):
+        return adapter.targets in ("auto", *declared.lora_targets)
+    towers = {tower.rpartition(".")[2] for tower in declared.towers}
+    return all(
+        name.rpartition(".")[2] in declared.lora_targets and towers.isdisjoint(name.split("."))
+        for name in adapter.targets
+    )
+
+
+def _last_names(adapter: LoraConfig) -> list[str] | None:
+    """The linears' own names, which vLLM knows targets by; None for all."""
+    if adapter.targets == "auto":
+        return None
+    named = (adapter.targets,) if isinstance(adapter.targets, str) else adapter.targets
+    return list(dict.fromkeys(name.rpartition(".")[2] for name in named))
 
 
 def _in_experts(settings: Any, adapter: LoraConfig, declared: Declaration) -> bool:
