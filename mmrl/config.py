@@ -112,6 +112,13 @@ class RolloutConfig(Section):
     thought_dropout: float = Field(
         0.0, ge=0, le=1, description="of engine targets: chance that a target's thought is emptied"
     )
+    stored: int = Field(
+        0,
+        ge=0,
+        description="so many of a group's answers are completions that its record holds (chosen, "
+        "rejected, completions, data.stored), the rest is sampled; engine targets writes all of "
+        "them and samples nothing",
+    )
     max_turn_tokens: int | None = Field(
         None, gt=0, description="longest turn of an episode; max_new_tokens is then of all turns"
     )

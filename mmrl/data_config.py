@@ -24,6 +24,11 @@ class DataConfig(Section):
         "`datasets` saved, or hf:owner/name[:config]@split; see docs/data.md"
     )
     eval_path: Path | None = Field(None, description="held-out records; default: none")
+    stored: Path | None = Field(
+        None,
+        description="completions of these records: a run's folder or rollouts.jsonl, an "
+        "evaluation's answers.jsonl, or lines {id, answer, reward}; see docs/preferences.md",
+    )
     params: Mapping[str, Any] = Field(default_factory=dict, description="the task's parameters")
     weights: Mapping[str, float] = Field(
         default_factory=dict, description="weight of each reward part; default: the task's own"

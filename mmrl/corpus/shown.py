@@ -17,6 +17,7 @@ from mmrl.corpus.conversation import Conversation, Medium, Message, Places
 from mmrl.corpus.fields import Fields, kind_of, media_items
 from mmrl.corpus.media_values import looks_like_media, source_of, unwrap
 from mmrl.corpus.placeholders import KINDS, Hole, Kind, split
+from mmrl.corpus.ranked import reference_of
 from mmrl.types import MediaRef, MediaSource, Part, Record, Sample, Text
 
 Source = MediaSource | tuple[MediaSource, ...]
@@ -49,7 +50,7 @@ def complete(sample: Sample, record: Record) -> Sample:
         parts=parts,
         history=history,
         system=_system(sample.system, fields, talk),
-        reference=fields.reference,
+        reference=reference_of(fields),
     )
 
 
