@@ -10,6 +10,9 @@ from pydantic import Field
 
 from mmrl.validation import Section
 
+Band = tuple[float, float]
+"""The least and the largest number that is taken."""
+
 
 class RecipeConfig(Section):
     name: str = Field(description="see `mmrl data`")
@@ -43,6 +46,11 @@ class DataConfig(Section):
     )
     max_unusable_share: float = Field(
         0.2, ge=0, le=1, description="of records that cannot be asked; stop the run above it"
+    )
+    keep: Mapping[str, Band] = Field(
+        default_factory=dict,
+        description="draw only records whose number in a column is within a band, ends included: "
+        "{pass_rate: [0.1, 0.9]}; `mmrl rate` adds pass rates",
     )
     mix: float = Field(1.0, gt=0, description="share of this source among several")
     limit: int | None = Field(None, gt=0, description="read only so many records")

@@ -152,9 +152,7 @@ class Samples(Sequence[Sample]):
 
     def __getitem__(self, index: int | slice) -> Sample | Samples:
         if isinstance(index, slice):
-            part = self._alike()
-            part._places = self._places[index]
-            return part
+            return self.at(self._places[index])
         place = int(self._places[index])
         sample = self._kept.get(place)
         if sample is None:
@@ -163,6 +161,12 @@ class Samples(Sequence[Sample]):
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return sample
+
+    def at(self, places: Ints) -> Samples:
+        """The samples of the rows with these numbers [n]."""
+        part = self._alike()
+        part._places = places
+        return part
 
     def usable(self, count: int | None = None) -> Iterator[Sample]:
         """The samples among the first `count` records, in order; the others are rejected."""
@@ -246,18 +250,21 @@ def load_samples(
     check: Callable[[Sample], None] | None = None,
     media: bool = True,
     with_more: Callable[[Sample], Sample] | None = None,
+    keep: Callable[[Rows, int], Ints] | None = None,
 ) -> Samples:
     """The samples of a path; what cannot be asked goes to `reject`, with its reason.
 
     `key` replaces the task's name in the samples, so that scores find their source's settings.
     What algorithms read of a record stands in its sample's meta. `looked_at` records are asked at
-    once, by default all. `media` False: nobody looks at media, which may be gone. Raises DataError
-    if no sample is left.
+    once, by default all. `media` False: nobody looks at media, which may be gone. `keep` says the
+    numbers [n] of the rows that are taken. Raises DataError if no sample is left.
     """
     rows = open_rows(task, path, columns, roots)
     samples = Samples(
         task, rows, key, reject, limit=limit, check=check, media=media, with_more=with_more
     )
+    if keep is not None:
+        samples = samples.at(keep(rows, len(samples)))
     usable = samples.look_through(looked_at)
     if not len(usable):
         why = "".join(f": {reason} ({n} records)" for reason, n in samples.reasons.most_common(1))

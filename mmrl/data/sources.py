@@ -10,6 +10,7 @@ from mmrl.algorithms.compose import compose
 from mmrl.algorithms.stages.credit import FixedGroup
 from mmrl.config import RunConfig
 from mmrl.corpus.completion import is_thoughtless
+from mmrl.data.bands import Bands
 from mmrl.data.samples import CHECKED, Samples, load_samples
 from mmrl.data.stored_completions import StoredCompletions
 from mmrl.data.stream import build_missing, distinct_ids
@@ -76,6 +77,7 @@ def _load(
         load_samples(task, data.eval_path, key, reject, None, *where) if data.eval_path else None
     )
     stored = StoredCompletions(data.stored) if data.stored else None
+    bands = Bands(data.keep, data.path) if data.keep else None
     train = load_samples(
         task,
         data.path,
@@ -86,7 +88,10 @@ def _load(
         looked_at=looked_at,
         check=taught,
         with_more=stored.of if stored else None,
+        keep=bands.places if bands else None,
     )
+    if bands:
+        say(bands.line(key))
     if stored:
         cut = f"; {stored.cut} that were cut short are left out" if stored.cut else ""
         say(f"{key}: stored completions of {len(stored)} records{cut}")
