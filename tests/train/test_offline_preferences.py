@@ -26,6 +26,7 @@ from mmrl.rollout.stored import Stored
 from mmrl.runlog.journal import Journal
 from mmrl.scoring.pool import Scorer, TaskSpec
 from mmrl.train.learner import Learner
+from mmrl.train.reference import ReferencePolicy, Teacher
 from mmrl.train.run import train
 from mmrl.types import Group, Reference, Sample
 from mmrl.validation import validate
@@ -148,7 +149,7 @@ def test_loss_and_gradient_on_stored_pairs_equal_those_of_trls_trainer(
         backend,
         temperature=1.0,
         tokens_per_micro_batch=100,
-        reference=reference,
+        reference=ReferencePolicy([Teacher(reference)]),
     )
     stats = learner.update(algorithm.train_samples(groups, context()), 0.0)
     expected, theirs = trl_loss(policy, reference, groups, tmp_path, **settings)
