@@ -42,7 +42,7 @@ from mmrl.stage import (
     needed,
     with_rewards,
 )
-from mmrl.types import Bools, Group, Sample, TrainSample
+from mmrl.types import Bools, Group, Response, Sample, TrainSample
 
 TokenFilter = Callable[[TrainSample], Bools]
 
@@ -207,12 +207,17 @@ class Algorithm:
         coefficient = kl.at(context)
         reference = needed(group.extra.reference, "reference")
         penalties = [
-            coefficient * np.where(response.written, kl.estimate(response.logprobs, ref), 0.0)
+            coefficient * np.where(_sampled(response), kl.estimate(response.logprobs, ref), 0.0)
             for response, ref in zip(group.responses, reference, strict=True)
         ]
         if kl.placement == "token-reward":
             return replace(group, extra=replace(group.extra, penalties=penalties))
         return with_rewards(group, group.rewards - np.array([p.sum() for p in penalties]))
+
+
+def _sampled(response: Response) -> Bools:
+    """True for the tokens [T] that the model wrote, as far as it was a model that wrote them."""
+    return response.written & np.isfinite(response.logprobs)
 
 
 def _nested_needs(stage: object) -> Iterator[frozenset[Need]]:

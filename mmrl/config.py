@@ -138,6 +138,13 @@ class RolloutConfig(Section):
     thought_dropout: float = Field(
         0.0, ge=0, le=1, description="of engine targets: chance that a target's thought is emptied"
     )
+    stored: int = Field(
+        0,
+        ge=0,
+        description="so many of a group's answers are completions that its record holds (chosen, "
+        "rejected, completions, data.stored), the rest is sampled; engine targets writes all of "
+        "them and samples nothing",
+    )
     max_turn_tokens: int | None = Field(
         None, gt=0, description="longest turn of an episode; max_new_tokens is then of all turns"
     )
@@ -305,7 +312,8 @@ class TrainerConfig(Section):
     on_alarm: Mapping[Alarm, Literal["ignore", "warn", "stop"]] = Field(
         {}, description="what an alarm does (docs/read_your_run.md); default: warn, in one line"
     )
-    trackers: tuple[str, ...] = Field((), description="tensorboard, wandb, trackio")
+    trackers: tuple[str, ...] = Field((), description="tensorboard, wandb, trackio, mlflow")
+    tracked_answers: int = Field(16, ge=0, description="answers of a step in trackers' tables")
     write_rollouts_every: int = Field(1, gt=0, description="steps between written rollouts")
     max_refills: int = Field(10, ge=0, description="extra rollouts an editor may ask for in a step")
 
@@ -330,6 +338,7 @@ class PhaseConfig(Section):
     rollout: Mapping[str, Any] | None = Field(None, description="options over the run's")
     optimizer: Mapping[str, Any] | None = Field(None, description="options over the run's")
     critic: Mapping[str, Any] | None = Field(None, description="options over the run's")
+    reference: Mapping[str, Any] | None = Field(None, description="in place of the run's")
     trainer: Mapping[str, Any] | None = Field(None, description="options over the run's")
 
 
@@ -352,6 +361,9 @@ class RunConfig(Section):
     critic: CriticConfig = CriticConfig()
     judges: Mapping[str, Mapping[str, Any]] = Field(
         default_factory=dict, description="models that judge answers, by name; see docs/judges.md"
+    )
+    reference: Mapping[str, Any] = Field(
+        default_factory=dict, description="what the policy is held to; default: its start"
     )
     phases: tuple[PhaseConfig, ...] = Field(
         (), description="parts of the run with settings of their own, one after the other"

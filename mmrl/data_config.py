@@ -10,6 +10,9 @@ from pydantic import Field
 
 from mmrl.validation import Section
 
+Band = tuple[float, float]
+"""The least and the largest number that is taken."""
+
 
 class RecipeConfig(Section):
     name: str = Field(description="see `mmrl data`")
@@ -24,6 +27,11 @@ class DataConfig(Section):
         "`datasets` saved, or hf:owner/name[:config]@split; see docs/data.md"
     )
     eval_path: Path | None = Field(None, description="held-out records; default: none")
+    stored: Path | None = Field(
+        None,
+        description="completions of these records: a run's folder or rollouts.jsonl, an "
+        "evaluation's answers.jsonl, or lines {id, answer, reward}; see docs/preferences.md",
+    )
     params: Mapping[str, Any] = Field(default_factory=dict, description="the task's parameters")
     weights: Mapping[str, float] = Field(
         default_factory=dict, description="weight of each reward part; default: the task's own"
@@ -38,6 +46,11 @@ class DataConfig(Section):
     )
     max_unusable_share: float = Field(
         0.2, ge=0, le=1, description="of records that cannot be asked; stop the run above it"
+    )
+    keep: Mapping[str, Band] = Field(
+        default_factory=dict,
+        description="draw only records whose number in a column is within a band, ends included: "
+        "{pass_rate: [0.1, 0.9]}; `mmrl rate` adds pass rates",
     )
     mix: float = Field(1.0, gt=0, description="share of this source among several")
     limit: int | None = Field(None, gt=0, description="read only so many records")

@@ -313,8 +313,9 @@ class Task(Protocol):
         gives contradicts its gold.
         """
         own = self.target(sample, answer)
-        if sample.reference is None or sample.start is not None:
+        given = sample.reference
+        if given is None or not (given.text or given.thought) or sample.start is not None:
             return own
         return completion(
-            sample.reference, own, lambda text: self.score(sample.gold, replace(answer, text=text))
+            given, own, lambda text: self.score(sample.gold, replace(answer, text=text))
         )

@@ -88,10 +88,11 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a record itself gives as the right completion: its text, its thought, or both."""
+    """The right completion a record gives, its thought, and all it holds with what each earned."""
 
     text: str = ""
     thought: str = ""
+    ranked: tuple[tuple[str, float | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,8 +369,7 @@ class Group:
     @property
     def rewards(self) -> Floats:
         """Rewards [G]; NaN where the answer is unscorable."""
-        known = [np.nan if score.reward is None else score.reward for score in self.scores]
-        return np.array(known, dtype=float)
+        return np.array([np.nan if s.reward is None else float(s.reward) for s in self.scores])
 
 
 @dataclass(frozen=True, slots=True)

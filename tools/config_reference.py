@@ -22,6 +22,7 @@ from pydantic_core import PydanticUndefined
 from mmrl import plugins
 from mmrl.config import RunConfig
 from mmrl.scoring.judges.judge_config import JudgeConfig
+from mmrl.train.reference_config import ReferenceConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 _PAGE = re.compile(r"\bdocs/(\w+\.md)")
@@ -41,6 +42,7 @@ def page() -> str:
     """The whole page as Markdown."""
     pieces = [HEAD, *_section("The run", "", RunConfig)]
     pieces += _section("judges.NAME", "judges.NAME.", JudgeConfig)
+    pieces += _section("reference", "reference.", ReferenceConfig)
     for kind in sorted(plugins.available("modality")):
         options = plugins.load("modality", kind).Options
         pieces += _section(f"media.{kind}", f"media.{kind}.", options)

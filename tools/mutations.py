@@ -133,8 +133,8 @@ MUTATIONS = (
     Mutation(
         "preference of the rejected answer",
         "mmrl/objectives/margins.py",
-        "loss(values[chosen][:, None] - values[rejected][None])",
-        "loss(values[rejected][None] - values[chosen][:, None])",
+        "loss((own[:, None] - own[None])[better])",
+        "loss((own[None] - own[:, None])[better])",
     ),
     Mutation(
         "biased standard deviation",

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from mmrl.algorithm import Algorithm
-from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit
-from mmrl.algorithms.stages.pairs import BestAgainstWorst
+from mmrl.algorithms.stages.credit import FixedGroup
+from mmrl.algorithms.stages.pairs import Paired, Selection
 from mmrl.objective import Reducer
 from mmrl.objectives.mixed_preference import MPO
 from mmrl.validation import Section
@@ -21,6 +21,7 @@ PAPER = "arXiv 2411.10442"
 
 class Params(Section):
     group_size: int = Field(8, gt=1)
+    pairs: Selection = Field("best_worst", description="which two responses are a pair")
     beta: float = Field(0.1, gt=0)
     preference: float = Field(0.8, ge=0)
     quality: float = Field(0.2, ge=0)
@@ -32,7 +33,7 @@ def build(params: Params) -> Algorithm:
     return Algorithm(
         name="mpo",
         plan=FixedGroup(params.group_size),
-        credit=GroupCredit(BestAgainstWorst()),
+        credit=Paired(params.pairs),
         objective=MPO(params.beta, params.preference, params.quality, params.generation),
         reducer=Reducer("group-mean"),
     )

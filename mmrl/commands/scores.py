@@ -64,7 +64,12 @@ def _add_score(commands: Commands) -> None:
     parser.add_argument("task")
     parser.add_argument("overrides", nargs="*", metavar="params.a=b", help="the task's parameters")
     parser.add_argument("--data", type=Path, help="records; default: the task's own fixture")
-    parser.add_argument("--answers", type=Path, required=True, help='lines {"id", "answer"}')
+    parser.add_argument(
+        "--answers",
+        type=Path,
+        required=True,
+        help='lines {"id", "answer"}, or what `mmrl eval --out` wrote',
+    )
     parser.add_argument("--out", type=Path, required=True, help="scores, a line an answer")
     parser.add_argument(
         "--space",

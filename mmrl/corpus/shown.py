@@ -19,6 +19,7 @@ from mmrl.corpus.fields import Fields
 from mmrl.corpus.media_columns import kind_of, media_items
 from mmrl.corpus.media_values import media_within, source_of, unwrap
 from mmrl.corpus.placeholders import KINDS, Hole, Kind, split
+from mmrl.corpus.ranked import reference_of
 from mmrl.types import MediaRef, MediaSource, Part, Record, Sample, Text
 
 Source = MediaSource | tuple[MediaSource, ...]
@@ -50,7 +51,7 @@ def complete(sample: Sample, record: Record) -> Sample:
         parts=parts,
         history=history,
         system=_system(sample.system, fields, talk),
-        reference=fields.reference,
+        reference=reference_of(fields),
     )
 
 

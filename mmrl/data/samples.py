@@ -113,7 +113,8 @@ def refuse_unknown(path: Path, table: Table, columns: Mapping[str, str | None]) 
 class Samples(Sequence[Sample]):
     """The usable records of a source, in order, as samples of `key`.
 
-    `check` may raise ValueError for a sample that a run cannot use. Ids that several records share
+    `with_more` adds to a sample what is known of its record elsewhere. `check` may raise ValueError
+    for a sample that a run cannot use. Ids that several records share
     get a suffix, from the second on; `repeated` counts them.
     """
 
@@ -127,9 +128,10 @@ class Samples(Sequence[Sample]):
         limit: int | None = None,
         check: Callable[[Sample], None] | None = None,
         media: bool = True,
+        with_more: Callable[[Sample], Sample] | None = None,
     ) -> None:
         self._task, self._rows, self.key, self._reject = task, rows, key, reject
-        self._check, self._media = check, media
+        self._check, self._media, self._with_more = check, media, with_more
         self._places: Ints = np.arange(min(len(rows), limit or len(rows)))
         self._suffixes, self._hashes = _distinct(rows, len(self._places))
         self.repeated = len(self._suffixes)
@@ -150,9 +152,7 @@ class Samples(Sequence[Sample]):
 
     def __getitem__(self, index: int | slice) -> Sample | Samples:
         if isinstance(index, slice):
-            part = self._alike()
-            part._places = self._places[index]
-            return part
+            return self.at(self._places[index])
         place = int(self._places[index])
         sample = self._kept.get(place)
         if sample is None:
@@ -161,6 +161,12 @@ class Samples(Sequence[Sample]):
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return sample
+
+    def at(self, places: Ints) -> Samples:
+        """The samples of the rows with these numbers [n]."""
+        part = self._alike()
+        part._places = places
+        return part
 
     def usable(self, count: int | None = None) -> Iterator[Sample]:
         """The samples among the first `count` records, in order; the others are rejected."""
@@ -216,6 +222,7 @@ class Samples(Sequence[Sample]):
         try:
             sample = replace(self._task.ask(record), task=self.key)
             sample = replace(sample, meta={**carried_columns(record.fields), **sample.meta})
+            sample = self._with_more(sample) if self._with_more else sample
             if self._media:
                 _refuse_absent(sample)
             if self._check is not None:
@@ -242,16 +249,22 @@ def load_samples(
     looked_at: int | None = None,
     check: Callable[[Sample], None] | None = None,
     media: bool = True,
+    with_more: Callable[[Sample], Sample] | None = None,
+    keep: Callable[[Rows, int], Ints] | None = None,
 ) -> Samples:
     """The samples of a path; what cannot be asked goes to `reject`, with its reason.
 
     `key` replaces the task's name in the samples, so that scores find their source's settings.
     What algorithms read of a record stands in its sample's meta. `looked_at` records are asked at
-    once, by default all. `media` False: nobody looks at media, which may be gone. Raises DataError
-    if no sample is left.
+    once, by default all. `media` False: nobody looks at media, which may be gone. `keep` says the
+    numbers [n] of the rows that are taken. Raises DataError if no sample is left.
     """
     rows = open_rows(task, path, columns, roots)
-    samples = Samples(task, rows, key, reject, limit=limit, check=check, media=media)
+    samples = Samples(
+        task, rows, key, reject, limit=limit, check=check, media=media, with_more=with_more
+    )
+    if keep is not None:
+        samples = samples.at(keep(rows, len(samples)))
     usable = samples.look_through(looked_at)
     if not len(usable):
         why = "".join(f": {reason} ({n} records)" for reason, n in samples.reasons.most_common(1))

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mmrl.algorithms.compose import compose
+from mmrl.algorithms.stages.credit import FixedGroup
 from mmrl.config import RunConfig
 from mmrl.corpus.completion import is_thoughtless
+from mmrl.data.bands import Bands
 from mmrl.data.samples import CHECKED, Samples, load_samples
+from mmrl.data.stored_completions import StoredCompletions
 from mmrl.data.stream import build_missing, distinct_ids
 from mmrl.data_config import DataConfig
 from mmrl.errors import DataError
@@ -68,14 +71,30 @@ def _load(
     def reject(record: str, reason: str) -> None:
         quarantine.add(record, "read", reason, task=key)
 
-    taught = Taught(task) if config.rollout.engine == "targets" else None
+    taught = _taught(config, task)
     where = data.columns, data.media_roots
     held_out = (
         load_samples(task, data.eval_path, key, reject, None, *where) if data.eval_path else None
     )
+    stored = StoredCompletions(data.stored) if data.stored else None
+    bands = Bands(data.keep, data.path) if data.keep else None
     train = load_samples(
-        task, data.path, key, reject, data.limit, *where, looked_at=looked_at, check=taught
+        task,
+        data.path,
+        key,
+        reject,
+        data.limit,
+        *where,
+        looked_at=looked_at,
+        check=taught,
+        with_more=stored.of if stored else None,
+        keep=bands.places if bands else None,
     )
+    if bands:
+        say(bands.line(key))
+    if stored:
+        cut = f"; {stored.cut} that were cut short are left out" if stored.cut else ""
+        say(f"{key}: stored completions of {len(stored)} records{cut}")
     for line in _facts(data, key, train):
         say(line)
     if held_out is not None and held_out.reasons:
@@ -110,10 +129,13 @@ def _refused(key: str, samples: Samples) -> str:
 
 
 class Taught:
-    """Checks what a supervised phase would teach, and counts the thoughts that are empty."""
+    """Checks what a phase without sampling would teach, and counts the thoughts that are empty.
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    `in_pairs`: it compares the completions of a record, else it learns its one target.
+    """
+
+    def __init__(self, task: Task, *, in_pairs: bool = False) -> None:
+        self._task, self._in_pairs = task, in_pairs
         self.completions = self.thoughtless = 0
 
     def __call__(self, sample: Sample) -> None:
@@ -122,6 +144,9 @@ class Taught:
         Of tasks whose targets need to see the picture nothing can be said before it is decoded.
         """
         if sample.start is not None:
+            return
+        if self._in_pairs:
+            _refuse_no_pair(sample)
             return
         try:
             text = self._task.completion(sample, Answer(""))
@@ -141,3 +166,21 @@ class Taught:
             f"{key}: {self.thoughtless} of {self.completions} targets ({share:.0%}) have an empty "
             "thought, which is what they teach: give the records a `thought` or a whole `target`"
         )
+
+
+def _taught(config: RunConfig, task: Task) -> Taught | None:
+    """What checks the records of a phase that samples nothing."""
+    if config.rollout.engine != "targets":
+        return None
+    plan = compose(config.algorithm).plan
+    return Taught(task, in_pairs=isinstance(plan, FixedGroup) and plan.size > 1)
+
+
+def _refuse_no_pair(sample: Sample) -> None:
+    """Raise ValueError for a record whose completions cannot be compared."""
+    ranked = sample.reference.ranked if sample.reference else ()
+    if len(ranked) < 2:
+        raise ValueError("no pair to learn from: chosen and rejected, or several completions")
+    earned = [reward for _, reward in ranked]
+    if None not in earned and len(set(earned)) == 1:
+        raise ValueError("no pair to learn from: all its completions earned the same")

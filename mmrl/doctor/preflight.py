@@ -31,6 +31,7 @@ from mmrl.task import Task
 from mmrl.train.changes import refuse_changes
 from mmrl.train.checkpoint_files import newest
 from mmrl.train.phases import phases_of
+from mmrl.train.reference_config import reference_of
 from mmrl.train.requirements import refuse_phases
 from mmrl.types import MediaRef
 from mmrl.validation import apply_override, validate
@@ -47,6 +48,7 @@ def check_run(config: RunConfig, *, records: bool = True, resume: bool = False) 
     """
     check_model(config.model)
     judges_of(config.judges)
+    reference_of(config.reference)
     phases = phases_of(config)
     refuse_phases(phases, resume=resume)
     notes: list[str] = []

@@ -58,15 +58,24 @@ class Targets:
         text = self._tasks[sample.task].completion(sample, blank)
         if text is None:
             raise UserError(f"sample '{sample.id}' has no target to fine-tune on")
-        text = continued(prompt.opening, without_thought(text) if thoughtless else text)
-        tokens = self._policy.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-        ids = np.array([*tokens, self._policy.family.end_ids[0]], dtype=np.int64)
-        if len(ids) > max_new_tokens:
-            raise UserError(
-                f"the target of sample '{sample.id}' has {len(ids)} tokens: raise "
-                f"rollout.max_new_tokens={max_new_tokens}"
-            )
-        return Response(ids, np.full(len(ids), np.nan), text, "stop")
+        text = without_thought(text) if thoughtless else text
+        return written(self._policy, prompt, text, max_new_tokens, "target")
+
+
+def written(policy: Policy, prompt: Prompt, text: str, longest: int, what: str) -> Response:
+    """A completion as a response that no policy sampled: its log-probs are NaN.
+
+    Raises UserError, which calls it `what`, for one of more than `longest` tokens.
+    """
+    text = continued(prompt.opening, text)
+    tokens = policy.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = np.array([*tokens, policy.family.end_ids[0]], dtype=np.int64)
+    if len(ids) > longest:
+        raise UserError(
+            f"the {what} of sample '{prompt.sample.id}' has {len(ids)} tokens: raise "
+            f"rollout.max_new_tokens={longest}"
+        )
+    return Response(ids, np.full(len(ids), np.nan), text, "stop")
 
 
 def without_thought(text: str) -> str:

@@ -66,7 +66,7 @@ class Answers:
         _same_asking(folder / "asking.json", plain(asking or {}))
         self._journal = Journal(folder / "answers.jsonl")
         for row in self._journal.rows():
-            asked = _from_row(row)
+            asked = asked_of(row)
             self._known[asked.id] = asked
 
     def add(self, rows: Sequence[Asked]) -> None:
@@ -142,7 +142,8 @@ def _same_asking(file: Path, asking: Mapping[str, Any]) -> None:
             )
 
 
-def _from_row(row: Mapping[str, Any]) -> Asked:
+def asked_of(row: Mapping[str, Any]) -> Asked:
+    """Read a line of `answers.jsonl`."""
     frames = tuple(Frame.read(frame) for frame in row["frames"])
     screens = tuple(
         tuple(None if frame is None else Frame.read(frame) for frame in of_answer)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmrl.corpus.json_rows import json_lines
 from mmrl.data.samples import load_samples
-from mmrl.errors import MediaError, UserError
+from mmrl.errors import MediaError
+from mmrl.evaluate.answer_files import Given, read_answers
 from mmrl.evaluate.summary import Evaluation, Scored, summarise
 from mmrl.frame import Space
 from mmrl.runlog.journal import to_json
@@ -43,32 +43,37 @@ def score_file(
     workers: int = 2,
     timeout_seconds: float = 10.0,
 ) -> ScoredFile:
-    """Score lines `{"id", "answer"}`; an id may have several. Coordinates are in `space`.
+    """Score lines `{"id", "answer"}`, or what an evaluation has kept; an id may have several.
 
-    Media are decoded for their sizes and taken as seen unchanged. An id that no record has raises
-    UserError; records without an answer are counted as wrong, and those that cannot be asked (a
-    gold that does not parse) are left out and named.
+    Coordinates of lines are in `space`, and their media are decoded for their sizes and taken as
+    seen unchanged; an evaluation's answers are scored as the model gave them. An id that no record
+    has raises UserError; records without an answer are counted as wrong, and those that cannot be
+    asked (a gold that does not parse) are left out and named.
     """
     loaded = load_task(task, params)
     refused: dict[str, str] = {}
     asked = load_samples(loaded, data, task, refused.__setitem__, media=False)
     samples = {sample.id: sample for sample in asked}
-    said = list(_answers(answers, {*samples, *refused}))
-    rows = [(name, text) for name, text in said if name in samples]
-    blanks = {name: _blank(samples[name], space) for name, _ in rows}
-    places = {name: i for i, name in enumerate(blanks)}
+    said = list(read_answers(answers, {*samples, *refused}))
+    rows = [given for given in said if given.id in samples]
+    names = {given.id for given in rows if given.answer is None}
+    blanks = {name: _blank(samples[name], space) for name in names}
+    places = {name: i for i, name in enumerate(dict.fromkeys(given.id for given in rows))}
     jobs = [
         ScoreJob(
-            task, samples[name].gold, dataclasses.replace(blanks[name], text=text), places[name]
+            task,
+            samples[given.id].gold,
+            given.answer or dataclasses.replace(blanks[given.id], text=given.text),
+            places[given.id],
         )
-        for name, text in rows
+        for given in rows
     ]
     spec = {task: TaskSpec(task, params or {}, weights or {})}
     with Scorer(spec, workers=workers, timeout_seconds=timeout_seconds) as scorer:
         scores = scorer.score(jobs)
-    found: dict[str, list[tuple[str, Score]]] = {name: [] for name in samples}
-    for (name, text), score in zip(rows, scores, strict=True):
-        found[name].append((text, score))
+    found: dict[str, list[tuple[Given, Score]]] = {name: [] for name in samples}
+    for given, score in zip(rows, scores, strict=True):
+        found[given.id].append((given, score))
     counts = {len(each) for each in found.values() if each}
     each_score = iter(scores)
     evaluation = None
@@ -78,8 +83,8 @@ def score_file(
         evaluation = dataclasses.replace(summarise(scored, loaded, counts.pop()), rejected=rejected)
     return ScoredFile(
         [
-            (name, next(each_score) if name in samples else unscorable(refused[name]))
-            for name, _ in said
+            (each.id, next(each_score) if each.id in samples else unscorable(refused[each.id]))
+            for each in said
         ],
         [name for name, each in found.items() if not each],
         evaluation,
@@ -98,11 +103,11 @@ def write_scores(path: Path, found: ScoredFile) -> None:
     os.replace(half, path)
 
 
-def _scored(sample: Sample, each: list[tuple[str, Score]]) -> Scored:
+def _scored(sample: Sample, each: Sequence[tuple[Given, Score]]) -> Scored:
     if not each:
         return Scored(sample, unreadable="no answer")
-    texts, scores = zip(*each, strict=True)
-    return Scored(sample, texts, (False,) * len(texts), scores)
+    given, scores = zip(*each, strict=True)
+    return Scored(sample, tuple(g.text for g in given), tuple(g.truncated for g in given), scores)
 
 
 def _blank(sample: Sample, space: Space) -> Answer:
@@ -110,18 +115,3 @@ def _blank(sample: Sample, space: Space) -> Answer:
         return dataclasses.replace(example_answer(sample), space=space)
     except MediaError:
         return Answer("", space=space)  # a task that needs the picture's size says so
-
-
-def _answers(path: Path, known: Set[str]) -> Iterator[tuple[str, str]]:
-    if not path.is_file():
-        raise UserError(f"no file of answers at {path}")
-    for number, row in json_lines(path):
-        try:
-            name, text = str(row["id"]), row["answer"]
-        except (KeyError, TypeError):
-            raise UserError(f'{path}:{number}: a line is {{"id": ..., "answer": ...}}') from None
-        if not isinstance(text, str):
-            raise UserError(f"{path}:{number}: the answer is no text: {text!r:.40}")
-        if name not in known:
-            raise UserError(f"{path}:{number}: no record has the id '{name}'")
-        yield name, text

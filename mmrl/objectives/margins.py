@@ -31,12 +31,21 @@ def over_groups(
 
 
 def over_margins(batch: TokenBatch, values: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
-    """Spread the mean of `loss` over a group's (chosen - rejected) values [chosen, rejected]."""
-    return over_groups(
-        batch,
-        values,
-        lambda chosen, rejected: loss(values[chosen][:, None] - values[rejected][None]).mean(),
-    )
+    """Spread a group's mean pair loss on all of its tokens [M]; 0 without a pair.
+
+    A pair is every two of a group's sequences of which one has the larger advantage: `loss` gets
+    how far its value is above the other's [pairs].
+    """
+    labels = batch.sequence_advantages
+
+    def of_group(members: Tensor) -> Tensor:
+        own, label = values[members], labels[members]
+        better = label[:, None] > label[None]
+        if not better.any():
+            return values.sum() * 0.0
+        return loss((own[:, None] - own[None])[better]).mean()
+
+    return batch.spread_groups([of_group(members) for members in batch.members()])
 
 
 def log_sigmoid(values: Tensor) -> Tensor:

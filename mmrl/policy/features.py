@@ -59,6 +59,10 @@ class FeatureStore:
             self._keep(fresh)
         return result, torch.stack(spare).sum() if spare else None
 
+    def forget(self) -> None:
+        """Let go of what was computed with weights that are no more."""
+        self._kept.clear()
+
     def _blank(self, kind: str) -> EncodedMedium:
         if kind not in self._blanks:
             self._blanks[kind] = replace(blank(self._family, kind), hash=f"blank {kind}")

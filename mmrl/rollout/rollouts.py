@@ -11,6 +11,7 @@ import numpy as np
 from mmrl.config import RolloutConfig
 from mmrl.engines.engine import Engine, Sampling
 from mmrl.errors import TrainingError
+from mmrl.rollout.stored import Stored, with_earned
 from mmrl.rollout.thinking import Thinking, answers_of, settle
 from mmrl.scoring.groups import score_groups
 from mmrl.scoring.judges.panel import Panel
@@ -25,7 +26,7 @@ class Rollouts:
 
     `greedy_too`: every group also carries the reward of a greedy answer, as `greedy`. `thinking`
     asks for answers at budgets of thinking; chains are then groups too, with their `steps`. `panel`
-    are models that judge the answers besides.
+    are models that judge the answers besides. `stored` puts completions of records into groups.
     """
 
     engine: Engine
@@ -34,6 +35,7 @@ class Rollouts:
     greedy_too: bool = False
     thinking: Thinking | None = None
     panel: Panel | None = None
+    stored: Stored | None = None
 
     def sample(
         self, prompts: Sequence[Prompt], counts: Sequence[int], length: int | None, seed: int
@@ -48,7 +50,10 @@ class Rollouts:
         )
         if self.thinking is not None:
             return self.thinking.sample(self.engine, prompts, counts, sampling, seed)
-        responses = self.engine.generate(prompts, counts, sampling, seed)
+        if self.stored is not None:
+            responses = self.stored.sample(self.engine, prompts, counts, sampling, seed)
+        else:
+            responses = self.engine.generate(prompts, counts, sampling, seed)
         return [
             Group(prompt, tuple(group), ())
             for prompt, group in zip(prompts, responses, strict=True)
@@ -59,6 +64,8 @@ class Rollouts:
         scored = score_groups(self.scorer, answers_of(groups), moment)
         if self.panel is not None:
             scored = self.panel.judge(scored)
+        if self.stored is not None:
+            scored = [with_earned(group) for group in scored]
         self._check(scored)
         if self.thinking is not None:
             return settle(groups, scored)

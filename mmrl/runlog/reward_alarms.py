@@ -54,7 +54,9 @@ def collapsed(rows: Sequence[Row]) -> str | None:
 
 
 def flat(rows: Sequence[Row]) -> str | None:
-    """A reward that does not move."""
+    """A reward that does not move, where the answers are not all those that records hold."""
+    if recent(rows, "reward/stored") == recent(rows, "reward/mean"):
+        return None
     points = series(rows, "reward/mean")
     solved = recent(rows, "metric/mean") >= SOLVED
     if len(points) < FLAT_STEPS or solved or recent(rows, "share/zero_variance") > ZERO_VARIANCE:

@@ -5,20 +5,26 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
+import numpy as np
+
 from mmrl.errors import ConfigError
+from mmrl.runlog.answer_table import AnswerTable, answer_table
 
 
 class Tracker(Protocol):
     """Somewhere metrics are sent besides `metrics.jsonl`."""
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def table(self, step: int, table: AnswerTable) -> None: ...
 
     def close(self) -> None: ...
 
@@ -34,6 +40,21 @@ class TensorBoard:
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
 
+    def table(self, step: int, table: AnswerTable) -> None:
+        """A text in Markdown; its pictures, by the numbers in the text, are images of the step."""
+        shown = [row[table.picture] for row in table.rows]
+        numbers = {id(picture): str(i) for i, picture in enumerate(_distinct(shown))}
+        lines = [table.columns, ["---"] * len(table.columns)]
+        for row in table.rows:
+            cells = [*map(_cell, row)]
+            cells[table.picture] = numbers.get(id(row[table.picture]), "")
+            lines.append(cells)
+        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        self._writer.add_text(TABLE, text, step)
+        for picture in _distinct(shown):
+            name = f"{TABLE}/picture {numbers[id(picture)]}"
+            self._writer.add_image(name, np.asarray(picture), step, dataformats="HWC")
+
     def close(self) -> None:
         self._writer.close()
 
@@ -43,10 +64,16 @@ class Wandb:
 
     def __init__(self, run: Path, config: Mapping[str, Any]) -> None:
         wandb = _package("wandb", "wandb")
+        self._wandb = wandb
         self._run = wandb.init(project="mmrl", name=run.name, dir=str(run), config=dict(config))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self._run.log(dict(metrics), step=step)
+
+    def table(self, step: int, table: AnswerTable) -> None:
+        """A table with a picture in each row."""
+        rows = [_with_picture(row, table, self._wandb.Image) for row in table.rows]
+        self._run.log({TABLE: self._wandb.Table(list(table.columns), rows)}, step=step)
 
     def close(self) -> None:
         self._run.finish()
@@ -62,18 +89,78 @@ class Trackio:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self._trackio.log(dict(metrics), step=step)
 
+    def table(self, step: int, table: AnswerTable) -> None:
+        """A table with a picture in each row."""
+        pandas = _package("pandas", "pandas")
+        rows = [_with_picture(row, table, self._trackio.Image) for row in table.rows]
+        frame = pandas.DataFrame(rows, columns=list(table.columns))
+        self._trackio.log({TABLE: self._trackio.Table(dataframe=frame)}, step=step)
+
     def close(self) -> None:
         self._trackio.finish()
+
+
+class MLflow:
+    """A run of MLflow's tracking, on this machine unless MLFLOW_TRACKING_URI says where."""
+
+    def __init__(self, run: Path, config: Mapping[str, Any]) -> None:
+        self._mlflow = _package("mlflow", "mlflow")
+        if not os.environ.get("MLFLOW_TRACKING_URI"):
+            self._mlflow.set_tracking_uri(f"sqlite:///{(run / 'mlflow.db').absolute()}")
+        self._client = self._mlflow.MlflowClient()
+        known = self._client.get_experiment_by_name("mmrl")
+        place = (run / "mlflow").absolute().as_uri()
+        number = known.experiment_id if known else self._client.create_experiment("mmrl", place)
+        self._run = self._client.create_run(number, run_name=run.name).info.run_id
+        self._client.log_dict(self._run, dict(config), "config.yaml")
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self._client.log_metric(self._run, name.replace(" ", "_"), value, step=step)
+
+    def table(self, step: int, table: AnswerTable) -> None:
+        """Rows of one table of the whole run, with a picture in each."""
+        pandas = _package("pandas", "pandas")
+        image = self._mlflow.Image
+        rows = [_with_picture(row, table, lambda p: image(np.asarray(p))) for row in table.rows]
+        frame = pandas.DataFrame(rows, columns=list(table.columns))
+        self._client.log_table(self._run, frame, f"{TABLE}.json")
+
+    def close(self) -> None:
+        self._client.set_terminated(self._run)
+
+
+TABLE = "answers"
+"""What the table is called in every tracker."""
+
+
+def _with_picture(row: Sequence[Any], table: AnswerTable, make: Callable[[Any], Any]) -> list[Any]:
+    """A row with its picture as a tracker takes it."""
+    cells = list(row)
+    picture = cells[table.picture]
+    cells[table.picture] = None if picture is None else make(picture)
+    return cells
+
+
+def _distinct(pictures: Sequence[Any]) -> list[Any]:
+    return list({id(p): p for p in pictures if p is not None}.values())
+
+
+def _cell(value: Any) -> str:
+    """A value in a cell of Markdown: on one line, and of its own column."""
+    text = "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 KNOWN: Mapping[str, Callable[[Path, Mapping[str, Any]], Tracker]] = {
     "tensorboard": TensorBoard,
     "wandb": Wandb,
     "trackio": Trackio,
+    "mlflow": MLflow,
 }
 
 
-PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
+PACKAGES = {name: name for name in KNOWN}
 """What each tracker imports."""
 
 
@@ -89,8 +176,8 @@ def refuse_trackers(names: Sequence[str]) -> None:
 class Trackers:
     """Several trackers as one; the first failure of each is reported, every one is counted.
 
-    An unknown name or a missing package is a ConfigError; anything after that is the tracker's own
-    trouble and only costs its numbers.
+    Tables hold `answers` of a step. An unknown name or a missing package is a ConfigError; anything
+    after that is the tracker's own trouble and only costs its numbers.
     """
 
     def __init__(
@@ -99,7 +186,10 @@ class Trackers:
         run: Path,
         config: Mapping[str, Any],
         say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+        *,
+        answers: int = 0,
     ) -> None:
+        self._folder, self._answers = run, answers
         self.failures: dict[str, int] = {}
         self._say = say
         self._trackers: dict[str, Tracker] = {}
@@ -113,9 +203,22 @@ class Trackers:
         for name, tracker in self._trackers.items():
             self._guard(name, partial(tracker.log, step, finite))
 
+    def table(self, step: int, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Send the answers of a step, as its transcript has them, to every tracker."""
+        if not self._trackers or not self._answers:
+            return
+        kept = list(lines)
+        for name, tracker in self._trackers.items():
+            self._guard(name, partial(self._table, tracker, step, kept))
+
     def close(self) -> None:
         for name, tracker in self._trackers.items():
             self._guard(name, tracker.close)
+
+    def _table(self, tracker: Tracker, step: int, lines: Sequence[Mapping[str, Any]]) -> None:
+        table = answer_table(step, lines, self._folder, self._answers)
+        if table.rows:
+            tracker.table(step, table)
 
     def _open(self, name: str, run: Path, config: Mapping[str, Any]) -> None:
         self._trackers[name] = KNOWN[name](run, config)

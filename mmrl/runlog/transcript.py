@@ -52,9 +52,14 @@ class Transcript:
         self._journal = Journal(run / "rollouts.jsonl")
         self._thumbnails = Thumbnails(run)
 
-    def write(self, step: int, entries: Iterable[Entry]) -> None:
-        """Append a step's groups in one write, thumbnails first, so that no line points nowhere."""
-        self._journal.append([self._line(step, entry) for entry in entries])
+    def write(self, step: int, entries: Iterable[Entry]) -> list[dict[str, Any]]:
+        """Append a step's groups in one write, thumbnails first, so that no line points nowhere.
+
+        Returns the lines.
+        """
+        lines = [self._line(step, entry) for entry in entries]
+        self._journal.append(lines)
+        return lines
 
     def lacks(self, medium: EncodedMedium) -> bool:
         """True if no thumbnail of this medium has been written yet."""

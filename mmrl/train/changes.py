@@ -108,6 +108,7 @@ def digest(samples: Sequence[Sample]) -> str:
         asked = [_told(part) for part in sample.parts]
         begins = [sample.system, sample.start, sample.turns]
         row = [sample.id, asked, begins, sample.gold, sample.target, sample.meta]
+        row += [sample.reference.ranked] if sample.reference and sample.reference.ranked else []
         found.update(ADDRESS.sub(b"", to_json(row)) + b"\n")
     return found.hexdigest()
 

@@ -42,8 +42,12 @@ from mmrl.train.measure import (
     unweighted,
 )
 from mmrl.train.old_logprobs import compared_with
+from mmrl.train.reference import ReferencePolicy, Teacher
 from mmrl.train.update_stats import Tally, UpdateStats, summary, with_activity, with_critic
 from mmrl.types import Floats, Group, TrainSample
+
+ScoreWhole = Callable[[Sequence[TrainSample], bool], list[Floats]]
+"""Log-probs [T] of samples, whose groups stay whole in a pass where that is asked."""
 
 
 class Learner:
@@ -60,7 +64,7 @@ class Learner:
         *,
         temperature: float,
         tokens_per_micro_batch: int,
-        reference: Policy | None = None,
+        reference: ReferencePolicy | None = None,
         world: World | None = None,
         critic: Critic | None = None,
         correction: Correction | None = None,
@@ -72,7 +76,7 @@ class Learner:
         self._correction = correction
         self._exact = policy.model.dtype == torch.float32 and not other_engine
         if reference is None and "reference" in algorithm.needs:
-            reference = policy.frozen_copy()
+            reference = ReferencePolicy([Teacher(policy.frozen_copy())])
         self._reference = reference
         self._world = world or World()
         self._agreement = Agreement(self._world) if backend.in_step else None
@@ -97,6 +101,8 @@ class Learner:
                 place = (step - 1) * plan.planned + number
                 with self._policy.learning(self._backend.updates):
                     tallies.append(self._one_update(chosen, kl_coefficient, place))
+        if self._reference is not None:
+            self._reference.follow(self._policy, step)
         return with_critic(with_activity(summary(tallies), activity), judged, samples)
 
     def update_critic(self, samples: Sequence[TrainSample]) -> UpdateStats:
@@ -174,7 +180,7 @@ class Learner:
         if self._reference is None or not wanted:
             return samples
         missing = {i for i, s in enumerate(samples) if s.ref_logprobs is None}
-        found = self._as_in_updates(samples, missing, self._reference)
+        found = self._as_in_updates(samples, missing, self._by_reference)
         return [
             replace(s, ref_logprobs=found[i]) if i in found else s for i, s in enumerate(samples)
         ]
@@ -188,7 +194,7 @@ class Learner:
         samples = compared_with(samples, several=several, exact=self._exact, corrected=corrected)
         unknown = {i for i, s in enumerate(samples) if s.old_logprobs is None}
         wanted = unknown if several or corrected else set()
-        own = self._as_in_updates(samples, wanted, self._policy)
+        own = self._as_in_updates(samples, wanted, self._by_policy)
         if several:
             samples = [
                 replace(s, old_logprobs=own[i]) if i in own else s for i, s in enumerate(samples)
@@ -199,9 +205,9 @@ class Learner:
         return correct(samples, values, self._correction)
 
     def _as_in_updates(
-        self, samples: Sequence[TrainSample], wanted: set[int], policy: Policy
+        self, samples: Sequence[TrainSample], wanted: set[int], score: ScoreWhole
     ) -> dict[int, Floats]:
-        """Log-probs [T] under `policy`, by place, of those wanted samples that will be trained.
+        """Log-probs [T] by `score`, by place, of those wanted samples that will be trained.
 
         They share their passes with what they will share an update's with.
         """
@@ -211,7 +217,7 @@ class Learner:
             if {i for i, _ in trained} & wanted <= found.keys():
                 continue
             whole = self._algorithm.objective.whole_groups
-            values = self.score([sample for _, sample in trained], policy, whole)
+            values = score([sample for _, sample in trained], whole)
             for (i, _), value in zip(trained, values, strict=True):
                 if i in wanted:
                     found.setdefault(i, value)
@@ -228,7 +234,7 @@ class Learner:
     def _observations(self, samples: Sequence[TrainSample]) -> Iterator[tuple[str, Sequence[Any]]]:
         needs, policy, temperature = self._algorithm.needs, self._policy, self._temperature
         if self._reference is not None and self._algorithm.rewards_need_reference:
-            yield "reference", self.score(samples, self._reference)
+            yield "reference", self._by_reference(samples)
         makers: dict[Need, Callable[[Policy, float], Measure]] = {
             "entropy": entropy,
             "self_certainty": certainty,
@@ -250,7 +256,14 @@ class Learner:
 
     def own(self, samples: Sequence[TrainSample]) -> list[Floats]:
         """Log-probs [T] of every sample's response by the policy that learns."""
-        return self.score(samples, self._policy)
+        return self._by_policy(samples)
+
+    def _by_policy(self, samples: Sequence[TrainSample], whole: bool = False) -> list[Floats]:
+        return self.score(samples, self._policy, whole)
+
+    def _by_reference(self, samples: Sequence[TrainSample], whole: bool = False) -> list[Floats]:
+        assert self._reference is not None, "an algorithm that compares has a reference"
+        return self._reference.logprobs(samples, lambda s, policy: self.score(s, policy, whole))
 
     def score(
         self, samples: Sequence[TrainSample], policy: Policy, whole_groups: bool = False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
@@ -13,13 +15,17 @@ from mmrl.config import OptimizerConfig, RunConfig
 from mmrl.data.sources import Say
 from mmrl.errors import ConfigError
 from mmrl.policy import linears
+from mmrl.policy.encoder import Encoder
 from mmrl.policy.family import Family
 from mmrl.policy.packing import default_budget
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.rewards.thoughts import note_of
 from mmrl.stage import NEEDS
 from mmrl.train import checkpoint
+from mmrl.train.checkpoint_files import newest
 from mmrl.train.critic import Critic
+from mmrl.train.reference import ReferencePolicy, Teacher, average_weights, refuse_other_tokens
+from mmrl.train.reference_config import ReferenceConfig, TeacherConfig, reference_of
 from mmrl.train.requirements import ONE_PROCESS
 from mmrl.train.setting import Setting
 
@@ -34,7 +40,7 @@ class ModelParts:
 
     policy: Policy
     backend: Backend
-    reference: Policy | None
+    reference: ReferencePolicy | None
     critic: Critic | None
     budget: int
     critic_steps: int
@@ -47,7 +53,7 @@ def build_models(setting: Setting, algorithm: Algorithm) -> ModelParts:
     policy = load_and_say(config, setting.say)
     budget = config.trainer.tokens_per_micro_batch or default_budget(policy.device)
     # The reference is copied before a backend may shard the policy.
-    reference = take_start(policy, setting, needed="reference" in algorithm.needs)
+    reference = build_reference(policy, setting, needed="reference" in algorithm.needs)
     critic = Critic(policy, config.critic, budget) if "values" in algorithm.needs else None
     fresh = "critic" not in phase.keep and not config.critic.path
     critic_steps = algorithm.updates.critic_alone(config.trainer.steps, new=fresh)
@@ -61,9 +67,10 @@ def build_models(setting: Setting, algorithm: Algorithm) -> ModelParts:
         return ModelParts(policy, local, reference, critic, budget, critic_steps)
     from mmrl.backend.deepspeed import DeepSpeedBackend
 
-    sharded = DeepSpeedBackend(policy, reference, config, total, setting.world)
+    start = reference.only() if reference else None
+    sharded = DeepSpeedBackend(policy, start, config, total, setting.world)
     policy = sharded.carrying(policy)
-    reference = sharded.carrying(reference) if reference else None
+    reference = ReferencePolicy([Teacher(sharded.carrying(start))]) if start else None
     return ModelParts(policy, sharded, reference, critic, budget, critic_steps)
 
 
@@ -99,6 +106,74 @@ def load_and_say(config: RunConfig, say: Say) -> Policy:
     if note := note_of(policy.family.trial().opening):
         say(note)
     return policy
+
+
+def build_reference(policy: Policy, setting: Setting, *, needed: bool) -> ReferencePolicy | None:
+    """Let the policy take its start, and make what it is compared with, if that is needed.
+
+    Raises ConfigError for a reference that nothing compares with, or that cannot follow here.
+    """
+    config = reference_of(setting.config.reference)
+    if setting.config.reference and not needed:
+        raise ConfigError(
+            "reference: nothing is compared with it: set algorithm.kl_coefficient, or take an "
+            "algorithm such as opd or dpo"
+        )
+    _refuse_moving(config, setting)
+    start = take_start(policy, setting, needed=needed and config.is_start)
+    if not needed:
+        return None
+    rank = setting.world.rank
+    if start is not None:
+        return ReferencePolicy(
+            [Teacher(start)], average=config.average, every=config.every, rank=rank
+        )
+    if config.teachers:
+        taught = [_teacher(policy, setting, teacher) for teacher in config.teachers]
+        return ReferencePolicy(taught, rank=rank)
+    paths = [config.path] if config.path else config.mean_of
+    first, *others = [_other(policy, setting, path, {}) for path in paths]
+    average_weights(first, others)
+    return ReferencePolicy([Teacher(first)], average=config.average, every=config.every)
+
+
+def _teacher(policy: Policy, setting: Setting, config: TeacherConfig) -> Teacher:
+    """A teacher, with prompts of its own where it has pixel budgets or is of another family."""
+    budgets = {"min_pixels": config.min_pixels, "max_pixels": config.max_pixels}
+    own = {name: value for name, value in budgets.items() if value is not None}
+    other = _other(policy, setting, config.path, own)
+    alike = type(other.family) is type(policy.family)
+    if alike and not own:
+        return Teacher(other, config.weight)
+    whole = setting.config
+    encoder = Encoder(other.family, defaults=whole.media, overflow=whole.model.overflow)
+    return Teacher(other, config.weight, encoder)
+
+
+def _other(policy: Policy, setting: Setting, path: str, own: Mapping[str, int]) -> Policy:
+    """Another frozen model with the policy's tokens, seen as the policy is but for `own`."""
+    folder = newest(Path(path)) or path
+    changes = {"path": str(folder), "lora": None, "gradient_checkpointing": False, **own}
+    setting.say(f"loading the reference {folder}")
+    found = load_policy(setting.config.model.model_copy(update=changes))
+    found.model.eval().requires_grad_(False)
+    refuse_other_tokens(policy, found, path)
+    return found
+
+
+def _refuse_moving(config: ReferenceConfig, setting: Setting) -> None:
+    """Raise ConfigError where a reference is to follow a policy that it cannot follow."""
+    whole = setting.config
+    if config.moves and whole.model.lora:
+        raise ConfigError(
+            "reference: adapters are compared with their base, which stays: leave average and "
+            "every out"
+        )
+    if whole.trainer.backend != "local" and (config.moves or config.teachers):
+        raise ConfigError(
+            "reference: average, every and teachers are for trainer.backend=local; others take "
+            "reference.path"
+        )
 
 
 def take_start(policy: Policy, setting: Setting, *, needed: bool) -> Policy | None:

@@ -99,4 +99,5 @@ def start_trackers(setting: Setting) -> Trackers:
     """The configured trackers, on the process that writes."""
     config = setting.config
     names = config.trainer.trackers if setting.world.first else ()
-    return Trackers(names, config.run, config.model_dump(mode="json"), setting.say)
+    settings, answers = config.model_dump(mode="json"), config.trainer.tracked_answers
+    return Trackers(names, config.run, settings, setting.say, answers=answers)

@@ -21,6 +21,9 @@ from mmrl.train.parts import Parts
 from mmrl.train.phases import Phase
 from mmrl.train.requirements import critic_folder
 
+REFERENCE = "reference"
+"""The file of a reference that moves."""
+
 
 def save(parts: Parts, step: int, seconds: float, *, ended: bool = False) -> Path:
     """Write the checkpoint of `step` of the run; `ended`: it is the phase's last."""
@@ -39,6 +42,8 @@ def save(parts: Parts, step: int, seconds: float, *, ended: bool = False) -> Pat
         more |= {"ahead": tokens} if state["ahead"] else {}
     if parts.models.critic is not None:
         more[CRITIC], state["critic"] = parts.models.critic.state()
+    if parts.models.reference is not None and parts.models.reference.moves:
+        more[REFERENCE] = parts.models.reference.state()
     return checkpoint.save(
         setting.config.run,
         step,
@@ -66,6 +71,9 @@ def take_up(parts: Parts, found: Checkpoint | None) -> int:
         parts.trainer.asker.state.update(state["algorithm"])
     if border:
         begin_critic(models.critic, phase, found, setting.say)
+        moved = (found.path / "trainer" / f"{REFERENCE}.safetensors").is_file()
+        if "reference" in phase.keep and models.reference is not None and moved:
+            models.reference.load_state(found.tensors(REFERENCE))
     else:
         _go_on(parts, found, state)
     if not border or "optimizer" in phase.keep:
@@ -107,6 +115,8 @@ def _go_on(parts: Parts, found: Checkpoint, state: Mapping[str, Any]) -> None:
         raise older(len(rows))
     if models.critic is not None:
         models.critic.load_state(found.tensors(CRITIC), state["critic"])
+    if models.reference is not None and models.reference.moves:
+        models.reference.load_state(found.tensors(REFERENCE))
     setting.say(f"resumed after step {found.step}")
 
 

@@ -34,14 +34,15 @@ def step_metrics(parts: Parts, result: StepResult) -> dict[str, float]:
 
 
 def write_down(parts: Parts, step: int, result: StepResult) -> None:
-    """Append what was asked and answered in `step` of the run to its folder."""
+    """Append what was asked and answered in `step` of the run to its folder, and to trackers."""
     records, config = parts.setting.records, parts.setting.config.trainer
     ids = [group.prompt.sample.id for group in result.groups]
     records.consumed.append([{"step": step, "ids": ids}])
     if step % config.write_rollouts_every == 0:
         shown = advantages_of(result.groups, result.samples)
         pairs = zip(result.groups, shown, strict=True)
-        records.transcript.write(step, [_entry(parts, *pair) for pair in pairs])
+        lines = records.transcript.write(step, [_entry(parts, *pair) for pair in pairs])
+        parts.trackers.table(step, lines)
 
 
 def _entry(parts: Parts, group: Group, advantages: Sequence[Floats | None]) -> Entry:

@@ -17,6 +17,7 @@ from mmrl.policy.policy import Policy
 from mmrl.policy.weights import weights_of
 from mmrl.rollout.build import OTHER_CODE
 from mmrl.rollout.rollouts import Rollouts
+from mmrl.rollout.stored import Stored
 from mmrl.rollout.thinking import Thinking
 from mmrl.train.ahead import Ahead
 from mmrl.train.batches import Asker, OnPolicy
@@ -45,6 +46,7 @@ def build_trainer(
         greedy_too="greedy" in algorithm.needs,
         thinking=make_thinking(algorithm, models.policy),
         panel=rollout.panel,
+        stored=make_stored(config.rollout, models.policy),
     )
     asker = build_asker(setting, algorithm, sources, rollout)
     ahead = build_ahead(setting, models, rollout, asker, rollouts)
@@ -138,6 +140,13 @@ def make_thinking(algorithm: Algorithm, policy: Policy) -> Thinking | None:
     """What cuts the thinking at budgets, where the algorithm asks for it."""
     cuts = algorithm.cuts
     return Thinking(cuts, policy.family, policy.processor.tokenizer) if cuts else None
+
+
+def make_stored(rollout: RolloutConfig, policy: Policy) -> Stored | None:
+    """What writes the records' own completions into groups; nothing else is there for `targets`."""
+    if rollout.engine == "targets":
+        return Stored(policy, None)
+    return Stored(policy, rollout.stored) if rollout.stored else None
 
 
 def make_correction(rollout: RolloutConfig) -> Correction | None:

@@ -23,6 +23,7 @@ from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.train import checkpoint
 from mmrl.train.learner import Learner
+from mmrl.train.reference import ReferencePolicy, Teacher
 from tests.engines.steps import build, samples
 
 MODELS = ("omni", "adapters")
@@ -72,7 +73,7 @@ def train(folder: Path, name: str, sharding: str, world: World) -> dict[str, Ten
         backend,
         temperature=0.9,
         tokens_per_micro_batch=60,
-        reference=reference,
+        reference=ReferencePolicy([Teacher(reference)]) if reference else None,
         world=world,
     )
     for number in (1, 2, 3):

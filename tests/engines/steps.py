@@ -35,6 +35,7 @@ from mmrl.policy.family import Limits
 from mmrl.policy.policy import Policy, wrap
 from mmrl.train import checkpoint
 from mmrl.train.learner import Learner
+from mmrl.train.reference import ReferencePolicy, Teacher
 from mmrl.types import Group, Prompt, Response, Score, TrainSample
 from tests.algorithms.cases import context
 from tests.families import tiny
@@ -173,7 +174,7 @@ def step(folder: Path, name: str, sharding: str, budget: str, number: int, world
         backend,
         temperature=0.9,
         tokens_per_micro_batch=BUDGETS[budget],
-        reference=reference,
+        reference=ReferencePolicy([Teacher(reference)]) if reference else None,
         world=world,
     )
     stats = learner.update(samples(made, name, algorithm, number, world), 0.05, number)

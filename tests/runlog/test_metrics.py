@@ -331,7 +331,7 @@ def test_trackers_get_finite_values_only(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_tracker_that_is_not_there_is_a_users_mistake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match="choose from tensorboard, wandb, trackio"):
+    with pytest.raises(UserError, match="choose from tensorboard, wandb, trackio, mlflow"):
         Trackers(["tensorbord"], tmp_path, {})
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     with pytest.raises(UserError, match="pip install wandb"):

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from mmrl.types import MediaRef, Sample, Text
 from mmrl.validation import validate
 from tests.conftest import TINY
 from tests.scoring.judge_server import JudgeServer
-from tests.scoring.test_judging import shown
+from tests.scoring.test_judging import judged, shown
 
 
 def png(red: int) -> bytes:
@@ -88,6 +89,25 @@ def test_a_local_vlm_judges_in_a_process_of_its_own() -> None:
         assert isinstance(lost, Outage)
     finally:
         judge.close()
+
+
+@pytest.mark.slow
+def test_eight_in_flight_are_six_times_as_fast_as_one(tmp_path: Path) -> None:
+    """Each reply takes half a second, which a loaded machine's own work is small beside."""
+
+    def waits(text: str, number: int) -> str:
+        time.sleep(0.5)
+        return "<score>5</score>"
+
+    texts = [str(number) for number in range(32)]
+    seconds = {}
+    for in_flight in (1, 8):
+        begun = time.monotonic()
+        file = tmp_path / f"{in_flight}.jsonl"
+        assert judged(waits, *texts, file=file, in_flight=in_flight) == [0.5] * len(texts)
+        seconds[in_flight] = time.monotonic() - begun
+    print(f"32 answers: {seconds[1]:.2f} s one at a time, {seconds[8]:.2f} s with 8 in flight")
+    assert seconds[1] >= 6 * seconds[8]
 
 
 def digit(text: str) -> int:
