@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from mmrl import plugins
-from mmrl.config import ModelConfig, RunConfig
+from mmrl.config import RunConfig
 from mmrl.data.in_memory import write_rows
 from mmrl.doctor.preflight import check_run
 from mmrl.errors import ConfigError, DataError, TrainingError, UserError
 from mmrl.evaluate.benchmark import EvalConfig, run_benchmark
 from mmrl.evaluate.summary import Evaluation
+from mmrl.model_config import ModelConfig
 from mmrl.policy.policy import Policy
 from mmrl.policy.policy import load_policy as load_policy_from
 from mmrl.rewards.custom import RewardFunction, name_of, refuse_inside_file

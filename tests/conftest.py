@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmrl.config import ModelConfig
+from mmrl.model_config import ModelConfig
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.types import MediaRef, Sample, Text

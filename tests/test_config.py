@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from mmrl.config import ModelConfig, RunConfig, load_config
+from mmrl.config import RunConfig, load_config
 from mmrl.errors import UserError
+from mmrl.model_config import ModelConfig
 from mmrl.validation import validate
 
 MINIMAL = """

@@ -181,9 +181,10 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
     """The whole trainer; only scoring is replaced, by the reward in-process."""
     from mmrl.algorithms.compose import compose
     from mmrl.backend.local import LocalBackend
-    from mmrl.config import ModelConfig, OptimizerConfig, RolloutConfig, TrainerConfig
+    from mmrl.config import OptimizerConfig, RolloutConfig, TrainerConfig
     from mmrl.data.stream import PromptStream
     from mmrl.engines.hf import HFEngine
+    from mmrl.model_config import ModelConfig
     from mmrl.policy.encoder import Encoder
     from mmrl.policy.packing import default_budget
     from mmrl.policy.policy import load_policy

@@ -65,7 +65,7 @@ def prepare(name: str, model: str) -> Callable[[], None]:
     import numpy as np
     import torch
 
-    from mmrl.config import ModelConfig
+    from mmrl.model_config import ModelConfig
     from mmrl.policy.attention import active_layout
     from mmrl.policy.policy import load_policy
     from mmrl.policy.shared_prefix import lay_out

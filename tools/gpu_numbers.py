@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from mmrl.config import ModelConfig
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
+from mmrl.model_config import ModelConfig
 from mmrl.policy.attention import active_layout
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.model_folder import model_folder

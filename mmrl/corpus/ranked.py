@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from mmrl.corpus.cells import as_value
 from mmrl.corpus.conversation import is_conversation, reply_text
-from mmrl.corpus.fields import Fields, as_value
+from mmrl.corpus.fields import Fields
 from mmrl.types import Reference
 
 Ranked = tuple[tuple[str, float | None], ...]

@@ -14,13 +14,14 @@ from typing import Any
 
 from mmrl import plugins
 from mmrl.algorithms.compose import compose
-from mmrl.config import SERVER_KEY, ModelConfig, RunConfig
+from mmrl.config import SERVER_KEY, RunConfig
 from mmrl.corpus.table import missing
 from mmrl.data.samples import Samples, load_samples, open_rows
 from mmrl.data_config import DataConfig
 from mmrl.doctor import packages
 from mmrl.errors import ConfigError, DataError, UserError
 from mmrl.modalities import options
+from mmrl.model_config import ModelConfig
 from mmrl.policy.model_folder import check_folder, check_media
 from mmrl.runlog import claim
 from mmrl.runlog.quarantine import commonest

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from mmrl.config import ModelConfig
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
 from mmrl.errors import UserError
+from mmrl.model_config import ModelConfig
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.weights import Weights, weights_of
 from mmrl.types import Prompt, Response

@@ -13,13 +13,14 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from mmrl.config import ModelConfig, RolloutConfig
+from mmrl.config import RolloutConfig
 from mmrl.data.samples import load_samples
 from mmrl.engines.engine import Sampling
 from mmrl.evaluate.answers import Answers
 from mmrl.evaluate.ask import Asking, ask, sampling_settings, score
 from mmrl.evaluate.evaluation_page import write_page
 from mmrl.evaluate.summary import Evaluation, summarise
+from mmrl.model_config import ModelConfig
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.model_folder import model_folder
 from mmrl.policy.policy import load_policy

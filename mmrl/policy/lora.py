@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmrl.config import LoraConfig
 from mmrl.errors import UserError
+from mmrl.model_config import LoraConfig
 from mmrl.policy.family import Declaration
 
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mmrl.config import ModelConfig
 from mmrl.errors import ConfigError
+from mmrl.model_config import ModelConfig
 
 ADAPTER_CONFIG = "adapter_config.json"
 PROCESSORS = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")

@@ -19,8 +19,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
 from mmrl import plugins
-from mmrl.config import ModelConfig
 from mmrl.errors import UserError, one_line
+from mmrl.model_config import ModelConfig
 from mmrl.policy import attention, linears, lora, plain, recurrent_layers, text_processor
 from mmrl.policy.family import Declaration, Family, Limits
 from mmrl.policy.features import FeatureStore

@@ -10,12 +10,13 @@ import torch
 from transformers import AutoConfig
 
 from mmrl.backend.world import World
-from mmrl.config import ModelConfig, RolloutConfig, RunConfig
+from mmrl.config import RolloutConfig, RunConfig
 from mmrl.engines.engine import Engine, WeightHolder
 from mmrl.engines.hf import HFEngine
 from mmrl.engines.hf_copy import CopyEngine
 from mmrl.engines.targets import Targets
 from mmrl.errors import UserError
+from mmrl.model_config import ModelConfig
 from mmrl.policy.model_folder import base_of, model_folder
 from mmrl.policy.policy import Policy
 from mmrl.task import Task

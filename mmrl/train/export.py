@@ -6,8 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
-from mmrl.config import ModelConfig
 from mmrl.errors import UserError
+from mmrl.model_config import ModelConfig
 from mmrl.policy.model_folder import ADAPTER_CONFIG, base_of
 from mmrl.policy.policy import load_policy
 from mmrl.train import checkpoint

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from mmrl.config import ModelConfig, load_config
+from mmrl.config import load_config
 from mmrl.errors import UserError
+from mmrl.model_config import ModelConfig
 from mmrl.policy.model_folder import model_folder
 from mmrl.policy.policy import load_policy
 from mmrl.records import media_source

@@ -12,7 +12,7 @@ import torch
 
 from mmrl.backend.local import LocalBackend
 from mmrl.cli import main
-from mmrl.config import LoraConfig, ModelConfig, OptimizerConfig, RunConfig
+from mmrl.config import OptimizerConfig, RunConfig
 from mmrl.data.samples import load_samples
 from mmrl.doctor import memory, packages, shape
 from mmrl.doctor.counts import Counts, count, positions
@@ -20,6 +20,7 @@ from mmrl.doctor.memory import GIB, Plan, plan
 from mmrl.doctor.report import advice, lines_of, plans, refuse
 from mmrl.engines.decoding import Decoding, Prefill
 from mmrl.errors import UserError
+from mmrl.model_config import LoraConfig, ModelConfig
 from mmrl.policy.attention import active_layout
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.features import MAX_KEPT_TOKENS

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from mmrl import plugins
-from mmrl.config import LoraConfig, ModelConfig, RolloutConfig
+from mmrl.config import RolloutConfig
 from mmrl.engines.engine import Engine, Sampling
 from mmrl.engines.hf import HFEngine
+from mmrl.model_config import LoraConfig, ModelConfig
 from mmrl.policy.attention import active_layout
 from mmrl.policy.family import Limits
 from mmrl.policy.policy import Policy, load_policy, wrap

@@ -28,8 +28,9 @@ from mmrl.backend.backend import Backend
 from mmrl.backend.deepspeed import DeepSpeedBackend
 from mmrl.backend.local import LocalBackend
 from mmrl.backend.world import World, join
-from mmrl.config import LoraConfig, OptimizerConfig, RunConfig
+from mmrl.config import OptimizerConfig, RunConfig
 from mmrl.engines.split import _light
+from mmrl.model_config import LoraConfig
 from mmrl.policy import lora
 from mmrl.policy.family import Limits
 from mmrl.policy.policy import Policy, wrap

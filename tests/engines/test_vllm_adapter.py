@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from mmrl.config import LoraConfig, RolloutConfig
+from mmrl.config import RolloutConfig
 from mmrl.engines.engine import Sampling
 from mmrl.errors import UserError
+from mmrl.model_config import LoraConfig
 from mmrl.types import Response
 from tests.engines.models import TOLERANCE
 from tests.engines.pair import GREEDY, LENGTH, SAMPLED, TIED, Pair, teacher_forced

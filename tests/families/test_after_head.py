@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from mmrl import plugins
-from mmrl.config import LoraConfig, ModelConfig
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
 from mmrl.errors import UserError
+from mmrl.model_config import LoraConfig, ModelConfig
 from mmrl.policy.family import Limits
 from mmrl.policy.logprobs import CHUNK_TOKENS
 from mmrl.policy.policy import Policy, load_policy, wrap

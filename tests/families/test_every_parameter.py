@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from mmrl.backend.local import LocalBackend
-from mmrl.config import LoraConfig, ModelConfig, OptimizerConfig
+from mmrl.config import OptimizerConfig
+from mmrl.model_config import LoraConfig, ModelConfig
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.shared_prefix import SharedRow
 from tests.families.cases import Case, ask, cases, make, plain, policy, processed, responses, shared

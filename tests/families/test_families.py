@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmrl.config import ModelConfig
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
+from mmrl.model_config import ModelConfig
 from mmrl.policy.attention import active_layout
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out

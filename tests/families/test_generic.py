@@ -11,10 +11,10 @@ import torch
 import transformers as tf
 from PIL import Image
 
-from mmrl.config import ModelConfig
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
 from mmrl.errors import UserError
+from mmrl.model_config import ModelConfig
 from mmrl.policy.families import chat, generic
 from mmrl.policy.family import Limits
 from mmrl.policy.policy import Policy, load_policy, wrap

@@ -11,8 +11,8 @@ import torch
 import transformers as tf
 
 from mmrl.cli import main
-from mmrl.config import ModelConfig
 from mmrl.errors import UserError
+from mmrl.model_config import ModelConfig
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.shared_prefix import SharedRow
 from tests.families import tiny

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmrl.config import LoraConfig, ModelConfig
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
 from mmrl.errors import UserError
+from mmrl.model_config import LoraConfig, ModelConfig
 from mmrl.policy.checkpoint_names import (
     checkpoint_adapter,
     checkpoint_base,

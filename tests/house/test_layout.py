@@ -16,6 +16,7 @@ CONTRACTS = {
     "algorithm",
     "config",
     "data_config",
+    "model_config",
     "errors",
     "frame",
     "objective",

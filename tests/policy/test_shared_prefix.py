@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from mmrl.config import ModelConfig
+from mmrl.model_config import ModelConfig
 from mmrl.policy.attention import active_layout
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.model_folder import model_folder

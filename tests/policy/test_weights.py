@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmrl.config import LoraConfig, ModelConfig
+from mmrl.model_config import LoraConfig, ModelConfig
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.weights import Weights, weights_of
 from tests.conftest import TINY

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from mmrl.config import ModelConfig, RolloutConfig, RunConfig
+from mmrl.config import RolloutConfig, RunConfig
 from mmrl.engines.hf import HFEngine
 from mmrl.engines.targets import Targets
 from mmrl.engines.vllm.client import process
 from mmrl.errors import UserError
+from mmrl.model_config import ModelConfig
 from mmrl.policy.model_folder import model_folder
 from mmrl.policy.policy import Policy
 from mmrl.rollout import build

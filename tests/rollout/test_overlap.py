@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative
-from mmrl.config import ModelConfig
 from mmrl.engines.background import Stopped, Worker
 from mmrl.errors import UserError
+from mmrl.model_config import ModelConfig
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.policy.attention import active_layout, attention
 from mmrl.policy.policy import load_policy

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from mmrl.config import LoraConfig, ModelConfig, RolloutConfig, RunConfig
+from mmrl.config import RolloutConfig, RunConfig
 from mmrl.engines.vllm import adapter
 from mmrl.engines.vllm.adapter import adapter_arguments, room_for, takes_adapter
 from mmrl.engines.vllm.client.push import WeightFiles
 from mmrl.engines.vllm.client.remote import VLLMServerEngine
 from mmrl.engines.vllm.in_process import engine_arguments
 from mmrl.errors import UserError
+from mmrl.model_config import LoraConfig, ModelConfig
 from mmrl.policy.policy import load_policy
 from mmrl.validation import validate
 from tests.conftest import TINY

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmrl.config import ModelConfig, RunConfig
+from mmrl.config import RunConfig
 from mmrl.doctor.report import lines_of, plans
 from mmrl.engines.engine import Sampling
 from mmrl.engines.targets import Targets
+from mmrl.model_config import ModelConfig
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.model_folder import model_folder
 from mmrl.policy.policy import load_policy

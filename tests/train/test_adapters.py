@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from mmrl.cli import main
-from mmrl.config import LoraConfig, ModelConfig
+from mmrl.model_config import LoraConfig, ModelConfig
 from mmrl.policy.attention import active_layout
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy, load_policy

@@ -13,9 +13,9 @@ import torch
 from mmrl.algorithm import Updates
 from mmrl.algorithms.compose import compose
 from mmrl.algorithms.stages.credit import pair
-from mmrl.config import ModelConfig
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
+from mmrl.model_config import ModelConfig
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy, load_policy

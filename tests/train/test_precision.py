@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from mmrl.backend import masters
 from mmrl.backend.local import LocalBackend
 from mmrl.backend.masters import join, round_at_random, split
-from mmrl.config import CriticConfig, ModelConfig, OptimizerConfig
+from mmrl.config import CriticConfig, OptimizerConfig
 from mmrl.errors import UserError
+from mmrl.model_config import ModelConfig
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import load_policy
 from mmrl.train.critic import Critic

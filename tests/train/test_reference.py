@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 from mmrl.algorithms.compose import compose
-from mmrl.config import ModelConfig, RunConfig
+from mmrl.config import RunConfig
 from mmrl.errors import ConfigError
+from mmrl.model_config import ModelConfig
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.runlog.journal import Journal

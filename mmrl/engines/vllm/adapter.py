@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmrl import plugins
-from mmrl.config import LoraConfig, ModelConfig, RolloutConfig
+from mmrl.config import RolloutConfig
 from mmrl.errors import UserError
+from mmrl.model_config import LoraConfig, ModelConfig
 from mmrl.policy.family import Declaration
 from mmrl.policy.policy import family_name
 

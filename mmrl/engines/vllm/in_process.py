@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mmrl.config import ModelConfig, RolloutConfig
+from mmrl.config import RolloutConfig
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import respond
 from mmrl.engines.vllm.adapter import adapter_arguments, takes_adapter
 from mmrl.engines.vllm.media import placed_media, sent_positions
 from mmrl.engines.vllm.thinker import whole_configuration
 from mmrl.errors import UserError
+from mmrl.model_config import ModelConfig
 from mmrl.policy.checkpoint_names import (
     checkpoint_adapter,
     checkpoint_base,

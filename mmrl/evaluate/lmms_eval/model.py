@@ -48,7 +48,8 @@ class Checkpoint(lmms):  # type: ignore[misc]
         super().__init__()
         import torch
 
-        from mmrl.config import ModelConfig, RolloutConfig
+        from mmrl.config import RolloutConfig
+        from mmrl.model_config import ModelConfig
         from mmrl.policy.encoder import Encoder
         from mmrl.policy.policy import load_policy
         from mmrl.rollout.build import build_engine

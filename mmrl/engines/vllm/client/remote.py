@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mmrl.backend.world import World
-from mmrl.config import SERVER_KEY, ModelConfig, RolloutConfig
+from mmrl.config import SERVER_KEY, RolloutConfig
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import respond
 from mmrl.engines.vllm import wire
@@ -31,6 +31,7 @@ from mmrl.engines.vllm.client.server_pool import Pool
 from mmrl.engines.vllm.in_process import ENDPOINT, Request, check_length, engine_arguments, requests
 from mmrl.engines.vllm.media import placed_media, sent_positions
 from mmrl.errors import UserError
+from mmrl.model_config import ModelConfig
 from mmrl.policy.checkpoint_names import (
     checkpoint_adapter,
     checkpoint_base,
