@@ -12,6 +12,7 @@ from mmrl.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from mmrl.config import RunConfig
+    from mmrl.doctor.dataset import Surveyed
 
 
 def add(commands: Commands) -> None:
@@ -105,6 +106,9 @@ def _add_doctor(commands: Commands) -> None:
     parser.add_argument("--nodes", type=int, default=1, help="machines that the processes are on")
     parser.add_argument("--memory-gib", type=float, help="of one process's device; default: here")
     parser.add_argument("--host-gib", type=float, help="of one machine; default: here")
+    parser.add_argument("--data", action="store_true", help="look at every record, too")
+    parser.add_argument("--limit", type=int, help="with --data: at so many of each file")
+    parser.add_argument("--workers", type=int, default=2, help="with --data: records at a time")
     parser.set_defaults(command=_doctor)
 
 
@@ -116,6 +120,7 @@ def _doctor(arguments: argparse.Namespace) -> None:
     if config is not None:
         check_run(config, records=False)
     from mmrl.doctor import packages, placement
+    from mmrl.doctor.dataset import refuse
     from mmrl.doctor.report import lines_of, plans
 
     conflicts = packages.conflicts()
@@ -129,11 +134,30 @@ def _doctor(arguments: argparse.Namespace) -> None:
         "devices": placement.devices(),
         "phases": [planned.figures() for planned in found],
     }
-    show(arguments, [*lines, *lines_of(found)], value)
+    lines += lines_of(found)
+    surveyed: list[Surveyed] = []
+    if arguments.data:
+        surveyed = _survey(arguments, config)
+        lines += [line for each in surveyed for line in each.lines()]
+        value["data"] = [each.figures() for each in surveyed]
+    show(arguments, lines, value)
     for planned in found:
         planned.refuse()
+    if config is not None:
+        refuse(config, surveyed)
     if config is None and conflicts:
         raise UserError("the packages do not fit each other: see the lines above")
+
+
+def _survey(arguments: argparse.Namespace, config: RunConfig | None) -> list[Surveyed]:
+    """Look at all records, and say on stderr how far that is."""
+    from mmrl.doctor.dataset import survey
+    from mmrl.runlog.progress import counted
+
+    if config is None:
+        raise UserError("--data needs a configuration: mmrl doctor CONFIG --data")
+    with counted("records") as done:
+        return survey(config, arguments.workers, arguments.limit, done)
 
 
 def _add_export(commands: Commands) -> None:

@@ -52,7 +52,7 @@ class Counts:
 
 def count(config: RunConfig, towers: Sequence[Tower]) -> Counts:
     """Encode some of the run's records, if they are there, with the model's own processor."""
-    family = _family(config)
+    family = family_of(config)
     prompts = [
         p for data in config.data if not missing(data.path) for p in _prompts(config, data, family)
     ]
@@ -71,7 +71,8 @@ def count(config: RunConfig, towers: Sequence[Tower]) -> Counts:
     )
 
 
-def _family(config: RunConfig) -> Family:
+def family_of(config: RunConfig) -> Family:
+    """The family of a run's model, on a model without weights and with the run's limits."""
     model, _ = weightless(config)
     path = model_folder(config.model.path)
     remote = config.model.trust_remote_code

@@ -6,7 +6,8 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -93,6 +94,25 @@ def now_and_then(
             say(f"{done} of {total} {what}, {left} left")
 
     return hear
+
+
+@contextmanager
+def counted(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how many of a total are done: a bar on a terminal, a line now and then elsewhere."""
+    console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        listeners: dict[int, Callable[[int], None]] = {}
+
+        def hear(done: int, total: int) -> None:
+            if done == 1 or total not in listeners:
+                listeners[total] = now_and_then(lambda line: console.print(Text(line)), what, total)
+            listeners[total](done)
+
+        yield hear
+        return
+    with Bar(TextColumn(what), MofNCompleteColumn(), BarColumn(), console=console) as bar:
+        task = bar.add_task(what)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def duration(seconds: float) -> str:
