@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -181,13 +182,19 @@ def _export(arguments: argparse.Namespace) -> None:
 def _add_report(commands: Commands) -> None:
     parser = command(commands, "report", "write a run's report.html")
     parser.add_argument("run", type=Path)
+    parser.add_argument("--watch", action="store_true", help="again and again until the run ends")
+    parser.add_argument("--every", type=int, default=15, metavar="SECONDS", help="with --watch")
     parser.set_defaults(command=_report)
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from mmrl.report import write_report
+    from mmrl.report import write_report, write_until_it_ends
 
     if not arguments.run.is_dir():
         raise ConfigError(f"no run folder at {arguments.run}")
-    page = write_report(arguments.run)
+    if arguments.watch:
+        print(f"open {arguments.run / 'report.html'}: it loads itself again", file=sys.stderr)
+        page = write_until_it_ends(arguments.run, arguments.every)
+    else:
+        page = write_report(arguments.run)
     show(arguments, [str(page)], {"report": page})

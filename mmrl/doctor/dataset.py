@@ -295,7 +295,8 @@ def spread(values: Sequence[float]) -> str:
     """Least, median, 95th percentile and largest of numbers [n], and a sketch of how they lie."""
     low, half, most, high = np.percentile(values, (0, 50, 95, 100))
     counts = histogram(values)["counts"]
-    bars = "".join("▁▂▃▄▅▆▇█"[min(7, 8 * count // (max(counts) + 1))] for count in counts)
+    tallest = max(counts) + 1
+    bars = "".join("▁▂▃▄▅▆▇█"[int(8 * count / tallest)] for count in counts)
     return f"{low:,.6g} to {high:,.6g}, half under {half:,.6g}, 95 % under {most:,.6g}  {bars}"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,33 @@ from mmrl.runlog.rows import finite
 MAX_CONFIG = 40_000  # characters
 
 
-def write_report(run: Path) -> Path:
-    """Write `report.html` into a run folder, unfinished or empty ones too; return its path."""
+def write_report(run: Path, refresh: int = 0) -> Path:
+    """Write `report.html` into a run folder, unfinished or empty ones too; return its path.
+
+    `refresh`: a browser that shows it loads it again every so many seconds; 0: never.
+    """
     if not run.is_dir():
         raise UserError(f"no run folder at {run}")
-    return write_whole(run / "report.html", render(run))
+    return write_whole(run / "report.html", render(run, refresh=refresh))
 
 
-def render(run: Path, *, max_bytes: int = MAX_BYTES) -> str:
+def write_until_it_ends(
+    run: Path, seconds: int, sleep: Callable[[float], None] = time.sleep
+) -> Path:
+    """Write the report of a run again and again until the run has ended; return its path."""
+    while not (run / "result.json").is_file():
+        write_report(run, refresh=seconds)
+        sleep(seconds)
+    return write_report(run)
+
+
+def render(run: Path, *, max_bytes: int = MAX_BYTES, refresh: int = 0) -> str:
     """Render the page; groups are sampled so that it stays under `max_bytes`."""
     folder = read_run(run)
     page = environment().get_template("page.html.j2")
     context: dict[str, Any] = {
         **_headline(folder),
+        "refresh": refresh,
         "results": results_of(folder.evals, folder.result),
         "diagnosis": diagnose(
             folder.metrics,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mmrl.errors import UserError
-from mmrl.report import render, write_report
+from mmrl.report import render, write_report, write_until_it_ends
 from mmrl.report.cards import MAX_RESPONSES, card_of, order, tint
 
 from .conftest import jpeg, rollout
@@ -54,6 +55,26 @@ def test_the_page_loads_nothing(make_run: MakeRun) -> None:
     assert "url(" not in page
     assert "@import" not in page
     assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
+
+
+def test_a_page_that_is_watched_loads_itself_until_the_run_has_ended(make_run: MakeRun) -> None:
+    run = make_run()
+    result = (run / "result.json").read_text()
+    (run / "result.json").unlink()
+    (run / "metrics.jsonl").write_text('{"step": 1, "reward/mean": 0.5}\n')
+    seen = []
+
+    def meanwhile(seconds: float) -> None:
+        seen.append((run / "report.html").read_text("utf-8"))
+        with (run / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": len(seen) + 1, "reward/mean": 0.5}) + "\n")
+        if len(seen) == 3:
+            (run / "result.json").write_text(result)
+
+    write_until_it_ends(run, 7, meanwhile)
+    assert len(seen) == 3 and len(set(seen)) == 3
+    assert all('<meta http-equiv="refresh" content="7">' in page for page in seen)
+    assert "refresh" not in (run / "report.html").read_text("utf-8")
 
 
 def test_an_empty_run_says_so(tmp_path: Path) -> None:
