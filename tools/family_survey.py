@@ -57,7 +57,6 @@ NOT_MADE = {
     "blip": "its `generate` leaves out the last token of its prompt",
     "udop": "reads words with their boxes, which OCR finds",
     "shieldgemma2": "its processor asks about each of its policies, not what the prompt asks",
-    "fuyu": "its processor counts on the spaces that its own tokenizer puts in front of text",
     "voxtral": "its processor takes sound through the chat of the mistral-common package alone",
 }
 """Types that are not tried, and why."""

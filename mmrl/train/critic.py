@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mmrl.backend.local import LocalBackend
 from mmrl.config import CriticConfig, OptimizerConfig
 from mmrl.errors import ConfigError, TrainingError
+from mmrl.policy.head import lm_head
 from mmrl.policy.policy import Policy
 from mmrl.train.losses import value_loss
 from mmrl.train.measure import forward_rows, measured
@@ -34,7 +35,7 @@ class Critic:
     def __init__(self, policy: Policy, config: CriticConfig, budget: int) -> None:
         self._config, self._budget = config, budget
         self._trunk = policy.trained_copy() if config.trunk == "own" else policy
-        width = policy.model.get_output_embeddings().weight.shape[-1]
+        width = lm_head(policy.model).get_parameter("weight").shape[-1]
         self._head = nn.Linear(width, 1, device=policy.device)
         nn.init.zeros_(self._head.weight)
         nn.init.zeros_(self._head.bias)

@@ -10,6 +10,7 @@ import torch
 import transformers as tf
 from torch import Tensor, nn
 
+from mmrl.policy.head import lm_head
 from tests.families import tiny
 
 CAP = 4.0
@@ -47,7 +48,7 @@ CHANGES: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
 def learn_after_head(model: Any) -> Any:
     """Give the model a bias and a scale that only some of the changes use; returns it."""
     generator = torch.Generator().manual_seed(5)
-    bias = torch.randn(model.get_output_embeddings().weight.shape[0], generator=generator)
+    bias = torch.randn(lm_head(model).weight.shape[0], generator=generator)
     model.register_parameter("after_bias", nn.Parameter(bias))
     model.register_parameter("after_scale", nn.Parameter(torch.tensor(-0.7)))
     return model
@@ -166,7 +167,7 @@ def seeded(kind: Any, config: Any) -> Any:
 @torch.no_grad()
 def larger(model: Any) -> Any:
     """Logits as large as a trained model's, so that what happens to them shows."""
-    model.get_output_embeddings().weight.mul_(15)
+    lm_head(model).weight.mul_(15)
     return model
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
+from transformers import PreTrainedConfig
 
 from mmrl import plugins
 from mmrl.frame import Frame
@@ -153,7 +154,8 @@ def processed(made: Policy, case: Case) -> dict[str, Any]:
     if clips:
         each = [(intake["video"].arguments if intake else composed.videos)(c) for c in clips]
         settings = dict(each[0]["videos_kwargs"])
-        settings["video_metadata"] = [e["videos_kwargs"]["video_metadata"][0] for e in each]
+        told = [e["videos_kwargs"]["video_metadata"] for e in each]
+        settings["video_metadata"] = [t[0] for t in told] if isinstance(told[0], list) else told[0]
         arrays: list[Any] = [c.array for c in clips]
         nested = type(made.processor).__name__ == "SmolVLMProcessor"
         arguments |= {"videos": [arrays] if nested else arrays, "videos_kwargs": settings}
@@ -189,7 +191,7 @@ def plain(model: Any, inputs: dict[str, Any], prompt: Prompt, answers: Any, bann
             more[key] = kinds
     if any(m.kind == "video" for m in prompt.media):
         more |= video_work_around(model, more, prompt, length)
-    one_token = model.config.model_type in ("glm4v", "glmga", "smolvlm")
+    one_token = model.config.model_type in ("glm4v", "glmga", "nemotron_h_omni", "smolvlm")
     if one_token and len({m.kind for m in prompt.media}) > 1:
         more = {**one_token_for_both(model, prompt, ids, mask), "attention_mask": mask}
     else:
@@ -221,6 +223,10 @@ def video_work_around(
             given = inputs.pop("pixel_values"), inputs.pop("image_position_ids")
             outputs["image"] = model.model.get_image_features(*given, return_dict=True)
         return {"mm_encoder_outputs": outputs}
+    if kind == "nemotron_h_omni":  # its forward wants a list of what its tower gives as a tensor
+        video = model.get_video_features(inputs.pop("pixel_values_videos"), return_dict=True)
+        video.pooler_output = list(video.pooler_output)
+        return {"mm_encoder_outputs": {"video": video}}
     if any("feature_attention_mask" in m.tensors for m in prompt.media if m.kind == "video"):
         return {"use_audio_in_video": True}
     return {}
@@ -231,11 +237,16 @@ def one_token_for_both(model: Any, prompt: Prompt, ids: Tensor, mask: Tensor) ->
 
     The library's forward takes only one kind there, so features are put in place by hand.
     """
-    owner, rows = model.model, []
+    owner, rows = getattr(model, "model", model), []
     for one in prompt.media:
         if "pixel_attention_mask" in one.tensors:
             given = one.tensors["pixel_values"], one.tensors["pixel_attention_mask"]
             out = owner.get_image_features(*given, return_dict=True)
+        elif "image_grid_hw" in one.tensors:
+            given = one.tensors["pixel_values"], one.tensors["image_grid_hw"]
+            out = owner.get_image_features(*given, return_dict=True)
+        elif "pixel_values_videos" in one.tensors and "video_grid_thw" not in one.tensors:
+            out = owner.get_video_features(one.tensors["pixel_values_videos"], return_dict=True)
         else:
             name = one.kind
             pixels = "pixel_values" if name == "image" else "pixel_values_videos"
@@ -267,6 +278,14 @@ LONG_SUMS |= {"A_log": 5e-3, "dt_bias": 5e-3, "in_proj_a": 1e-4}
 # than 3e-5 was seen. A state that was carried over hundreds of tokens has as few digits: 9e-6, of
 # either path. In float64 they are equal.
 LARGE_SCORES = {"gemma4": 2e-4, "qwen3_5": 3e-5, "qwen3_5_moe": 3e-5}
+
+
+def retyped(model: Any, dtype: torch.dtype) -> Any:
+    """A model in another dtype that says so: some cast to what their configurations say."""
+    for module in model.modules():
+        if isinstance(getattr(module, "config", None), PreTrainedConfig):
+            module.config.dtype = dtype
+    return model.to(dtype)
 
 
 class _Lifted(TorchFunctionMode):

@@ -28,6 +28,7 @@ class Recipe:
     configurations, `config` of the outer one and others inside it; `image`, `video` and `sound` of
     the parts of the processor, `processor` of itself. `classes` replace what the library's tables
     say, `encoder` is the type of vision encoder. `{"token": NAME}` stands for a token's id.
+    `spaced`: the tokenizer puts a space in front of every text, whatever stands there.
     """
 
     names: Settings
@@ -44,6 +45,7 @@ class Recipe:
     language: str = ""
     encoder: str = ""
     first: str = ""
+    spaced: bool = False
 
 
 def token(text: str) -> Settings:
@@ -366,8 +368,9 @@ RECIPES: dict[str, Recipe] = {
         },
     ),
     "fuyu": Recipe(
-        names={"image_token": "|SPEAKER|", "line": "|NEWLINE|", "open": "<0x04>"},
+        names={"image_token": "|SPEAKER|", "line": "|NEWLINE|", "open": "<0x04>", "front": "<s>"},
         marks={"image": ""},
+        spaced=True,
         config={"patch_size": 14, "image_size": 56},
         image={"size": SQUARE, "patch_size": {"height": 14, "width": 14}},
     ),

@@ -84,6 +84,8 @@ def make(name: str) -> tuple[Any, Any]:
     recipe = RECIPES[name]
     torch.manual_seed(0)
     tokens = tokenizer(dict(recipe.names), recipe.others)
+    if recipe.spaced:
+        tokens.__class__ = Spaced
     processor = _processor(name, recipe, tokens)
     model = _class(modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES, name, recipe, "model")(
         _configuration(name, recipe, tokens)
@@ -98,6 +100,15 @@ def make(name: str) -> tuple[Any, Any]:
     model.generation_config.eos_token_id = tokens.eos_token_id
     model.generation_config.pad_token_id = tokens.pad_token_id
     return model.float().eval(), processor
+
+
+class Spaced(tf.PreTrainedTokenizerFast):
+    """A tokenizer that puts a space in front of every text, whatever stands there."""
+
+    def __call__(self, text: Any, **options: Any) -> Any:
+        """Encode one text or several [n] of them."""
+        spaced = f" {text}" if isinstance(text, str) else [f" {one}" for one in text]
+        return super().__call__(spaced, **options)
 
 
 def _class(table: Mapping[str, Any], name: str, recipe: Recipe, part: str) -> Any:

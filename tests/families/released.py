@@ -77,5 +77,15 @@ RELEASED = {
     ),
     "smolvlm": Released("SmolVLM2-2.2B-Instruct", 2048, 32, 32, 64),
     "lfm2_vl": Released("LFM2-VL-1.6B", 2048, 32, 8, 64, "ccfccf", tied=True),
+    "nemotron_h_omni": Released(
+        "Nemotron-3-Nano-Omni-30B-A3B-Reasoning-BF16",
+        2688,
+        32,
+        2,
+        128,
+        "lmlmlfm",
+        experts=(128, 6),
+        switches={"routed_scaling_factor": 2.5},
+    ),
     "glm4v": Released("GLM-4.1V-9B-Thinking", 4096, 32, 2, 128),
 }

@@ -18,6 +18,7 @@ from mmrl.engines.hf import HFEngine
 from mmrl.errors import UserError
 from mmrl.model_config import LoraConfig, ModelConfig
 from mmrl.policy.family import Limits
+from mmrl.policy.head import lm_head
 from mmrl.policy.logprobs import CHUNK_TOKENS
 from mmrl.policy.policy import Policy, load_policy, wrap
 from mmrl.policy.shared_prefix import SharedRow
@@ -52,7 +53,7 @@ def changed_pair(
     """A policy whose model changes its logits so, and the same model by itself."""
     model, processor = build(name)
     with torch.no_grad():
-        model.get_output_embeddings().weight.mul_(4)  # as large as trained ones: a cap bends them
+        lm_head(model).weight.mul_(4)  # as large as trained ones: a cap bends them
     model = change_logits(learn_after_head(model), change).to(dtype)
     return pair(model, processor, family or TINY[name].family)
 

@@ -44,6 +44,8 @@ def seen(encoded: EncodedMedium, made: Family) -> Light:
         merge = processor.merge_size
         light = pixels.mean(-1).reshape(rows // merge, columns // merge, merge, merge)
         image = light.swapaxes(1, 2).reshape(rows, columns)
+    elif "image_grid_hw" in tensors:  # patches row by row
+        image = pixels.mean(-1).reshape(tensors["image_grid_hw"][0].tolist())
     elif "spatial_shapes" in tensors:  # patches row by row, of the whole picture last
         rows, columns = (int(n) for n in tensors["spatial_shapes"][-1])
         image = pixels[-1, : rows * columns].mean(-1).reshape(rows, columns)

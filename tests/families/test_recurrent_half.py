@@ -8,20 +8,30 @@ import pytest
 import torch
 
 from mmrl.policy.shared_prefix import SharedRow
-from tests.families.cases import ask, cases, lifted, plain, policy, processed, responses, shared
+from tests.families.cases import (
+    ask,
+    cases,
+    lifted,
+    plain,
+    policy,
+    processed,
+    responses,
+    retyped,
+    shared,
+)
 from tests.families.tiny import TINY, build
 
 LENGTHS = ((5, 70, 9, 1), (33, 2))
 
 
-@pytest.mark.parametrize("name", ["qwen3_5", "qwen3_5_moe", "lfm2_vl"])
+@pytest.mark.parametrize("name", ["qwen3_5", "qwen3_5_moe", "lfm2_vl", "nemotron_h_omni"])
 def test_bfloat16_is_as_near_the_truth_as_copies_are(name: str) -> None:
     """Both paths against the same bfloat16 weights in float64, ragged answers over a chunk."""
-    made, reference = policy(name), build(name)[0].to(torch.bfloat16)
-    made.model.to(torch.bfloat16)
+    made, reference = policy(name), retyped(build(name)[0], torch.bfloat16)
+    retyped(made.model, torch.bfloat16)
     asked = list(cases(TINY[name].kinds).values())[: len(LENGTHS)]
     rows = [SharedRow(ask(made, case), responses(i, LENGTHS[i])) for i, case in enumerate(asked)]
-    truth = copy.deepcopy(reference).double()
+    truth = retyped(copy.deepcopy(reference), torch.float64)
     truth.set_experts_implementation("eager")
 
     def copies(model: torch.nn.Module) -> torch.Tensor:

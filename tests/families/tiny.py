@@ -700,6 +700,65 @@ def lfm2_vl() -> tuple[Any, Any]:
     return tf.Lfm2VlForConditionalGeneration(config), processor
 
 
+NEMOTRON_LAYERS = {"m": "linear_attention", "e": "moe", "a": "full_attention"}
+
+
+def nemotron_h_omni() -> tuple[Any, Any]:
+    names = {
+        "image_token": "<image>",
+        "video_token": "<video>",
+        "audio_token": "<so_embedding>",
+        "image_start_token": "<img>",
+        "image_end_token": "</img>",
+    }
+    tokens = tokenizer(names, ("<so_start>", "<so_end>"))
+    processor = tf.NemotronH_Omni_Reasoning_V3Processor(
+        image_processor=tf.NemotronH_Omni_Reasoning_V3ImageProcessor(
+            min_num_patches=16, max_num_patches=64
+        ),
+        video_processor=tf.NemotronH_Omni_Reasoning_V3VideoProcessor(
+            video_target_num_patches=16, norm_mean=[0.5] * 3, norm_std=[0.5] * 3
+        ),
+        feature_extractor=ears(),  # its own needs librosa, and sounds are not taken
+        tokenizer=tokens,
+        chat_template=chat(image="<image>", video="<video>"),
+    )
+    text = text_config(
+        tokens,
+        num_attention_heads=8,
+        layers_block_type=[NEMOTRON_LAYERS[letter] for letter in "mememae"],
+        ssm_state_size=16,
+        mamba_num_heads=4,
+        mamba_head_dim=16,
+        n_groups=2,
+        chunk_size=64,
+        n_routed_experts=4,
+        moe_intermediate_size=48,
+        moe_shared_expert_intermediate_size=48,
+        routed_scaling_factor=2.5,
+    )
+    del text["num_hidden_layers"]
+    config = tf.NemotronH_Omni_Reasoning_V3_Config(
+        text_config={"model_type": "nemotron_h", **text},
+        vision_config={
+            "model_type": "radio",
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "patch_size": 16,
+            "image_size": 128,
+            "max_img_size": 256,
+            "video_temporal_patch_size": 2,
+        },
+        vision_hidden_size=64,
+        projector_hidden_size=64,
+        **{f"{kind}_token_id": getattr(tokens, f"{kind}_token_id") for kind in ("image", "video")},
+        audio_token_id=tokens.audio_token_id,
+    )
+    return tf.NemotronH_Omni_Reasoning_V3(config), processor
+
+
 @dataclass(frozen=True)
 class Tiny:
     """A builder, the family that serves its model, and the media that its tests mix."""
@@ -729,6 +788,7 @@ TINY = {
     "gemma4_moe": Tiny(gemma4_moe, "gemma4", ("image", "video")),
     "smolvlm": Tiny(smolvlm, "smolvlm", ("image", "video")),
     "lfm2_vl": Tiny(lfm2_vl, "lfm2_vl", ("image",)),
+    "nemotron_h_omni": Tiny(nemotron_h_omni, "nemotron_h_omni", ("image", "video")),
     "glm4v": Tiny(glm4v, "glm4v", ("image", "video")),
     "glmga": Tiny(lambda: glm4v("Glmga", "Glm46V", "Glm46V"), "glm4v", ("image", "video")),
 }

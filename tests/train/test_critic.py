@@ -29,6 +29,7 @@ from mmrl.train.phases import phases_of
 from mmrl.train.run import train
 from mmrl.types import Response, Sample, TrainSample
 from mmrl.validation import validate
+from tests.families.cases import policy as family_policy
 from tests.runs import make_digits, run_config
 
 Tensors = dict[str, Tensor]
@@ -217,6 +218,15 @@ def test_a_critic_whose_loss_is_not_finite_is_told_apart(
     endless = [replace(samples[0], returns=np.full(4, np.inf))]
     with pytest.raises(UserError, match=r"lower critic.learning_rate"):
         critic.update(endless)
+
+
+def test_a_head_inside_a_language_model_is_found() -> None:
+    """Nemotron-H Omni names no head of its own."""
+    made = family_policy("nemotron_h_omni")
+    assert made.model.get_output_embeddings() is None
+    tensors = dict(Critic(made, CriticConfig(trunk="shared"), 10_000).state()[0])
+    width = made.model.config.get_text_config().hidden_size
+    assert tensors["weight.head.weight"].shape == (1, width)
 
 
 # --- in runs -------------------------------------------------------------------------------------

@@ -129,7 +129,8 @@ class Composed:
                 add_special_tokens=False,
                 **intake.arguments(media),
             )
-        except (ValueError, RuntimeError) as error:  # aspect ratios, sounds under a window's length
+        # Aspect ratios, sounds under a window's length.
+        except (ArithmeticError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise MediaError(f"{media.kind}: {reason}") from None
         ids = out["input_ids"][0]
