@@ -114,7 +114,8 @@ def test_option_text_must_name_one_option() -> None:
 def test_an_options_number_is_its_letter_in_any_spelling() -> None:
     options = (r"$\frac{1}{2}$", "60\u00b0", "1,500 m", "25 %")
     for text, letter in (("1/2", "A"), ("0.5", "A"), ("60", "B"), (r"60^\circ", "B"),
-                         ("1500", "C"), ("1500 m", "C"), ("1500 cm", None), ("25%", "D"), ("2/4", "A")):  # fmt: skip
+                         ("1500", "C"), ("1500 m", "C"), ("1500 cm", None), ("25%", "D"),
+                         ("2/4", "A")):  # fmt: skip
         assert parse_letter(text, options).value == letter, text
     assert parse_letter("5", ("5 cm", "5 m")).value is None
     assert parse_letter("5", ("5 cm", "5")).value == "B"
