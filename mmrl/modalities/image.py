@@ -147,6 +147,8 @@ def _upright_rgb(source: Path | bytes, max_pixels: int) -> tuple[Image.Image, st
 
 
 _BITS = (8, 10, 12, 14, 16)
+_BEYOND = 0.25
+"""How far resampling and rounding may carry greys beyond 0 to 1, or -1 to 1; that is cut off."""
 
 
 def levels(grey: npt.NDArray[np.float64], floating: bool) -> tuple[Pixels, str]:
@@ -158,9 +160,9 @@ def levels(grey: npt.NDArray[np.float64], floating: bool) -> tuple[Pixels, str]:
     low, high = float(grey.min(initial=0)), float(grey.max(initial=0))
     if not math.isfinite(low + high):
         raise MediaError("greys that are not finite")
-    if floating and low >= 0 and high <= 1:
+    if floating and low >= -_BEYOND * high and high <= 1 + _BEYOND:
         first, last = 0.0, 1.0
-    elif floating and low >= -1 and high <= 1:
+    elif floating and low >= -1 - _BEYOND and high <= 1 + _BEYOND:
         first, last = -1.0, 1.0
     elif low < 0 or high >= 1 << _BITS[-1]:
         first, last = low, high

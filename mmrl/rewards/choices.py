@@ -11,22 +11,29 @@ from string import ascii_uppercase
 from mmrl.rewards.dress import fold, same_letters, undress
 from mmrl.rewards.expressions import parse_expression
 from mmrl.rewards.parsed import Parsed, malformed, ok
+from mmrl.rewards.quantities import parse_quantity
 from mmrl.rewards.text import normalize
 
 INSTRUCTION = "The answer is the letter of the right option."
 SEVERAL_INSTRUCTION = "Several options are right. The answer is their letters, such as A, C."
 
 _NAMED = re.compile(
-    r"(?:(?:the )?(?:option|choice|answer)(?: is)?|\u9009\u9879?|\u7b54\u6848\u4e3a?)\s*:?\s*"
-    r"(?=\W*[A-Za-z]\b)",
+    r"(?:(?:the )?(?:(?:final|correct|right) )?(?:option|choice|answer)s?(?: is| are)?"
+    r"|\u9009\u9879?|\u7b54\u6848[\u4e3a\u662f]?)\s*:?\s*(?=\W*(?:[A-Z]{1,8}|[a-z])(?![A-Za-z0-9_]))",
     re.IGNORECASE,
 )
 _LETTER = re.compile(
-    r"\(?\s*(?P<letter>[A-Za-z])\s*\)?\s*[.:,]?(?P<gap>\s*)(?P<text>\S.*)?", re.DOTALL
+    r"[(\[<]?\s*(?P<letter>[A-Za-z])\s*[)\]>]?\s*(?:[.:,]|[-\u2013\u2014](?=\s*\S))?\s*"
+    r"(?P<text>\S.*)?",
+    re.DOTALL,
 )
-_SEVERAL = re.compile(r"\s*(?:,|;|/|&|\band\b)\s*")
+_BEHIND = re.compile(r"(?P<text>.*\S)\s*\(\s*(?P<letter>[A-Z])\s*\)", re.DOTALL)
+_INNER = re.compile(r"\\(?:text|textbf|textrm|textit|mathrm|mathbf)\s*\{([^{}]*)\}")
+_LISTED = re.compile(r"\[(.*)\]|\\?\{(.*?)\\?\}", re.DOTALL)
+_SEVERAL = re.compile(r"\s*(?:[,;/&+|\n\u548c\u4e0e\u53ca]|\band\b)\s*")
 _LETTERS = re.compile(r"[A-Z](?:\s*(?:,|/|;|&|and|or)\s*[A-Z])+|[A-Z]{2,8}")
 _RUN = re.compile(r"(?:\(?[A-Z]\)?\s*){2,26}")
+_SMALL_RUN = re.compile("(?=[a-z]{2})a?b?c?d?e?f?g?h?i?j?")
 _PREFIX = re.compile(r"\s*\(?([A-Za-z])\s*[.):,]\)?\s*")
 _LONGEST = 1_024  # characters that are compared with options as mathematics
 
@@ -134,21 +141,9 @@ def parse_letter(text: str, options: Sequence[str]) -> Parsed[str]:
         >>> [parse_letter(text, ["cat", "dog"]).value for text in ("**B**", "dog", "B. cat")]
         ['B', 'B', None]
     """
-    bare = undress(text[:_LONGEST] if len(text) > _LONGEST else text)
-    named = _NAMED.sub("", bare, count=1) if _NAMED.match(bare) else bare
-    match = _LETTER.fullmatch(undress(named.replace("**", "")))
-    letter = match["letter"].upper() if match else ""
-    if match is not None and letter in letters_of(options) and len(text) <= _LONGEST:
-        if match["text"] is None:
-            small = match["letter"].islower()
-            meant = parse_option_text(text, options).value if small else None
-            if meant in (None, letter):
-                return ok(letter)
-            return Parsed("multiple", None, f"a letter, and the text of another: '{text:.40}'")
-        if parse_option_text(match["text"], options).value == letter or _same_text(
-            match["text"], options[letters_of(options).index(letter)]
-        ):
-            return ok(letter)
+    lettered = _lettered(text, options) if len(text) <= _LONGEST else None
+    if lettered is not None:
+        return lettered
     by_text = parse_option_text(text, options)
     if by_text.value is not None:
         return by_text
@@ -159,6 +154,28 @@ def parse_letter(text: str, options: Sequence[str]) -> Parsed[str]:
     return malformed(f"not one of the letters {letters_of(options)}: '{text:.40}'")
 
 
+def _lettered(text: str, options: Sequence[str]) -> Parsed[str] | None:
+    """The option whose letter the text is, alone or with its own option; None if it is neither."""
+    bare = undress(text)
+    named = _NAMED.sub("", bare, count=1) if _NAMED.match(bare) else bare
+    plain = _INNER.sub(r"\1", named.replace("**", "")).replace("~", " ").replace("\\ ", " ")
+    for match in (_LETTER.fullmatch(undress(plain)), _BEHIND.fullmatch(plain)):
+        letter = match["letter"].upper() if match else ""
+        if match is None or letter not in letters_of(options):
+            continue
+        if match["text"] is None:
+            small = match["letter"].islower()
+            meant = parse_option_text(text, options).value if small else None
+            if meant in (None, letter):
+                return ok(letter)
+            return Parsed("multiple", None, f"a letter, and the text of another: '{text:.40}'")
+        if parse_option_text(match["text"], options).value == letter or _same_text(
+            match["text"], options[letters_of(options).index(letter)]
+        ):
+            return ok(letter)
+    return None
+
+
 def parse_letters(text: str, options: Sequence[str]) -> Parsed[str]:
     """Read a set of options, `A, C`, `AC`, `(A)(C)` or their texts, as their letters in order.
 
@@ -166,8 +183,11 @@ def parse_letters(text: str, options: Sequence[str]) -> Parsed[str]:
     """
     bare = undress(text[:_LONGEST])
     named = _NAMED.sub("", bare, count=1) if _NAMED.match(bare) else bare
-    items = list(named) if _RUN.fullmatch(named) else _SEVERAL.split(named)
-    said = [item for item in items if item.strip("() ")]
+    listed = _LISTED.fullmatch(named)
+    named = (listed[1] or listed[2] or "") if listed else named
+    run = _RUN.fullmatch(named) or _SMALL_RUN.fullmatch(named)
+    items = list(named) if run else _SEVERAL.split(named)
+    said = [item.strip("' ") for item in items if item.strip("()'").strip()]
     read = [parse_letter(item, options) for item in said]
     letters = [one.value for one in read if one.value is not None]
     if len(text) > _LONGEST or not letters or len(letters) != len(read):
@@ -181,7 +201,8 @@ def parse_option_text(text: str, options: Sequence[str]) -> Parsed[str]:
     """Read the letter of the one option that the text is.
 
     The first of these that names any decides: the same characters; the same but for dress and
-    spacing; but for case too; the same mathematics, spelled otherwise.
+    spacing; but for case too; the same mathematics, spelled otherwise; the same number and unit;
+    the same number without the option's unit.
     """
     if not text.strip():
         return malformed("none of the options: ''")
@@ -196,6 +217,9 @@ def parse_option_text(text: str, options: Sequence[str]) -> Parsed[str]:
             return ok(found[0])
         if found:
             return Parsed("multiple", None, f"{len(found)} options read '{text:.40}'")
+    bare = _without_unit(text, options)
+    if len(bare) == 1:
+        return ok(bare[0])
     return malformed(f"none of the options: '{text:.40}'")
 
 
@@ -217,11 +241,26 @@ def _mathematics(text: str) -> object:
     return expression.key if expression else None
 
 
+def _value(text: str) -> object:
+    return parse_quantity(text).value if len(text) <= _LONGEST else None
+
+
+def _without_unit(text: str, options: Sequence[str]) -> list[str]:
+    """Letters of the options that are this number with a unit, where the text has none."""
+    said = parse_quantity(text).value if len(text) <= _LONGEST else None
+    if said is None or said.unit or said.percent:
+        return []
+    read = [parse_quantity(option).value for option in options]
+    lettered = zip(letters_of(options), read, strict=True)
+    return [letter for letter, one in lettered if one and one.value == said.value]
+
+
 _READINGS: tuple[Callable[[str], object], ...] = (
     _exact,
     _undressed,
     _folded,
     _mathematics,
+    _value,
 )
 
 

@@ -59,6 +59,17 @@ OPTIONS = ("cat", "dog", "C", "bird")
         (" dog.", "B"),
         (r"\text{dog}", "B"),
         ("A cat", "A"),
+        ("[B]", "B"),
+        ("B - dog", "B"),
+        ("B \u2013 dog", "B"),
+        ("dog (B)", "B"),
+        (r"\textbf{(B)}~dog", "B"),
+        (r"\textbf{(B)}\ dog", "B"),
+        ("Final answer: (B)", "B"),
+        ("the correct option is B", "B"),
+        ("\u7b54\u6848\u662fB", "B"),
+        ("_B_", "B"),
+        ("<B>", "B"),
     ],
 )
 def test_one_letter_is_read(text: str, letter: str) -> None:
@@ -70,9 +81,11 @@ def test_one_letter_is_read(text: str, letter: str) -> None:
     [
         ("E", "malformed"), ("dogs", "malformed"), ("\u0412", "malformed"),
         ("A dog", "malformed"), ("B. cat", "malformed"), ("Answer: D or B", "malformed"),
-        ("Definitely not B", "malformed"), ("[B]", "malformed"), ("((B))", "malformed"),
+        ("Definitely not B", "malformed"), ("((B))", "malformed"),
         ("", "malformed"), ("A, B", "multiple"), ("A or B", "multiple"), ("AB", "multiple"),
         ("ABCD", "multiple"), ("A B", "malformed"),
+        ("cat (B)", "malformed"), ("B - cat", "malformed"), ("B-", "malformed"),
+        ("answer is dog or cat", "malformed"), ("A - B", "malformed"),
     ],
 )  # fmt: skip
 def test_anything_else_is_none(text: str, status: str) -> None:
@@ -98,6 +111,16 @@ def test_option_text_must_name_one_option() -> None:
     assert parse_letter("60", (r"$30^\\circ$", r"$60^\\circ$")).value is None
 
 
+def test_an_options_number_is_its_letter_in_any_spelling() -> None:
+    options = (r"$\frac{1}{2}$", "60\u00b0", "1,500 m", "25 %")
+    for text, letter in (("1/2", "A"), ("0.5", "A"), ("60", "B"), (r"60^\circ", "B"),
+                         ("1500", "C"), ("1500 m", "C"), ("1500 cm", None), ("25%", "D"),
+                         ("2/4", "A")):  # fmt: skip
+        assert parse_letter(text, options).value == letter, text
+    assert parse_letter("5", ("5 cm", "5 m")).value is None
+    assert parse_letter("5", ("5 cm", "5")).value == "B"
+
+
 def test_gold_must_name_an_option() -> None:
     assert Choice(OPTIONS, "D").text == "bird"
     assert choice_of_text(OPTIONS, "dog").letter == "B"
@@ -115,6 +138,9 @@ def test_gold_must_name_an_option() -> None:
     "text",
     ["A,C", "A, C", "AC", "CA", "A and C", "A\u3001C", "(A)(C)", "(A), (C)", "A;C",
     r"\text{A, C}", "**AC**",
+     "[A, C]", '["A", "C"]', "['A', 'C']", r"\{A, C\}", "A\u548cC", "A\u4e0eC", "A + C", "A|C",
+     "A\nC", "ac",
+     "Options A and C", "\u9009AC", "(A) and (C)", "the answers are A and C",
      "cat, C", "A. cat; C. C", "\uff21\uff0c\uff23", "Options: A, C"],
 )  # fmt: skip
 def test_sets_of_letters_are_read_in_any_order(text: str) -> None:
