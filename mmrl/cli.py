@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmrl import __version__, plugins
-from mmrl.commands import catalogues, rates, runs, scores, shell, watch
+from mmrl.commands import catalogues, compare, rates, runs, scores, shell, watch
 from mmrl.commands.output import show_error
 from mmrl.errors import MediaError, Terminated, UserError
 
@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     watch.add(commands)
     scores.add(commands)
     rates.add(commands)
+    compare.add(commands)
     catalogues.add(commands)
     shell.add(commands)
     return parser

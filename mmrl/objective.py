@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -166,6 +166,7 @@ class Objective(Stage, ABC):
         yield from ()
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """A KL coefficient that changes during the run."""
 

@@ -8,6 +8,7 @@ The teacher is the reference: docs/teachers.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,7 +28,7 @@ from mmrl.algorithms.stages.credit import (
 from mmrl.objective import KL, Reducer
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.stage import Context, Stage
-from mmrl.types import Floats, Group, TrainSample
+from mmrl.types import Bools, Floats, Group, TrainSample
 from mmrl.validation import Section
 
 SUMMARY = "per-token reverse KL to a teacher on the policy's own answers"
@@ -38,14 +39,22 @@ class Params(Section):
     group_size: int = Field(8, gt=0)
     rewards: float = Field(0.0, ge=0, description="weight of group-relative advantages beside it")
     gamma: float = Field(0.0, ge=0, le=1, description="discount of the KL of later tokens")
+    baseline: bool = Field(
+        True, description="compare a token with those at its place in the group's other answers"
+    )
 
 
 @dataclass(frozen=True)
 class TowardsTeacher(Stage):
-    """Minus the KL of a token, and of those after it by `gamma`, plus weighted rewards [T]."""
+    """Minus the KL of a token, and of those after it by `gamma`, plus weighted rewards [T].
+
+    With a `baseline` the mean of the group's other answers at the token's place is taken off: it
+    does not depend on the token, so the gradient has the same mean and less variance.
+    """
 
     rewards: float = 0.0
     gamma: float = 0.0
+    baseline: bool = True
     normalise: Normalise | None = PRESETS["paper"].normalise
 
     spends_penalties: ClassVar[bool] = True
@@ -63,10 +72,31 @@ class TowardsTeacher(Stage):
         if penalties is None:  # kl_coefficient 0: rewards alone
             penalties = [np.zeros(len(response.ids)) for response in group.responses]
         relative = self.rewards * group_relative(group.rewards, self.normalise)
-        return [
-            over_written(response, lambda r: returns_to_go(r, self.gamma), -penalty) + reward
-            for response, penalty, reward in zip(group.responses, penalties, relative, strict=True)
+        taught = [
+            over_written(response, lambda r: returns_to_go(r, self.gamma), -penalty)
+            for response, penalty in zip(group.responses, penalties, strict=True)
         ]
+        if self.baseline:
+            taught = less_others(taught, [r.written for r in group.responses])
+        return [values + reward for values, reward in zip(taught, relative, strict=True)]
+
+
+def less_others(values: Sequence[Floats], written: Sequence[Bools]) -> list[Floats]:
+    """Values [T] without the mean of the other responses' values at the same place, if any.
+
+    Tokens that the model did not write are 0, and in no mean.
+    """
+    longest = max((len(each) for each in values), default=0)
+    total, count = np.zeros(longest), np.zeros(longest)
+    for each, own in zip(values, written, strict=True):
+        total[: len(each)] += np.where(own, each, 0.0)
+        count[: len(each)] += own
+    found = []
+    for each, own in zip(values, written, strict=True):
+        others = count[: len(each)] - own
+        mean = (total[: len(each)] - np.where(own, each, 0.0)) / np.maximum(others, 1)
+        found.append(np.where(own, each - mean, 0.0))
+    return found
 
 
 def build(params: Params) -> Algorithm:
@@ -74,7 +104,7 @@ def build(params: Params) -> Algorithm:
     return Algorithm(
         name="opd",
         plan=FixedGroup(params.group_size),
-        credit=TowardsTeacher(params.rewards, params.gamma),
+        credit=TowardsTeacher(params.rewards, params.gamma, params.baseline),
         objective=Clipped(),
         reducer=Reducer("token-mean"),
         kl=KL(1.0, "k1", "token-reward"),

@@ -88,7 +88,7 @@ class ReferencePolicy:
         teacher.policy.store.forget()
 
     def state(self) -> dict[str, Tensor]:
-        """The weights of one that moves, for a checkpoint; empty for one that stays."""
+        """The weights of one that moves, in their shapes, for a checkpoint; none if it stays."""
         if not self.moves:
             return {}
         named = self._teachers[0].policy.model.named_parameters()
@@ -97,7 +97,7 @@ class ReferencePolicy:
 
     @torch.no_grad()
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from the `state` of a checkpoint."""
+        """Go on from the `state` of a checkpoint, in the weights' shapes."""
         (teacher,) = self._teachers
         for name, own in teacher.policy.model.named_parameters():
             own.copy_(tensors[name])

@@ -51,6 +51,9 @@ def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
         + "wrong = topr:dataclass\nempty = topr:nothing\ncispo = topr:TOPR\n"
         "[mmrl.shapers]\nhalved = other_stages:halved\n"
         "[mmrl.credits]\nflat = other_stages:Flat\n"
+        "[mmrl.editors]\nfirst = other_stages:first\n"
+        "[mmrl.refiners]\ndoubled = other_stages:doubled\n"
+        "[mmrl.schedules]\nfalling = other_stages:Falling\n"
     )
     (tmp_path / "site" / "topr.py").write_text(block("python"))
     (tmp_path / "site" / "other_stages.py").write_text(STAGES)
@@ -61,12 +64,31 @@ def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 
 
 STAGES = """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mmrl.algorithms.stages.credit import pair
-from mmrl.stage import Stage, with_rewards
+from mmrl.stage import Edit, Stage, with_rewards
+
+
+def first(groups, context):
+    return Edit(groups[:1])
+
+
+def doubled(samples, context):
+    return [replace(s, advantages=2 * s.advantages) for s in samples]
+
+
+@dataclass(frozen=True)
+class Falling(Stage):
+    start: float = 0.4
+
+    def at(self, context):
+        return self.start / context.step
+
+    def observe(self, kl, responses, context):
+        pass
 
 
 def halved(groups, context):
@@ -143,6 +165,15 @@ def test_stages_of_another_package_have_names() -> None:
     assert found["rewards"] == [[0.5, 0.0]]
     params = {"credit": {"name": "flat", "value": 0.25}}
     assert evaluate_case("grpo", {**values, "params": params})["advantages"] == [[[0.25], [0.25]]]
+    two = {"groups": [*values["groups"], *values["groups"]]}
+    found = evaluate_case("grpo", {**two, "params": {"edit": ["first"]}})
+    assert found["kept"] == [0]
+    found = evaluate_case("grpo", {**values, "params": {**params, "refine": ["doubled"]}})
+    assert found["advantages"] == [[[0.5], [0.5]]]
+    kl = {"kl": {"schedule": {"name": "falling", "start": 0.3}}}
+    known = [{**r, "logprobs": [-1.0], "ref_logprobs": [-1.0]} for r in values["groups"][0]]
+    found = evaluate_case("grpo", {"groups": [known], "params": kl, "step": 3, "total_steps": 4})
+    assert found["kl_coefficient"] == pytest.approx(0.1)
     with pytest.raises(UserError, match=r"algorithm\.shape has no option 'by'"):
         compose({"name": "grpo", "shape": [{"name": "halved", "by": 3}]})
 

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from mmrl.algorithms.compose import compose
+from mmrl.algorithms.opd import less_others
 from mmrl.config import RunConfig
 from mmrl.errors import ConfigError
 from mmrl.model_config import ModelConfig
@@ -179,15 +180,34 @@ def test_distillation_by_hand() -> None:
         {"reward": 1.0, "logprobs": [-1.0, -2.0], "ref_logprobs": [-0.5, -2.5]},
         {"reward": 0.0, "logprobs": [-0.3], "ref_logprobs": [-0.1]},
     ]
-    found = evaluate("opd", [rows])["advantages"][0]
+    alone = {"baseline": False}
+    found = evaluate("opd", [rows], **alone)["advantages"][0]
     np.testing.assert_allclose(found[0], [0.5, -0.5])
     np.testing.assert_allclose(found[1], [0.2])
-    found = evaluate("opd", [rows], gamma=0.5, kl_coefficient=2.0)["advantages"][0]
+    found = evaluate("opd", [rows], gamma=0.5, kl_coefficient=2.0, **alone)["advantages"][0]
     np.testing.assert_allclose(found[0], [2 * (0.5 - 0.25), -1.0])
-    found = evaluate("opd", [rows], rewards=0.3)["advantages"][0]
+    found = evaluate("opd", [rows], rewards=0.3, **alone)["advantages"][0]
     relative = 0.5 / (np.std([1.0, 0.0], ddof=1) + 1e-6)
     np.testing.assert_allclose(found[0], [0.5 + 0.3 * relative, -0.5 + 0.3 * relative])
     np.testing.assert_allclose(found[1], [0.2 - 0.3 * relative])
+
+
+def test_the_baseline_is_the_mean_of_the_others_at_the_same_place() -> None:
+    values = [np.array([1.0, 2.0, 3.0]), np.array([3.0, 6.0]), np.array([5.0])]
+    written = [np.ones(3, bool), np.array([True, False]), np.ones(1, bool)]
+    found = less_others(values, written)
+    np.testing.assert_allclose(found[0], [1 - (3 + 5) / 2, 2.0, 3.0])  # alone behind the first
+    np.testing.assert_allclose(found[1], [3 - (1 + 5) / 2, 0.0])
+    np.testing.assert_allclose(found[2], [5 - (1 + 3) / 2])
+    (only,) = less_others([np.array([1.0, 2.0])], [np.ones(2, bool)])
+    np.testing.assert_allclose(only, [1.0, 2.0])
+    rows = [
+        {"reward": 0.0, "logprobs": [-1.0, -2.0], "ref_logprobs": [-0.5, -2.5]},
+        {"reward": 0.0, "logprobs": [-0.3], "ref_logprobs": [-0.1]},
+    ]
+    advantages = evaluate("opd", [rows])["advantages"][0]
+    np.testing.assert_allclose(advantages[0], [0.5 - 0.2, -0.5])
+    np.testing.assert_allclose(advantages[1], [0.2 - 0.5])
 
 
 def test_the_gradient_is_that_of_the_reverse_kl(policy: Policy, groups: list[Group]) -> None:

@@ -57,6 +57,6 @@ class Adaptive(Schedule):
 
 
 SCHEDULES: Mapping[str, Schedule] = plugins.Named(
-    "mmrl.schedules", {"grpo_d": FallThenRise(), "adaptive": Adaptive()}
+    "mmrl.schedules", {"grpo_d": FallThenRise(), "adaptive": Adaptive()}, Schedule
 )
 """Schedules by the name a config uses."""
