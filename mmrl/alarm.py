@@ -12,6 +12,9 @@ Alarm = Literal[
     "flatter",
 ]  # fmt: skip
 
+Action = Literal["ignore", "warn", "roll_back", "stop"]
+"""What a run does at an alarm."""
+
 ALARMS: Mapping[Alarm, str] = MappingProxyType(
     {
         "blind": "samples lost their media on the way to the model",

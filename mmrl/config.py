@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
-from mmrl.alarm import Alarm
+from mmrl.alarm import Action, Alarm
 from mmrl.data_config import DataConfig
 from mmrl.model_config import ModelConfig
 from mmrl.validation import Section, read_values, validate
@@ -226,7 +226,7 @@ class TrainerConfig(Section):
         "none",
         description="shuffle: permute rewards between answers, a control that must not learn",
     )
-    on_alarm: Mapping[Alarm, Literal["ignore", "warn", "stop"]] = Field(
+    on_alarm: Mapping[Alarm, Action] = Field(
         {}, description="what an alarm does (docs/read_your_run.md); default: warn, in one line"
     )
     trackers: tuple[str, ...] = Field((), description="tensorboard, wandb, trackio, mlflow")
@@ -307,6 +307,18 @@ class RunConfig(Section):
             raise ValueError(
                 "optimizer.moments=bfloat16 is for trainer.backend=local: ZeRO shards float32 ones"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _goes_back_to_a_checkpoint(self) -> RunConfig:
+        if "roll_back" in self.trainer.on_alarm.values():
+            if not self.trainer.checkpoint_every:
+                raise ValueError("trainer.on_alarm: roll_back needs trainer.checkpoint_every")
+            if self.rollout.max_staleness:
+                raise ValueError(
+                    "trainer.on_alarm: roll_back would train on answers of the weights that it "
+                    "gives up: set rollout.max_staleness=0"
+                )
         return self
 
     @model_validator(mode="after")

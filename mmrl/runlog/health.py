@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from mmrl.alarm import Alarm
+from mmrl.alarm import Action, Alarm
 from mmrl.runlog.diagnosis import alarms
 from mmrl.runlog.progress import duration
 from mmrl.runlog.rows import WINDOW, Row, percent, recent
@@ -17,25 +19,36 @@ AT_ONCE: frozenset[Alarm] = frozenset({"blind", "not_a_number"})
 EVERY_SECONDS = 600.0  # between two lines of how it is going
 
 
-class Health:
-    """Looks at a run's rows after every step.
+@dataclass(frozen=True)
+class Wrong:
+    """An alarm that a run does something about: stops, or goes back to its last checkpoint."""
 
-    An alarm is told when it begins, and again when it comes back. `actions` say which are ignored
-    and which stop the run; the others warn.
+    does: Literal["stop", "roll_back"]
+    line: str
+
+
+class Health:
+    """Looks at a run's rows after every step, but for those up to `since`.
+
+    An alarm is told when it begins, and again when it comes back. `actions` say which are ignored,
+    and which stop the run or roll it back; the others warn.
     """
 
     def __init__(
         self,
         say: Callable[[str], None],
-        actions: Mapping[Alarm, str],
+        actions: Mapping[Alarm, Action],
         clock: Callable[[], float] = time.monotonic,
+        since: int = 0,
     ) -> None:
+        self._since = since
         self._say, self._actions, self._clock = say, actions, clock
         self._begun = self._spoken = clock()
         self._on: set[Alarm] = set()
 
-    def look(self, rows: Sequence[Row], max_new_tokens: int) -> str | None:
-        """Tell what began with the last row; returns the line of an alarm that stops the run."""
+    def look(self, rows: Sequence[Row], max_new_tokens: int) -> Wrong | None:
+        """Tell what began with the last row; returns the alarm that something is done about."""
+        rows = [row for row in rows if row["step"] > self._since]
         present = [row for row in rows if row.get("phase") == rows[-1].get("phase")]
         found = {
             name: line
@@ -45,8 +58,9 @@ class Health:
         new = [name for name in found if name not in self._on]
         self._on = set(found)
         for name in new:
-            if self._actions.get(name) == "stop":
-                return f"alarm '{name}': {found[name]}"
+            action = self._actions.get(name)
+            if action == "stop" or action == "roll_back":
+                return Wrong(action, f"alarm '{name}': {found[name]}")
             self._say(f"step {rows[-1]['step']}, alarm '{name}': {found[name]}")
         if self._clock() - self._spoken >= EVERY_SECONDS:
             self._spoken = self._clock()

@@ -11,7 +11,7 @@ from typing import Any
 
 from mmrl.errors import TrainingError
 from mmrl.runlog.claim import Claim
-from mmrl.runlog.health import Health
+from mmrl.runlog.health import Health, Wrong
 from mmrl.runlog.progress import Progress
 from mmrl.runlog.reward_alarms import below_greedy
 from mmrl.train import checkpoint, phase_state
@@ -22,7 +22,17 @@ from mmrl.train.step_record import step_metrics, write_down
 from mmrl.train.stopping import Stopping, ended
 from mmrl.train.trainer import StepResult
 
+MOST_ROLLBACKS = 3
+"""Of a run: what keeps going wrong is not put right by going back."""
 PARITY = 0xBA12  # keeps the seeds of parity checks apart from those of rollouts
+
+
+class RolledBack(Exception):
+    """The run has written a checkpoint with earlier weights, to be taken up again."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(step)
+        self.step = step
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,8 @@ class PhaseRun:
         self._setting, self._config = parts.setting, parts.setting.config
         self._last = parts.setting.place.before
         self._saved = time.monotonic()
-        self._health = Health(parts.setting.say, self._config.trainer.on_alarm)
+        self._rolled_back: list[int] = []
+        self._watch(0)
 
     def start(self, found: Checkpoint | None) -> tuple[int, float | None]:
         """Evaluate the start, or take up a checkpoint; returns the first step and `before`."""
@@ -54,6 +65,9 @@ class PhaseRun:
         alone = self._parts.models.critic_steps
         if (found.step if found else 0) - self._setting.place.before < alone:
             self._setting.say(f"the critic learns alone in {self._in_phase(alone)}")
+        if found is not None:
+            self._rolled_back = list(found.state().get("rolled_back", ()))
+            self._watch(max(self._rolled_back, default=0))
         done = phase_state.take_up(self._parts, found)
         self._last = self._setting.place.before + done
         self._check_parity(self._last)
@@ -68,7 +82,7 @@ class PhaseRun:
         """Write the phase's last checkpoint; it may have ended before its steps were used up."""
         if self._last == self._setting.place.before:
             raise TrainingError(f"phase '{self._setting.phase.name}': there was nothing to ask")
-        phase_state.save(self._parts, self._last, self._seconds(), ended=True)
+        self._save(self._last, ended=True)
         if told := self._session.stopping.told(self._setting.world):
             raise ended(told, self._last)
         return checkpoint.at(self._config.run, self._last)
@@ -116,15 +130,43 @@ class PhaseRun:
         wrong, overdue = self._setting.world.once(lambda: (self._wrong(), self._overdue()))
         due = overdue or (config.checkpoint_every and step % config.checkpoint_every == 0)
         if (due or told or wrong) and result.step < config.steps:
-            phase_state.save(self._parts, step, self._seconds())
-            self._saved = time.monotonic()
+            if wrong and wrong.does == "roll_back":
+                self._roll_back(step, wrong.line)
+            self._save(step)
             if wrong:
-                raise TrainingError(f"stopped after step {step}, {wrong}")
+                raise TrainingError(f"stopped after step {step}, {wrong.line}")
             if told:
                 raise ended(told, step)
 
-    def _wrong(self) -> str | None:
-        """Tell of alarms; the line of one that stops the run."""
+    def _save(self, step: int, *, ended: bool = False) -> None:
+        rolled = self._rolled_back
+        phase_state.save(self._parts, step, self._seconds(), ended=ended, rolled_back=rolled)
+        self._saved = time.monotonic()
+
+    def _roll_back(self, step: int, line: str) -> None:
+        """Give the run the weights of its last checkpoint and have it taken up from here.
+
+        Raises RolledBack, or TrainingError where there is none in the phase, or it was done before
+        as often as it may be.
+        """
+        found = checkpoint.latest(self._config.run)
+        if found is None or found.step <= self._setting.place.before:
+            raise TrainingError(f"step {step}, {line}; there is no checkpoint to go back to")
+        if len(self._rolled_back) == MOST_ROLLBACKS:
+            raise TrainingError(f"step {step}, {line}; it was rolled back {MOST_ROLLBACKS} times")
+        self._setting.say(f"step {step}, {line}: back to the weights of step {found.step}")
+        phase_state.roll_back(self._parts, found)
+        self._rolled_back.append(step)
+        self._save(step)
+        raise RolledBack(step)
+
+    def _watch(self, since: int) -> None:
+        """Look for alarms in the rows of later steps than that."""
+        actions = self._config.trainer.on_alarm
+        self._health = Health(self._setting.say, actions, since=since)
+
+    def _wrong(self) -> Wrong | None:
+        """Tell of alarms; the one that something is done about."""
         rows = self._setting.records.metrics.recent
         return self._health.look(rows, self._config.rollout.max_new_tokens)
 

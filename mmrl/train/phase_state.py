@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,18 @@ REFERENCE = "reference"
 """The file of a reference that moves."""
 
 
-def save(parts: Parts, step: int, seconds: float, *, ended: bool = False) -> Path:
-    """Write the checkpoint of `step` of the run; `ended`: it is the phase's last."""
+def save(
+    parts: Parts,
+    step: int,
+    seconds: float,
+    *,
+    ended: bool = False,
+    rolled_back: Sequence[int] = (),
+) -> Path:
+    """Write the checkpoint of `step` of the run; `ended`: it is the phase's last.
+
+    `rolled_back` are the steps after which the run went back to earlier weights.
+    """
     setting, asker = parts.setting, parts.trainer.asker
     state: dict[str, Any] = {
         "phases": setting.place.to_state(ended=ended),
@@ -35,6 +45,7 @@ def save(parts: Parts, step: int, seconds: float, *, ended: bool = False) -> Pat
         "seconds": seconds,
         "data": dict(parts.digests),
         "versions": versions(),
+        "rolled_back": list(rolled_back),
     }
     more: dict[str, dict[str, Tensor]] = {}
     if parts.ahead is not None:
@@ -100,12 +111,11 @@ def say_versions(before: Mapping[str, str], say: Say) -> None:
 
 def _go_on(parts: Parts, found: Checkpoint, state: Mapping[str, Any]) -> None:
     """Take over what a step in the middle of the phase left."""
-    setting, models = parts.setting, parts.models
+    setting = parts.setting
     before = state.get("data", {})
     refuse_records(before, parts.digests, allowed=setting.allow_changes, say=setting.say)
     say_versions(state.get("versions", {}), setting.say)
-    with models.backend.gathered():
-        found.load_weights(models.policy)
+    _take_models(parts, found, state)
     parts.trainer.asker.stream.load_state(state["stream"])
     rows = state.get("ahead", [])
     if parts.ahead is not None:
@@ -113,11 +123,27 @@ def _go_on(parts: Parts, found: Checkpoint, state: Mapping[str, Any]) -> None:
         parts.ahead.load_state(found.step - setting.place.before, rows, tokens)
     elif rows:
         raise older(len(rows))
+    setting.say(f"resumed after step {found.step}")
+
+
+def roll_back(parts: Parts, found: Checkpoint) -> None:
+    """Give the models and the optimiser the state of an earlier checkpoint of the phase.
+
+    What was drawn stays drawn, and what the algorithm keeps stays, so the run goes on with others.
+    """
+    _take_models(parts, found, found.state())
+    found.restore(parts.models.backend)
+
+
+def _take_models(parts: Parts, found: Checkpoint, state: Mapping[str, Any]) -> None:
+    """Load weights, the critic and a reference that moves."""
+    models = parts.models
+    with models.backend.gathered():
+        found.load_weights(models.policy)
     if models.critic is not None:
         models.critic.load_state(found.tensors(CRITIC), state["critic"])
     if models.reference is not None and models.reference.moves:
         models.reference.load_state(found.tensors(REFERENCE))
-    setting.say(f"resumed after step {found.step}")
 
 
 def begin_critic(critic: Critic | None, phase: Phase, found: Checkpoint | None, say: Say) -> None:

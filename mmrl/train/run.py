@@ -25,7 +25,7 @@ from mmrl.train.changes import Say, accept
 from mmrl.train.checkpoint import Checkpoint
 from mmrl.train.checkpoint_files import is_full
 from mmrl.train.parts import build_parts
-from mmrl.train.phase_run import PhaseRun, Session
+from mmrl.train.phase_run import PhaseRun, RolledBack, Session
 from mmrl.train.phases import Place, phases_of, place_of
 from mmrl.train.requirements import refuse_phases
 from mmrl.train.setting import Setting
@@ -131,7 +131,11 @@ def _carry_out(setting: Setting, found: Checkpoint | None, session: Session) -> 
         with ExitStack() as closing:
             run = PhaseRun(build_parts(setting, closing), session)
             first_step, before = run.start(found)
-            run.train(first_step)
+            try:
+                run.train(first_step)
+            except RolledBack as back:
+                found = checkpoint.at(setting.config.run, back.step)
+                continue
             found = run.end()
             if setting.last_phase:
                 result = run.finish(before)

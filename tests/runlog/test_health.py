@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from mmrl.alarm import ALARMS, Alarm
 from mmrl.cli import main
 from mmrl.commands.watch import sparkline
 from mmrl.config import RunConfig
-from mmrl.errors import TrainingError
+from mmrl.errors import ConfigError, TrainingError
 from mmrl.runlog.diagnosis import alarms
 from mmrl.runlog.health import EVERY_SECONDS, Health, how_it_goes
 from mmrl.runlog.journal import Journal
@@ -124,9 +127,19 @@ def test_an_alarm_is_told_when_it_begins_and_when_it_comes_back() -> None:
 
 def test_an_alarm_that_stops_is_returned_and_not_said() -> None:
     said: list[str] = []
-    health = Health(said.append, {"blind": "stop"})
-    assert (health.look(SETS_OFF["blind"], 64) or "").startswith("alarm 'blind': 1 samples")
+    for action in ("stop", "roll_back"):
+        wrong = Health(said.append, {"blind": action}).look(SETS_OFF["blind"], 64)
+        assert wrong is not None and wrong.does == action
+        assert wrong.line.startswith("alarm 'blind': 1 samples")
     assert said == []
+
+
+def test_what_was_before_a_roll_back_sets_nothing_off() -> None:
+    every = SETS_OFF["blind"]
+    said: list[str] = []
+    health = Health(said.append, {"blind": "stop"}, since=int(every[-1]["step"]))
+    later = {**every[-1], "step": every[-1]["step"] + 1, "media/without": 0.0}
+    assert health.look([*every, later], 64) is None and not said
 
 
 def test_now_and_then_a_line_says_how_it_goes() -> None:
@@ -163,6 +176,79 @@ def test_a_run_stops_at_an_alarm_and_goes_on_from_its_checkpoint(
     assert "step 11" in said
     found = list(Journal(run / "metrics.jsonl").rows())
     assert [row["step"] for row in found] == list(range(1, 15))
+
+
+def test_a_run_goes_back_at_an_alarm_and_on_with_other_records(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digits = make_digits(tmp_path / "digits", train=60, test=2)
+    trainer = {
+        "steps": 14,
+        "prompts_per_step": 2,
+        "checkpoint_every": 4,
+        "keep_checkpoints": 9,
+        "on_alarm": {"truncated": "roll_back", "equal": "ignore"},
+    }
+    run = tmp_path / "run"
+    # Answers of one token all earn the same; weights move by their decay.
+    decay = {"learning_rate": 1e-2, "weight_decay": 0.1}
+    options: dict[str, Any] = {"rollout": {"max_new_tokens": 1}, "optimizer": decay}
+    config = run_config(run, digits, trainer=trainer, **options)
+    result = train(validate(RunConfig, config, "test"))
+    assert result["steps"] == 14
+    said = capsys.readouterr().err
+    assert "step 10, alarm 'truncated': 100 %" in said and "back to the weights of step 8" in said
+    weights = {
+        step: load_file(run / "checkpoints" / f"step_{step}" / "model.safetensors")
+        for step in (4, 8, 10, 12)
+    }
+    equal = {
+        step: all(torch.equal(weights[8][name], value) for name, value in weights[step].items())
+        for step in weights
+    }
+    assert equal == {4: False, 8: True, 10: True, 12: False}
+    rows = list(Journal(run / "consumed.jsonl").rows())
+    assert [row["step"] for row in rows] == list(range(1, 15)), "no step is made again"
+    drawn = [name for row in rows for name in row["ids"]]
+    assert len(set(drawn)) == len(drawn), "no record either"
+    # A run that is killed after it went back knows that it did.
+    shutil.rmtree(run / "checkpoints" / "step_14")
+    (run / "result.json").unlink()
+    train(validate(RunConfig, config, "test"), resume=True)
+    again = load_file(run / "checkpoints" / "step_14" / "model.safetensors")
+    assert again.keys() == weights[12].keys()
+    assert "alarm" not in capsys.readouterr().err
+
+
+def test_a_run_that_has_nothing_to_go_back_to_stops(tmp_path: Path) -> None:
+    digits = make_digits(tmp_path / "digits", train=60, test=2)
+    trainer = {"steps": 14, "prompts_per_step": 2, "checkpoint_every": 12}
+    trainer["on_alarm"] = {"truncated": "roll_back", "equal": "ignore"}
+    config = run_config(tmp_path / "run", digits, trainer=trainer, rollout={"max_new_tokens": 1})
+    with pytest.raises(TrainingError, match=r"^step 10, .*no checkpoint to go back to"):
+        train(validate(RunConfig, config, "test"))
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({}, "roll_back needs trainer.checkpoint_every"),
+        (
+            {
+                "rollout": {"engine": "hf_copy", "max_staleness": 1},
+                "trainer": {"checkpoint_every": 2},
+            },
+            "set rollout.max_staleness=0",
+        ),
+    ],
+)
+def test_going_back_wants_a_checkpoint_and_answers_of_now(
+    tmp_path: Path, sections: dict[str, Any], message: str
+) -> None:
+    trainer = {"on_alarm": {"truncated": "roll_back"}, **sections.get("trainer", {})}
+    config = run_config(tmp_path, tmp_path, **{**sections, "trainer": trainer})
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        validate(RunConfig, config, "test")
 
 
 def test_the_page_and_the_command_know_every_alarm(
