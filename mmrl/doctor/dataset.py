@@ -263,8 +263,9 @@ class _Look:
             found.media[kind].append((tokens, size))
         seen.enter(looked.print)
         for match in seen.matches(looked.print):
-            what = f"the same {match.kind}" if match.kind != "text" else "the same words"
-            found.twice[f"{what} in {match.of_split} records"].append(f"{match.id} = {match.of}")
+            if match.kind != "text":  # the same words about another picture are another question
+                what = f"the same {match.kind} in {match.of_split} records"
+                found.twice[what].append(f"{match.id} = {match.of}")
 
     def _score(self, found: Surveyed, scorer: Scorer, jobs: Sequence[ScoreJob]) -> None:
         for job, score in zip(jobs, scorer.score(jobs), strict=True):
@@ -296,8 +297,8 @@ def spread(values: Sequence[float]) -> str:
     low, half, most, high = np.percentile(values, (0, 50, 95, 100))
     counts = histogram(values)["counts"]
     tallest = max(counts) + 1
-    bars = "".join("▁▂▃▄▅▆▇█"[int(8 * count / tallest)] for count in counts)
-    return f"{low:,.6g} to {high:,.6g}, half under {half:,.6g}, 95 % under {most:,.6g}  {bars}"
+    bars = "".join("▁▂▃▄▅▆▇█"[int(8 * count / tallest)] if count else " " for count in counts)
+    return f"{low:,.6g} to {high:,.6g}, half under {half:,.6g}, 95 % under {most:,.6g} |{bars}|"
 
 
 def histogram(values: Sequence[float]) -> dict[str, list[float]]:

@@ -43,7 +43,7 @@ def test_sound_records_have_nothing_wrong(tmp_path: Path, digits: Path) -> None:
     )
     assert (training.split, training.records) == ("training", 30)
     assert (held_out.split, held_out.records) == ("held-out", 6)
-    assert not training.unusable and not training.golds
+    assert not training.unusable and not training.golds and not held_out.twice
     assert len(training.tokens) == len(training.media["image"]) == 30
     tokens, pixels = training.media["image"][0]
     assert 0 < tokens < training.tokens[0] and pixels > 28 * 28
