@@ -47,7 +47,7 @@ def command(run: Path, digits: Path, stage: int, staleness: int, *flags: str) ->
 
 def said(run: Path) -> list[tuple[int, str, list[tuple[str, int]]]]:
     return [
-        (row["step"], row["id"], [(r["text"], r["weights"]) for r in row["responses"]])
+        (row["step"], row["id"], [(r["text"], r["policy_version"]) for r in row["responses"]])
         for row in Journal(run / "rollouts.jsonl").rows()
     ]
 

@@ -21,7 +21,7 @@ from mmrl.engines.engine import Sampling
 from mmrl.errors import UserError
 from mmrl.model_config import LoraConfig
 from mmrl.types import Response
-from tests.engines.models import TOLERANCE
+from tests.engines.models import MODELS, THOROUGH, TOLERANCE
 from tests.engines.pair import GREEDY, LENGTH, SAMPLED, TIED, Pair, teacher_forced
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'mmrl[vllm]'")
@@ -34,6 +34,8 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
 
 LORA = LoraConfig(rank=3, alpha=6, dropout=0.5)  # acts in updates alone
 CHANGES = 3
+MERGED = ("qwen2_5_omni", "qwen3_omni, dense", "llava_onevision")
+"""What vLLM's classes take no adapters for."""
 
 
 def make(
@@ -192,6 +194,20 @@ def test_a_module_that_vllm_has_no_layer_for_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"layers\.0\.lost: set rollout\.adapter_sync=merged"):
         pair.vllm._engine.collective_rpc("take_adapter", args=(lost,))
     pair.vllm.close()
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in THOROUGH])
+def test_every_family_is_answered_with_its_adapters(name: str, tmp_path: Path) -> None:
+    """By themselves or merged, whichever vLLM's class for it takes."""
+    pair = make(tmp_path, "auto", name=name)
+    try:
+        for seed in range(2):
+            redraw(pair, seed)
+            pair.sync()
+            assert pair.compare(list(pair.prompts.values())) < TOLERANCE
+        assert pair.vllm.takes_adapter is (name not in MERGED)
+    finally:
+        pair.vllm.close()
 
 
 class Workers:

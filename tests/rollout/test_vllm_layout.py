@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmrl.engines.vllm.server.weight_names import as_read
+from mmrl.engines.vllm.server.weight_names import adapted_name, as_read
 from mmrl.engines.vllm.thinker import named, thinker_of, whole_configuration
 from tests.families.tiny import build
 
@@ -40,6 +40,33 @@ def test_a_lone_level_is_put_in_front_of_what_is_not_there_without_it() -> None:
     there = "model.vision_tower.vision_model.embeddings.weight"
     assert names(model, there) == [there]
     assert names(model, "talker.weight") == ["talker.weight"]
+
+
+class Renames:
+    """As vLLM's WeightsMapper with a part of a name by another."""
+
+    def __init__(self, old: str, new: str) -> None:
+        self._old, self._new = old, new
+
+    def get_rename_mapper(self) -> Renames:
+        return self
+
+    def _map_name(self, name: str) -> str:
+        return name.replace(self._old, self._new, 1)
+
+
+def test_an_adapters_tensor_has_the_name_of_vllms_module() -> None:
+    """Also where only a class further in renames it, or none does; a lost one keeps the first."""
+    model = nn.Module()
+    model.language = nn.ModuleDict({"layers": nn.ModuleDict({"0": nn.Module()})})
+    names = "language.layers.0.short_conv.in_proj", "language.layers.0.mlp.w1", "language.lost"
+    plain = [f"{name}.lora_A.weight" for name in names]
+    known = set(names[:2])
+    assert [adapted_name(model, name, known) for name in plain] == plain
+    model.hf_to_vllm_mapper = Renames("model.language.", "language.")  # type: ignore[assignment]
+    model.language.hf_to_vllm_mapper = Renames(".conv.", ".short_conv.")  # type: ignore[assignment]
+    files = [f"model.{name.replace('short_', '')}" for name in plain]
+    assert [adapted_name(model, name, known) for name in files] == plain
 
 
 def test_nothing_is_guessed() -> None:

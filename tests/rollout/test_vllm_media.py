@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from mmrl import plugins
 from mmrl.engines.vllm.media import PlacedMedium, placed_media
+from mmrl.errors import UserError
+from mmrl.policy.family import Limits
+from mmrl.policy.policy import wrap
 from tests.families.cases import Case, ask, cases, clip, make, policy
-from tests.families.tiny import TINY
+from tests.families.tiny import TINY, build
 
 
 def embedded(placed: PlacedMedium, length: int) -> np.ndarray:
@@ -28,6 +32,15 @@ def test_every_placeholder_is_one_mediums(name: str) -> None:
         total = sum((embedded(p, len(prompt.ids)) for p in told), np.zeros(len(prompt.ids), int))
         assert total.tolist() == np.isin(prompt.ids, made.family.placeholder_ids).tolist(), label
         assert len({(p.modality, p.hash) for p in told}) == len(told), label
+
+
+def test_the_generic_family_is_refused_with_media_alone() -> None:
+    model, processor = build("qwen2_5_vl")
+    family = plugins.load("family", "generic").build(model, processor, Limits(2000))
+    made = wrap(model, processor, family)
+    with pytest.raises(UserError, match=r"sample 's'.*use rollout\.engine=hf"):
+        placed_media(ask(made, Case((make("image", 0), "What?"))), made.family)
+    assert placed_media(ask(made, Case(("What?",))), made.family) == []
 
 
 @pytest.mark.parametrize(

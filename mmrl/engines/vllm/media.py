@@ -37,8 +37,14 @@ class PlacedMedium:
 def placed_media(prompt: Prompt, family: Family) -> list[PlacedMedium]:
     """What vLLM takes as the media of a prompt, in the order of their placeholders.
 
-    Raises UserError with the sample's id where placeholders and feature rows differ in number.
+    Raises UserError with the sample's id where placeholders and feature rows differ in number, and
+    where the family makes one whole of a prompt's media, which vLLM takes one by one.
     """
+    if prompt.placed and not family.declaration.model_types:
+        raise UserError(
+            f"sample '{prompt.sample.id}': the generic family processes the media of a prompt "
+            "together, and vLLM takes them one by one: use rollout.engine=hf"
+        )
     return [
         placed
         for medium, places in zip(prompt.placed, _places(prompt, family), strict=True)

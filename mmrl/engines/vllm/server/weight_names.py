@@ -6,7 +6,7 @@ What differs is found by looking at vLLM's own module, so nothing is written dow
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from torch import Tensor
@@ -26,6 +26,28 @@ def as_read(model: Any, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple
     for name, weight in weights:
         fused = turned and name.endswith(EXPERTS)
         yield _with_levels(model, mapper, name), weight.transpose(1, 2) if fused else weight
+
+
+def adapted_name(model: Any, name: str, known: Collection[str]) -> str:
+    """vLLM's name of an adapter's tensor, whose module is then among the `known` names.
+
+    A class renames what is inside it, and vLLM asks the outermost alone for an adapter's names.
+    Where that is not enough, those further in are asked too (LFM2's convolutions). A module that
+    is nowhere has the outermost's name.
+    """
+    found = list(_on_the_way_in(model, name))
+    return next((name for name in found if name.rsplit(".", 2)[0] in known), found[0])
+
+
+def _on_the_way_in(model: Any, name: str) -> Iterator[str]:
+    """The name as the outermost class has it, then as that and the next one further in have it."""
+    module, before, rest = model, "", name
+    while module is not None:
+        mapper = getattr(module, "hf_to_vllm_mapper", None)
+        rest = rest if mapper is None else mapper.get_rename_mapper()._map_name(rest)
+        yield before + rest
+        part, _, rest = rest.partition(".")
+        module, before = getattr(module, part, None), f"{before}{part}."
 
 
 def _with_levels(model: Any, mapper: Any, name: str) -> str:

@@ -19,7 +19,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
 from mmrl.engines.vllm.broadcast import receive
 from mmrl.engines.vllm.inputs import ADAPTER_ID
 from mmrl.engines.vllm.sampling import POSITIONS
-from mmrl.engines.vllm.server.weight_names import as_read
+from mmrl.engines.vllm.server.weight_names import adapted_name, as_read
 from mmrl.engines.vllm.thinker import named
 
 
@@ -47,18 +47,18 @@ class TakesWeights:
         ValueError where the model has no layer for one of them.
         """
         manager, model = self.model_runner.lora_manager, self.get_model()
-        mapper, layers = model.hf_to_vllm_mapper, manager._adapter_manager
+        layers = manager._adapter_manager
+        known = modules_and_parts(layers)
         rank = max(len(t) for name, t in tensors.items() if name.endswith(".lora_A.weight"))
         adapter = LoRAModel.from_lora_tensors(
             ADAPTER_ID,
             # vLLM keeps what it is given, and a trainer in this process goes on to change it.
-            {name: tensor.clone() for name, tensor in tensors.items()},
+            {adapted_name(model, name, known): tensor.clone() for name, tensor in tensors.items()},
             PEFTHelper(r=rank, lora_alpha=rank, target_modules=[]),
             device="cpu",
             dtype=manager.lora_config.lora_dtype,
-            weights_mapper=mapper and mapper.get_rename_mapper(),
         )
-        _all_have_layers(adapter.loras, layers)
+        _all_have_layers(adapter.loras, known)
         layers.remove_adapter(ADAPTER_ID)
         layers.add_adapter(adapter)
         layers.activate_adapter(ADAPTER_ID)
@@ -103,14 +103,19 @@ class _SentPositions:
         request.mrope_position_delta = max(map(max, sent)) + 1 - len(sent[0])
 
 
-def _all_have_layers(adapted: Iterable[str], layers: Any) -> None:
-    """vLLM passes over an adapter's modules that it has no layer for, without a word."""
+def modules_and_parts(layers: Any) -> frozenset[str]:
+    """Names of what vLLM's adapter manager adapts, and of the linears that each of it packs."""
     parts = {
         f"{name.rpartition('.')[0]}.{part}"
         for name in layers.modules
         for part in layers.packed_modules_mapping.get(name.rpartition(".")[2], ())
     }
-    lost = sorted(set(adapted) - parts - set(layers.modules))
+    return frozenset(parts.union(layers.modules))
+
+
+def _all_have_layers(adapted: Iterable[str], known: frozenset[str]) -> None:
+    """vLLM passes over an adapter's modules that it has no layer for, without a word."""
+    lost = sorted(set(adapted) - known)
     if lost:
         raise ValueError(
             f"vLLM has no layer for the adapter of {lost[0]}: set rollout.adapter_sync=merged"
