@@ -48,6 +48,18 @@ class Memory:
         """Whether something was remembered before."""
         return self.conv_states[0] is not None
 
+    def get_conv_state(self, layer_idx: int, state_idx: int = 0) -> Tensor | None:
+        """The last inputs of a convolution [B, C, K - 1]; None where nothing was remembered."""
+        return self.conv_states[state_idx]
+
+    def get_recurrent_state(self, layer_idx: int, state_idx: int = 0) -> Tensor | None:
+        """The state [B, ...] after the last token; None where nothing was remembered."""
+        return self.recurrent_states[state_idx]
+
+    def is_recording_past(self, layer_idx: int) -> bool:
+        """As `record_past`, of the one layer."""
+        return self.record_past
+
     def update_conv_state(
         self, new: Tensor, layer_idx: int, state_idx: int = 0, *, conv_kernel_size: int, **_: Any
     ) -> Tensor:

@@ -116,6 +116,6 @@ def known(model: nn.Module) -> int:
 
 
 def _cache_name(kind: type[nn.Module]) -> str:
-    """What a layer's forward calls its cache."""
-    taken = inspect.signature(kind.forward).parameters
-    return next(name for name in ("cache_params", "past_key_values") if name in taken)
+    """What a layer's forward calls its cache, which has had several names in the library."""
+    taken = inspect.signature(kind.forward).parameters.values()
+    return next(one.name for one in taken if "cache_utils.Cache" in str(one.annotation))

@@ -19,6 +19,8 @@ from tests.modalities.clips import B_FRAMES, Form
 VIDEO = [name for name in TINY if "video" in TINY[name].kinds]
 VARYING = (0.0, 0.4, 2.0, 2.3, 7.0, 31.5, 64.0, 65.9)
 EVEN = tuple(i / 2 for i in range(8))
+LONG = tuple(i / 29.97 for i in range(0, 3600, 600))
+"""Of an even clip whose frames last no whole number of milliseconds."""
 
 SAID = {
     "qwen3_vl": r"<([\d.]+) seconds>",
@@ -26,14 +28,18 @@ SAID = {
     "glm4v": r"<\|end_of_image\|>(\d+)",
     "smolvlm": r"Frame from (\d\d:\d\d):",
     "gemma4": r"(\d\d:\d\d) ",
+    "nemotron_h_omni": r"sampled at ([\d.]+) seconds",
 }
 """How families write a frame's second."""
 
 
 def shown_at(seconds: tuple[float, ...]) -> Media:
     media = clip(0, frames=len(seconds))
+    fps = 29.97 if seconds is LONG else 2.0
     indices = tuple(range(len(seconds)))
-    frame = dataclasses.replace(media.frame, seconds=seconds, indices=indices, fps=2.0)
+    if seconds is LONG:
+        indices = tuple(round(second * fps) for second in seconds)
+    frame = dataclasses.replace(media.frame, seconds=seconds, indices=indices, fps=fps)
     return dataclasses.replace(media, frame=frame)
 
 
@@ -45,10 +51,12 @@ def written(name: str, seconds: tuple[float, ...]) -> list[str]:
         return [f"{(a + b) / 2:.1f}" for a, b in pairs]
     if family == "glm4v":
         return [str(int(second)) for second in seconds[::2]]
+    if family == "nemotron_h_omni":
+        return [f"{second:.2f}" for second in seconds]
     return [f"{int(second // 60):02d}:{int(second % 60):02d}" for second in seconds]
 
 
-@pytest.mark.parametrize("seconds", [EVEN, VARYING], ids=["even", "varying"])
+@pytest.mark.parametrize("seconds", [EVEN, VARYING, LONG], ids=["even", "varying", "long"])
 @pytest.mark.parametrize("name", [n for n in VIDEO if TINY[n].family in SAID])
 def test_the_text_holds_the_times_of_the_frames_shown(
     name: str, seconds: tuple[float, ...]
