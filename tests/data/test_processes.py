@@ -17,7 +17,7 @@ from tests.runs import run_config, write_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-ROWS, KIB = 800, 100
+ROWS, KIB = 800, 96
 RUN = """
 import json, os, pickle, sys
 import torch.distributed as dist

@@ -222,6 +222,7 @@ REFUSED: tuple[tuple[str, str], ...] = (
     ("several formulas", "$5$ $7$"), ("an empty box", r"\text{}"),
     ("numerals side by side", "1 2"),
     ("numbered parts", "(1) 5 (2) 7"), ("a range in words", "2 to 3"),
+    ("a statement twice", "\u2460\u2460"),
     ("a range of similar look", r"3\sim 5"),
     ("a sum to infinity", r"\sum_{n=1}^{\infty} \frac{1}{n^2}"),
 )  # fmt: skip
