@@ -12,6 +12,7 @@ import itertools
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Protocol, overload
 
@@ -113,8 +114,10 @@ def refuse_unknown(path: Path, table: Table, columns: Mapping[str, str | None]) 
 class Samples(Sequence[Sample]):
     """The usable records of a source, in order, as samples of `key`.
 
-    `with_more` adds to a sample what is known of its record elsewhere. `check` may raise ValueError
-    for a sample that a run cannot use. Ids that several records share
+    `with_more` adds to a sample what is known of its record elsewhere. `ids_digest` is that of all
+    records' ids in order, which are read for the index anyway.
+
+    `check` may raise ValueError for a sample that a run cannot use. Ids that several records share
     get a suffix, from the second on; `repeated` counts them.
     """
 
@@ -133,7 +136,7 @@ class Samples(Sequence[Sample]):
         self._task, self._rows, self.key, self._reject = task, rows, key, reject
         self._check, self._media, self._with_more = check, media, with_more
         self._places: Ints = np.arange(min(len(rows), limit or len(rows)))
-        self._suffixes, self._hashes = _distinct(rows, len(self._places))
+        self._suffixes, self._hashes, self.ids_digest = _distinct(rows, len(self._places))
         self.repeated = len(self._suffixes)
         self._prefix = ""
         self._kept: OrderedDict[int, Sample] = OrderedDict()
@@ -186,6 +189,11 @@ class Samples(Sequence[Sample]):
             if sample.id == sample_id:
                 return sample
         return None
+
+    @property
+    def places(self) -> Ints:
+        """The numbers of the samples' rows [n]."""
+        return self._places
 
     @property
     def hashes(self) -> Ints:
@@ -272,12 +280,18 @@ def load_samples(
     return usable
 
 
-def _distinct(rows: Rows, count: int) -> tuple[dict[int, str], Ints]:
-    """Suffixes for records whose id others before them have, and a hash of every id."""
-    hashes = np.fromiter(map(hash, itertools.islice(rows.names(), count)), np.int64, count)
+def _distinct(rows: Rows, count: int) -> tuple[dict[int, str], Ints, str]:
+    """Suffixes for records whose id others have before them; a hash of every id, and one of all."""
+    told = sha256()
+
+    def hashed(name: str) -> int:
+        told.update(f"{name}\n".encode())
+        return hash(name)
+
+    hashes = np.fromiter(map(hashed, itertools.islice(rows.names(), count)), np.int64, count)
     _, first, counts = np.unique(hashes, return_index=True, return_counts=True)
     if len(first) == count:
-        return {}, hashes
+        return {}, hashes, told.hexdigest()
     repeated = np.isin(hashes, hashes[first[counts > 1]])
     suffixes: dict[int, str] = {}
     seen: Counter[int] = Counter()
@@ -287,7 +301,7 @@ def _distinct(rows: Rows, count: int) -> tuple[dict[int, str], Ints]:
             suffixes[place] = f"#{seen[int(hashes[place])]}"
     for place, suffix in suffixes.items():
         hashes[place] = hash(rows.record(place).id + suffix)
-    return suffixes, hashes
+    return suffixes, hashes, told.hexdigest()
 
 
 def _refuse_absent(sample: Sample) -> None:

@@ -38,14 +38,11 @@ def load_callable(name: str, role: str) -> Callable[..., Any]:
         )
     if module_name.startswith(GIVEN):
         return _by_value(module_name, attribute)
-    file = _sought(module_name)
-    if module_name.endswith(".py") and not file.is_file():
+    file = _sought(module_name) if module_name.endswith(".py") else None
+    if file is not None and not file.is_file():
         raise ConfigError(f"{role} '{name}': no file at {file}")
     try:
-        if module_name.endswith(".py"):
-            module = _of_file(file)
-        else:
-            module = importlib.import_module(module_name)
+        module = importlib.import_module(module_name) if file is None else _of_file(file)
     except (ModuleNotFoundError, TypeError) as error:
         raise ConfigError(
             f"{role} '{name}': {error}; install it, put its folder on PYTHONPATH, or write "

@@ -32,6 +32,7 @@ _SEGMENT = re.compile(rf"\\overline ?\{{ ?({_POINTS}{{2}}) ?\}}")
 _BARRED = re.compile(r"\\(overline|bar|hat|widehat) ?\{ ?([a-z0-9A-Z]{1,6}) ?\}")
 _CIRCLE = re.compile(r"\\odot ?(?:\{ ?([A-Z]) ?\}|([A-Z]))")
 _CIRCLED = re.compile(r"\\odot_\{ ?([0-9]{1,2}) ?\}")
+_INNER_SIGN = re.compile(r"\\frac ?\{[^{}]*\\pm")
 _IMAGINARY = re.compile(r"(?<=[0-9}])i(?![A-Za-z])")
 _STATEMENT = re.compile(r"([^=<>]{1,40}?) ?\\(parallel|perp|cong|similar) ?([^=<>]{1,40})")
 _LETTERS = re.compile(r"(?<![A-Za-z\\])[A-Z]{3,}(?![A-Za-z])")
@@ -54,6 +55,8 @@ def evaluable(latex: str) -> str:
     latex = _DIGIT_LETTERS.sub(lambda m: symbol("base", f"{m[1]}b{m[2]}"), _BASE.sub(_based, latex))
     latex = _MIXED.sub(_mixed, latex)
     latex = _named(_POINT.sub("", latex))
+    if latex.count(r"\pm") == 1 and _INNER_SIGN.search(latex):
+        latex = f"{latex.replace(chr(92) + 'pm', '+')}, {latex.replace(chr(92) + 'pm', '-')}"
     latex = _IMAGINARY.sub(" i", latex)  # math-verify knows it by the space before it
     built = _BUILDER.fullmatch(latex)
     if built and built[1] in built[2]:

@@ -7,7 +7,9 @@ Another spelling of the same thing becomes one spelling (`\leqslant`, `\number{2
 from __future__ import annotations
 
 import html
+import math
 import re
+from collections.abc import Callable
 from decimal import Decimal
 
 from mmrl.rewards.braces import closing_brace
@@ -59,6 +61,15 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"\\(?:left|right|big|Big|bigg|Bigg|bigl|bigr|displaystyle|textstyle|limits){_END}", " "),
         (rf"\\(?:quad|qquad|enspace|thinspace|nobreakspace|hfill){_END}|\\[,;:> ]|~", " "),
         (r"\s+", " "),
+        # letters that were read one by one
+        (r"(?<![A-Za-z\\])([A-Z]'?) (?=[A-Z]'?(?![A-Za-z]))", r"\1"),
+        (r"(?<=[0-9}i)]) ([cdm] m|k g)(?= ?(?:\^ ?\{? ?[23] ?\}?)?$)", "SPACED"),
+        (rf"\\{_TEXTS} ?\{{ ?((?:[A-Za-z] )+[A-Za-z]) ?\}}", "SPACED"),
+        # for every whole number
+        (
+            r"[, ]*\(? ?[kn] ?\\in ?(?:\\math(?:bf|bb|rm) ?\{ ?[ZN] ?\}|[ZN])(?:_\+|\^\*)? ?\)?$",
+            "",
+        ),
         # relations
         (rf"\\(?:leqslant|leqq|le|eqslantless){_END}|<=|=<", r"\\leq "),
         (rf"\\(?:geqslant|geqq|ge){_END}|>=", r"\\geq "),
@@ -88,6 +99,8 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<!\\)\{\}", ""),
         (r"\^ ?\{ ?\^ ?\\circ ?\}", r"^\\circ "),
         (r"(?<=[0-9]) ?\^ ?(?:\{ ?o ?\}|o(?![A-Za-z]))", r"^\\circ "),
+        (r"\\bot(?![A-Za-z])", r"\\perp "),
+        (r"\\big(cup|cap)(?![A-Za-z])", r"\\\1 "),
         (r"\\(?:textdegree|degree)(?![A-Za-z])", r"^\\circ "),
         (r"\\uppi(?![A-Za-z])", r"\\pi "),
         (r"\\prime", "'"),
@@ -114,7 +127,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ("[\u548c\u4e14]", " and "),
         ("(?<=or)\\s*\u586b[\u5199\u5165\u6210\u4e3a]*", " "),
         (r"\\text(?:rm)?\s*\{\s*(or|and)\s*\}", r" \1 "),
-        (r"(?<=[A-Z])//(?=[A-Z])", r" \\parallel "),
+        (r"(?<=[A-Za-z]) ?// ?(?=\\?[A-Za-z])", r" \\parallel "),
         (r"(?<![A-Za-z\\])(?:pi|Pi|PI)(?![A-Za-z])", r"\\pi "),
         (r"(?<![A-Za-z\\])(?:infinity|oo)(?![A-Za-z])", r"\\infty "),
         (r"(?<![A-Za-z\\])log([0-9]{1,2}) ?(?=\()", r"\\log_{\1}"),
@@ -181,6 +194,25 @@ _CIRCLED = re.compile("(?:[\u2460-\u2473](?:\\s|[,;\u3001\uff0c]|and|\u548c|\u4e
 _CONNECTED = re.compile(r"\s*(?:(?:or|and|,|;|\u6216|\u548c|\u3001)\s*)+")
 
 
+_DOUBLE_ROOT = re.compile(r"([a-z]) ?_\{ ?1 ?\} ?= ?\1 ?_\{ ?2 ?\} ?=")
+_BINOMIAL = re.compile(r"\\[dt]?binom ?\{ ?([0-9]{1,2}) ?\} ?\{ ?([0-9]{1,2}) ?\}")
+
+
+def _chosen(match: re.Match[str]) -> str:
+    return f" {math.comb(int(match[1]), int(match[2]))} "
+
+
+def _joined(match: re.Match[str]) -> str:
+    return match[1].replace(" ", "")
+
+
+def _unspaced(match: re.Match[str]) -> str:
+    return rf" \mathrm{{{match[1].replace(' ', '')}}}"
+
+
+_CALLED: dict[str, str | Callable[[re.Match[str]], str]] = {"DIGITS": _joined, "SPACED": _unspaced}
+
+
 def plain_latex(text: str) -> str:
     """Spell the text the one way; linear in its length but for braces, so cap it first."""
     text = html.unescape(text) if "&" in text else text
@@ -195,10 +227,11 @@ def plain_latex(text: str) -> str:
     if _CIRCLED.fullmatch(text):
         text = _circled(text)
     for pattern, replacement in _REWRITES:
-        text = pattern.sub(_joined if replacement == "DIGITS" else replacement, text)
+        text = pattern.sub(_CALLED.get(replacement, replacement), text)
+    text = _BINOMIAL.sub(_chosen, text)
     text = _REPEATING.sub(_fraction, text)
     text = _unfenced_fonts(text)
-    return undress(_roots(_without_idle_braces(text)))
+    return undress(_DOUBLE_ROOT.sub(r"\1=", _roots(_without_idle_braces(text))))
 
 
 def without_fonts(latex: str) -> str:
@@ -247,10 +280,6 @@ def _circled(text: str) -> str:
         return text
     listed = ",".join(rf"\odot_{{{number}}}" for number in sorted(named))
     return listed if len(named) == 1 else rf"\{{{listed}\}}"
-
-
-def _joined(match: re.Match[str]) -> str:
-    return match[1].replace(" ", "")
 
 
 def _fraction(match: re.Match[str]) -> str:

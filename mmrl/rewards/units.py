@@ -45,7 +45,7 @@ _COMPOUND = {"mph": {"mi": 1, "h": -1}, "kph": {"km": 1, "h": -1}, "kmh": {"km":
 _RAISED = {"square": 2, "sq": 2, "sq.": 2, "\u5e73\u65b9": 2, "cubic": 3, "cu": 3, "cu.": 3,
            "\u7acb\u65b9": 3, "squared": 2, "cubed": 3}  # fmt: skip
 _TIMES = ("*", r"\cdot", r"\times")
-_BARE = frozenset("mgshlLNJWV")  # single letters that are units without markup, behind "5 "
+_BARE = frozenset("mgshlLNJWVAK")  # single letters that are units without markup, behind "5 "
 _MARKUP = "\\\u2103\u2109\u00a2\u20ac\u00a5\u20b9"
 COUNTER = "#"
 """How the name of what is counted begins."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from mmrl.config import RunConfig
+from mmrl.data.samples import CHECKED, Samples
 from mmrl.errors import ConfigError, UserError
 from mmrl.runlog.claim import CONFIG
 from mmrl.runlog.journal import to_json
@@ -101,10 +102,16 @@ def refuse_records(
 def digest(samples: Sequence[Sample]) -> str:
     """A digest of what is asked and what is right, in order.
 
-    Of media files the name and the size count: to read them all would take as long as an epoch.
+    Of media files the name and the size count: to read them all would take as long as an epoch. Of
+    samples that are made when they are drawn, all ids count, which of them are drawn, and the first
+    `CHECKED` records: the others are not read before a run begins.
     """
     found = sha256()
-    for sample in samples:
+    read: Iterable[Sample] = samples
+    if isinstance(samples, Samples):
+        found.update(f"{samples.ids_digest} {len(samples)}".encode() + samples.places.tobytes())
+        read = samples.usable(CHECKED)
+    for sample in read:
         asked = [_told(part) for part in sample.parts]
         begins = [sample.system, sample.start, sample.turns]
         row = [sample.id, asked, begins, sample.gold, sample.target, sample.meta]

@@ -11,11 +11,14 @@ import pytest
 import yaml
 
 from mmrl.config import RunConfig
+from mmrl.data.samples import CHECKED
 from mmrl.errors import ConfigError
 from mmrl.train.changes import accept, changes, digest, refuse_changes, refuse_records
 from mmrl.train.phase_state import say_versions, versions
 from mmrl.types import MediaRef, Observation, Sample, Text
 from mmrl.validation import validate
+from tests.data.test_samples import load
+from tests.data.test_tables import jsonl
 
 BASE: dict[str, Any] = {
     "run": "runs/a",
@@ -159,6 +162,18 @@ def test_a_digest_knows_the_size_of_a_file(tmp_path: Path) -> None:
     there = digest([of_file])
     file.write_bytes(b"1234")
     assert len({gone, there, digest([of_file])}) == 3
+
+
+def test_a_digest_reads_the_ids_of_all_records_and_the_first_of_them(tmp_path: Path) -> None:
+    """A record that is no use is passed over, where it is read and where it is not."""
+    told = []
+    for change in ({}, {1050: {"id": "other", "prompt": "q"}}, {5: {"id": 5, "prompt": "why"}}):
+        table = {i: {"id": i, "prompt": f"q{i}"} for i in range(CHECKED + 100)}
+        table |= {500: {"id": 500}, 1060: {"id": 1060}} | change
+        samples, rejected = load(jsonl(tmp_path / "d.jsonl", list(table.values())), looked_at=10)
+        told += [digest(samples), digest(samples)]
+        assert list(rejected) == ["500"]
+    assert told[::2] == told[1::2] and len(set(told)) == 3
 
 
 def test_a_digest_does_not_know_where_an_object_lies() -> None:
