@@ -46,12 +46,14 @@ def test_the_table_has_a_row_a_step(tool: ModuleType, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_a_student_reaches_its_teacher_in_a_third_of_the_steps(
+def test_students_reach_their_teacher_in_a_third_of_the_steps(
     tool: ModuleType, tmp_path: Path
 ) -> None:
+    """By the mean of two seeds: 300 canvases are three points wide, and so is a seed."""
     teacher = tool.teach(tmp_path)
-    student = tool.distil(tmp_path, teacher, 0)
-    print(tool.table(teacher, [student]))
-    taught, learnt = tool.curve(teacher), tool.curve(student)
-    assert 3 * max(learnt) <= max(taught)
-    assert learnt[max(learnt)] >= taught[max(taught)] - 0.02
+    students = [tool.distil(tmp_path, teacher, seed) for seed in (0, 1)]
+    print(tool.table(teacher, students))
+    taught, learnt = tool.curve(teacher), [tool.curve(student) for student in students]
+    assert all(3 * max(each) <= max(taught) for each in learnt)
+    mean = sum(each[max(each)] for each in learnt) / len(learnt)
+    assert mean >= taught[max(taught)] - 0.02
