@@ -40,7 +40,7 @@ class Params(Section):
     rewards: float = Field(0.0, ge=0, description="weight of group-relative advantages beside it")
     gamma: float = Field(0.0, ge=0, le=1, description="discount of the KL of later tokens")
     baseline: bool = Field(
-        True, description="compare a token with those at its place in the group's other answers"
+        False, description="compare a token with those at its place in the group's other answers"
     )
 
 
@@ -49,12 +49,12 @@ class TowardsTeacher(Stage):
     """Minus the KL of a token, and of those after it by `gamma`, plus weighted rewards [T].
 
     With a `baseline` the mean of the group's other answers at the token's place is taken off: it
-    does not depend on the token, so the gradient has the same mean and less variance.
+    does not depend on the token, so the gradient's mean is the same.
     """
 
     rewards: float = 0.0
     gamma: float = 0.0
-    baseline: bool = True
+    baseline: bool = False
     normalise: Normalise | None = PRESETS["paper"].normalise
 
     spends_penalties: ClassVar[bool] = True

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mmrl.data.samples import Rows
 from mmrl.data_config import Band
 from mmrl.errors import DataError
 from mmrl.types import Ints
@@ -18,11 +20,11 @@ class Bands:
     `records` were looked at, `without` of them lack a number in a column, `kept` are drawn.
     """
 
-    def __init__(self, bands: Mapping[str, Band], path: Any) -> None:
+    def __init__(self, bands: Mapping[str, Band], path: Path) -> None:
         self._bands, self._path = bands, path
         self.records = self.without = self.kept = 0
 
-    def places(self, rows: Any, count: int) -> Ints:
+    def places(self, rows: Rows, count: int) -> Ints:
         """The numbers [n] of those of the first `count` rows that are kept.
 
         Raises DataError where none is.

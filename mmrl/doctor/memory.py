@@ -19,6 +19,7 @@ from mmrl.policy.features import MAX_KEPT_TOKENS
 from mmrl.policy.logprobs import CHUNK_TOKENS
 from mmrl.policy.packing import default_budget
 from mmrl.policy.policy import DTYPES
+from mmrl.train.reference_config import reference_of
 
 GIB = 1 << 30
 
@@ -120,7 +121,6 @@ def plan(
     state = trained * _optimizer_width(config, sharding, own) // (processes if stage else 1)
     gradients = trained * _gradient_width(sharding, own) // (processes if stage >= 2 else 1)
     held = base // (processes if stage == 3 else 1)
-    copied = "reference" in compose(config.algorithm).needs and adapters is None
     engine, sleeps = _engine(config, shape, width, capacity)
     # What waits for the engine; with one step ahead the trainer waits in its place.
     copies = config.rollout.max_staleness if config.rollout.max_staleness > 1 else 0
@@ -130,7 +130,7 @@ def plan(
     away[sharding.parameters] += held
     return Plan(
         weights=(held if on_device else 0) + shape.adapter_parameters * own,
-        reference=shape.parameters * width // (processes if stage == 3 else 1) if copied else 0,
+        reference=_references(config, shape, width) // (processes if stage == 3 else 1),
         critic=_critic(config, shape),
         optimizer=0 if sharding.optimizer != "device" else state,
         gradients=gradients,
@@ -180,6 +180,17 @@ def _gradient_width(sharding: Sharding, own: int) -> int:
     ZeRO-1 has the gradients of the last one beside it, in 16 bits; elsewhere they come and go.
     """
     return 4 + (own if sharding.stage == 1 and own < 4 else 0)
+
+
+def _references(config: RunConfig, shape: Shape, width: int) -> int:
+    """Of what the policy is compared with; teachers are taken to be as large as it is."""
+    if "reference" not in compose(config.algorithm).needs:
+        return 0
+    given = reference_of(config.reference)
+    if given.is_start and config.model.lora:
+        return 0  # the base with its adapters off
+    averaged = 4 if given.average is not None else 0
+    return shape.parameters * (width * max(1, len(given.teachers)) + averaged)
 
 
 def _critic(config: RunConfig, shape: Shape) -> int:

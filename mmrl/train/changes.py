@@ -21,11 +21,11 @@ from mmrl.validation import validate
 Say = Callable[[str], None]
 
 FREE = re.compile(
-    r"(phases\.\d+\.)?(critic\.path|data\.(\d+\.)?(path|eval_path|recipe.*)"
+    r"(phases\.\d+\.)?(critic\.path|data\.(\d+\.)?(path|eval_path|stored|recipe.*)"
     r"|model\.(gradient_checkpointing|trust_remote_code)"
     r"|trainer\.(steps|backend|deepspeed|checkpoint_every|checkpoint_minutes|keep_checkpoints"
-    r"|eval_every|eval_limit"
-    r"|trackers.*|write_rollouts_every|tokens_per_micro_batch|exchange_timeout_seconds)"
+    r"|eval_every|eval_limit|trackers.*|tracked_answers|write_rollouts_every"
+    r"|tokens_per_micro_batch|exchange_timeout_seconds)"
     r"|rollout\.(max_sequences|scoring_\w+|max_unscorable_share|vllm.*|servers.*|adapter_sync"
     r"|parity_\w+)"
     r"|judges\.\w+\.(url|key_variable|device|batch|in_flight|timeout_seconds|retries|price_\w+))"

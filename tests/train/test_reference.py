@@ -180,13 +180,12 @@ def test_distillation_by_hand() -> None:
         {"reward": 1.0, "logprobs": [-1.0, -2.0], "ref_logprobs": [-0.5, -2.5]},
         {"reward": 0.0, "logprobs": [-0.3], "ref_logprobs": [-0.1]},
     ]
-    alone = {"baseline": False}
-    found = evaluate("opd", [rows], **alone)["advantages"][0]
+    found = evaluate("opd", [rows])["advantages"][0]
     np.testing.assert_allclose(found[0], [0.5, -0.5])
     np.testing.assert_allclose(found[1], [0.2])
-    found = evaluate("opd", [rows], gamma=0.5, kl_coefficient=2.0, **alone)["advantages"][0]
+    found = evaluate("opd", [rows], gamma=0.5, kl_coefficient=2.0)["advantages"][0]
     np.testing.assert_allclose(found[0], [2 * (0.5 - 0.25), -1.0])
-    found = evaluate("opd", [rows], rewards=0.3, **alone)["advantages"][0]
+    found = evaluate("opd", [rows], rewards=0.3)["advantages"][0]
     relative = 0.5 / (np.std([1.0, 0.0], ddof=1) + 1e-6)
     np.testing.assert_allclose(found[0], [0.5 + 0.3 * relative, -0.5 + 0.3 * relative])
     np.testing.assert_allclose(found[1], [0.2 - 0.3 * relative])
@@ -205,7 +204,7 @@ def test_the_baseline_is_the_mean_of_the_others_at_the_same_place() -> None:
         {"reward": 0.0, "logprobs": [-1.0, -2.0], "ref_logprobs": [-0.5, -2.5]},
         {"reward": 0.0, "logprobs": [-0.3], "ref_logprobs": [-0.1]},
     ]
-    advantages = evaluate("opd", [rows])["advantages"][0]
+    advantages = evaluate("opd", [rows], baseline=True)["advantages"][0]
     np.testing.assert_allclose(advantages[0], [0.5 - 0.2, -0.5])
     np.testing.assert_allclose(advantages[1], [0.2 - 0.5])
 
