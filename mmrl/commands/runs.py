@@ -167,6 +167,9 @@ def _add_export(commands: Commands) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--merge", action="store_true", help="merge adapters into their base")
     parser.add_argument("--dtype", help="precision of a merged model; default: the base's own")
+    parser.add_argument("--card", action="store_true", help="write a model card, README.md")
+    parser.add_argument("--push", metavar="OWNER/NAME", help="upload it to the hub, with its card")
+    parser.add_argument("--public", action="store_true", help="with --push; else it is private")
     parser.set_defaults(command=_export)
 
 
@@ -175,8 +178,14 @@ def _export(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"no folder at {arguments.source}")
     from mmrl.train.export import export
 
-    said = export(arguments.source, arguments.out, merge=arguments.merge, dtype=arguments.dtype)
-    show(arguments, [said], {"folder": arguments.out, "said": said})
+    said = [export(arguments.source, arguments.out, merge=arguments.merge, dtype=arguments.dtype)]
+    if arguments.card or arguments.push:
+        from mmrl.train.card import push, write_card
+
+        said.append(f"{write_card(arguments.source, arguments.out)}: its card")
+        if arguments.push:
+            said.append(push(arguments.out, arguments.push, public=arguments.public))
+    show(arguments, said, {"folder": arguments.out, "said": said})
 
 
 def _add_report(commands: Commands) -> None:

@@ -135,7 +135,11 @@ class ByHeads:
     def values(self, questions: Sequence[Question]) -> list[Reply]:
         """One forward for the batch."""
         texts = [self._text(question) for question in questions]
-        inputs = self._tokenizer(texts, padding=True, return_tensors="pt").to(self._config.device)
+        # A template writes the special tokens itself; a second start token is another text.
+        own = self._tokenizer.chat_template is None
+        inputs = self._tokenizer(
+            texts, padding=True, return_tensors="pt", add_special_tokens=own
+        ).to(self._config.device)
         logits = self._model(**inputs).logits.float()
         return [[value] for value in logits[:, self._places].mean(1).tolist()]
 
