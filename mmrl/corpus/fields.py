@@ -77,7 +77,6 @@ class Fields(Mapping[str, Any]):
             by_kind = isinstance(held, Mapping) and held and all(map(kind_of, map(str, held)))
             if by_kind and self.own.keys().isdisjoint(held):
                 self.own |= held
-                self.taken.add(name)
 
     def __getitem__(self, key: str) -> Any:
         if self._is_own(key):
