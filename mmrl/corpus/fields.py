@@ -23,7 +23,7 @@ MESSAGES = ("messages", "conversations", "conversation", "prompt")
 QUESTIONS = ("question", "problem", "prompt", "query", "instruction", "question_text",
              "problem_text", "Question", "Prompt")  # fmt: skip
 ANSWERS = ("answer", "solution", "ground_truth", "gold", "label", "Answer", "gt")
-COMPLETIONS = ("target", "completion", "chosen", "output", "response")
+COMPLETIONS = ("target", "completion", "chosen", "output")
 THOUGHTS = ("thought", "cot", "chain_of_thought", "thinking", "think", "reasoning", "rationale",
             "reasoning_content")  # fmt: skip
 _OPTIONAL = {"question", "problem"}
@@ -77,7 +77,6 @@ class Fields(Mapping[str, Any]):
             by_kind = isinstance(held, Mapping) and held and all(map(kind_of, map(str, held)))
             if by_kind and self.own.keys().isdisjoint(held):
                 self.own |= held
-                self.taken.add(name)
 
     def __getitem__(self, key: str) -> Any:
         if self._is_own(key):
@@ -232,7 +231,10 @@ class Fields(Mapping[str, Any]):
     @property
     def reference(self) -> Reference | None:
         """The completion and the thought that the row gives itself."""
-        given = next((self.own[n] for n in COMPLETIONS if self.own.get(n) not in (None, "")), None)
+        # Beside a `query` a `response` is ms-swift's; elsewhere it may be what is asked about.
+        swift = "query" in self.own and isinstance(self.own.get("response"), str)
+        names = (*COMPLETIONS, "response") if swift else COMPLETIONS
+        given = next((self.own[n] for n in names if self.own.get(n) not in (None, "")), None)
         if given is not None:
             text = reply_text(as_value(given)) if not isinstance(given, int | float) else str(given)
         else:

@@ -208,7 +208,10 @@ def test_a_history_column_holds_the_turns_before_the_question() -> None:
             {"role": "user", "content": a}, {"role": "assistant", "content": b})]},
     ]  # fmt: skip
     for row in rows:
-        for task, more in ((None, {}), (load_task("vqa_mix"), {"problem_type": "OCR"})):
+        for task, more in (
+            (None, {}),
+            (load_task("vqa_mix"), {"problem_type": "OCR", "answer": "red"}),
+        ):
             sample = ask(task, **row, **more, images=["a.png", "b.png"], response="red")
             assert sample.parts[:5] == (
                 image(), Text("Hello"), Text("Hi"), Text("More?"), Text("Yes."),
@@ -216,7 +219,7 @@ def test_a_history_column_holds_the_turns_before_the_question() -> None:
             turns = (("user", 2), ("assistant", 1), ("user", 1), ("assistant", 1))
             assert sample.history == turns
             assert sample.parts[5:7] == (Text("And "), image("b.png"))
-            assert sample.reference == Reference("red")
+            assert sample.reference == (Reference("red") if "query" in row else None)
     plain = ask(prompt="q", image="a.png", history=None)
     assert plain.history == () and ask(prompt="q", history=[]).parts == (Text("q"),)
 

@@ -126,6 +126,7 @@ EQUAL: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("degrees as a letter", ("60^o", "60^{o}", "60", r"{{60}^{{}^\circ}}", r"60^\circ")),
     ("degrees, minutes, seconds", (r"37^\circ 18'", r"37{}^\circ {18}'", r"37.3^\circ",
                                    r"37^{\circ}18^{\prime}", r"37^\circ 18' 0''")),
+    ("seconds of arc", ("36''", r"0.01^\circ", r"0^\circ 0'36''")),
     ("minutes of arc", ("30'", r"0.5^\circ", r"30^{\prime}")),
     ("similar triangles", (r"\triangle ABC\backsim \triangle DEF", "\u25b3ABC\u223d\u25b3DEF",
                            r"\triangle ABC \sim \triangle DEF", r"\Delta ABC\sim\Delta DEF")),
