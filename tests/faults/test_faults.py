@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.faults.kills import Bench, boundaries, killed
 from tests.faults.mishaps import MISHAPS
@@ -39,7 +40,8 @@ def test_another_run_is_not_taken_for_the_same(bench: Bench) -> None:
     traces, _ = bench.whole(SUBJECTS[0])
     name, weight = next(iter(traces.weights.items()))
     other = weight.clone()
-    other.view(-1)[0] = np.nextafter(np.float32(other.view(-1)[0]), np.float32(9))
+    first = other.view(-1)[0]
+    first.copy_(torch.nextafter(first, torch.tensor(9.0)))
     changed = Traces(**{**vars(traces), "weights": {**traces.weights, name: other}})
     assert traces.difference(changed) == f"weights {name}"
     elsewhere = [*traces.consumed[:-1], (traces.consumed[-1][0], ["another"])]
