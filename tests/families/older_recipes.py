@@ -149,6 +149,7 @@ OLDER_RECIPES: dict[str, Recipe] = {
             "post_conv_mid_channels": 16,
             "post_conv_out_channels": 32,
             "decoder_hidden_size": HIDDEN,
+            "initializer_range": 0.02,  # the class has 1e-10: of random weights nothing comes
         },
         image={"size": {"height": 128, "width": 128}},
     ),

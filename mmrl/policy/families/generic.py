@@ -307,8 +307,8 @@ class Generic(Composed):
         """A medium and a few words: some models take no text by itself."""
         found = next(self.trials(), None)
         if found is None:
-            name, why = type(self.model).__name__, next(iter(self.not_taken.values()), "no prompt")
-            raise UserError(f"{name}: a first forward fails: {why}")
+            why = min(self.not_taken.items(), key=lambda of: len(str(of[0])), default=("", "none"))
+            raise UserError(f"{type(self.model).__name__}: a first forward fails: {why[1]}")
         return found
 
     def trials(self) -> Iterator[Prompt]:
