@@ -305,10 +305,10 @@ class Generic(Composed):
 
     def trial(self) -> Prompt:
         """A medium and a few words: some models take no text by itself."""
-        found = next(self.trials(), None)
-        if found is None:
-            why = min(self.not_taken.items(), key=lambda of: len(str(of[0])), default=("", "none"))
-            raise UserError(f"{type(self.model).__name__}: a first forward fails: {why[1]}")
+        if (found := next(self.trials(), None)) is None:
+            alone = min(self.not_taken, key=str, default=frozenset())
+            why = self.not_taken.get(alone, "no prompt")
+            raise UserError(f"{type(self.model).__name__}: a first forward fails: {why}")
         return found
 
     def trials(self) -> Iterator[Prompt]:
