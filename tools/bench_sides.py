@@ -252,7 +252,7 @@ def run_mmrl(workload: Workload, turns: Turns) -> None:
     meter = Meter(Counter())
     meter.watch(policy.model)
     if trainer.learner._reference is not None:
-        meter.watch(trainer.learner._reference.model)
+        meter.watch(trainer.learner._reference.only().model)
     turns.say(_about(policy.device, {"transformers": transformers.__version__}))
     step = 0
     while turns.wait():

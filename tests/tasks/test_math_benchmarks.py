@@ -108,7 +108,7 @@ def test_math_vision_letter_value_and_verdicts() -> None:
     assert reward("math_vision", gold, boxed % "B") == 2.0
     assert reward("math_vision", gold, boxed % r"\dfrac{1}{4}") == 2.0
     official = graded("math_vision", gold, boxed % "0.25", extractor="official")
-    assert (official.metric, official.parts["accuracy"]) == (1.0, 0.0)
+    assert (official.metric, official.parts["accuracy"]) == (1.0, 1.0)
     assert graded("math_vision", gold, "The answer is 2", extractor="official").metric == 0.0
     assert reward("math_vision", Formula("$\\sqrt{2}$"), boxed % r"\sqrt{2}") == 2.0
     assert reward("math_vision", Formula("$\\sqrt{2}$"), boxed % "1.41") == 1.0

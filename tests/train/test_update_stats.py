@@ -79,7 +79,7 @@ def test_the_kl_is_the_mean_over_trained_tokens_in_every_placement(
     made = learner(policy, algorithm)
     moved(policy)
     samples = paired(groups)
-    own, ref = made.own(samples), made.score(samples, made._reference)
+    own, ref = made.own(samples), made.score(samples, made._reference.only())
     sampled = iter(own)
     groups = [
         replace(g, responses=tuple(replace(r, logprobs=next(sampled)) for r in g.responses))
@@ -112,7 +112,7 @@ def test_replayed_answers_have_their_kl_too(policy: Policy, groups: list[Group])
     seen = [*algorithm.shape_rewards(made.observe(groups[:2]), context()), groups[2]]
     stats = made.update(algorithm.train_samples(seen, context()), 0.3)
     samples = paired(groups)
-    gaps = zip(made.own(samples), made.score(samples, made._reference), strict=True)
+    gaps = zip(made.own(samples), made.score(samples, made._reference.only()), strict=True)
     wanted = np.concatenate([_estimate(algorithm, own - ref) for own, ref in gaps])
     assert stats.kl == pytest.approx(wanted.mean(), rel=1e-3)
 

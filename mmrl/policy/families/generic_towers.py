@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import ModelOutput
 
 from mmrl.policy.families.generic_tensors import Given
 
@@ -82,6 +82,7 @@ def _merged(outputs: Sequence[Any]) -> Any:
         if all(out.shape[1:] == first.shape[1:] for out in outputs):
             return torch.cat(list(outputs))
         return torch.cat([out.flatten(0, -2) for out in outputs])[None]
-    if isinstance(first, list | tuple):
-        return [row for out in outputs for row in out]
-    return BaseModelOutputWithPooling(pooler_output=_merged([out.pooler_output for out in outputs]))
+    if isinstance(first, ModelOutput):
+        named = {name: [out[name] for out in outputs] for name in first}
+        return type(first)(**{name: _merged(values) for name, values in named.items()})
+    return [row for out in outputs for row in out]
