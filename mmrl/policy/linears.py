@@ -8,6 +8,7 @@ a measurement: the same machine gives the same numbers.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+KEPT_PRODUCTS = 128
+"""Shapes whose compiled products oneDNN and torch's bridge to it keep. By default it is 1,024 each:
+with ragged lengths a MiB more a step, for a thousand steps, which looks like a leak."""
+for _cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+    os.environ.setdefault(_cache, str(KEPT_PRODUCTS))  # read at the first product
 
 PACKED_ROWS = 128
 """As many rows at most are multiplied with packed weights while a model decodes: with more, packing
