@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -148,3 +151,31 @@ def test_a_policy_by_onednn_is_the_plain_model(name: str, monkeypatch: pytest.Mo
     assert relative(found.detach(), wanted.detach().double()) < 1e-5
     moved = family_cases.all_gradients(made.model, reference)
     assert relative(moved, family_cases.all_gradients(reference, reference).double()) < 1e-5
+
+
+MANY_SHAPES = """
+import torch
+from mmrl.policy import linears  # noqa: F401  # bounds the caches
+
+def held():
+    line = next(l for l in open("/proc/self/status") if l.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+torch.set_num_threads(1)
+weight = torch.randn(512, 512)
+for rows in range(1, 801):
+    torch.ops.mkldnn._linear_pointwise(torch.ones(rows, 512), weight, None, "none", [], "")
+    if rows == 300:
+        before = held()
+print(held() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_products_of_many_shapes_are_not_all_kept() -> None:
+    """500 shapes more hold 380 MiB where all are kept."""
+    bare = {k: v for k, v in os.environ.items() if not k.endswith("CACHE_CAPACITY")}
+    command = [sys.executable, "-c", MANY_SHAPES]
+    done = subprocess.run(command, capture_output=True, text=True, env=bare)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 150
