@@ -90,6 +90,8 @@ class _Child:
                 # Decoders write to stderr what also arrives as their error.
                 stderr=subprocess.DEVNULL,
                 env=without_secrets(),
+                # Ctrl-C reaches all of a terminal's group; a run then finishes its step with it.
+                start_new_session=True,
             )
         self._started = False
 

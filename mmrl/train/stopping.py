@@ -37,7 +37,9 @@ class Stopping:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before: dict[int, Any] = {n: signal.signal(n, self._hear) for n in WORDS}
+        # What is ignored stays so: `nohup`, or a shell's background, wants the run to go on.
+        heard = [n for n in WORDS if signal.getsignal(n) is not signal.SIG_IGN]
+        before: dict[int, Any] = {n: signal.signal(n, self._hear) for n in heard}
         try:
             yield
         finally:

@@ -25,7 +25,7 @@ OTHERS = {
     "KEYBOARD": "us",
     "AUTHOR": "me",
     "https_proxy": "http://me:word@proxy:3128",
-    "INDEX": "https://host/simple",
+    "PAGE": "https://host/a",
 }
 
 

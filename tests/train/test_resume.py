@@ -100,7 +100,7 @@ def telling(*args):
     generate = engine.generate
     def told(*asked):
         if Path(sys.argv[2]).exists():
-            os.kill(os.getpid(), int(sys.argv[3]))
+            os.killpg(0, int(sys.argv[3]))
         return generate(*asked)
     engine.generate = told
     return engine
@@ -124,8 +124,14 @@ def test_a_run_that_is_told_to_end_saves_its_step_and_goes_on_as_if_it_had_not(
     name = f"ended{int(number)}"
     run, config = workspace / name, config_for(workspace, name)
     told = [str(config), str(run / "metrics.jsonl"), str(int(number))]
-    done = subprocess.run([sys.executable, "-c", TERMINATED, *told], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", TERMINATED, *told],
+        capture_output=True,
+        text=True,
+        start_new_session=True,  # the signal goes to the whole group, as a terminal's does
+    )
     assert done.returncode == 128 + number, done.stderr
+    assert not (run / "quarantine.jsonl").exists(), "a decoder did not hear it"
     said = f"mmrl: {word}; `--resume` goes on from its checkpoint after step 2"
     assert done.stderr.splitlines()[-1] == said
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_2"]
@@ -133,6 +139,16 @@ def test_a_run_that_is_told_to_end_saves_its_step_and_goes_on_as_if_it_had_not(
     whole, resumed = final_weights(workspace / "whole"), final_weights(run)
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     assert rewards(run) == rewards(workspace / "whole")
+
+
+def test_a_run_under_nohup_does_not_hear_that_its_terminal_is_gone(workspace: Path) -> None:
+    told = [str(config_for(workspace, "nohup")), str(workspace / "nohup" / "metrics.jsonl")]
+    command = [sys.executable, "-c", TERMINATED, *told, str(int(signal.SIGHUP))]
+    done = subprocess.run(
+        ["nohup", *command], capture_output=True, text=True, start_new_session=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert final_weights(workspace / "nohup").keys() == final_weights(workspace / "whole").keys()
 
 
 def test_a_checkpoint_is_written_in_time_where_steps_are_long(workspace: Path) -> None:
