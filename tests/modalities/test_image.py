@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -141,6 +143,28 @@ def test_a_picture_that_takes_for_ever_is_stopped_at_its_deadline(tmp_path: Path
     source = tmp_path / "never.png"
     with pytest.raises(MediaError, match=r"took over 0\.5 s and was stopped"):
         decode_worker.run("mmrl.modalities.image:read_picture", source, {}, 0.5)
+
+
+INTERRUPTED = """
+import os, signal, sys, time
+from pathlib import Path
+from mmrl.modalities import image
+from mmrl.types import MediaRef
+signal.signal(signal.SIGINT, lambda number, frame: None)
+ref = MediaRef("image", Path(sys.argv[1]))
+image.decode(ref)
+os.killpg(0, signal.SIGINT)
+time.sleep(0.5)
+image.decode(ref)
+"""
+
+
+def test_a_decoder_does_not_hear_a_terminals_interrupt(tmp_path: Path) -> None:
+    """Ctrl-C goes to all processes of a group; a run then finishes its step, decoding included."""
+    (tmp_path / "a.png").write_bytes(png(Image.new("RGB", (8, 8))))
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "a.png")]
+    done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_folder_is_not_an_image(tmp_path: Path) -> None:

@@ -131,7 +131,6 @@ def test_a_run_that_is_told_to_end_saves_its_step_and_goes_on_as_if_it_had_not(
         start_new_session=True,  # the signal goes to the whole group, as a terminal's does
     )
     assert done.returncode == 128 + number, done.stderr
-    assert not (run / "quarantine.jsonl").exists(), "a decoder did not hear it"
     said = f"mmrl: {word}; `--resume` goes on from its checkpoint after step 2"
     assert done.stderr.splitlines()[-1] == said
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_2"]
