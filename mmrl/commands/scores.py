@@ -77,6 +77,9 @@ def _add_score(commands: Commands) -> None:
         default="source_pixels",
         help="what coordinates in the answers mean; default: pixels of the file",
     )
+    parser.add_argument(
+        "--secrets", nargs="+", default=(), metavar="NAME", help="variables that rewards may see"
+    )
     parser.set_defaults(command=_score)
 
 
@@ -87,7 +90,12 @@ def _score(arguments: argparse.Namespace) -> None:
     data = arguments.data or fixture_path(arguments.task)
     params = params_of(arguments.overrides)
     found = score_file(
-        arguments.task, data, arguments.answers, params=params, space=arguments.space
+        arguments.task,
+        data,
+        arguments.answers,
+        params=params,
+        space=arguments.space,
+        secrets=arguments.secrets,
     )
     write_scores(arguments.out, found)
     said = f"{len(found.scores)} answers, {len(found.unanswered)} records without any"

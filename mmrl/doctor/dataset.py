@@ -203,10 +203,10 @@ class _Look:
             ) as scorer,
         ):
             try:
-                waiting = list[ScoreJob]()
+                waiting = list[Looked]()
                 for done, looked in enumerate(self._in_order(samples, encoder, pool, workers), 1):
                     self._take(found, looked, seen)
-                    waiting += [looked.job] if looked.job else []
+                    waiting += [looked] if looked.job else []
                     if len(waiting) == SCORED_TOGETHER or done == len(samples):
                         self._score(found, scorer, waiting)
                         waiting = []
@@ -267,10 +267,11 @@ class _Look:
                 what = f"the same {match.kind} in {match.of_split} records"
                 found.twice[what].append(f"{match.id} = {match.of}")
 
-    def _score(self, found: Surveyed, scorer: Scorer, jobs: Sequence[ScoreJob]) -> None:
-        for job, score in zip(jobs, scorer.score(jobs), strict=True):
+    def _score(self, found: Surveyed, scorer: Scorer, asked: Sequence[Looked]) -> None:
+        scores = scorer.score([looked.job for looked in asked if looked.job])
+        for looked, score in zip(asked, scores, strict=True):
             for problem in self._lacks(score):
-                found.golds[problem].append(str(job.gold)[:80])
+                found.golds[problem].append(looked.id)
 
     def _lacks(self, score: Score) -> Iterator[str]:
         """What a right answer does not get."""

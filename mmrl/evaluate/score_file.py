@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,14 @@ def score_file(
     space: Space = "source_pixels",
     workers: int = 2,
     timeout_seconds: float = 10.0,
+    secrets: Collection[str] = (),
 ) -> ScoredFile:
     """Score lines `{"id", "answer"}`, or what an evaluation has kept; an id may have several.
 
     Coordinates of lines are in `space`, and their media are decoded for their sizes and taken as
     seen unchanged; an evaluation's answers are scored as the model gave them. An id that no record
     has raises UserError; records without an answer are counted as wrong, and those that cannot be
-    asked (a gold that does not parse) are left out and named.
+    asked (a gold that does not parse) are left out and named. `secrets` as in `Scorer`.
     """
     loaded = load_task(task, params)
     refused: dict[str, str] = {}
@@ -69,7 +70,7 @@ def score_file(
         for given in rows
     ]
     spec = {task: TaskSpec(task, params or {}, weights or {})}
-    with Scorer(spec, workers=workers, timeout_seconds=timeout_seconds) as scorer:
+    with Scorer(spec, workers, timeout_seconds, secrets=secrets) as scorer:
         scores = scorer.score(jobs)
     found: dict[str, list[tuple[Given, Score]]] = {name: [] for name in samples}
     for given, score in zip(rows, scores, strict=True):

@@ -274,7 +274,9 @@ class Scorer:
     def _explained(self, reason: str) -> str:
         """A failure's reason, with a hint where a reward may have missed a secret."""
         missed = [name for name in hidden_names(self._setup.secrets) if name in reason]
-        hint = "; rewards see it if rollout.scoring_secrets names it" if missed else ""
+        hint = (
+            "; rewards see it if rollout.scoring_secrets (or --secrets) names it" if missed else ""
+        )
         return reason + hint
 
     def _unscorable(self, kind: str, reason: str) -> Score:

@@ -373,7 +373,7 @@ def test_a_verifier_sees_no_secret_that_is_not_named(
     with Scorer(spec, 1, 30.0) as scorer:
         seen, missed = scorer.score(jobs("secret", "key"))
     assert seen.parts["right"] == 0.0
-    assert missed.reason.endswith("rewards see it if rollout.scoring_secrets names it")
+    assert missed.reason.endswith("see it if rollout.scoring_secrets (or --secrets) names it")
     with Scorer(spec, 1, 30.0, secrets=["MY_TOKEN"]) as scorer:
         assert scorer.score(jobs("secret"))[0].parts["right"] == 1.0
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection, Pipe
 
 from mmrl.errors import ConfigError
+from mmrl.modalities.child_environment import without_secrets
 from mmrl.scoring.judges.backend_of_judge import Outage, Usage
 from mmrl.scoring.judges.judge_config import JudgeConfig
 from mmrl.scoring.judges.question import Question, Verdict
@@ -74,7 +75,7 @@ class LocalJudge:
                 [sys.executable, "-m", "mmrl.scoring.judges.judge_process", str(child.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=2,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                env={**without_secrets(), "PYTHONPATH": os.pathsep.join(sys.path)},
                 pass_fds=[child.fileno()],
                 start_new_session=True,
             )
