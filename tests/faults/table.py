@@ -33,10 +33,12 @@ def rows(outcomes: Sequence[Outcome]) -> str:
         "| fault | of a run | tries | outcome |",
         "|---|---|---|---|",
     ]
+    about = {**ABOUT, "zero2": "two processes under ZeRO-2"}
     for one in outcomes:
-        about = ABOUT.get(one.subject, "two processes under ZeRO-2")
+        # What kind of run it is stands where it comes first.
+        told = f": {about.pop(one.subject)}" if one.subject in about else ""
         outcome = one.outcome if one.right else f"**wrong**: {one.outcome}"
-        lines.append(f"| {one.fault} | `{one.subject}`: {about} | {one.tried} | {outcome} |")
+        lines.append(f"| {one.fault} | `{one.subject}`{told} | {one.tried} | {outcome} |")
     return "\n".join(lines) + "\n"
 
 
