@@ -207,6 +207,16 @@ def test_a_run_goes_back_at_an_alarm_and_on_with_other_records(
         for step in weights
     }
     assert equal == {4: False, 8: True, 10: True, 12: False}
+    moments = {
+        step: load_file(run / "checkpoints" / f"step_{step}" / "trainer" / "optimizer.safetensors")
+        for step in (8, 10)
+    }
+    assert all(torch.equal(moments[8][name], value) for name, value in moments[10].items())
+    updates = [
+        json.loads((run / "checkpoints" / f"step_{step}" / "trainer" / "state.json").read_text())
+        for step in (8, 10)
+    ]
+    assert updates[0]["backend"] == updates[1]["backend"]
     rows = list(Journal(run / "consumed.jsonl").rows())
     assert [row["step"] for row in rows] == list(range(1, 15)), "no step is made again"
     drawn = [name for row in rows for name in row["ids"]]
