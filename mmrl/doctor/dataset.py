@@ -22,6 +22,7 @@ from mmrl.corpus.table import missing
 from mmrl.data.samples import Samples, load_samples
 from mmrl.data_config import DataConfig
 from mmrl.doctor.counts import family_of
+from mmrl.doctor.shapes import OncePerShape
 from mmrl.errors import ConfigError, MediaError
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.family import Family
@@ -189,7 +190,12 @@ class _Look:
         )
         found.records = len(samples)
         encoder = Encoder(
-            self._family, KEPT_BYTES, self._config.media, workers, self._config.model.overflow
+            self._family,
+            KEPT_BYTES,
+            self._config.media,
+            workers,
+            self._config.model.overflow,
+            OncePerShape(self._family.encode_medium),
         )
         spec = {self._key: TaskSpec(self._data.task, self._data.params, self._data.weights)}
         rollout = self._config.rollout

@@ -89,7 +89,9 @@ def read_picture(source: Path | bytes, arguments: Mapping[str, Any]) -> decode_w
 
 def pixel_hash(array: Pixels) -> str:
     """A hash of pixels [H, W, 3]: equal pictures share features however they were stored."""
-    return hashlib.sha256(repr((array.shape, "image")).encode() + array.tobytes()).hexdigest()
+    made = hashlib.sha256(repr((array.shape, "image")).encode())
+    made.update(np.ascontiguousarray(array).data)
+    return made.hexdigest()
 
 
 def _cropped(image: Image.Image, crop: tuple[int, int, int, int]) -> Image.Image:

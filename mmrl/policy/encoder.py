@@ -72,7 +72,7 @@ class Encoder:
     of a prompt over the family's token limit. How small a sample had to become is remembered, so
     that it is encoded whole once only. `prefetch` starts decoding
     ahead of need in worker threads; its media count towards what is kept, so that memory stays
-    bounded however far ahead is asked for.
+    bounded however far ahead is asked for. `process` makes media in the family's stead.
     """
 
     def __init__(
@@ -82,8 +82,10 @@ class Encoder:
         defaults: Mapping[str, Mapping[str, Any]] | None = None,
         workers: int = 2,
         overflow: Overflow = "quarantine",
+        process: Callable[[Media], EncodedMedium] | None = None,
     ) -> None:
         self._family, self._overflow = family, overflow
+        self._process = process or family.encode_medium
         self._max_kept_bytes = max_kept_bytes
         self._defaults = dict(defaults or {})
         for kind, values in self._defaults.items():
@@ -161,7 +163,7 @@ class Encoder:
     def _heard(self, before: Prompt, observation: Observation) -> Heard:
         refs = [self._with_defaults(p) for p in observation.parts if isinstance(p, MediaRef)]
         try:
-            media = [replace(self._family.encode_medium(decode(ref)), source=ref) for ref in refs]
+            media = [replace(self._process(decode(ref)), source=ref) for ref in refs]
             turn = self._family.environment_tokens(before, observation, media)
         except MediaError as error:
             return error
@@ -230,14 +232,14 @@ class Encoder:
 
     def _fill(self, key: Hashable, future: Future[EncodedMedium], ref: MediaRef) -> None:
         try:
-            encoded = self._family.encode_medium(decode(ref))
+            encoded = self._process(decode(ref))
         except BaseException as error:
             future.set_exception(error)
             return
         future.set_result(encoded)
         with self._lock:
             if self._kept.get(key) is future:
-                self._bytes[key] = sum(tensor.nbytes for tensor in encoded.tensors.values())
+                self._bytes[key] = _held(encoded)
             while self._bytes and sum(self._bytes.values()) > self._max_kept_bytes:
                 self._forget(next(each for each in self._kept if each in self._bytes))
 
@@ -254,6 +256,11 @@ class Encoder:
     def _with_defaults(self, ref: MediaRef) -> MediaRef:
         options = {**self._defaults.get(ref.kind, {}), **ref.options}
         return MediaRef(ref.kind, ref.source, options)
+
+
+def _held(medium: EncodedMedium) -> int:
+    """Bytes that a medium's tensors keep from being freed; a view keeps all that it is a view of."""
+    return sum(tensor.untyped_storage().nbytes() for tensor in medium.tensors.values())
 
 
 def _asked(sample: Sample) -> Hashable:

@@ -163,8 +163,6 @@ def test_a_sample_that_had_to_shrink_is_not_encoded_whole_again(
 ) -> None:
     sample, other = ask((140, 140, 0), "How many?"), ask((140, 140, 0), "How?")
     whole = Encoder(policy.family).prompt(sample)
-    made = limited(policy, len(whole.ids) - 8, "shrink")
-    made._max_kept_bytes = 0  # nothing of the first draw is left
     sizes: list[tuple[int, int]] = []
     encode = policy.family.encode_medium
 
@@ -173,6 +171,8 @@ def test_a_sample_that_had_to_shrink_is_not_encoded_whole_again(
         return encode(media)
 
     monkeypatch.setattr(policy.family, "encode_medium", counted)
+    made = limited(policy, len(whole.ids) - 8, "shrink")
+    made._max_kept_bytes = 0  # nothing of the first draw is left
     first = made.prompt(sample)
     assert sizes[0] == (140, 140) and len(sizes) > 1
     sizes.clear()
