@@ -15,7 +15,7 @@ from pathlib import Path
 from transformers import Qwen2_5_VLConfig
 
 from mmrl.config import RunConfig, load_config
-from mmrl.doctor.counts import Counts
+from mmrl.doctor.counts import Asked, Counts
 from mmrl.doctor.memory import GIB, Plan, plan
 from mmrl.doctor.report import FULL
 from mmrl.doctor.shape import Shape, measure
@@ -30,7 +30,7 @@ SIZES = {
     "72B": (8192, 29568, 80, 64, 8, 152064, False, 3456),
 }
 # Four patches are merged into a token.
-FULL_OF_MEDIA = Counts(records=0, prompt_tokens=4096, media_tokens=4096, positions=(4.0,))
+FULL_OF_MEDIA = Counts(0, (Asked(4096, 4096, (4.0 * 4096,)),))
 
 LORA, QLORA = "model.lora.rank=16", "model.lora.quantize=nf4"
 NO_KL = "algorithm.kl_coefficient=0"
@@ -123,7 +123,9 @@ def planned(size: str, processes: int, overrides: tuple[str, ...]) -> tuple[RunC
         file = ROOT / config.trainer.deepspeed
         config = load_config(BASE, [*overrides, f"trainer.deepspeed={file}"])
     shape = shape_of(size, config.model.lora is not None)
-    return config, plan(config, shape, FULL_OF_MEDIA, processes)
+    # Answers at their limit, or so short that pictures fill a micro-batch: what takes more.
+    plans = [plan(config, shape, FULL_OF_MEDIA, processes, answer=n) for n in (None, 1)]
+    return config, max(plans, key=lambda each: each.peak)
 
 
 def row(cells: list[str]) -> str:

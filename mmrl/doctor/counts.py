@@ -26,19 +26,44 @@ RECORDS = 32
 
 
 @dataclass(frozen=True)
-class Counts:
-    """The longest prompt of those looked at, and how much a trunk token can bring to the towers.
+class Asked:
+    """One prompt: its tokens, those that media fill, and the positions that each tower has for it.
 
-    `positions` are a tower's, for each trunk token of a row with its shortest answers; one number
-    a tower. With no record at hand, every token of a prompt is taken for a medium's.
+    `media_bytes` are what the processor makes of its media.
+    """
+
+    tokens: int
+    media_tokens: int
+    positions: tuple[float, ...]
+    media_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The prompts of the records looked at.
+
+    With no record at hand it is one prompt at its limit, and every token is taken for a medium's.
     `opening` is what the chat template writes of the response's thought.
     """
 
     records: int
-    prompt_tokens: int
-    media_tokens: int
-    positions: tuple[float, ...]
+    asked: tuple[Asked, ...]
     opening: str = ""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the longest prompt."""
+        return max(each.tokens for each in self.asked)
+
+    @property
+    def media_tokens(self) -> int:
+        """Tokens of media in the prompt that has most of them."""
+        return max(each.media_tokens for each in self.asked)
+
+    @property
+    def media_bytes(self) -> int:
+        """Bytes of a prompt's processed media, on average."""
+        return sum(each.media_bytes for each in self.asked) // len(self.asked)
 
     def line(self) -> str:
         """What was looked at, in words."""
@@ -58,17 +83,16 @@ def count(config: RunConfig, towers: Sequence[Tower]) -> Counts:
     ]
     if not prompts:
         return _without_records(config, family, towers)
-    answers = int(config.algorithm.get("group_size", 8))
-    return Counts(
-        records=len(prompts),
-        prompt_tokens=max(len(p.ids) for p in prompts),
-        media_tokens=max(sum(m.num_tokens for m in p.media) for p in prompts),
-        positions=tuple(
-            max(sum(positions(m, t) for m in p.media) / (len(p.ids) + answers) for p in prompts)
-            for t in towers
-        ),
-        opening=family.trial().opening,
-    )
+    asked = [
+        Asked(
+            tokens=len(prompt.ids),
+            media_tokens=sum(medium.num_tokens for medium in prompt.media),
+            positions=tuple(sum(positions(m, t) for m in prompt.media) for t in towers),
+            media_bytes=sum(map(tensor_bytes, prompt.media)),
+        )
+        for prompt in prompts
+    ]
+    return Counts(len(prompts), tuple(asked), family.trial().opening)
 
 
 def family_of(config: RunConfig) -> Family:
@@ -114,8 +138,14 @@ def _without_records(config: RunConfig, family: Family, towers: Sequence[Tower])
     blanks = [blank(family, kind) for kind in family.declaration.takes]
     limit = config.model.max_prompt_tokens
     densest = tuple(max(positions(m, t) / m.num_tokens for m in blanks) for t in towers)
-    opening = family.trial().opening
-    return Counts(0, limit, limit, positions=densest, opening=opening)
+    made = max((tensor_bytes(m) / m.num_tokens for m in blanks), default=0.0)
+    longest = Asked(limit, limit, tuple(limit * share for share in densest), int(limit * made))
+    return Counts(0, (longest,), family.trial().opening)
+
+
+def tensor_bytes(medium: EncodedMedium) -> int:
+    """Bytes of what the processor made of a medium."""
+    return sum(tensor.nbytes for tensor in medium.tensors.values())
 
 
 def positions(medium: EncodedMedium, tower: Tower) -> float:

@@ -12,12 +12,13 @@ import torch
 from mmrl.algorithms.compose import compose
 from mmrl.config import RunConfig
 from mmrl.doctor.counts import Counts
-from mmrl.doctor.shape import Shape, Tower
+from mmrl.doctor.micro_batches import MicroBatch, fullest, group_size
+from mmrl.doctor.shape import Shape
 from mmrl.engines.vllm.in_process import CPU_CACHE_BYTES, SHARE_OF_GPU
 from mmrl.evaluate.ask import ANSWERS_AT_ONCE
+from mmrl.policy.encoder import MAX_KEPT_BYTES
 from mmrl.policy.features import MAX_KEPT_TOKENS
 from mmrl.policy.logprobs import CHUNK_TOKENS
-from mmrl.policy.packing import default_budget
 from mmrl.policy.policy import DTYPES
 from mmrl.train.reference_config import reference_of
 
@@ -47,10 +48,12 @@ class Sharding:
 class Plan:
     """Bytes of one process on its device; `host` and `disk` are what it keeps elsewhere.
 
-    The first line stays; the second comes and goes with the update, the third with the rollout.
+    The first line stays; the second comes and goes with the update, whose fullest micro-batch is
+    `batch`, the third with the rollout.
     `gathered` are the weights that a sharded run makes whole to roll out, to sync and to save;
     `engine` is what vLLM or a copy of the weights takes beside the trainer, for good or, where it
-    `sleeps`, to roll out. `ahead`: rollouts overlap with the update.
+    `sleeps`, to roll out. `ahead`: rollouts overlap with the update. `processed` are media that are
+    kept for steps to come, a part of `host`.
     """
 
     weights: int
@@ -67,6 +70,8 @@ class Plan:
     gathered: int
     engine: int
 
+    batch: MicroBatch
+    processed: int
     host: int
     disk: int
     sleeps: bool
@@ -106,11 +111,28 @@ def sharding_of(config: RunConfig) -> Sharding:
 
 
 def plan(
-    config: RunConfig, shape: Shape, counts: Counts, processes: int, capacity: int = 80 * GIB
+    config: RunConfig,
+    shape: Shape,
+    counts: Counts,
+    processes: int,
+    capacity: int = 80 * GIB,
+    answer: int | None = None,
 ) -> Plan:
-    """Predict one process's memory; the update's and the rollout's stages are at their limits."""
+    """Predict one process's memory; the update's and the rollout's stages are at their limits.
+
+    Answers that are trained have `answer` tokens, by default as many as they may. Short ones let
+    more prompts, and so more media, into a micro-batch.
+    """
     width = DTYPES[config.model.dtype].itemsize
-    tokens = micro_batch_tokens(config, counts, processes)
+    batch = fullest(
+        config,
+        counts,
+        processes,
+        answer or config.rollout.max_new_tokens,
+        lambda each: (
+            activations(config, shape, each, width) + media(config, shape, counts, each, width)
+        ),
+    )
     sharding = sharding_of(config)
     stage, adapters = sharding.stage, config.model.lora
     packed = PACKED[adapters.quantize] if adapters else None
@@ -126,6 +148,7 @@ def plan(
     copies = config.rollout.max_staleness if config.rollout.max_staleness > 1 else 0
     handed = shape.adapter_parameters * own if shape.adapter_alone else shape.parameters * width
     on_device = sharding.parameters == "device"
+    processed = store(config, counts, processes)
     away: Counter[Place] = Counter({sharding.optimizer: state})
     away[sharding.parameters] += held
     return Plan(
@@ -134,14 +157,17 @@ def plan(
         critic=_critic(config, shape),
         optimizer=0 if sharding.optimizer != "device" else state,
         gradients=gradients,
-        activations=activations(config, shape, tokens, width),
-        media=media(config, shape, counts, tokens, width),
+        activations=activations(config, shape, batch, width),
+        media=media(config, shape, counts, batch, width),
         logits=logits(shape),
         cache=_cache(config, counts, processes) * token_cache(shape, width),
         gathered=base if stage == 3 else 0,
         engine=engine,
         # Gradients are added up in host memory, in float32, beside the state that is kept there.
+        batch=batch,
+        processed=processed,
         host=away["host"]
+        + processed
         + (trained * 4 // processes if sharding.optimizer != "device" else 0)
         + (shape.parameters * width if sleeps else 0)
         + copies * handed,
@@ -203,61 +229,65 @@ def _critic(config: RunConfig, shape: Shape) -> int:
     return shape.parameters * 16
 
 
-def micro_batch_tokens(config: RunConfig, counts: Counts, processes: int) -> int:
-    """Trunk tokens of the fullest micro-batch: its budget, or a step that does not fill it."""
-    device = torch.device("cuda" if config.model.dtype != "float32" else "cpu")
-    budget = config.trainer.tokens_per_micro_batch or default_budget(device)
-    group = counts.prompt_tokens + group_size(config) * config.rollout.max_new_tokens
-    return min(budget, -(-config.trainer.prompts_per_step // processes) * group)
-
-
-def group_size(config: RunConfig) -> int:
-    """Responses of a prompt."""
-    return max(int(config.algorithm.get("group_size", 8)), 1)
-
-
-def activations(config: RunConfig, shape: Shape, tokens: int, width: int) -> int:
+def activations(config: RunConfig, shape: Shape, batch: MicroBatch, width: int) -> int:
     """Bytes that one micro-batch keeps for its backward pass.
 
-    A layer keeps a token's residual twice (before each norm) in float32 and three times in its own
-    type, the norms' factors, queries, keys and values with their rotations and padded copies, the
-    attention's output twice, and the inner width four times (gate, its activation, up, product).
+    A norm keeps what comes in, in float32, and what goes out; a linear what comes in; attention its
+    queries, keys and values and what it gives; an MLP the gate, its activation, what is multiplied
+    with that, and the product. On top of it come the gradients of the last layer's MLP.
     """
+    normed = 4 + width
     layer = (
-        (3 * width + 2 * 4) * shape.hidden
-        + 5 * width * shape.queries
-        + 8 * width * shape.keys
+        (shape.norms * normed + 2 * width) * shape.hidden
+        + (2 * width + shape.head_norms * normed) * shape.queries
+        + (2 * width + shape.head_norms * normed) * shape.keys
         + 4 * width * shape.inner
     )
+    last = 2 * width * shape.inner
     if not config.model.gradient_checkpointing:
-        return tokens * shape.layers * layer
-    return tokens * (shape.layers * width * shape.hidden + layer)
+        return batch.tokens * (shape.layers * layer + last)
+    return batch.tokens * (_between(shape, width) + layer + last)
 
 
-def media(config: RunConfig, shape: Shape, counts: Counts, tokens: int, width: int) -> int:
-    """Bytes that the towers keep for a micro-batch full of the data's densest prompts.
+def _between(shape: Shape, width: int) -> int:
+    """Bytes that stand between the layers for a token."""
+    return shape.layers * width * shape.hidden
+
+
+def media(config: RunConfig, shape: Shape, counts: Counts, batch: MicroBatch, width: int) -> int:
+    """Bytes that the towers keep for a micro-batch, over what the language layers keep.
 
     Towers that learn nothing keep no activations; where nothing behind the features learns, those
-    of the media seen last are kept instead.
+    of the media seen last are kept instead. Of layers that run again, only the largest counts: a
+    tower's run when those of the language layers are through.
     """
     model, adapters = config.model, config.model.lora
     frozen = adapters is not None and adapters.tower == "frozen"
     if frozen or (model.freeze_tower and model.freeze_projector):
-        return MAX_KEPT_TOKENS * shape.hidden * width if any(counts.positions) else 0
+        return kept_features(config, counts) * shape.hidden * width
     if model.freeze_tower:
         return 0
-    return sum(
-        int(tokens * share * _position(tower, width, config.model.gradient_checkpointing))
-        for tower, share in zip(shape.towers, counts.positions, strict=True)
-    )
-
-
-def _position(tower: Tower, width: int, recompute: bool) -> float:
-    """Bytes that a tower keeps of a position."""
-    whole = TOWER_KEEPS * width * tower.linears
+    recompute = config.model.gradient_checkpointing
+    counted = list(zip(shape.towers, batch.positions, strict=True))
+    whole = [count * TOWER_KEEPS * width * tower.linears for tower, count in counted]
     if not recompute:
-        return whole
-    return tower.layers * width * tower.hidden + whole / tower.layers
+        return int(sum(whole))
+    between = sum(count * tower.layers * width * tower.hidden for tower, count in counted)
+    again = max((size / tower.layers for size, (tower, _) in zip(whole, counted, strict=True)))
+    running = activations(config, shape, batch, width) - batch.tokens * _between(shape, width)
+    return int(between + max(again - running, 0))
+
+
+def kept_features(config: RunConfig, counts: Counts) -> int:
+    """Tokens of media whose features are kept, where nothing behind them learns."""
+    drawn = config.trainer.prompts_per_step * config.trainer.steps
+    return min(drawn * counts.media_tokens, MAX_KEPT_TOKENS)
+
+
+def store(config: RunConfig, counts: Counts, processes: int) -> int:
+    """Bytes of processed media that are kept in host memory for steps to come."""
+    drawn = config.trainer.prompts_per_step * config.trainer.steps // processes
+    return min(drawn * counts.media_bytes, MAX_KEPT_BYTES)
 
 
 def logits(shape: Shape) -> int:

@@ -43,6 +43,7 @@ def placement(config: RunConfig, found: Plan, processes: int, nodes: int) -> Ite
         if size:
             also = ["gradients"] if place == "host" and sharding.optimizer != "device" else []
             also += ["vLLM's weights while it sleeps"] if place == "host" and found.sleeps else []
+            also += ["processed media"] if place == "host" and found.processed else []
             kept = [*_kept(sharding, place, trained), *also]
             yield f"{place:8} {', '.join(kept)}: {size / GIB:.2f} GiB a process"
     yield f"rollout  {_engine(config)}"

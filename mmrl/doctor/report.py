@@ -11,7 +11,7 @@ import torch
 from mmrl.config import RunConfig
 from mmrl.doctor import packages
 from mmrl.doctor.counts import Counts, count
-from mmrl.doctor.memory import GIB, Plan, micro_batch_tokens, plan, trained_parameters
+from mmrl.doctor.memory import GIB, Plan, plan, trained_parameters
 from mmrl.doctor.placement import capacity, placement
 from mmrl.doctor.shape import Shape, measure
 from mmrl.errors import ConfigError
@@ -24,12 +24,18 @@ FULL = 0.95
 
 @dataclass(frozen=True)
 class Planned:
-    """A phase's plan and what it was made for; `device` and `host` are bytes of a process."""
+    """A phase's plan and what it was made for; `device` and `host` are bytes of a process.
+
+    `plan` is made for answers at their limit, `short` for those of a token. `one_memory`: the
+    device is the host.
+    """
 
     phase: Phase
     shape: Shape
     counts: Counts
     plan: Plan
+    short: Plan
+    one_memory: bool
     processes: int
     nodes: int
     device: int
@@ -58,13 +64,21 @@ class Planned:
             "trained": trained_parameters(self.phase.config, self.shape),
             "data": asdict(self.counts),
             "bytes": {**asdict(self.plan), **totals},
+            "process_bytes": self.peak(self.plan),
+            "process_bytes_of_short_answers": self.peak(self.short),
             "device_bytes": self.device,
             "host_bytes": self.host,
         }
 
+    def peak(self, found: Plan) -> int:
+        """Bytes of a plan that the device must have."""
+        return found.peak + (found.host if self.one_memory else 0)
+
     def refuse(self) -> None:
         """Raise ConfigError where the phase cannot fit."""
-        refuse(self.phase.config, self.shape, self.plan, self.device, self.host)
+        most = max(self.plan, self.short, key=self.peak)
+        device = self.device - (most.host if self.one_memory else 0)
+        refuse(self.phase.config, self.shape, most, device, self.host)
 
 
 def plans(
@@ -87,8 +101,22 @@ def plans(
     for phase in phases_of(config):
         shape = measure(phase.config)
         counts = count(phase.config, shape.towers)
-        planned = plan(phase.config, shape, counts, processes, device)
-        found.append(Planned(phase, shape, counts, planned, processes, nodes, device, host))
+        given = phase.config, shape, counts, processes, device
+        one_memory = capacity_gib is None and not torch.cuda.is_available()
+        found.append(
+            Planned(
+                phase,
+                shape,
+                counts,
+                plan(*given),
+                plan(*given, answer=1),
+                one_memory,
+                processes,
+                nodes,
+                device,
+                host,
+            )
+        )
     return found
 
 
@@ -104,12 +132,10 @@ def lines_of(found: Sequence[Planned]) -> list[str]:
 def _table(planned: Planned) -> Iterator[str]:
     """What stays, and the two stages that alternate on top of it, in GiB of one process."""
     config, found = planned.phase.config, planned.plan
-    tokens = micro_batch_tokens(config, planned.counts, planned.processes)
-    towers = sum(planned.counts.positions) * tokens
     rollout = config.rollout
     notes = {
-        "activations": f"{tokens} tokens a micro-batch",
-        "media": f"{towers:.0f} positions in the towers, or features that are kept",
+        "activations": f"{found.batch.tokens} tokens a micro-batch",
+        "media": f"{sum(found.batch.positions):.0f} positions in the towers, or kept features",
         "cache": f"at most {rollout.max_sequences} answers of {rollout.max_new_tokens} tokens",
         "gathered": "weights made whole",
         "engine": "a copy of the weights"
@@ -127,8 +153,12 @@ def _table(planned: Planned) -> Iterator[str]:
             size = getattr(found, part)
             note = f"  {notes[part]}" if part in notes and size else ""
             yield f"  {part:12} {size / GIB:9.2f}{note}"
-    whole = planned.device / GIB
-    yield f"{'peak':8} {found.peak / GIB:9.2f} GiB of {whole:.0f} GiB a process"
+    if planned.one_memory:
+        yield f"{'host':8} {found.host / GIB:9.2f} GiB"
+    peak, short = (planned.peak(each) / GIB for each in (found, planned.short))
+    yield f"{'peak':8} {peak:9.2f} GiB of {planned.device / GIB:.0f} GiB a process"
+    if short > peak:
+        yield f"{'':8} {short:9.2f} GiB where answers are short: more prompts in a micro-batch"
 
 
 def refuse(config: RunConfig, shape: Shape, found: Plan, device: int, host: int) -> None:

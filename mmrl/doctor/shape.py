@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,8 @@ class Shape:
 
     Tower and projector have their own parameters each, wherever one stands inside the other.
 
-    `adapter_alone` says that the engine gets nothing but the adapter after a step.
+    `adapter_alone` says that the engine gets nothing but the adapter after a step. `norms` are a
+    layer's over its width, `head_norms` whether it has some of queries and keys.
     """
 
     parameters: int
@@ -58,6 +59,8 @@ class Shape:
     keys: int
     vocabulary: int
     towers: tuple[Tower, ...]
+    norms: int = 2
+    head_norms: bool = False
 
 
 def weightless(config: RunConfig) -> tuple[Any, Declaration]:
@@ -106,7 +109,20 @@ def shape_of(model: Any, declaration: Declaration, config: RunConfig) -> Shape:
         keys=keys,
         vocabulary=text.vocab_size,
         towers=tuple(_towers(model, declaration)),
+        norms=_norms(named, declaration, text),
+        head_norms=any(name.endswith("q_norm.weight") for name in named),
     )
+
+
+def _norms(named: Mapping[str, nn.Parameter], declaration: Declaration, text: Any) -> int:
+    """Norms over the width of a language layer; one more stands behind the last layer."""
+    media = _prefixes((*declaration.towers, *declaration.projectors))
+    found = sum(
+        "norm" in name and p.shape == (text.hidden_size,)
+        for name, p in named.items()
+        if not name.startswith(media)
+    )
+    return max(round((found - 1) / int(text.num_hidden_layers)), 1)
 
 
 def _widths(text: Any) -> tuple[int, int]:

@@ -259,7 +259,7 @@ class Encoder:
 
 
 def _held(medium: EncodedMedium) -> int:
-    """Bytes that a medium's tensors keep from being freed; a view keeps all that it is a view of."""
+    """Bytes that a medium's tensors keep from being freed; a view keeps what it is a view of."""
     return sum(tensor.untyped_storage().nbytes() for tensor in medium.tensors.values())
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
@@ -58,6 +59,11 @@ def pack(samples: Sequence[Weighted], budget: int, whole_groups: bool = False) -
     rows = [row for members in _by_prompt(samples, whole_groups) for row in _split(members, budget)]
     units = _by_group(rows) if whole_groups else [[row] for row in rows]
     sizes = [sum(row.shared().num_tokens for row in unit) for unit in units]
+    return [[row for i in sorted(batch) for row in units[i]] for batch in first_fit(sizes, budget)]
+
+
+def first_fit(sizes: Sequence[int], budget: int) -> list[list[int]]:
+    """Put numbers of units, the largest unit first, into the first batch with room for its size."""
     batches: list[list[int]] = []
     loads: list[int] = []
     for size, i in sorted(((size, i) for i, size in enumerate(sizes)), reverse=True):
@@ -68,7 +74,23 @@ def pack(samples: Sequence[Weighted], budget: int, whole_groups: bool = False) -
         else:
             batches[place].append(i)
             loads[place] += size
-    return [[row for i in sorted(batch) for row in units[i]] for batch in batches]
+    return batches
+
+
+def parts(prompt: int, sizes: Sequence[int], budget: int) -> list[list[int]]:
+    """Split the sizes of a prompt's answers, in order, so that each part fits with its prompt.
+
+    One that does not fit even alone is a part by itself.
+    """
+    found: list[list[int]] = []
+    load = 0
+    for size in sizes:
+        if not found or load + size > budget:
+            found.append([])
+            load = prompt
+        found[-1].append(size)
+        load += size
+    return found
 
 
 def _by_group(rows: Sequence[Row]) -> list[list[Row]]:
@@ -104,14 +126,6 @@ def _content(prompt: Prompt) -> Hashable:
 
 def _split(members: Sequence[Weighted], budget: int) -> list[Row]:
     prompt = len(members[0].sample.prompt.ids)
-    rows: list[Row] = []
-    held: list[Weighted] = []
-    load = prompt
-    for member in members:
-        size = len(member.sample.response.ids) - 1
-        if held and load + size > budget:
-            rows.append(Row(tuple(held)))
-            held, load = [], prompt
-        held.append(member)
-        load += size
-    return [*rows, Row(tuple(held))]
+    left = iter(members)
+    sizes = [len(member.sample.response.ids) - 1 for member in members]
+    return [Row(tuple(islice(left, len(part)))) for part in parts(prompt, sizes, budget)]

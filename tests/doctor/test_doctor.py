@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from mmrl.cli import main
 from mmrl.config import OptimizerConfig, RunConfig
 from mmrl.data.samples import load_samples
 from mmrl.doctor import memory, packages, shape
-from mmrl.doctor.counts import Counts, count, positions
+from mmrl.doctor.counts import Asked, Counts, count, positions
 from mmrl.doctor.memory import GIB, Plan, plan
+from mmrl.doctor.micro_batches import MicroBatch
 from mmrl.doctor.report import advice, lines_of, plans, refuse
 from mmrl.engines.decoding import Decoding, Prefill
 from mmrl.errors import UserError
@@ -24,10 +24,11 @@ from mmrl.model_config import LoraConfig, ModelConfig
 from mmrl.policy.attention import active_layout
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.features import MAX_KEPT_TOKENS
+from mmrl.policy.packing import Weighted, pack
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.scoring.tasks import fixture_path, load_task
-from mmrl.types import EncodedMedium, Sample, Text
+from mmrl.types import EncodedMedium, Prompt, Response, Sample, Text, TrainSample
 from tests.conftest import TINY
 from tests.families import cases
 
@@ -57,7 +58,23 @@ def config(**sections: Any) -> RunConfig:
     return RunConfig.model_validate(values)
 
 
-NO_MEDIA = Counts(records=1, prompt_tokens=1, media_tokens=0, positions=(0.0,))
+def prompts_of(*lengths: int) -> Counts:
+    """Prompts of text alone."""
+    return Counts(len(lengths), tuple(Asked(length, 0, (0.0,)) for length in lengths))
+
+
+NO_MEDIA = prompts_of(1)
+
+
+def asked(number: int, prompt_tokens: int, answers: int, answer: int) -> list[Weighted]:
+    """A prompt of so many tokens with its answers, as the run packs them."""
+    ids = np.full(prompt_tokens, number)
+    sample = Sample(str(number), "test", (Text("?"),), gold=None)
+    prompt = Prompt(sample, (), ids, np.arange(prompt_tokens)[None], prompt_tokens, (), "unit")
+    response = Response(np.zeros(answer, dtype=np.int64), np.zeros(answer), "", "stop")
+    mask = np.ones(answer, dtype=bool)
+    made = TrainSample(prompt, response, np.ones(answer), mask, group=number)
+    return [Weighted(made, np.ones(answer))] * answers
 
 
 def planned(found: RunConfig, processes: int = 1, counts: Counts = NO_MEDIA) -> Plan:
@@ -177,25 +194,53 @@ def test_the_cache_is_what_decoding_allocates(policy: Policy) -> None:
         decoding = Decoding(prefill, np.repeat([0, 1], 4), 16)
         with active_layout(decoding):
             policy.hidden_states(rows.ids[:8], rows.positions[:, :8], ())
-    seen = dataclasses.replace(NO_MEDIA, prompt_tokens=len(prompt.ids))
+    seen = prompts_of(len(prompt.ids))
     assert planned(wanted, counts=seen).cache == decoding.allocated
-    limit = dataclasses.replace(NO_MEDIA, prompt_tokens=64)
+    limit = prompts_of(64)
     assert planned(wanted, counts=limit).cache > decoding.allocated
 
 
 def test_micro_batches_are_no_fuller_than_a_step() -> None:
-    seen = dataclasses.replace(NO_MEDIA, prompt_tokens=10)
-    full = config(trainer={"prompts_per_step": 9})
-    assert memory.micro_batch_tokens(full, seen, processes=1) == 600
+    seen = prompts_of(10)
+    row = 10 + 4 * 15  # the last token of an answer is no input
+    full = planned(config(trainer={"prompts_per_step": 9}), counts=seen)
+    assert full.batch.tokens == 600 // row * row
     step = config(trainer={"prompts_per_step": 3})
-    assert memory.micro_batch_tokens(step, seen, processes=1) == 3 * (10 + 4 * 16)
-    assert memory.micro_batch_tokens(step, seen, processes=2) == 2 * (10 + 4 * 16)
-    kept = planned(full, counts=seen).activations / 600
-    assert planned(step, counts=seen).activations == 3 * (10 + 4 * 16) * kept
+    assert planned(step, counts=seen).batch.tokens == 3 * row
+    assert planned(step, processes=2, counts=seen).batch.tokens == 2 * row
+    kept = full.activations / full.batch.tokens
+    assert planned(step, counts=seen).activations == 3 * row * kept
+
+
+def test_the_fullest_micro_batch_is_that_of_the_run() -> None:
+    """Prompts of three lengths whose groups of four fill, leave room in or burst 300 tokens."""
+    lengths, answer, budget = (10, 90, 200), 17, 300
+    wanted = config(
+        trainer={"prompts_per_step": 7, "tokens_per_micro_batch": budget},
+        rollout={"max_new_tokens": answer},
+    )
+    come = [lengths[i % 3] for i in range(7)]
+    packed = [
+        sum(row.shared().num_tokens for row in rows)
+        for prompts in (come, [200] * 7)
+        for rows in pack([w for i, n in enumerate(prompts) for w in asked(i, n, 4, answer)], budget)
+    ]
+    assert planned(wanted, counts=prompts_of(*lengths)).batch.tokens == max(packed)
+    short = plan(wanted, shape.measure(wanted), prompts_of(*lengths), 1, answer=1)
+    assert short.batch.tokens == 300 == 200 + 90 + 10
+
+
+def test_dense_prompts_count_more_where_answers_are_short() -> None:
+    seen = Counts(2, (Asked(30, 20, (4000.0,)), Asked(60, 0, (0.0,))))
+    found = config(trainer={"prompts_per_step": 50})
+    limit = planned(found, counts=seen)
+    short = plan(found, shape.measure(found), seen, 1, answer=1)
+    assert limit.batch.positions == (600 // (30 + 4 * 15) * 4000.0,)
+    assert short.batch.positions == (600 // 30 * 4000.0,)
 
 
 def test_the_cache_is_of_what_is_asked_at_once() -> None:
-    seen = dataclasses.replace(NO_MEDIA, prompt_tokens=10)
+    seen = prompts_of(10)
 
     def tokens(processes: int = 1, **sections: Any) -> float:
         asked = config(**sections)
@@ -313,15 +358,17 @@ def test_counts_are_those_of_the_records(policy: Policy) -> None:
     assert counts.prompt_tokens == max(len(p.ids) for p in prompts)
     assert counts.media_tokens == max(p.media[0].num_tokens for p in prompts)
     patches = [len(p.media[0].tensors["pixel_values"]) for p in prompts]
-    shares = [n / (len(p.ids) + 4) for n, p in zip(patches, prompts, strict=True)]
-    assert counts.positions == (max(shares),)
+    assert [each.positions for each in counts.asked] == [(n,) for n in patches]
+    assert [each.tokens for each in counts.asked] == [len(p.ids) for p in prompts]
+    made = [sum(t.nbytes for t in p.media[0].tensors.values()) for p in prompts]
+    assert counts.media_bytes == sum(made) // len(made)
 
 
 def test_without_records_every_token_is_a_mediums() -> None:
     found = config()
     counts = count(found, shape.measure(found).towers)
     assert (counts.records, counts.media_tokens) == (0, 64)
-    assert counts.positions == (4.0,)  # 2 x 2 patches are merged
+    assert counts.asked[0].positions == (4.0 * 64,)  # 2 x 2 patches are merged
 
 
 def tower_memory(policy: Policy, kind: str) -> tuple[int, list[EncodedMedium]]:
@@ -360,14 +407,19 @@ def test_what_towers_keep_is_near_what_is_measured(name: str, kind: str) -> None
     measured, media = tower_memory(policy, kind)
     found = config()
     sizes = shape.shape_of(policy.model, policy.family.declaration, found)
-    seen = tuple(sum(positions(m, t) for m in media) / 1000 for t in sizes.towers)
-    predicted = memory.media(found, sizes, Counts(1, 0, 0, seen), 1000, width=4)
+    batch = MicroBatch(1000, tuple(sum(positions(m, t) for m in media) for t in sizes.towers))
+    few = Counts(1, (Asked(1000, 100, batch.positions),))
+    predicted = memory.media(found, sizes, few, batch, width=4)
     assert 0.6 < predicted / measured < 1.5
     learns_not = config(model={"freeze_tower": True, "freeze_projector": True})
-    kept = memory.media(learns_not, sizes, Counts(1, 0, 0, seen), 1000, width=4)
+    drawn = learns_not.trainer.prompts_per_step * learns_not.trainer.steps
+    kept = memory.media(learns_not, sizes, few, batch, width=4)
+    assert kept == drawn * 100 * sizes.hidden * 4 < MAX_KEPT_TOKENS * sizes.hidden * 4
+    many = Counts(1, (Asked(1000, MAX_KEPT_TOKENS, batch.positions),))
+    kept = memory.media(learns_not, sizes, many, batch, width=4)
     assert kept == MAX_KEPT_TOKENS * sizes.hidden * 4
     tower_only = config(model={"freeze_tower": True})
-    assert memory.media(tower_only, sizes, Counts(1, 0, 0, seen), 1000, width=4) == 0
+    assert memory.media(tower_only, sizes, few, batch, width=4) == 0
 
 
 @pytest.mark.parametrize(
@@ -416,7 +468,7 @@ def test_media_name_the_tower() -> None:
     dense = {"gradient_checkpointing": True, "max_prompt_tokens": 16}
     full = {"tokens_per_micro_batch": 400_000, "prompts_per_step": 400_000}
     found = config(trainer=full, model=dense)
-    plenty = planned(found, counts=Counts(1, 16, 16, (4000.0,)))
+    plenty = planned(found, counts=Counts(1, (Asked(16, 16, (64000.0,)),)))
     assert "model.freeze_tower" in advice(found, plenty)
 
 

@@ -1,0 +1,84 @@
+"""The fullest micro-batch that a step's prompts make, packed as the run packs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mmrl.algorithms.compose import compose
+from mmrl.config import RunConfig
+from mmrl.doctor.counts import Asked, Counts
+from mmrl.policy.packing import default_budget, first_fit, parts
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Trunk tokens that go through the model together, and the positions of each tower."""
+
+    tokens: int
+    positions: tuple[float, ...]
+
+
+def fullest(
+    config: RunConfig,
+    counts: Counts,
+    processes: int,
+    answer: int,
+    cost: Callable[[MicroBatch], float],
+) -> MicroBatch:
+    """Return the micro-batch of most `cost` where every answer has `answer` tokens."""
+    return max(_micro_batches(config, counts, processes, answer), key=cost)
+
+
+def _micro_batches(
+    config: RunConfig, counts: Counts, processes: int, answer: int
+) -> list[MicroBatch]:
+    """Those of an update whose prompts are the longest, the densest, and those that come."""
+    algorithm = compose(config.algorithm)
+    whole = algorithm.objective.whole_groups
+    asked = -(-config.trainer.prompts_per_step // (processes * algorithm.updates.mini_batches))
+    longest = max(counts.asked, key=lambda each: each.tokens)
+    densest = max(counts.asked, key=lambda each: sum(each.positions))
+    come = [counts.asked[i % len(counts.asked)] for i in range(asked)]
+    draws = [come, [longest] * asked]
+    if densest.media_tokens:
+        draws.append([densest] * asked)
+    found = []
+    for prompts in (
+        come,
+        [longest] * asked,
+        *([[densest] * asked] if densest.media_tokens else []),
+    ):
+        found += _packed(prompts, group_size(config), answer, budget_of(config), whole)
+    return found
+
+
+def _packed(
+    prompts: Sequence[Asked], group: int, answer: int, budget: int, whole: bool
+) -> list[MicroBatch]:
+    """The micro-batches of prompts with their groups' answers; the last token is no input."""
+    rows: list[tuple[int, Asked]] = []
+    for prompt in prompts:
+        sizes = [answer - 1] * group
+        split = [sizes] if whole else parts(prompt.tokens, sizes, budget)
+        rows += [(prompt.tokens + sum(part), prompt) for part in split]
+    return [
+        MicroBatch(
+            sum(rows[i][0] for i in batch),
+            tuple(map(sum, zip(*(rows[i][1].positions for i in batch), strict=True))),
+        )
+        for batch in first_fit([size for size, _ in rows], budget)
+    ]
+
+
+def budget_of(config: RunConfig) -> int:
+    """Trunk tokens of a micro-batch; a model that is not in float32 is planned for a GPU."""
+    device = torch.device("cuda" if config.model.dtype != "float32" else "cpu")
+    return config.trainer.tokens_per_micro_batch or default_budget(device)
+
+
+def group_size(config: RunConfig) -> int:
+    """Responses of a prompt."""
+    return max(int(config.algorithm.get("group_size", 8)), 1)
