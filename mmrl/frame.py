@@ -32,6 +32,26 @@ PICTURE_FORMATS = (
 starts another program, as PostScript would."""
 
 
+Place = Literal["box", "point", "polygon", "interval"]
+Whose = Literal["gold", "answer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place that a score knew or read, in source pixels, of an interval in source seconds.
+
+    `numbers` are x1, y1, x2, y2 of a box, x, y of a point or of each corner of a polygon, start and
+    end of an interval. `medium` numbers the answer's frames, `shown` the frames shown of a clip.
+    """
+
+    kind: Place
+    whose: Whose
+    numbers: tuple[float, ...]
+    label: str = ""
+    medium: int = 0
+    shown: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """How a medium was cropped and resized, so that what the model sees maps back to the source.
@@ -104,6 +124,13 @@ class Frame:
     def to_screen(self, x: float, y: float, space: Space) -> tuple[float, float]:
         """Map a point in `space` to points of the screen, where a click is carried out."""
         return self.from_source(*self.to_source(x, y, space), "screen")
+
+    def in_unit(self, mark: Mark) -> tuple[float, ...]:
+        """A mark's numbers in 0-1 of what the model sees; an interval's stay seconds."""
+        if mark.kind == "interval":
+            return mark.numbers
+        pairs = zip(mark.numbers[::2], mark.numbers[1::2], strict=True)
+        return tuple(number for x, y in pairs for number in self.from_source(x, y, "unit"))
 
     @property
     def _cropped(self) -> Corners:

@@ -1,8 +1,8 @@
-"""Every value of the pipeline, frozen, in the order of the pipeline.
+"""Every value of the pipeline, frozen, in its order; ARCHITECTURE.md says who makes which.
 
     Record -> Sample -> Media -> Prompt -> Response -> Score -> Group -> TrainSample
 
-ARCHITECTURE.md says who makes which. Shapes: L prompt and T response tokens, G responses.
+Shapes: L prompt and T response tokens, G responses.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from mmrl.frame import Frame, Space
+from mmrl.frame import Frame, Mark, Space
 
 if TYPE_CHECKING:
     import torch
@@ -33,10 +33,7 @@ Role = Literal["user", "tool"]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One raw line of a data set, with an id that is stable between runs.
-
-    Media paths are relative to `root` and stay below it or one of `roots`.
-    """
+    """One raw line of a data set, its id stable between runs, its media under `root` or `roots`."""
 
     id: str
     fields: Mapping[str, Any]
@@ -308,7 +305,8 @@ class Score:
 
     `reward` is the weighted sum of the parts, filled in by the scoring runtime; None is unscorable
     (the verifier failed), never 0. `metric` is the part in the task's benchmark number, `evidence`
-    what that needs besides: JSON, merged over the sample's meta; `logged` what a reward says.
+    what that needs besides: JSON, merged over the sample's meta; `logged` is what a reward says,
+    `marks` what was found where.
     """
 
     parts: Mapping[str, float]
@@ -319,6 +317,7 @@ class Score:
     spans: tuple[SpanScore, ...] = ()
     evidence: Mapping[str, Any] = field(default_factory=dict)
     logged: Mapping[str, Any] = field(default_factory=dict)
+    marks: tuple[Mark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

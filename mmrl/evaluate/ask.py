@@ -146,6 +146,7 @@ def score(
             row.truncated,
             tuple(next(scores) for _ in row.texts),
             row.unreadable,
+            row.frames,
         )
         for sample, row in asked
     ]

@@ -137,6 +137,7 @@ def _card_row(shown: _Shown) -> dict[str, Any]:
             "reward": row["metric"],
             "status": row["status"],
             "reason": row["reason"],
+            "marks": row.get("marks", []),
         }
         for row, length, cut in zip(shown.rows, asked.lengths, asked.truncated, strict=False)
     ]

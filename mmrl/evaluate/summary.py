@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from mmrl import task as contract
+from mmrl.frame import Frame
+from mmrl.runlog.transcript import marks_on
 from mmrl.task import Better, Task
 from mmrl.types import Sample, Score
 
@@ -98,6 +100,7 @@ class Scored:
     truncated: tuple[bool, ...] = ()
     scores: tuple[Score, ...] = ()
     unreadable: str = ""
+    frames: tuple[Frame, ...] = ()
 
     def score(self, index: int) -> Score:
         """The score of an answer; an unreadable record's answers reached no verdict."""
@@ -154,6 +157,7 @@ def _answer_row(row: Scored, index: int, score: Score, samples: int) -> dict[str
         "metric": score.metric,
         "status": score.status,
         "reason": score.reason,
+        **({"marks": marks_on(score.marks, row.frames)} if score.marks else {}),
     }
 
 

@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from mmrl.report.drawing import Bar, Drawn, Mark, bars, drawn, marks_of, on_medium
 from mmrl.runlog.rows import finite
 
 MAX_TEXT = 12_000  # characters shown of one prompt or completion
@@ -28,12 +29,17 @@ VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An embedded medium; `captions` are the seconds of a sheet's frames."""
+    """An embedded medium; `captions` are the seconds of a sheet's frames.
+
+    `drawn` lie over it, `bars` under it; each has the number of its completion, 0 is the gold's.
+    """
 
     kind: str
     uri: str
     note: str
     captions: tuple[str, ...]
+    drawn: tuple[Drawn, ...] = ()
+    bars: tuple[Bar, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,8 @@ def card_of(row: Mapping[str, Any], run: Path) -> Card:
     shown = ranked
     if len(ranked) > MAX_RESPONSES:
         shown = ranked[: MAX_RESPONSES // 2] + ranked[-MAX_RESPONSES // 2 :]
+    media = _objects(row.get("media"))[:MAX_MEDIA]
+    marks = marks_of(sorted(shown, key=lambda item: item[0]))
     rewards = [value for _, r in rows if (value := finite(r.get("reward"))) is not None]
     return Card(
         step=int(finite(row.get("step")) or 0),
@@ -97,8 +105,8 @@ def card_of(row: Mapping[str, Any], run: Path) -> Card:
         variant=_clip(row.get("variant"), 200),
         prompt=_clip(row.get("prompt")),
         gold=_gold(row.get("gold")),
-        pictures=tuple(_pictures(_objects(row.get("media"))[:MAX_MEDIA], run)),
-        completions=tuple(_completion(number, r, scale, run) for number, r in shown),
+        pictures=tuple(_pictures(media, run, marks)),
+        completions=tuple(_completion(number, r, scale, run, len(media)) for number, r in shown),
         hidden=len(ranked) - len(shown),
         mean=sum(rewards) / len(rewards) if rewards else None,
         spread=max(rewards) - min(rewards) if rewards else 0.0,
@@ -123,7 +131,9 @@ def order(count: int) -> Iterator[int]:
                 yield middle
 
 
-def _completion(number: int, row: Mapping[str, Any], scale: float, run: Path) -> Completion:
+def _completion(
+    number: int, row: Mapping[str, Any], scale: float, run: Path, asked: int
+) -> Completion:
     parts = row.get("parts")
     values = _advantages(row)
     length = finite(row.get("length"))
@@ -139,15 +149,18 @@ def _completion(number: int, row: Mapping[str, Any], scale: float, run: Path) ->
         advantage=tuple(sorted({min(values), max(values)})) if values else (),
         text=_clip(row.get("text")),
         spans=tuple(_spans(row, scale)),
-        turns=tuple(_turns(row, run)),
+        turns=tuple(_turns(row, run, [*marks_of([(number, row)])], asked)),
     )
 
 
-def _turns(row: Mapping[str, Any], run: Path) -> Iterator[Turn]:
+def _turns(row: Mapping[str, Any], run: Path, marks: Sequence[Mark], before: int) -> Iterator[Turn]:
+    """The turns of an episode; media are numbered from those of the question, `before` them."""
     turns = _objects(row.get("turns"))[:MAX_TURNS]
     if any(turn.get("media") for turn in turns):
         for turn in turns:
-            pictures = tuple(_pictures(_objects(turn.get("media"))[:MAX_MEDIA], run))
+            media = _objects(turn.get("media"))[:MAX_MEDIA]
+            pictures = tuple(_pictures(media, run, marks, before))
+            before += len(media)
             yield Turn(pictures, _clip(turn.get("said")), finite(turn.get("earned")))
 
 
@@ -184,8 +197,11 @@ def tint(advantage: float | None, scale: float) -> str:
     return f"{'up' if advantage > 0 else 'down'}{strength}" if strength else ""
 
 
-def _pictures(media: Sequence[Mapping[str, Any]], run: Path) -> Iterator[Picture]:
-    for medium in media:
+def _pictures(
+    media: Sequence[Mapping[str, Any]], run: Path, marks: Sequence[Mark], before: int = 0
+) -> Iterator[Picture]:
+    for place, medium in enumerate(media, before):
+        own = on_medium(marks, place)
         kind = _clip(medium.get("kind"), 20)
         duration = finite(medium.get("duration"))
         size = medium.get("processed_size")
@@ -195,7 +211,12 @@ def _pictures(media: Sequence[Mapping[str, Any]], run: Path) -> Iterator[Picture
         elif isinstance(size, list) and len(size) == 2 and any(size):
             note = f"{kind}, seen at {size[0]} x {size[1]}"
         yield Picture(
-            kind, _data_uri(medium.get("thumbnail"), run), _clip(note, 80), _times(medium)
+            kind,
+            _data_uri(medium.get("thumbnail"), run),
+            _clip(note, 80),
+            _times(medium),
+            tuple(drawn(own, medium)),
+            tuple(bars(own, medium)),
         )
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import wave
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from mmrl.frame import Frame, Mark
 from mmrl.runlog.journal import Journal
-from mmrl.types import EncodedMedium, Episode, Floats, Group, Media, Response, Score, TrainSample
+from mmrl.types import (
+    EncodedMedium,
+    Episode,
+    Floats,
+    Group,
+    Media,
+    Prompt,
+    Response,
+    Score,
+    TrainSample,
+)
 
 THUMBNAIL_SIDE = 384  # pixels of the longer side
 SHEET_FRAMES, SHEET_COLUMNS = 8, 2  # of a video's contact sheet, row by row
@@ -96,6 +107,7 @@ class Transcript:
         tokens: Sequence[str],
     ) -> dict[str, Any]:
         row = _response(response, score, advantages, tokens)
+        row["marks"] = marks_on(score.marks, _frames(entry.group.prompt, response))
         if response.observed is not None:
             row["turns"] = [{**turn, "media": []} for turn in row["turns"]]
             shown = zip(response.observed.media, response.observed.turns, strict=True)
@@ -177,6 +189,24 @@ def _response(
         "advantages": _compact(advantages),
         **({"turns": _turns(response.episode)} if response.episode else {}),
     }
+
+
+def _frames(prompt: Prompt, response: Response) -> tuple[Frame, ...]:
+    """Of all media of an answer: those of the question, then those shown in later turns."""
+    later = response.observed.media if response.observed is not None else ()
+    return (*prompt.frames, *(medium.frame for medium in later))
+
+
+def marks_on(marks: Sequence[Mark], frames: Sequence[Frame]) -> list[dict[str, Any]]:
+    """A score's marks as they lie on the thumbnails of its answer's media, in 0-1."""
+    return [
+        {
+            **asdict(mark),
+            "numbers": [round(number, 5) for number in frames[mark.medium].in_unit(mark)],
+        }
+        for mark in marks
+        if mark.medium < len(frames)
+    ]
 
 
 def _turns(episode: Episode) -> list[dict[str, Any]]:

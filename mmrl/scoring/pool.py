@@ -19,6 +19,7 @@ from multiprocessing.connection import wait
 from typing import Any, Protocol
 
 from mmrl.errors import TrainingError, one_line
+from mmrl.frame import Mark
 from mmrl.modalities.child_environment import hidden_names
 from mmrl.rewards import custom
 from mmrl.scoring.child import Child
@@ -253,7 +254,12 @@ class Scorer:
     def _finish(self, job: ScoreJob, verdict: Mapping[str, Any]) -> Score:
         if "failure" in verdict:
             return self._unscorable(verdict["failure"], self._explained(verdict["reason"]))
-        score = Score(**{**verdict, "spans": tuple(SpanScore(*s) for s in verdict["spans"])})
+        spans = tuple(SpanScore(*span) for span in verdict["spans"])
+        marks = tuple(
+            Mark(kind, whose, tuple(numbers), *rest)
+            for kind, whose, numbers, *rest in verdict["marks"]
+        )
+        score = Score(**{**verdict, "spans": spans, "marks": marks})
         if score.status == "unscorable":
             return self._unscorable("task", score.reason)
         defect = find_defect(self._tasks[job.task], score)

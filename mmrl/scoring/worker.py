@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mmrl.frame import Mark
 from mmrl.rewards import custom
 from mmrl.runlog.journal import plain
 from mmrl.scoring.observations import observation_values
@@ -27,6 +28,7 @@ from mmrl.scoring.tasks import Together, load_task
 from mmrl.task import Task
 from mmrl.types import Score
 
+MAX_MARKS = 256
 NONCE_BYTES = 16
 HEADER = struct.Struct("!I")
 """A message to a worker is its size and a pickle; one back is the job's number, a size and JSON."""
@@ -147,7 +149,13 @@ def _plain(score: Score) -> dict[str, Any]:
         ],
         "evidence": dict(score.evidence),
         "logged": plain(score.logged),
+        "marks": [_mark(mark) for mark in score.marks[:MAX_MARKS]],
     }
+
+
+def _mark(mark: Mark) -> list[Any]:
+    numbers = [float(number) for number in mark.numbers]
+    return [mark.kind, mark.whose, numbers, str(mark.label)[:80], int(mark.medium), mark.shown]
 
 
 def _json(message: Mapping[str, Any]) -> bytes:

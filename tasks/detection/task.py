@@ -22,6 +22,7 @@ from mmrl.rewards.detection import (
 )
 from mmrl.rewards.grammar import TagAnswer, Think
 from mmrl.rewards.json_text import parse_json
+from mmrl.rewards.marks import marks
 from mmrl.task import RewardPart
 from mmrl.tasks.detection.reward import Variant, confidence_reward, overlap_reward, weighted_sum
 from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
@@ -80,11 +81,13 @@ class Task(contract.Task):
         """Match the boxes with the gold ones in source pixels."""
         region = self._grammar().parse(answer)
         parsed = region.answer.then(lambda text: FORMATS[self.form].read(text, gold.asked))
-        if parsed.value is None:
-            return Score(dict.fromkeys(self.parts, 0.0), 0.0, parsed.status, parsed.reason)
         frame = answer.frames[0]
-        found = to_source_all(parsed.value, answer.space, frame)
         boxes = gold.in_source(frame)
+        if parsed.value is None:
+            nothing = dict.fromkeys(self.parts, 0.0)
+            known = marks(boxes, (), gold.labels)
+            return Score(nothing, 0.0, parsed.status, parsed.reason, marks=known)
+        found = to_source_all(parsed.value, answer.space, frame)
         matches = coco_matches(boxes, gold.labels, gold.crowd, found)
         wanted = [i for i, crowd in enumerate(gold.crowd) if not crowd]
         targets = [boxes[i] for i in wanted]
@@ -96,6 +99,7 @@ class Task(contract.Task):
             },
             metric=image_precision(matches, gold.counts()).ap,
             evidence={"matches": matches},
+            marks=marks(boxes, found, gold.labels),
         )
 
     def aggregate(self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]) -> float:

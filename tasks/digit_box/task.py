@@ -11,6 +11,7 @@ from mmrl.records import media_source
 from mmrl.rewards.boxes import Box, from_source, iou, to_source
 from mmrl.rewards.grammar import TagAnswer
 from mmrl.rewards.native_forms import parse_native_box
+from mmrl.rewards.marks import marks
 from mmrl.task import RewardPart
 from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
 
@@ -46,14 +47,15 @@ class Task(contract.Task):
     def score(self, gold: Any, answer: Answer) -> Score:
         """Map the one box from what the model sees to the source, then take its IoU."""
         parsed = GRAMMAR.parse(answer).answer.then(parse_native_box)
-        overlap = 0.0
-        if parsed.value is not None:
-            overlap = iou(to_source(parsed.value, answer.space, answer.frames[0]), Box(*gold))
+        frame, wanted = answer.frames[0], Box(*gold)
+        found = [] if parsed.value is None else [to_source(parsed.value, answer.space, frame)]
+        overlap = sum(iou(box, wanted) for box in found)
         return Score(
             {"iou": overlap},
             metric=float(overlap >= self.threshold),
             status=parsed.status,
             reason=parsed.reason,
+            marks=marks([wanted], found),
         )
 
     def changed(self, sample: Sample, options: Mapping[str, Any]) -> Sample | None:

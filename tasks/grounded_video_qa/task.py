@@ -22,6 +22,7 @@ from mmrl.rewards.intervals import (
     write_intervals,
 )
 from mmrl.rewards.parsed import Parsed, malformed
+from mmrl.rewards.marks import marks
 from mmrl.task import RewardPart, mean_by
 from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
 
@@ -103,6 +104,7 @@ class Task(contract.Task):
                 "iop": precision,
                 "grounded": float(right and precision >= COVERED),
             },
+            marks=marks(moments, found),
         )
 
     def breakdown(

@@ -15,6 +15,7 @@ from mmrl.rewards.boxes import Box
 from mmrl.rewards.grammar import Think
 from mmrl.rewards.points import Point, distance, from_source, in_box, to_source
 from mmrl.rewards.text import normalize, token_f1
+from mmrl.rewards.marks import region_marks
 from mmrl.task import RewardPart, mean_by
 from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
 
@@ -96,8 +97,16 @@ class Task(contract.Task):
             and self._argument_fits(gold, action.value, answer)
         )
         parts = {"accuracy": float(right), "type": float(same_type), "format": float(formed)}
+        frame = answer.frames[0]
+        point = action.value and action.value.point
+        found = [to_source(point, answer.space, frame)] if point else []
         return Score(
-            parts, float(right), action.status, action.reason, evidence={"same_type": same_type}
+            parts,
+            float(right),
+            action.status,
+            action.reason,
+            evidence={"same_type": same_type},
+            marks=region_marks(gold.in_source(frame), found),
         )
 
     def aggregate(self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]) -> float:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from mmrl import task as contract
-from mmrl.frame import Frame
+from mmrl.frame import Frame, Mark
 from mmrl.records import media_source
 from mmrl.rewards.boxes import Box
 from mmrl.rewards.grammar import TagAnswer, Think
+from mmrl.rewards.marks import region_marks
 from mmrl.rewards.native_forms import (
     Form,
     hint_of,
@@ -91,7 +92,9 @@ class Task(contract.Task):
         formed = region.well_formed and (refused or parsed.value is not None)
         parts = {"accuracy": float(right), "format": float(formed)}
         status: Status = "ok" if refused and right else parsed.status
-        return Score(parts, float(right), status, parsed.reason)
+        return Score(
+            parts, float(right), status, parsed.reason, marks=self._marks(gold, parsed.value, answer)
+        )
 
     def aggregate(self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]) -> float:
         """Mean over records, or over cells where `average` says so."""
@@ -138,6 +141,12 @@ class Task(contract.Task):
         if point is not None and (point.value is not None or self.answer == "point"):
             return point
         return parse_native_box(text, self.form).then(lambda box: ok(Point(*box.center)))
+
+    def _marks(self, gold: Region, point: Point | None, answer: Answer) -> tuple[Mark, ...]:
+        frame = answer.frames[0]
+        space = space_of(self.form, answer.space)
+        found = [] if point is None else [to_source(point, space, frame)]
+        return region_marks([] if gold.kind == "refusal" else gold.in_source(frame), found)
 
     def _hits(self, gold: Region, point: Point | None, answer: Answer) -> bool:
         if point is None:

@@ -23,6 +23,7 @@ from mmrl.rewards.detection import (
     to_source_all,
 )
 from mmrl.rewards.grammar import TagAnswer, Think
+from mmrl.rewards.marks import marks
 from mmrl.task import RewardPart
 from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
 
@@ -87,11 +88,13 @@ class Task(contract.Task):
         """Match the boxes with the gold ones in source pixels."""
         region = self._grammar().parse(answer)
         parsed = region.answer.then(lambda text: FORM.read(text, gold.asked))
-        if parsed.value is None:
-            return Score(dict.fromkeys(self.parts, 0.0), 0.0, parsed.status, parsed.reason)
         frame = answer.frames[0]
-        found = to_source_all(parsed.value, answer.space, frame)
         boxes = gold.in_source(frame)
+        if parsed.value is None:
+            nothing = dict.fromkeys(self.parts, 0.0)
+            known = marks(boxes, (), gold.labels)
+            return Score(nothing, 0.0, parsed.status, parsed.reason, marks=known)
+        found = to_source_all(parsed.value, answer.space, frame)
         kept = found if self.nms is None else suppress(found, self.nms)
         matches = coco_matches(boxes, gold.labels, gold.crowd, kept)
         wanted = [i for i, crowd in enumerate(gold.crowd) if not crowd]
@@ -100,6 +103,7 @@ class Task(contract.Task):
             {"boxes": reward, "format": float(region.well_formed)},
             metric=image_precision(matches, gold.counts()).ap,
             evidence={"matches": matches},
+            marks=marks(boxes, found, gold.labels),
         )
 
     def aggregate(self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]) -> float:

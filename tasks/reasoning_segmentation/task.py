@@ -23,6 +23,7 @@ from mmrl.rewards.parsed import Parsed, malformed, ok
 from mmrl.rewards.points import Point, distance, in_box, point_of
 from mmrl.rewards.points import from_source as point_from_source
 from mmrl.rewards.points import to_source as point_to_source
+from mmrl.rewards.marks import marks
 from mmrl.task import RewardPart
 from mmrl.tasks.reasoning_segmentation.records import (
     Gold,
@@ -112,6 +113,7 @@ class Task(contract.Task):
             status=parsed.status,
             reason=parsed.reason,
             evidence={"intersection": shared, "union": union},
+            marks=marks(_places(gold.targets), _places(found)),
         )
 
     def breakdown(
@@ -233,3 +235,8 @@ def _length_factor(text: str, budget: float | None) -> float:
     if budget is None:
         return 1.0
     return min(1.0, max(0.0, 1 - (len(text.split()) - budget) / WORDS_TO_NOTHING))
+
+
+def _places(targets: Sequence[Target]) -> list[Box | Point]:
+    boxes: list[Box | Point] = [target.box for target in targets]
+    return [*boxes, *(point for target in targets for point in target.points)]

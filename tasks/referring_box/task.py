@@ -19,6 +19,7 @@ from mmrl.rewards.boxes import (
     xywh_box,
 )
 from mmrl.rewards.grammar import TagAnswer, Think
+from mmrl.rewards.marks import marks
 from mmrl.rewards.native_forms import Form, hint_of, parse_native_box, space_of, write_form
 from mmrl.task import RewardPart, mean, mean_by
 from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
@@ -80,16 +81,22 @@ class Task(contract.Task):
         """Map the one box to source pixels and compare it with the gold one."""
         region = TagAnswer(self.think).parse(answer)
         parsed = region.answer.then(lambda text: parse_native_box(text, self.form))
-        overlap = 0.0
-        if parsed.value is not None:
-            frame = answer.frames[0]
-            found = to_source(parsed.value, space_of(self.form, answer.space), frame)
-            overlap = iou(found, gold_to_source(Box(*gold[0]), gold[1], frame))
+        frame = answer.frames[0]
+        wanted = gold_to_source(Box(*gold[0]), gold[1], frame)
+        space = space_of(self.form, answer.space)
+        found = [] if parsed.value is None else [to_source(parsed.value, space, frame)]
+        overlap = sum(iou(box, wanted) for box in found)
         hit = float(overlap >= self.threshold if self.inclusive else overlap > self.threshold)
         formed = region.well_formed and parsed.value is not None
         parts = {"iou": hit if self.reward == "binary" else overlap, "format": float(formed)}
-        evidence = {"iou": overlap}
-        return Score(parts, hit, parsed.status, parsed.reason, evidence=evidence)
+        return Score(
+            parts,
+            hit,
+            parsed.status,
+            parsed.reason,
+            evidence={"iou": overlap},
+            marks=marks([wanted], found),
+        )
 
     def breakdown(
         self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]

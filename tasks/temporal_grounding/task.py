@@ -21,6 +21,7 @@ from mmrl.rewards.intervals import (
     to_source,
     write_interval,
 )
+from mmrl.rewards.marks import marks
 from mmrl.task import RewardPart
 from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
 
@@ -85,12 +86,12 @@ class Task(contract.Task):
         """Map the one interval to source seconds and take its IoU."""
         region = TagAnswer(self.think).parse(answer)
         parsed = region.answer.then(parse_interval)
-        overlap = 0.0
-        if parsed.value is not None:
-            overlap = iou(to_source(parsed.value, answer.frames[0]), Interval(*gold))
+        found = [] if parsed.value is None else [to_source(parsed.value, answer.frames[0])]
+        overlap = sum(iou(interval, Interval(*gold)) for interval in found)
         formed = region.well_formed and parsed.value is not None
         parts = {"iou": overlap, "format": float(formed)}
-        return Score(parts, overlap, parsed.status, parsed.reason)
+        known = marks([Interval(*gold)], found)
+        return Score(parts, overlap, parsed.status, parsed.reason, marks=known)
 
     def breakdown(
         self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]

@@ -12,6 +12,7 @@ from mmrl.records import media_source
 from mmrl.rewards.boxes import Box, from_source, gold_box, gold_to_source, to_source, write_box
 from mmrl.rewards.grammar import TagAnswer, Think
 from mmrl.rewards.tracks import overlaps, parse_track, success
+from mmrl.rewards.marks import track_marks
 from mmrl.task import RewardPart
 from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
 
@@ -63,10 +64,9 @@ class Task(contract.Task):
             raise ValueError(f"{len(frame.seconds)} frames were shown, gold has {self.boxes} boxes")
         region = TagAnswer(self.think).parse(answer)
         parsed = region.answer.then(lambda text: parse_track(text, self.boxes))
-        values = [0.0]
-        if parsed.value is not None:
-            track = [to_source(box, answer.space, frame) for box in parsed.value]
-            values = overlaps(_in_source(gold, frame), track)
+        track = [to_source(box, answer.space, frame) for box in parsed.value or ()]
+        wanted = _in_source(gold, frame)
+        values = overlaps(wanted, track) if track else [0.0]
         mean = sum(values) / len(values)
         formed = region.well_formed and parsed.value is not None
         return Score(
@@ -78,6 +78,7 @@ class Task(contract.Task):
                 "success": success(values),
                 "half": sum(v > 0.5 for v in values) / len(values),
             },
+            marks=track_marks(wanted, track),
         )
 
     def breakdown(

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from mmrl.errors import UserError
 from mmrl.report import render, write_report, write_until_it_ends
 from mmrl.report.cards import MAX_RESPONSES, card_of, order, tint
 
-from .conftest import jpeg, rollout
+from .conftest import Line, jpeg, rollout
 
 MakeRun = Callable[..., Path]
 
@@ -134,6 +135,52 @@ def test_an_episode_is_played_turn_by_turn(make_run: MakeRun) -> None:
     page = render(run)
     assert "Turn 2" in page and "screenshot, seen at 224 x 224" in page
     assert "first &lt;b&gt;" in page and "first <b>" not in page
+
+
+def test_places_are_drawn_over_their_media(make_run: MakeRun) -> None:
+    """Gold once, each answer under its number, junk nowhere."""
+
+    def mark(kind: str, whose: str, numbers: Any, **more: Any) -> Line:
+        return {"kind": kind, "whose": whose, "numbers": numbers, "label": "", **more}
+
+    gold = mark("box", "gold", [0.1, 0.2, 0.5, 0.6], label="<cat>")
+    junk = [mark("box", "answer", [0, 1]), mark("point", "answer", ["x", 1]), 3, {"whose": 1}]
+    made = rollout(1)
+    made["responses"][0]["marks"] = [gold, mark("point", "answer", [0.3, 0.4]), *junk]
+    made["responses"][1]["marks"] = [gold, mark("polygon", "answer", [0, 0, 1, 0, 1, 5])]
+    run = make_run(rollouts=[made])
+    (picture,) = card_of(made, run).pictures
+    assert [(d.number, d.kind, d.path) for d in picture.drawn] == [
+        (0, "box", "M100 200L500 200L500 600L100 600Z"),
+        (1, "point", "M300 400h0"),
+        (2, "polygon", "M0 0L1000 0L1000 1100Z"),
+    ]
+    assert (picture.drawn[0].left, picture.drawn[0].top) == (10.0, 20.0) and not picture.bars
+    page = render(run)
+    assert "gold &lt;cat&gt;" in page and 'd="M300 400h0"' in page
+
+
+def test_intervals_are_drawn_under_clips_and_tracks_on_their_frames(make_run: MakeRun) -> None:
+    clip = {
+        "kind": "video",
+        "thumbnail": "media/a.jpg",
+        "seconds": [2, 4, 6, 12],
+        "shown": [0, 2, 3],
+    }
+    made = rollout(1, media=[clip])
+    made["responses"][0]["marks"] = [
+        {"kind": "interval", "whose": "gold", "numbers": [4.0, 7.0]},
+        {"kind": "interval", "whose": "answer", "numbers": [0.0, 22.0]},
+        {"kind": "box", "whose": "answer", "numbers": [0, 0, 1, 1], "shown": 2},
+        {"kind": "box", "whose": "answer", "numbers": [0, 0, 1, 1], "shown": 1},
+        {"kind": "box", "whose": "answer", "numbers": [0, 0, 1, 1]},
+    ]
+    (picture,) = card_of(made, make_run(rollouts=[made])).pictures
+    assert [(b.number, b.left, b.width, b.label) for b in picture.bars] == [
+        (0, 20.0, 30.0, "4.0 to 7.0 s"),
+        (1, 0.0, 96.0, "0.0 to 22.0 s"),
+    ]
+    assert [d.path for d in picture.drawn] == ["M500 0L1000 0L1000 500L500 500Z"]
 
 
 def test_rows_of_unexpected_shape_do_not_stop_the_page(make_run: MakeRun) -> None:
