@@ -17,6 +17,7 @@ from mmrl.runlog.reward_alarms import below_greedy
 from mmrl.train import checkpoint, phase_state
 from mmrl.train.batches import derived_seed
 from mmrl.train.checkpoint import Checkpoint
+from mmrl.train.freed_memory import give_back
 from mmrl.train.parts import Parts
 from mmrl.train.step_record import step_metrics, write_down
 from mmrl.train.stopping import Stopping, ended
@@ -141,6 +142,7 @@ class PhaseRun:
     def _save(self, step: int, *, ended: bool = False) -> None:
         rolled = self._rolled_back
         phase_state.save(self._parts, step, self._seconds(), ended=ended, rolled_back=rolled)
+        give_back()
         self._saved = time.monotonic()
 
     def _roll_back(self, step: int, line: str) -> None:
