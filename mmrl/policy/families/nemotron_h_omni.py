@@ -26,6 +26,7 @@ DECLARATION = Declaration(
         *("q_proj", "k_proj", "v_proj", "o_proj", "in_proj", "out_proj", "up_proj", "down_proj"),
     ),
     lora_parameters=("mixer.experts.up_proj", "mixer.experts.down_proj"),
+    apart=("video",),
     notes="sounds are not taken; experts take adapters by lora_parameters",
 )
 
