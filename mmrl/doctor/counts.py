@@ -111,11 +111,20 @@ def _prompts(config: RunConfig, data: DataConfig, family: Family) -> Iterator[Pr
 
 
 def _without_records(config: RunConfig, family: Family, towers: Sequence[Tower]) -> Counts:
-    blanks = [blank(family, kind) for kind in family.declaration.takes]
+    blanks = list(_blanks(family))
     limit = config.model.max_prompt_tokens
     densest = tuple(max(positions(m, t) / m.num_tokens for m in blanks) for t in towers)
     opening = family.trial().opening
     return Counts(0, limit, limit, positions=densest, opening=opening)
+
+
+def _blanks(family: Family) -> Iterator[EncodedMedium]:
+    """A blank of each kind that this model of the family takes; some have no ears."""
+    for kind in family.declaration.takes:
+        try:
+            yield blank(family, kind)
+        except MediaError:
+            continue
 
 
 def positions(medium: EncodedMedium, tower: Tower) -> float:
