@@ -17,8 +17,8 @@ class Agreement:
 
     world: World
 
-    def kinds(self, own: Sequence[str]) -> list[str]:
-        """The kinds of media that any process is about to encode, sorted."""
+    def calls(self, own: Sequence[str]) -> list[str]:
+        """The calls of towers that any process is about to make, sorted."""
         return sorted(set().union(*self.world.gather(set(own))))
 
     def most(self, own: int) -> int:

@@ -135,7 +135,7 @@ def _prompts(config: RunConfig, data: DataConfig, family: Family) -> Iterator[Pr
 
 
 def _without_records(config: RunConfig, family: Family, towers: Sequence[Tower]) -> Counts:
-    blanks = [blank(family, kind) for kind in family.declaration.takes]
+    blanks = list(_blanks(family))
     limit = config.model.max_prompt_tokens
     densest = tuple(max(positions(m, t) / m.num_tokens for m in blanks) for t in towers)
     made = max((tensor_bytes(m) / m.num_tokens for m in blanks), default=0.0)
@@ -146,6 +146,15 @@ def _without_records(config: RunConfig, family: Family, towers: Sequence[Tower])
 def tensor_bytes(medium: EncodedMedium) -> int:
     """Bytes of what the processor made of a medium."""
     return sum(tensor.nbytes for tensor in medium.tensors.values())
+
+
+def _blanks(family: Family) -> Iterator[EncodedMedium]:
+    """A blank of each kind that this model of the family takes; some have no ears."""
+    for kind in family.declaration.takes:
+        try:
+            yield blank(family, kind)
+        except MediaError:
+            continue
 
 
 def positions(medium: EncodedMedium, tower: Tower) -> float:

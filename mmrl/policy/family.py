@@ -31,8 +31,9 @@ class Declaration:
     `language` is that of the language layers. `lora_targets` are the linears of a language layer
     that adapters go to, `lora_parameters` the fused expert weights that need naming as such.
     `loader` is the transformers class that reads a checkpoint, `text_loader` the one that reads
-    those of types without media, where the family serves them. `shared_prefix` False means that
-    every response is trained and sampled with its own copy of the prompt.
+    those of types without media, where the family serves them. `apart` are kinds of media that the
+    towers take one at a time. `shared_prefix` False means that every response is trained and
+    sampled with its own copy of the prompt.
     """
 
     model_types: tuple[str, ...]
@@ -46,6 +47,7 @@ class Declaration:
     loader: str = "AutoModelForImageTextToText"
     text_loader: str = ""
     video_sound: bool = False
+    apart: tuple[MediaKind, ...] = ()
     shared_prefix: bool = True
     vllm: tuple[MediaKind, ...] = ()
     notes: str = ""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmrl.policy.encoder import whole
 from mmrl.policy.family import Family
-from mmrl.policy.lockstep import Lockstep, blank, kind_of
+from mmrl.policy.lockstep import Lockstep, blank, calls, kind_called, kind_of
 from mmrl.types import EncodedMedium
 
 MAX_KEPT_TOKENS = 262_144
@@ -34,7 +34,7 @@ class FeatureStore:
     ) -> tuple[list[Tensor], Tensor | None]:
         """One [tokens, hidden] tensor a medium, in order; equal media share one tower row.
 
-        In lockstep the towers also run on blanks of the kinds that other processes have; the
+        In lockstep the towers also run on blanks for the calls that other processes make; the
         second value is then a zero that depends on them.
         """
         behind = (*self._family.tower_parameters(), *self._family.projector_parameters())
@@ -42,11 +42,11 @@ class FeatureStore:
         known = self._kept if frozen else {}
         missing = {m.hash: m for m in media if m.hash not in known}
         asked = [self._sources.whole(m) for m in missing.values()]
-        own = {kind_of(m) for m in asked}
-        idle = [] if lockstep is None else sorted(set(lockstep.kinds(sorted(own))) - own)
+        own = calls(asked, self._family.declaration.apart)
+        idle = [] if lockstep is None else sorted(set(lockstep.calls(sorted(own))) - own)
         if lockstep is not None:
             # Towers run in one order everywhere.
-            asked = sorted([*asked, *(self._blank(kind) for kind in idle)], key=kind_of)
+            asked = sorted([*asked, *(self._blank(call) for call in idle)], key=kind_of)
         found: dict[str, Tensor] = {}
         if asked:
             with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
@@ -63,10 +63,11 @@ class FeatureStore:
         """Let go of what was computed with weights that are no more."""
         self._kept.clear()
 
-    def _blank(self, kind: str) -> EncodedMedium:
-        if kind not in self._blanks:
-            self._blanks[kind] = replace(blank(self._family, kind), hash=f"blank {kind}")
-        return self._blanks[kind]
+    def _blank(self, call: str) -> EncodedMedium:
+        if call not in self._blanks:
+            made = blank(self._family, kind_called(call))
+            self._blanks[call] = replace(made, hash=f"blank {call}")
+        return self._blanks[call]
 
     def _keep(self, fresh: dict[str, Tensor]) -> None:
         self._kept.update(fresh)

@@ -7,7 +7,7 @@ is written down here, and a forward that cannot be followed so is refused when i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,6 +91,12 @@ class Follower(TorchFunctionMode):
                 self.tape.calls.append((func, *before, places))
         return made
 
+    def hand_on(self, places: Sequence[Place | None], values: Sequence[object]) -> None:
+        """Let values stand where those stood that became them behind the follower's back."""
+        for place, value in zip(places, values, strict=True):
+            if place is not None and isinstance(value, Tensor):
+                self._places[value] = place
+
     def _follow(self, value: Tensor) -> Place:
         """The value's place, a new one unless it has one already."""
         if value not in self._places:
@@ -104,11 +110,14 @@ class HeadTap:
 
     Works for every family: the outer model is called as usual, its head gets zero rows. Calling
     the tap with hidden states gives the model's logits for them, as the last pass made logits. The
-    head runs with its hooks, so sharding still gathers.
+    head runs with its hooks, so sharding still gathers; what the hooks of modules around it do to
+    their outputs is not the model's.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._head = lm_head(model)
+        self._around = [m for m in model.modules() if self._head in _inside(m) and m is not model]
+        self._left: list[Place | None] = []
         self._tape: Tape | None = None
         self._follower: Follower | None = None
         self._following = ExitStack()  # left when the model is done with its logits
@@ -144,6 +153,8 @@ class HeadTap:
             self._head.register_forward_pre_hook(self._divert, prepend=True),
             self._head.register_forward_hook(self._begin),
             model.register_forward_hook(self._end, prepend=True),
+            *(m.register_forward_hook(self._pause, prepend=True) for m in self._around),
+            *(m.register_forward_hook(self._go_on) for m in self._around),
         ]
         try:
             model(**inputs)
@@ -183,6 +194,16 @@ class HeadTap:
         if not self._showing:
             self._follower = self._following.enter_context(Follower(output))
 
+    def _pause(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._follower is not None:
+            self._following.close()
+            self._left = [self._follower.place(leaf) for leaf in tree_flatten(output)[0]]
+
+    def _go_on(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._follower is not None:
+            self._follower.hand_on(self._left, tree_flatten(output)[0])
+            self._following.enter_context(self._follower)
+
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         logits = getattr(output, "logits", None)
         if self._showing:
@@ -200,6 +221,11 @@ class HeadTap:
         follower, self._follower = self._follower, None
         self._following.close()
         return follower
+
+
+def _inside(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules inside one, without itself."""
+    return (inner for inner in module.modules() if inner is not module)
 
 
 def same(found: Tensor, own: Tensor) -> bool:

@@ -7,7 +7,8 @@ result is zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -19,13 +20,14 @@ from mmrl.policy.family import Family
 from mmrl.types import EncodedMedium, Media, MediaKind
 
 RATE = 16_000
+MARK = "#"
 
 
 class Lockstep(Protocol):
     """What the processes agree on before a pass; all of them ask the same things in turn."""
 
-    def kinds(self, own: Sequence[str]) -> list[str]:
-        """The kinds of media that any process is about to encode, sorted."""
+    def calls(self, own: Sequence[str]) -> list[str]:
+        """The towers' `calls` that any process is about to make, sorted."""
         ...
 
     def most(self, own: int) -> int:
@@ -58,6 +60,21 @@ def kind_of(medium: EncodedMedium) -> str:
     """The medium's kind; a clip with its own sound, which takes two towers, is one by itself."""
     heard = medium.kind == "video" and any("feature" in key for key in medium.tensors)
     return "sounding clip" if heard else medium.kind
+
+
+def calls(media: Sequence[EncodedMedium], apart: Collection[str]) -> set[str]:
+    """What the towers are called for: all media of a kind, or each of those that they take `apart`.
+
+    The n-th of a kind has the same name in every process.
+    """
+    counts = Counter(map(kind_of, media))
+    each = {kind: count if kind in apart else 1 for kind, count in counts.items()}
+    return {f"{kind}{MARK}{n}" for kind, count in each.items() for n in range(count)}
+
+
+def kind_called(call: str) -> str:
+    """The kind of the media that one of `calls` is for."""
+    return call.partition(MARK)[0]
 
 
 def blank(family: Family, kind: str) -> EncodedMedium:

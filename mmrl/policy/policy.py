@@ -269,7 +269,7 @@ def _readable(folder: Path) -> Iterator[None]:
     """What transformers says of a folder that it cannot load, in one line."""
     try:
         yield
-    except (OSError, ValueError, SafetensorError) as error:
+    except (ImportError, OSError, ValueError, SafetensorError) as error:
         raise UserError(f"transformers cannot load {folder}: {one_line(error)}") from error
 
 

@@ -371,6 +371,14 @@ def test_without_records_every_token_is_a_mediums() -> None:
     assert counts.asked[0].positions == (4.0 * 64,)  # 2 x 2 patches are merged
 
 
+def test_without_records_a_model_without_ears_is_asked_for_what_it_takes(tmp_path: Path) -> None:
+    """Of Gemma 4's sizes, and Nemotron-H's, some hear and some do not."""
+    cases.policy("gemma4_moe").save(tmp_path)
+    found = config(model={"path": str(tmp_path)})
+    counts = count(found, shape.measure(found).towers)
+    assert counts.records == 0 and len(counts.positions) == 1 and counts.positions[0] > 0
+
+
 def tower_memory(policy: Policy, kind: str) -> tuple[int, list[EncodedMedium]]:
     """Bytes that the towers keep for their backward pass over three media."""
     media = [policy.family.encode_medium(cases.make(kind, seed)) for seed in range(3)]

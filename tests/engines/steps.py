@@ -41,7 +41,7 @@ from mmrl.types import Group, Prompt, Response, Score, TrainSample
 from tests.algorithms.cases import context
 from tests.families import tiny
 from tests.families.after_head import CHANGES, change_logits
-from tests.families.cases import Case, ask, make
+from tests.families.cases import Case, ask, lifted, make
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs" / "deepspeed"
 LENGTHS = ((4, 2, 7), (1, 5, 3), (6, 2, 2), (3, 3, 3), (5, 1, 8))
@@ -57,7 +57,7 @@ class Model:
     lora: LoraConfig | None = None
 
 
-MODELS = {
+KEYS = {
     # A process without media, and kinds that only one process has.
     "omni": Model("qwen2_5_omni", (("image",), (), ("audio", "image"), (), ("sounding clip",))),
     "experts": Model("qwen3_vl_moe", (("image", "video"), (), ("image",), (), ("video",))),
@@ -68,6 +68,22 @@ MODELS = {
     ),
 }
 BUDGETS = {"whole": 10_000, "pieces": 60}
+SEEN = (("image",), (), ("image", "video"), (), ("video",))
+PICTURES = (("image",), (), ("image", "image"), (), ())
+LEARNT = LoraConfig(rank=2)
+"""Adapters on the language layers; towers stay as they are."""
+RECURRENT = {
+    "delta_nets": Model("qwen3_5", SEEN),
+    "delta_nets_experts": Model("qwen3_5_moe", SEEN),
+    "convolutions": Model("lfm2_vl", PICTURES),
+    "mamba2": Model("nemotron_h_omni", SEEN),
+    "delta_nets_adapters": Model("qwen3_5", SEEN, LEARNT),
+    "delta_nets_experts_adapters": Model("qwen3_5_moe", SEEN, LEARNT),
+    "convolutions_adapters": Model("lfm2_vl", PICTURES, LEARNT),
+    "mamba2_adapters": Model("nemotron_h_omni", SEEN, LEARNT),
+}
+"""Models whose layers carry a state, each whole and with adapters."""
+MODELS = {**KEYS, **RECURRENT}
 LOCAL = ("local", "double")
 SHARDED = ("local", "zero1", "zero2", "zero3")
 OFFLOADED = ("zero2_offload", "zero3_offload")
@@ -178,7 +194,8 @@ def step(folder: Path, name: str, sharding: str, budget: str, number: int, world
         reference=ReferencePolicy([Teacher(reference)]) if reference else None,
         world=world,
     )
-    stats = learner.update(samples(made, name, algorithm, number, world), 0.05, number)
+    with lifted(torch.float64 if sharding == "double" else torch.float32):
+        stats = learner.update(samples(made, name, algorithm, number, world), 0.05, number)
     tensors: dict[str, Tensor] = {}
     for part in world.gather(backend.state()[0]):
         tensors |= part
@@ -195,7 +212,7 @@ def cases(which: str, processes: int) -> Iterator[tuple[str, str, str]]:
     """Model, sharding and budget of every step that so many processes make."""
     budgets = {1: ("whole",), 2: tuple(BUDGETS), 4: ("pieces",)}[processes]
     shardings = SHARDED if processes > 1 else ("local",)
-    for name in MODELS:
+    for name in KEYS:
         if which == "second":
             yield from ((name, sharding, "whole") for sharding in shardings)
             continue
@@ -205,6 +222,10 @@ def cases(which: str, processes: int) -> Iterator[tuple[str, str, str]]:
     if processes > 1:
         budget = budgets[0] if which == "first" else "whole"
         yield from (("adapters", sharding, budget) for sharding in OFFLOADED)
+    if which == "first" and processes < 4:
+        taken = ("zero2", "zero3") if processes > 1 else ("local",)
+        yield from ((name, s, budget) for name in RECURRENT for s in taken for budget in budgets)
+        yield from (("delta_nets_adapters", "double", budget) for budget in budgets)
 
 
 def main(folder: Path, which: str, loaded_from: str) -> None:

@@ -57,6 +57,9 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 FLOAT32 = {"stats": 1e-5, "weight.": 1e-5, "exp_avg.": 2e-5, "exp_avg_sq.": 4e-5}
 FLOAT64 = dict.fromkeys(FLOAT32, 1e-6)
+# Adapters that are drawn at random move how fast delta nets forget: one process that packs the step
+# otherwise differs from itself by 2e-4, and from float64 by as much. There two processes are one.
+LONG_MEMORY = {**FLOAT32, "stats": 5e-5, "exp_avg.": 5e-4, "exp_avg_sq.": 5e-4}
 
 
 def assert_same_step(
@@ -106,7 +109,9 @@ def test_a_step_of_many_processes_is_that_of_one(
     alone = "double" if sharding == "double" else "local"
     wanted = load_file(dump(steps, 1, model, alone, "whole", "first-1"))
     assert {k for k in wanted if not k.startswith("step.")} <= found.keys()
-    assert_same_step(found, wanted, FLOAT64 if sharding == "double" else FLOAT32)
+    forgets = model.startswith("delta_nets") and model.endswith("adapters")
+    usual = LONG_MEMORY if forgets else FLOAT32
+    assert_same_step(found, wanted, FLOAT64 if sharding == "double" else usual)
 
 
 @every_second

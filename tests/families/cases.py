@@ -233,7 +233,7 @@ def video_work_around(
 
 
 def one_token_for_both(model: Any, prompt: Prompt, ids: Tensor, mask: Tensor) -> Any:
-    """A picture and a clip in one prompt, where both have the same placeholder.
+    """A picture and a clip in one prompt, where both have the same placeholder, and a sound.
 
     The library's forward takes only one kind there, so features are put in place by hand.
     """
@@ -245,6 +245,10 @@ def one_token_for_both(model: Any, prompt: Prompt, ids: Tensor, mask: Tensor) ->
         elif "image_grid_hw" in one.tensors:
             given = one.tensors["pixel_values"], one.tensors["image_grid_hw"]
             out = owner.get_image_features(*given, return_dict=True)
+        elif one.kind == "audio":
+            heard = one.tensors["input_features"], one.tensors["input_features_mask"]
+            rows.append(owner.get_audio_features(*heard, return_dict=True).pooler_output)
+            continue
         elif "pixel_values_videos" in one.tensors and "video_grid_thw" not in one.tensors:
             out = owner.get_video_features(one.tensors["pixel_values_videos"], return_dict=True)
         else:
@@ -253,7 +257,8 @@ def one_token_for_both(model: Any, prompt: Prompt, ids: Tensor, mask: Tensor) ->
             given = one.tensors[pixels], one.tensors[f"{name}_grid_thw"]
             out = getattr(owner, f"get_{name}_features")(*given, return_dict=True)
         rows += out.pooler_output
-    places = (ids == model.config.image_token_id)[..., None]
+    tokens = [model.config.image_token_id, getattr(model.config, "audio_token_id", None)]
+    places = torch.isin(ids, torch.tensor([t for t in tokens if t is not None]))[..., None]
     embeds = model.get_input_embeddings()(ids).masked_scatter(places, torch.cat(rows * len(ids)))
     after = prompt.next_position + np.arange(ids.shape[1] - len(prompt.ids))
     axes = len(prompt.positions)

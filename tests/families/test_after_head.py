@@ -27,6 +27,7 @@ from mmrl.types import Prompt, Response, TrainSample
 from tests.families.after_head import CHANGES, UNUSUAL, change_logits, learn_after_head
 from tests.families.cases import (
     Case,
+    all_gradients,
     ask,
     cases,
     compare_gradients,
@@ -254,6 +255,43 @@ def test_whole_logits_are_never_made() -> None:
     shared(made, [SharedRow(prompt, responses(0, (700, 700, 700)))]).sum().backward()
     assert rows[0] == 0, "the model's own forward is spared the head"
     assert max(rows) == CHUNK_TOKENS and sum(rows) == 2 * 2100
+
+
+class OnTheWayBack(torch.autograd.Function):
+    """Hands values on and does something when their gradients come, as sharding does."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return value.detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+def watched(module: Any, args: Any, out: Any) -> Any:
+    """A hook after a module, as sharding's: its outputs pass a function of their own."""
+    if isinstance(out, Tensor):
+        return OnTheWayBack.apply(out)
+    out.logits = OnTheWayBack.apply(out.logits)
+    return out
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "nemotron_h_omni"])
+def test_hooks_around_the_head_are_not_taken_for_the_models(family: str) -> None:
+    """The head may stand in a model inside, and every module around it have hooks."""
+    made, wanted = (changed_pair(family, CHANGES["cap"])[0] for _ in range(2))
+    head = lm_head(made.model)
+    for module in made.model.modules():
+        if any(inner is head for inner in module.modules()):
+            module.register_forward_hook(watched)
+    losses = []
+    for one in (made, wanted):
+        row = SharedRow(ask(one, Case(("How many?",))), responses(0, (3, 9)))
+        losses.append(shared(one, [row]).sum())
+        losses[-1].backward()
+    assert torch.equal(*losses)
+    assert torch.equal(*(all_gradients(one.model, wanted.model) for one in (made, wanted)))
 
 
 def by_value(model: Any, logits: Tensor) -> Tensor:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,7 @@ from mmrl.validation import validate
 from tests.families import tiny
 from tests.modalities.test_audio import wav
 from tests.modalities.test_video import clip
+from tests.runs import write_config
 
 pytest.importorskip("soundfile")
 pytest.importorskip("torchaudio")
@@ -31,6 +36,8 @@ MIDDLE, STEPS = 1, 2
 RECORDS = 2
 PATIENT = {"timeout_seconds": 600.0}
 SAME_FAMILY = "qwen2_audio_30s"  # as qwen2_audio, padded for vLLM
+RECURRENT = ("qwen3_5", "qwen3_5_moe", "lfm2_vl", "nemotron_h_omni")
+KILLED_STEPS = 4
 
 
 def picture(seed: int, path: Path) -> None:
@@ -63,7 +70,9 @@ def questions(kind: str, folder: Path) -> dict[str, Any]:
     return {"task": task, "path": str(path)}
 
 
-def config_of(name: str, folder: Path) -> RunConfig:
+def config_of(
+    name: str, folder: Path, steps: int = STEPS, lora: dict[str, Any] | None = None
+) -> RunConfig:
     """A run of a few steps that asks about media of all kinds and moves the weights.
 
     Self-certainty is the reward, since an untrained model's answers all earn nothing.
@@ -75,7 +84,7 @@ def config_of(name: str, folder: Path) -> RunConfig:
     sources = [questions(kind, folder / kind) for kind in kinds if kind != "sounding clip"]
     values = {
         "run": str(folder / "run"),
-        "model": {"path": str(folder / "model")},
+        "model": {"path": str(folder / "model"), "lora": lora},
         "data": sources,
         # PyAV's child starts soonest; a busy machine must not look like a hanging decoder.
         "media": {
@@ -85,21 +94,20 @@ def config_of(name: str, folder: Path) -> RunConfig:
         "rollout": {"max_new_tokens": 5, "scoring_workers": 1},
         "optimizer": {"learning_rate": 1e-3, "warmup_steps": 2, "schedule": "linear"},
         "trainer": {
-            "steps": STEPS,
+            "steps": steps,
             "prompts_per_step": 2 * len(sources),
             "checkpoint_every": 1,
-            "keep_checkpoints": STEPS,
+            "keep_checkpoints": steps,
         },
     }
     return validate(RunConfig, values, "test")
 
 
 def state(run: Path, step: int) -> Mapping[str, torch.Tensor]:
-    """Weights and the optimiser's tensors by name."""
+    """Weights, or the adapters', and the optimiser's tensors by name."""
     folder = run / "checkpoints" / f"step_{step}"
-    weights, optimizer = (
-        load_file(folder / file) for file in ("model.safetensors", "trainer/optimizer.safetensors")
-    )
+    (file,) = folder.glob("*model.safetensors")
+    weights, optimizer = load_file(file), load_file(folder / "trainer/optimizer.safetensors")
     return {**weights, **{f"optimizer {name}": value for name, value in optimizer.items()}}
 
 
@@ -144,3 +152,33 @@ def test_a_resumed_run_ends_as_the_one_left_alone(name: str, tmp_path: Path) -> 
     assert progress(run, STEPS) == done
     assert rows(run, "consumed") == consumed
     assert [row["media/without"] for row in rows(run, "metrics")] == [0.0] * STEPS
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2}], ids=["whole", "adapters"])
+@pytest.mark.parametrize("name", RECURRENT)
+def test_a_killed_run_ends_as_the_one_left_alone(
+    name: str, lora: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    """Layers that carry a state, and adapters on them beside a tower that stays as it is."""
+    config = config_of(name, tmp_path, KILLED_STEPS, lora)
+    api.train(config)
+    whole, start = state(config.run, KILLED_STEPS), state(config.run, 1)
+    assert any(not torch.equal(start[key], whole[key]) for key in whole)
+
+    killed = config.model_copy(update={"run": tmp_path / "killed"})
+    file = write_config(tmp_path / "killed.yaml", killed.model_dump(mode="json"))
+    with (tmp_path / "killed.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mmrl.cli", "train", str(file)], stdout=log, stderr=log
+        )
+        while process.poll() is None and not rows(killed.run, "metrics"):
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, (tmp_path / "killed.log").read_text()
+    assert not (killed.run / "checkpoints" / f"step_{KILLED_STEPS}").exists()
+    api.train(killed, resume=True)
+
+    again = state(killed.run, KILLED_STEPS)
+    assert again.keys() == whole.keys()
+    assert [key for key in whole if not torch.equal(whole[key], again[key])] == []
+    assert rows(killed.run, "consumed") == rows(config.run, "consumed")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -700,6 +701,18 @@ def lfm2_vl() -> tuple[Any, Any]:
     return tf.Lfm2VlForConditionalGeneration(config), processor
 
 
+LIBROSA = importlib.util.find_spec("librosa") is not None
+"""Whether Nemotron-H Omni hears: transformers makes its spectrograms with it."""
+PARAKEET = {
+    "num_mel_bins": 16,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 128,
+    "subsampling_conv_channels": 8,
+    "projection_hidden_size": 64,
+    "projection_bias": False,
+}
 NEMOTRON_LAYERS = {"m": "linear_attention", "e": "moe", "a": "full_attention"}
 
 
@@ -719,9 +732,9 @@ def nemotron_h_omni() -> tuple[Any, Any]:
         video_processor=tf.NemotronH_Omni_Reasoning_V3VideoProcessor(
             video_target_num_patches=16, norm_mean=[0.5] * 3, norm_std=[0.5] * 3
         ),
-        feature_extractor=ears(),  # its own needs librosa, and sounds are not taken
+        feature_extractor=tf.ParakeetFeatureExtractor(feature_size=16) if LIBROSA else ears(),
         tokenizer=tokens,
-        chat_template=chat(image="<image>", video="<video>"),
+        chat_template=chat(image="<image>", video="<video>", audio="<so_embedding>"),
     )
     text = text_config(
         tokens,
@@ -753,6 +766,7 @@ def nemotron_h_omni() -> tuple[Any, Any]:
         },
         vision_hidden_size=64,
         projector_hidden_size=64,
+        audio_config=PARAKEET if LIBROSA else None,
         **{f"{kind}_token_id": getattr(tokens, f"{kind}_token_id") for kind in ("image", "video")},
         audio_token_id=tokens.audio_token_id,
     )
@@ -788,7 +802,9 @@ TINY = {
     "gemma4_moe": Tiny(gemma4_moe, "gemma4", ("image", "video")),
     "smolvlm": Tiny(smolvlm, "smolvlm", ("image", "video")),
     "lfm2_vl": Tiny(lfm2_vl, "lfm2_vl", ("image",)),
-    "nemotron_h_omni": Tiny(nemotron_h_omni, "nemotron_h_omni", ("image", "video")),
+    "nemotron_h_omni": Tiny(
+        nemotron_h_omni, "nemotron_h_omni", ("image", "video", *(("audio",) if LIBROSA else ()))
+    ),
     "glm4v": Tiny(glm4v, "glm4v", ("image", "video")),
     "glmga": Tiny(lambda: glm4v("Glmga", "Glm46V", "Glm46V"), "glm4v", ("image", "video")),
 }
