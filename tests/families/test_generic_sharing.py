@@ -19,14 +19,30 @@ from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
 from mmrl.errors import MediaError
 from mmrl.policy import recurrent_layers
-from mmrl.policy.families import generic, generic_sharing, generic_tokens, survey
+from mmrl.policy.families import (
+    generic,
+    generic_mended,
+    generic_sharing,
+    generic_tokens,
+    survey,
+)
 from mmrl.policy.families.generic_probe import in_float32
 from mmrl.policy.families.generic_tensors import Join, joins
 from mmrl.policy.family import Limits
 from mmrl.policy.policy import Policy, wrap
 from mmrl.policy.shared_prefix import SharedRow
 from tests.families import other_types
-from tests.families.cases import Case, ask, make, picture, relative, responses, shared, tone
+from tests.families.cases import (
+    LARGE_SCORES,
+    Case,
+    ask,
+    make,
+    picture,
+    relative,
+    responses,
+    shared,
+    tone,
+)
 from tests.families.other_recipes import Recipe
 
 TOLERANCE = 1e-5  # relative, float32
@@ -157,6 +173,7 @@ def test_what_a_short_trial_cannot_see_is_known_by_rule(name: str, why: str) -> 
     assert re.search(why, notes), notes
     with torch.no_grad():
         own, processor = other_types.make(name)
+        generic_mended.mend(own)
         found = shared(made, rows_of(made)[:1])
         wanted = reference(own, processor, CASES[0], ANSWERS[0], made.banned)
     assert relative(found, wanted) < TOLERANCE
@@ -321,8 +338,9 @@ def test_long_prompts(name: str, length: int, monkeypatch: pytest.MonkeyPatch) -
         found = shared(made, [row])
         gradient = slope(made.model, found)
         wanted = copies(made, row)
-        assert relative(found, wanted) < TOLERANCE
-        assert relative(gradient, slope(made.model, wanted)) < TOLERANCE
+        tolerance = LARGE_SCORES.get(name, TOLERANCE)
+        assert relative(found, wanted) < tolerance
+        assert relative(gradient, slope(made.model, wanted)) < tolerance
 
 
 def slope(model: torch.nn.Module, values: Tensor) -> Tensor:
