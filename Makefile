@@ -8,9 +8,11 @@ comma := ,
 ENGINES ?= .venv-engines
 BENCH ?= .venv-bench
 AUDIT ?= .venv-audit
+MODELS ?= tests/families tests/policy tests/rollout tests/train tests/evaluate tests/test_in_memory.py
+OLDEST := $(shell sed -n 's/.*"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml)
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: setup quickstart test test-engines faults bench docs audit lint clean
+.PHONY: setup quickstart test test-oldest test-newest test-engines faults bench docs audit lint clean
 
 setup: $(STAMP)
 
@@ -37,6 +39,19 @@ lint: setup
 test: setup lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
 		-m "not slow and not engines and not gpu"
+
+# What touches models, with the oldest transformers that pyproject.toml allows, and with the newest
+# there is, allowed or not. `make test-newest MODELS=tests/policy` runs a part.
+test-oldest: WANTED = transformers==$(OLDEST).*
+test-newest: WANTED = transformers
+
+test-oldest test-newest: test-%: | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-$*
+	echo '$(WANTED)' > .venv-$*/override.txt
+	$(UV) pip install --quiet --python .venv-$*/bin/python --upgrade-package transformers \
+		--override .venv-$*/override.txt -e '.[$(EXTRAS)]' timm
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 --dist loadfile \
+		-m "not slow and not engines and not gpu" $(MODELS)
 
 # vLLM for CPUs asks for a torch build that no index has; the one with CUDA does as well.
 $(ENGINES)/.installed: pyproject.toml tests/engines/overrides.txt | $(UV)
@@ -84,4 +99,4 @@ audit: $(AUDIT)/.installed
 		--progress-spinner off
 
 clean:
-	rm -rf $(VENV) $(ENGINES) $(BENCH) $(AUDIT) docs/_build build dist *.egg-info
+	rm -rf $(VENV) .venv-oldest .venv-newest $(ENGINES) $(BENCH) $(AUDIT) docs/_build build dist *.egg-info

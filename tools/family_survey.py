@@ -3,6 +3,7 @@
     python tools/family_survey.py                 # all types: the table, and the data behind it
     python tools/family_survey.py molmo2 aria     # some types: prints what is found
     python tools/family_survey.py --keep molmo2   # some types, into the table of all
+    python tools/family_survey.py --oldest        # all types of an older library: their number only
 
 A type that no family serves is made tiny (`tests/families/other_types.py`), in a process of its
 own, and goes through the generic family: the trial on loading, and, where prompts are shared, the
@@ -150,18 +151,23 @@ def _served(model: Any, processor: Any) -> Row:
     return {"verdict": "shared" if all(same) and found["gap"] < 1e-4 else "differs", **found}
 
 
-def page(rows: Sequence[Row]) -> str:
-    """The table as a page of the documentation."""
-    counts = {verdict: sum(r["verdict"] == verdict for r in rows) for verdict in WORDS}
+def page(found: Row) -> str:
+    """What was found as a page of the documentation."""
+    rows, counts = found["types"], _counts(found["types"])
     lines = [
         "# Which models run, type by type",
         "",
-        "Made by `python tools/family_survey.py`; not written by hand. It tries every type of "
-        f"`AutoModelForMultimodalLM` in transformers {tf.__version__}: as a tiny random model of "
-        "the real class, through `generic`, in float32 on a CPU. `mmrl families --all` prints the "
-        "same.",
+        "Made by `python tools/family_survey.py`; not written by hand. It tries each of the "
+        f"{len(rows)} types of `AutoModelForMultimodalLM` in transformers "
+        f"{found['transformers']}: as a tiny random model of the real class, through `generic`, in "
+        "float32 on a CPU. `mmrl families --all` prints the same.",
         "",
         *(f"- **{verdict}** ({counts[verdict]}): {words}" for verdict, words in WORDS.items()),
+        "",
+        f"In transformers {found['oldest']['transformers']}, the oldest that is supported, of "
+        f"{sum(found['oldest']['counts'].values())} types: "
+        + ", ".join(f"{n} {verdict}" for verdict, n in found["oldest"]["counts"].items() if n)
+        + ".",
         "",
         "| type | | takes | greedy | gap | remarks |",
         "|---|---|---|---|---|---|",
@@ -172,6 +178,11 @@ def page(rows: Sequence[Row]) -> str:
         cells = (row["type"], row["verdict"], takes, row.get("greedy", ""), gap, row["why"])
         lines.append("| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _counts(rows: Sequence[Row]) -> dict[str, int]:
+    """How many types have each verdict."""
+    return {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in WORDS}
 
 
 WORDS = {
@@ -194,6 +205,7 @@ def main() -> None:
     )
     parser.add_argument("types", nargs="*")
     parser.add_argument("--keep", action="store_true", help="write these types into the table")
+    parser.add_argument("--oldest", action="store_true", help="write how many of each verdict")
     given = parser.parse_args()
     every = sorted(modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES)
     before = {row["type"]: row for row in known.rows()} if given.keep else {}
@@ -201,15 +213,21 @@ def main() -> None:
         (before[name],) = survey([name])
         print(json.dumps(before[name]), flush=True)
         if given.keep:
-            _write([before[kind] for kind in every])
-    if not given.types:
-        _write([before[kind] for kind in every])
+            _write({"types": [before[kind] for kind in every]})
+    if given.types:
+        return
+    rows = [before[kind] for kind in every]
+    counts = {"transformers": tf.__version__, "counts": _counts(rows)}
+    _write({"oldest": counts} if given.oldest else {"types": rows})
 
 
-def _write(rows: Sequence[Row]) -> None:
-    found = {"transformers": tf.__version__, "types": list(rows)}
+def _write(news: Row) -> None:
+    """Put news beside what is known; `types` are of the installed library."""
+    before = json.loads(DATA.read_text(encoding="utf-8"))
+    version = {"transformers": tf.__version__} if "types" in news else {}
+    found = {**before, **version, **news}
     DATA.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    PAGE.write_text(page(rows), encoding="utf-8")
+    PAGE.write_text(page(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -79,6 +79,7 @@ LAYERS = {
     "GraniteMoeHybridMambaLayer": Clamps,
     "Lfm2MoeShortConv": Recurs,
     "Lfm2ShortConv": Recurs,
+    "Lfm3ShortConv": Recurs,
     "NemotronHMamba2Mixer": Clamps,
     "OlmoHybridGatedDeltaNet": Recurs,
     "Qwen3_5GatedDeltaNet": Recurs,

@@ -23,7 +23,7 @@ from transformers.models.auto import (
     video_processing_auto,
 )
 
-from tests.families import older_recipes, other_recipes, sound_recipes
+from tests.families import newer_recipes, older_recipes, other_recipes, sound_recipes
 from tests.families.other_recipes import Recipe, Settings
 from tests.families.tiny import HIDDEN, chat, text_config, tokenizer
 
@@ -31,6 +31,7 @@ RECIPES: dict[str, Recipe] = {
     **other_recipes.RECIPES,
     **older_recipes.OLDER_RECIPES,
     **sound_recipes.SOUND_RECIPES,
+    **newer_recipes.NEWER_RECIPES,
 }
 
 LANGUAGE: Settings = {
@@ -77,6 +78,12 @@ ENCODER: Settings = {
     "vision_use_head": False,
 }
 """Sizes of encoders."""
+
+
+def installed(name: str) -> bool:
+    """Whether the installed transformers has a type: models come with its releases."""
+    known = modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+    return name in known or "model" in RECIPES[name].classes
 
 
 def make(name: str) -> tuple[Any, Any]:
@@ -139,8 +146,8 @@ def _processor(name: str, recipe: Recipe, tokens: Any) -> Any:
         for part, (table, settings) in tables.items()
         if part in taken
     }
-    if "qformer_tokenizer" in taken:
-        parts["qformer_tokenizer"] = copy.deepcopy(tokens)
+    for another in {"qformer_tokenizer", "alignment_tokenizer"} & set(taken):
+        parts[another] = copy.deepcopy(tokens)
     processor = made(tokenizer=tokens, **parts, **recipe.processor)
     processor.chat_template = recipe.first + chat(**recipe.marks)
     return processor

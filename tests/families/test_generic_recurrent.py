@@ -43,7 +43,7 @@ TEXT: dict[str, Settings] = {
     },
 }
 """Text models behind a picture's tower, beside the types that come with one."""
-OWN = ("nemotron_h_omni",)
+OWN = ("nemotron_h_omni", "lfm3_vl")
 every_type = pytest.mark.parametrize("name", [*OWN, *TEXT])
 
 

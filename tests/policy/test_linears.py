@@ -173,9 +173,9 @@ print(held() - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_products_of_many_shapes_are_not_all_kept() -> None:
-    """500 shapes more hold 380 MiB where all are kept."""
+    """500 shapes more hold 380 MiB where all are kept, 90 to 175 where the caches are bounded."""
     bare = {k: v for k, v in os.environ.items() if not k.endswith("CACHE_CAPACITY")}
     command = [sys.executable, "-c", MANY_SHAPES]
     done = subprocess.run(command, capture_output=True, text=True, env=bare)
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 150
+    assert float(done.stdout) < 250

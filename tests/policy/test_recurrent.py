@@ -137,6 +137,14 @@ KINDS: dict[str, Callable[[], nn.Module]] = {
         **MAMBA,
     ),
 }
+if hasattr(tf, "Lfm3Config"):  # transformers 5.24 has it
+    KINDS["LFM3"] = lambda: hybrid(
+        "lfm3",
+        "Lfm3ShortConv",
+        "Lfm3Config",
+        layer_types=["full_attention", "conv"],
+        conv_bias=True,
+    )
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -324,7 +332,8 @@ def test_as_many_calls_as_any_process_makes_change_nothing() -> None:
 
 def test_every_known_layer_exists_and_is_exchanged_once() -> None:
     known = {type(layers(kind)[1]).__name__ for kind in KINDS} | {"Qwen3_5MoeGatedDeltaNet"}
-    assert known == set(LAYERS)
+    newer = set() if "LFM3" in KINDS else {"Lfm3ShortConv"}
+    assert known | newer == set(LAYERS)
     module, _ = layers("delta net")
     kind = type(module)
     assert share(module) and type(module) is kind

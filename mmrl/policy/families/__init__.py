@@ -4,6 +4,7 @@ SHARED = (
     "chat",
     "composed",
     "generic_media",
+    "generic_mended",
     "generic_noise",
     "generic_probe",
     "generic_sharing",

@@ -17,7 +17,7 @@ import torch
 
 from mmrl.errors import UserError
 from mmrl.policy import recurrent_layers
-from mmrl.policy.families import composed, generic_noise, generic_tokens
+from mmrl.policy.families import composed, generic_mended, generic_noise, generic_tokens
 from mmrl.policy.families.generic_probe import DECODED, Probe, Shape, in_float32
 from mmrl.types import Ints, Prompt
 
@@ -97,6 +97,7 @@ def settle(family: Generic) -> None:
     Raises UserError where copies of the prompt do not work either.
     """
     model = family.model
+    generic_mended.mend(model)
     quantised = getattr(model, "is_quantized", False)
     if quantised or model.device.type == "meta":  # nothing can be tried in float32
         family.take(Finding(objection(model)), "if a check agrees when it is loaded")
