@@ -20,7 +20,10 @@ GSM8K_MARK = "####"
 
 @dataclass(frozen=True)
 class Task(contract.Task):
-    """`answer` may end a solution after `####` (GSM8K); `level` and `type` are MATH's."""
+    """`answer` may end a solution after `####` (GSM8K); `level` and `type` are MATH's.
+
+    A record's `target_length`, in tokens, is asked for in the prompt (INTELLECT-2, L1).
+    """
 
     think: Think = "required"
     relative_tolerance: float = 0.0
@@ -42,13 +45,17 @@ class Task(contract.Task):
             raise ValueError("the record has no problem")
         gold = free_form_gold(str(fields["answer"]).rpartition(GSM8K_MARK)[2].strip())
         grammar = BoxedAnswer(self.think)
+        asked = [f"Think for {length} tokens."] if (length := _asked_length(fields)) else []
         return Sample(
             id=record.id,
             task=self.name,
-            parts=(Text(f"{question}\n{grammar.instruction()}"),),
+            parts=(Text(" ".join([f"{question}\n{grammar.instruction()}", *asked])),),
             gold=gold,
             target=grammar.write(write_gold(gold)),
-            meta={"type": str(fields.get("type") or fields.get("level") or "all")},
+            meta={
+                "type": str(fields.get("type") or fields.get("level") or "all"),
+                **({"target_length": length} if length else {}),
+            },
         )
 
     def score(self, gold: Any, answer: Answer) -> Score:
@@ -66,3 +73,11 @@ class Task(contract.Task):
     ) -> dict[str, float]:
         """Accuracy per kind of problem."""
         return mean_by("type", values, metas)
+
+
+def _asked_length(fields: Mapping[str, Any]) -> int:
+    """The tokens that a record asks for; 0 if it does not."""
+    length = int(fields.get("target_length") or 0)
+    if length < 0:
+        raise ValueError(f"target_length {length} is below 0")
+    return length
