@@ -14,6 +14,7 @@ from mmrl.errors import ConfigError, DataError, TrainingError, UserError
 from mmrl.evaluate.benchmark import EvalConfig, run_benchmark
 from mmrl.evaluate.summary import Evaluation
 from mmrl.model_config import ModelConfig
+from mmrl.paper_config import run_sections
 from mmrl.policy.policy import Policy
 from mmrl.policy.policy import load_policy as load_policy_from
 from mmrl.rewards.custom import RewardFunction, name_of, refuse_inside_file
@@ -82,7 +83,8 @@ def train(
     elif isinstance(config, Mapping):
         values, where = dict(config), "the configuration"
     else:
-        values, where = read_values(Path(config)), str(config)
+        where = str(config)
+        values = run_sections(read_values(Path(config)), where)
         plugins.importable_from(Path(config).parent)
     if data is not None or eval_data is not None or rewards:
         values["data"] = _source(values, data, eval_data, rewards)

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from mmrl.alarm import Action, Alarm
 from mmrl.data_config import DataConfig
 from mmrl.model_config import ModelConfig
+from mmrl.paper_config import run_sections
 from mmrl.validation import Section, read_values, validate
 
 SERVER_KEY = "MMRL_SERVER_KEY"
@@ -341,4 +342,5 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     >>> load_config(Path("configs/quickstart.yaml"), ["trainer.steps=7"]).trainer.steps
     7
     """
-    return validate(RunConfig, read_values(path, overrides), str(path))
+    values = run_sections(read_values(path, overrides), str(path))
+    return validate(RunConfig, values, str(path))

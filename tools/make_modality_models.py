@@ -1,10 +1,12 @@
 """Make the starting checkpoints of configs/modalities: real classes, up to 1.5 M parameters.
 
     python tools/make_modality_models.py OUT [--kinds audio video ...]
+    python tools/make_modality_models.py mmrl/assets --assets
 
 builds each kind's model and stops a short supervised phase on the kind's training split as soon as
 validation says that the model errs less often than a guess, but still often. Models that only see
-start from the shipped one (tools/make_tiny_model.py), those that hear from random weights.
+start from the shipped one (tools/make_tiny_model.py), those that hear from random weights;
+`--assets` writes those as they are shipped, untrained, in bfloat16.
 """
 
 from __future__ import annotations
@@ -217,6 +219,7 @@ def qwen2_5_omni() -> Built:
     return tf.Qwen2_5OmniThinkerForConditionalGeneration(config), processor
 
 
+ASSETS = {"audio": "tiny_qwen2_audio", "audio_video": "tiny_qwen2_5_omni"}
 MODELS: dict[str, tuple[Callable[[], Built], float]] = {
     "two_images": (qwen2_5_vl, 0.5),
     "video": (qwen2_5_vl, 0.6),
@@ -290,6 +293,15 @@ def make(kind: str, out: Path, seed: int = 0) -> Path:
     return folder
 
 
+def write_asset(kind: str, folder: Path, seed: int) -> None:
+    """Write a kind's untrained model in bfloat16, with its processor."""
+    import torch
+
+    model, processor = build(kind, seed)
+    for part in (model.to(torch.bfloat16), processor):
+        part.save_pretrained(folder)
+
+
 def fine_tune(kind: str, start: Path, run: Path) -> Path:
     """Train until the validation metric is as good as a start should be; its checkpoint."""
     from mmrl import api
@@ -312,7 +324,14 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--kinds", nargs="+", choices=sorted(MODELS), default=sorted(MODELS))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--assets", action="store_true", help="the untrained models that are shipped"
+    )
     args = parser.parse_args()
+    if args.assets:
+        for kind, name in ASSETS.items():
+            write_asset(kind, args.out / name, args.seed)
+        return
     for kind in args.kinds:
         make(kind, args.out, args.seed)
 

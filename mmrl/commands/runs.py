@@ -34,16 +34,18 @@ def _add_train(commands: Commands) -> None:
         "--allow-changes", action="store_true", help="resume with what makes it another run"
     )
     parser.add_argument("--print-config", action="store_true", help="show what would run, and stop")
+    parser.add_argument(
+        "--small", action="store_true", help="of a paper's file: all phases, made small"
+    )
     parser.set_defaults(
         command=_train, goes_on="`--resume` goes on from the last checkpoint, if one was written"
     )
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from mmrl.config import load_config
     from mmrl.doctor.preflight import check_place, check_run
 
-    config = load_config(arguments.config, arguments.overrides)
+    config = _config_of(arguments)
     notes = check_run(config, resume=arguments.resume)
     asked = {name: getattr(arguments, name) for name in ("resume", "overwrite", "allow_changes")}
     if arguments.print_config:
@@ -64,6 +66,16 @@ def _train(arguments: argparse.Namespace) -> None:
         lines.insert(0, f"held-out {form.format(before, after)} in {result['seconds']:.0f} s")
     files = {"run": config.run, "report": config.run / "report.html"}
     show(arguments, lines, {**result, **files})
+
+
+def _config_of(arguments: argparse.Namespace) -> RunConfig:
+    if arguments.small:
+        from mmrl.papers.paper_files import small_config
+
+        return small_config(arguments.config, arguments.overrides)
+    from mmrl.config import load_config
+
+    return load_config(arguments.config, arguments.overrides)
 
 
 def _is_share(config: RunConfig) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ _SIDES = ("response A", "response B")
 _LABELS = {"A": 0, "B": 1, "A>B": 0, "B>A": 1, "0": 0, "1": 1}
 _PROMPT = (
     "Which response answers the question better? The order in which they stand means nothing.\n"
-    "[Question]\n{question}\n[Response A]\n{a}\n[Response B]\n{b}\n"
+    "[Question]\n{question}\n[Response A]\n"
 )
 
 
@@ -54,11 +54,16 @@ class Task(contract.Task):
         shown = responses[::-1] if swapped else responses
         gold = "AB"[better ^ swapped]
         grammar = TagAnswer(self.think)
-        prompt = _PROMPT.format(question=fields["question"], a=shown[0], b=shown[1])
         return Sample(
             id=record.id,
             task=self.name,
-            parts=(Text(f"{prompt}{grammar.instruction()} The answer is the letter A or B."),),
+            parts=(
+                Text(_PROMPT.format(question=fields["question"])),
+                Text(shown[0]),
+                Text("\n[Response B]\n"),
+                Text(shown[1]),
+                Text(f"\n{grammar.instruction()} The answer is the letter A or B."),
+            ),
             gold=gold,
             target=grammar.write(gold),
             meta={
@@ -74,6 +79,20 @@ class Task(contract.Task):
         verdict = region.answer.then(lambda text: parse_letter(text, _SIDES))
         evidence = {} if verdict.value is None else {"verdict": verdict.value}
         return grade(region, verdict, verdict.value == gold, evidence=evidence)
+
+    def changed(self, sample: Sample, options: Mapping[str, Any]) -> Sample | None:
+        """Show the pair in the other order, whose better response has the other letter."""
+        if dict(options) != {"swap_answers": True}:
+            return None
+        head, a, between, b, tail = sample.parts
+        gold = "A" if sample.gold == "B" else "B"
+        return replace(
+            sample,
+            parts=(head, b, between, a, tail),
+            gold=gold,
+            target=TagAnswer(self.think).write(gold),
+            meta={**sample.meta, "swapped": not sample.meta["swapped"]},
+        )
 
     def aggregate(self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]) -> float:
         """Consistent accuracy over pairs, or plain accuracy where pairs are shown once."""

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Literal
 from mmrl import task as contract
 from mmrl.records import media_source
 from mmrl.rewards.grammar import TagAnswer, Think
+from mmrl.rewards.math import LAZY_IMPORTS, MathPolicy
+from mmrl.rewards.math_answers import free_form_gold, grade_math
 from mmrl.rewards.numbers import NumberPolicy, close, parse_integer, parse_number
 from mmrl.rewards.parsed import Parsed, malformed, ok
 from mmrl.rewards.text import normalize
@@ -26,24 +28,32 @@ class Gold:
     tools: int
 
 
+Compare = Literal["chart", "math", "text"]
+_SHOWN: Mapping[Compare, str] = {"chart": "chart", "math": "diagram", "text": "picture"}
+
+
 @dataclass(frozen=True)
 class Task(contract.Task):
-    """Reads chart questions with the frozen model's pre-computed `answers` by tool set.
+    """Reads questions with the frozen model's pre-computed `answers` by tool set.
 
-    A choice whose outcome was not computed is unscorable. `variant` code gives unreadable choices 0
-    as VisTA does; by default they cost as much as a choice that does harm.
+    `compare` says when the frozen model is right: within five percent of a number (charts), of
+    equal mathematical value (Geometry3K), or with the same text (BlindTest). A choice whose
+    outcome was not computed is unscorable. `variant` code gives unreadable choices 0 as VisTA does;
+    by default they cost as much as a choice that does harm.
     """
 
     think: Think = "required"
     variant: Literal["strict", "code"] = "strict"
+    compare: Compare = "chart"
 
     name: ClassVar[str] = "tool_selection"
-    summary: ClassVar[str] = "choose the tools that let a frozen model answer a chart question"
+    summary: ClassVar[str] = "choose the tools that let a frozen model answer a question"
     parts: ClassVar[dict[str, RewardPart]] = {
         "outcome": RewardPart(-0.5, 1.0),
         "format": RewardPart(0.0, 1.0, 0.0),
     }
     metric: ClassVar[str] = "accuracy_with_tools"
+    imports: ClassVar[tuple[str, ...]] = LAZY_IMPORTS
 
     def sample(self, record: Record) -> Sample:
         """Ask a record: `query`, `label`, `imgname`, `tools` (names), `answers` ({"0,3": text})."""
@@ -51,11 +61,12 @@ class Task(contract.Task):
         tools, label = [str(t) for t in fields["tools"]], str(fields["label"]).strip()
         if not label or not str(fields["query"]).strip():
             raise ValueError("a record needs a query and a label")
-        gold = _read_gold(fields["answers"], label, len(tools))
+        gold = _read_gold(fields["answers"], label, len(tools), self.compare)
         listed = "\n".join(f"{i}: {name}" for i, name in enumerate(tools))
         grammar = TagAnswer(self.think)
         ask = (
-            f"Question about the chart: {fields['query']}\nTools that can help to answer it:\n"
+            f"Question about the {_SHOWN[self.compare]}: {fields['query']}\n"
+            "Tools that can help to answer it:\n"
             f"{listed}\n{grammar.instruction()} The answer is the indices of the tools to use, "
             "separated by commas."
         )
@@ -93,21 +104,25 @@ def _parse_indices(text: str, tools: int) -> Parsed[tuple[int, ...]]:
     return ok(tuple(sorted(chosen)))
 
 
-def _read_gold(answers: Mapping[str, Any], label: str, tools: int) -> Gold:
+def _read_gold(answers: Mapping[str, Any], label: str, tools: int, compare: Compare) -> Gold:
     right: dict[tuple[int, ...], bool] = {}
     for key, answer in answers.items():
         chosen = _parse_indices(key, tools) if key else ok(())
         if chosen.value is None or chosen.value in right:
             raise ValueError(f"answers: {chosen.reason or 'a tool set occurs twice'}")
         if answer is not None:
-            right[chosen.value] = _agrees(str(answer), label)
+            right[chosen.value] = _agrees(str(answer), label, compare)
     if () not in right or len(right) < 2:
         raise ValueError("answers need the one without tools and one with tools")
     return Gold(right, tools)
 
 
-def _agrees(answer: str, label: str) -> bool:
-    """ChartQA's rule: within 5 % of a number, else the same text."""
+def _agrees(answer: str, label: str, compare: Compare) -> bool:
+    """ChartQA's rule is within 5 % of a number, else the same text."""
+    if compare == "math":
+        return grade_math(answer, free_form_gold(label), MathPolicy())[1]
+    if compare == "text":
+        return bool(normalize(answer)) and normalize(answer) == normalize(label)
     number, gold = parse_number(answer).value, parse_number(label).value
     if number is not None and gold is not None:
         return close(number, gold, relative=0.05)

@@ -82,7 +82,7 @@ def test_after_vision_r1s_cold_start_thoughts_are_not_empty(tmp_path: Path) -> N
     from mmrl.train.run import train
 
     data = shapes(tmp_path)
-    whole = load_config(CONFIGS / "papers" / "vision_r1_ptst.yaml").model_dump()
+    whole = load_config(CONFIGS / "papers" / "vision_r1.yaml").model_dump()
     cold = {**whole["phases"][0], "data": {"task": "geometry3k", "path": data}}
     cold["optimizer"] = {"learning_rate": 2e-3}
     cold["trainer"] = {"steps": 40, "prompts_per_step": 8}

@@ -20,6 +20,7 @@ CONTRACTS = {
     "errors",
     "frame",
     "objective",
+    "paper_config",
     "plugins",
     "records",
     "stage",

@@ -63,3 +63,22 @@ def test_an_outcome_that_was_not_computed_is_unscorable(chosen: str) -> None:
 def test_unusable_records_raise_value_error(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         load_task("tool_selection").sample(Record("1", fields(**changes), Path("root")))
+
+
+@pytest.mark.parametrize(
+    ("compare", "label", "answer", "right"),
+    [
+        ("chart", "100", "104", 1.0),
+        ("math", "100", "104", 0.0),
+        ("math", "\\frac{1}{2}", "0.5", 1.0),
+        ("text", "two", "Two", 1.0),
+        ("text", "2", "2.0", 0.0),
+    ],
+)
+def test_when_the_frozen_model_is_right(
+    compare: str, label: str, answer: str, right: float
+) -> None:
+    task = load_task("tool_selection", {"compare": compare})
+    answers = {"": "nothing like it", "0": answer}
+    sample = task.sample(Record("1", fields(label=label, answers=answers), Path("root")))
+    assert task.score(sample.gold, Answer("<think>a</think><answer>0</answer>")).metric == right

@@ -33,6 +33,7 @@ Change = Literal[
     "upside_down",
     "mirror",
     "mirror_180",
+    "swap_answers",
 ]
 CHANGES: Mapping[Change, tuple[Mapping[str, Any], str]] = {
     "rotate_90_cw": ({"turn": "rotate_90_cw"}, "is rotated by 90 degrees clockwise"),
@@ -44,8 +45,10 @@ CHANGES: Mapping[Change, tuple[Mapping[str, Any], str]] = {
     "upside_down": ({"turn": "upside_down"}, "is flipped upside down"),
     "mirror": ({"turn": "mirror"}, "is mirrored: left and right are swapped"),
     "mirror_180": ({"turn": "mirror_180"}, "is flipped upside down and mirrored"),
+    "swap_answers": ({"swap_answers": True}, ""),
 }
-"""Changes of a picture: its options, and what the prompt says of it."""
+"""Changes of a picture: its options, and what the prompt says of it; and of the order of answers
+that a judge is shown, of which it is told nothing."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,10 @@ class Rewrites(Stage):
     Words come from `rewrites` in the sample's meta, and from `templates`, in which `{text}` stands
     for the sample's last text part; each takes that part's place. Then every variant but the
     original gets one of `changes` with probability `change_share`, and a sentence that says so;
-    variants for which no words are left get one for certain. What is drawn follows from the
-    sample's id and the step. The original is always among the variants (the released code draws
-    it like any other). Raises UserError where neither words nor changes are enough.
+    variants for which no words are left get one for certain. A change may change the gold, which is
+    then the variant's own. What is drawn follows from the sample's id and the step. The original is
+    always among the variants (the released code draws it like any other). Raises UserError where
+    neither words nor changes are enough.
     """
 
     count: int = 2
@@ -108,7 +112,8 @@ class Rewrites(Stage):
         part = changed.parts[place]
         assert isinstance(part, Text)
         name = "+".join(filter(None, (sample.variant, change)))
-        return _said(changed, place, f"The picture {told}. {part.text}", name)
+        said = f"The picture {told}. {part.text}" if told else part.text
+        return _said(changed, place, said, name)
 
 
 def _said(sample: Sample, place: int, text: str, variant: str) -> Sample:

@@ -1,0 +1,5 @@
+"""Problems in words: one mathematical answer."""
+
+from mmrl.tasks.math.task import Task
+
+__all__ = ["Task"]

@@ -1,0 +1,86 @@
+"""Small forms run: one in seconds, all of them in minutes, and what does not run is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmrl.config import RunConfig
+from mmrl.papers.paper_files import FOLDER, PaperFile, all_papers, read_paper
+from mmrl.papers.proof import Proof, prove
+from mmrl.runlog.journal import Journal
+from mmrl.train.run import train
+from mmrl.validation import validate
+
+
+def proof_of(paper: PaperFile) -> Proof:
+    (found,) = prove([paper], lambda proof: None)
+    return found
+
+
+def named(name: str, **small: Any) -> PaperFile:
+    """A file of the folder with these sections in its `small`."""
+    paper = read_paper(FOLDER / f"{name}.yaml")
+    values = {**paper.values, "small": {**paper.values["small"], **small}}
+    return dataclasses.replace(paper, values=values)
+
+
+def test_a_system_runs_through_its_phases() -> None:
+    found = proof_of(named("open_rs"))
+    assert (found.problem, found.steps) == ("", 2)
+
+
+def test_what_does_not_run_is_told() -> None:
+    assert "group_siz" in proof_of(named("open_rs", algorithm={"group_siz": 4})).problem
+    assert "no data at" in proof_of(named("open_rs", data={"path": "nowhere.jsonl"})).problem
+
+
+def test_what_is_not_here_is_not_run() -> None:
+    found = proof_of(read_paper(FOLDER / "dino_r1.yaml"))
+    assert (found.problem, found.steps) == ("", 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("paper", all_papers(), ids=lambda paper: paper.id)
+def test_every_small_form_runs_end_to_end(paper: PaperFile) -> None:
+    assert proof_of(paper).problem == ""
+
+
+def run_of(name: str, folder: Path, **sections: Any) -> Path:
+    """Carry out a small form with these sections over it; its folder."""
+    values = {**read_paper(FOLDER / f"{name}.yaml").small(), "run": str(folder), **sections}
+    train(validate(RunConfig, values, name))
+    return folder
+
+
+@pytest.mark.slow
+def test_ptst_grows_its_answers_phase_by_phase(tmp_path: Path) -> None:
+    longest: dict[float, float] = {}
+    for row in Journal(run_of("vision_r1", tmp_path / "run") / "metrics.jsonl").rows():
+        longest[row["phase"]] = max(longest.get(row["phase"], 0.0), row["length/max"])
+    # Of the small form's lengths 8, 16 and 32, to see that each phase has its own.
+    assert [longest[phase] <= limit for phase, limit in ((2, 8), (3, 16), (4, 32))] == [True] * 3
+    assert longest[4] > 16
+
+
+@pytest.mark.slow
+def test_ton_empties_half_of_the_thoughts(tmp_path: Path) -> None:
+    phase = read_paper(FOLDER / "ton.yaml").small()["phases"][0]
+    phase["trainer"] = {"steps": 12, "prompts_per_step": 2}
+    rows = Journal(run_of("ton", tmp_path / "run", phases=[phase]) / "rollouts.jsonl").rows()
+    texts = [group["responses"][0]["text"] for group in rows]
+    thoughts = [text for text in texts if "<think>" in text]
+    emptied = [text for text in thoughts if "<think>\n\n</think>" in text]
+    assert 0 < len(emptied) < len(thoughts)
+    assert all(text.endswith("### The final answer is:\n2") for text in texts)
+
+
+def test_results_are_json(capsys: pytest.CaptureFixture[str]) -> None:
+    from mmrl.cli import main
+
+    assert main(["papers", "dino_r1", "--check", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["id"] == "dino_r1"
