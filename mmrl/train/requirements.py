@@ -25,11 +25,17 @@ PROVIDED: frozenset[Need] = frozenset(
         "gradient_norms",
         "offsets",
         "steps",
+        "collision",
+        "implied",
+        "mismatched",
+        "aided",
     }
 )
 """What a run provides to algorithms besides what their data do."""
 
-ONE_PROCESS: frozenset[Need] = frozenset({"entropy", "self_certainty", "values", "gradient_norms"})
+ONE_PROCESS: frozenset[Need] = frozenset(
+    {"entropy", "self_certainty", "values", "gradient_norms", "collision"}
+)
 """What is measured on every sample, and so where all media are."""
 
 
