@@ -55,7 +55,8 @@ class Updates:
     In the first `critic_steps` steps of a phase the critic learns alone; None: as many as
     `new_critic_steps`, but at most half of the phase, and none if the critic has learnt before.
     Where a trained token's KL(old policy || policy) is above `trust` after that, in nats, further
-    updates without advantages bring it back, at most `fixes` of them.
+    updates without advantages bring it back, at most `fixes` of them. `extragradient`: every second
+    step is made from where the one before began, with what that one's policy answers.
     """
 
     passes: int = 1
@@ -65,6 +66,7 @@ class Updates:
     new_critic_steps: Annotated[int, Field(ge=0)] = 0
     trust: Annotated[float, Field(gt=0)] | None = None
     fixes: Annotated[int, Field(ge=0)] = 8
+    extragradient: bool = False
 
     @property
     def planned(self) -> int:

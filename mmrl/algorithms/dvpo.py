@@ -25,24 +25,34 @@ from mmrl.validation import Section
 
 SUMMARY = "the values of a critic that stays are the advantages of tokens"
 PAPER = "arXiv 2502.16944"
+NEW_CRITIC_STEPS = 50
 
 
 class Params(Section):
     group_size: int = Field(4, gt=0)
-    critic_steps: int = Field(50, ge=0, description="first steps, in which the critic learns alone")
+    critic_steps: int | None = Field(
+        None,
+        ge=0,
+        description="first steps of the phase, in which the critic learns alone; default: 50 with "
+        "a new critic, at most half of the phase",
+    )
 
 
 @dataclass(frozen=True)
 class ValuesAfter(WithCritic):
-    """The critic's value after every token [T]; it learns in the first `learns` steps only."""
+    """The critic's value after every token [T]; it learns in the first `learns` steps only.
 
-    learns: int = 50
+    None: in as many as a new critic learns alone.
+    """
+
+    learns: int | None = None
 
     spends_penalties: ClassVar[bool] = False
 
     def __call__(self, groups: list[Group], context: Context) -> list[TrainSample]:
         samples = super().__call__(groups, context)
-        if context.step <= min(self.learns, context.total_steps):
+        plan = Updates(critic_steps=self.learns, new_critic_steps=NEW_CRITIC_STEPS)
+        if context.step <= plan.critic_alone(context.total_steps, new=True):
             return samples
         return [replace(sample, returns=None, values=None) for sample in samples]
 
@@ -68,5 +78,7 @@ def build(params: Params) -> Algorithm:
         credit=ValuesAfter(1.0, Constant(1.0), critic_lam=1.0, learns=params.critic_steps),
         objective=Clipped(),
         kl=KL(0.0, "k2"),
-        updates=Updates(mini_batches=4, critic_steps=params.critic_steps),
+        updates=Updates(
+            mini_batches=4, critic_steps=params.critic_steps, new_critic_steps=NEW_CRITIC_STEPS
+        ),
     )

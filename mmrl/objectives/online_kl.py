@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from mmrl.objective import Objective, TokenBatch
-from mmrl.objectives.margins import ReferencePairs
+from mmrl.objectives.margins import ReferencePairs, over_groups
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,8 +46,13 @@ class HyPO(ReferencePairs):
             chance = written[own]
             return values.mean() + (centred * (chance - chance.detach())).mean()
 
+        def of_pairs(chosen: Tensor, rejected: Tensor) -> Tensor:
+            margins = self.beta * (ratio[chosen][:, None] - ratio[rejected][None])
+            return self.of_margins(margins).mean()
+
+        # What was sampled has no label, and is in no pair.
         kl = batch.spread_groups([of_group(members) for members in batch.members()])
-        return super().losses(batch) + self.online * kl
+        return over_groups(batch, ratio, of_pairs) + self.online * kl
 
 
 OBJECTIVES: Mapping[str, Objective] = {"hypo": HyPO()}

@@ -24,6 +24,7 @@ from mmrl.policy.shared_prefix import lay_out
 from mmrl.stage import Need
 from mmrl.train.correction import Activity, Correction, correct
 from mmrl.train.critic import Critic
+from mmrl.train.extrapolation import Extrapolation
 from mmrl.train.losses import (
     largest_divergence,
     policy_loss,
@@ -83,6 +84,8 @@ class Learner:
         self._reference = reference
         self._world = world or World()
         self._agreement = Agreement(self._world) if backend.in_step else None
+        ahead = algorithm.updates.extragradient
+        self.extrapolation = Extrapolation(policy, backend) if ahead else None
 
     def update(
         self, samples: Sequence[TrainSample], kl_coefficient: float, step: int = 1
@@ -92,6 +95,8 @@ class Learner:
         The learning rate is that of `step`, however many updates the steps before it made: with
         fewer groups than mini-batches, or nothing to train on, a step makes fewer than planned.
         """
+        if self.extrapolation is not None:
+            self.extrapolation.begin()
         samples, activity = self._compared(self._with_reference(samples))
         plan = self._algorithm.updates
         tallies: list[Tally] = []

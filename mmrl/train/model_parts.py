@@ -210,3 +210,10 @@ def _refuse_many(setting: Setting, algorithm: Algorithm) -> None:
             f"algorithm '{config.algorithm_name}' needs {NEEDS[alone[0]]}: run it in one "
             "process with trainer.backend=local"
         )
+    if algorithm.updates.extragradient and (
+        setting.world.size > 1 or config.trainer.backend != "local"
+    ):
+        raise ConfigError(
+            f"algorithm '{config.algorithm_name}' goes back to earlier weights: run it in one "
+            "process with trainer.backend=local, or set updates.extragradient=false"
+        )

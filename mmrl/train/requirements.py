@@ -69,6 +69,17 @@ def refuse_stale(algorithm: Algorithm, rollout: RolloutConfig) -> None:
             f"algorithm '{algorithm.name}' cuts thinking at budgets, which is not rolled out "
             "ahead: set rollout.max_staleness=0"
         )
+    stored = rollout.engine == "targets" or rollout.stored
+    if algorithm.resets is not None and (rollout.max_staleness or stored):
+        raise ConfigError(
+            f"algorithm '{algorithm.name}' begins its own answers within the record's: set "
+            "rollout.max_staleness=0, rollout.stored=0 and an engine that samples"
+        )
+    if rollout.max_staleness and algorithm.updates.extragradient:
+        raise ConfigError(
+            f"algorithm '{algorithm.name}' answers with the policy of the step before: set "
+            "rollout.max_staleness=0"
+        )
     alone = algorithm.always_on_policy or algorithm.objective.on_policy
     if rollout.max_staleness and alone and rollout.correction is None:
         raise ConfigError(

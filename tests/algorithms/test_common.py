@@ -221,9 +221,7 @@ def test_no_length_of_a_paper_is_left_in_a_short_run(name: str) -> None:
         "Follows.every",
         "HardStage.first_steps",
         "ReplaySignal.size",
-        "Updates.critic_steps",
         "Updates.new_critic_steps",
-        "ValuesAfter.learns",
         "UpperConfidence.window",
     }
     found = compose({"name": name}, 32)

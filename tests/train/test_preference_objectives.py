@@ -282,7 +282,13 @@ def hypo(c: Case, x: Arrays, fixed: Arrays) -> float:
             total += c.ratio(i, fixed) + slope * c.total(i, x[i] - fixed[i])
         return total / max(len(own), 1)
 
-    return dpo(c, lambda w, v: 0.3 * (c.ratio(w, x) - c.ratio(v, x))) + 0.2 * c.over_groups(kl)
+    def pairs(members: range) -> float:
+        good = [i for i in members if c.reward(i) > 0]
+        bad = [i for i in members if c.reward(i) < 0]
+        losses = [-log_sigmoid(0.3 * (c.ratio(i, x) - c.ratio(j, x))) for i in good for j in bad]
+        return float(np.mean(losses)) if losses else 0.0
+
+    return c.over_groups(pairs) + 0.2 * c.over_groups(kl)
 
 
 def kto(c: Case, x: Arrays, _: Arrays) -> float:
