@@ -54,6 +54,9 @@ class Updates:
     Pass p trains on the tokens that filter p (modulo their number) selects; no filter: on all.
     In the first `critic_steps` steps of a phase the critic learns alone; None: as many as
     `new_critic_steps`, but at most half of the phase, and none if the critic has learnt before.
+    Where a trained token's KL(old policy || policy) is above `trust` after that, in nats, further
+    updates without advantages bring it back, at most `fixes` of them. `extragradient`: every second
+    step is made from where the one before began, with what that one's policy answers.
     """
 
     passes: int = 1
@@ -61,6 +64,9 @@ class Updates:
     filters: tuple[TokenFilter, ...] = ()
     critic_steps: Annotated[int, Field(ge=0)] | None = None
     new_critic_steps: Annotated[int, Field(ge=0)] = 0
+    trust: Annotated[float, Field(gt=0)] | None = None
+    fixes: Annotated[int, Field(ge=0)] = 8
+    extragradient: bool = False
 
     @property
     def planned(self) -> int:
@@ -70,7 +76,7 @@ class Updates:
     @property
     def on_policy(self) -> bool:
         """True if the policy never moves between sampling and the (only) update."""
-        return self.planned == 1
+        return self.planned == 1 and self.trust is None
 
     def critic_alone(self, steps: int, *, new: bool) -> int:
         """Return how many first steps of a phase of `steps` leave the policy as it is.
@@ -87,6 +93,27 @@ class Updates:
             return list(samples)
         chosen = self.filters[index % len(self.filters)]
         return [replace(s, mask=s.mask & chosen(s)) for s in samples]
+
+
+@dataclass(frozen=True)
+class Follows:
+    """How an algorithm's reference follows the policy, unless a run says so (`reference`).
+
+    After every `every` steps so much of it stays as `average` says, the rest is the policy's.
+    """
+
+    every: int = 1
+    average: float = 0.0
+
+
+@dataclass(frozen=True)
+class Resets:
+    """Answers that begin with a part of the record's own completion, for a `share` of the prompts.
+
+    How long the part is, is drawn evenly, from nothing to all but the last of its tokens.
+    """
+
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -116,7 +143,9 @@ class Algorithm:
     """The stages of one algorithm, in the order the trainer runs them.
 
     `length` is the longest response of a step (None: the run's own setting); `cuts` asks for
-    answers at budgets of thinking; `prompt_factor` multiplies the prompts of a step.
+    answers at budgets of thinking, `resets` for answers from within the record's own;
+    `prompt_factor` multiplies the prompts of a step. `follows` says how the reference moves, `aid`
+    is what a prompt ends with where the need `aided` is measured.
     `always_on_policy` forbids several updates on a batch. `notes` is what a run says of how it was
     composed, a line each.
     """
@@ -132,6 +161,9 @@ class Algorithm:
     expand: Expand = one_variant
     length: Length | None = None
     cuts: Cuts | None = None
+    resets: Resets | None = None
+    follows: Follows | None = None
+    aid: str = ""
     prompt_factor: float = 1.0
     shape: tuple[Shape, ...] = ()
     edit: tuple[EditStage, ...] = ()
@@ -173,6 +205,11 @@ class Algorithm:
         """Let the sampler take in a step: its groups before editing, and what was trained on."""
         if self.sampler is not None:
             self.sampler.observe(groups, samples, context)
+
+    def learnt(self, divergence: float, context: Context) -> None:
+        """Let the credit take in how far a step's updates moved the policy, in nats."""
+        if isinstance(self.credit, Stage):
+            self.credit.learnt(divergence, context)
 
     def shape_rewards(self, groups: list[Group], context: Context) -> list[Group]:
         """Run the group-level reward shapers in order, then take the KL off the rewards."""

@@ -41,7 +41,8 @@ class TokenBatch:
     `old` is that of the policy itself where no other is known, for a ratio of 1. `weights` are the
     reducer's and are 0 where a token is masked. `sequence` [M] and `group` [M] count from 0 within
     the batch. `positive` [M] marks the tokens of positive samples, `positive_share` their share of
-    the whole step's trained tokens. `correction` [M] are weights of the policy's losses.
+    the whole step's trained tokens. `correction` [M] are weights of the policy's losses. `second`
+    [M] is what an objective reads besides advantages (`Objective.reads` says what).
     """
 
     logprobs: Tensor
@@ -57,6 +58,7 @@ class TokenBatch:
     positive_share: float
     ref: Tensor | None = None
     correction: Tensor | None = None
+    second: Tensor | None = None
 
     @property
     def log_ratio(self) -> Tensor:
@@ -69,6 +71,12 @@ class TokenBatch:
         assert self.ref is not None, "this loss needs reference log-probs"
         return self.ref
 
+    @property
+    def beside(self) -> Tensor:
+        """What the objective reads besides advantages [M], which must be there."""
+        assert self.second is not None, "this loss reads more than advantages"
+        return self.second
+
     def sequence_sum(self, values: Tensor) -> Tensor:
         """Sum token values [M] over the unmasked tokens of each sequence [sequences]."""
         kept = values.where(self.mask, 0.0)
@@ -77,6 +85,16 @@ class TokenBatch:
     def sequence_mean(self, values: Tensor) -> Tensor:
         """Mean over the unmasked tokens of each sequence [sequences]; 0 where there are none."""
         return self.sequence_sum(values) / self.lengths.clamp(min=1)
+
+    def sequence_value(self, values: Tensor) -> Tensor:
+        """The value that all unmasked tokens of each sequence share [sequences]; 0 without any.
+
+        It is not rounded, as a mean over ragged lengths is.
+        """
+        lowest = float("-inf")
+        found = values.new_full((self.num_sequences,), lowest)
+        found = found.scatter_reduce(0, self.sequence, values.where(self.mask, lowest), "amax")
+        return found.where(found > lowest, 0.0)
 
     @property
     def lengths(self) -> Tensor:
@@ -143,7 +161,8 @@ class Objective(Stage, ABC):
     `reducer`: the only one that makes sense for it. `centred`: it reads rewards off advantages that
     are centred and nothing else. `on_policy`: it holds for responses of the policy that trains
     only, with nothing in it that makes up for older weights. `clips_ratio`: its options `low` and
-    `high` are bounds of the ratio itself; elsewhere they say how far it may be from 1.
+    `high` are bounds of the ratio itself; elsewhere they say how far it may be from 1. `reads`:
+    what it needs besides advantages, which a credit stage must give.
     """
 
     paper: ClassVar[str] = ""
@@ -151,6 +170,7 @@ class Objective(Stage, ABC):
     centred: ClassVar[bool] = False
     on_policy: ClassVar[bool] = False
     clips_ratio: ClassVar[bool] = False
+    reads: ClassVar[str] = ""
     reducer: ClassVar[Aggregation | None] = None
 
     @abstractmethod

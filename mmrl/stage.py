@@ -31,6 +31,10 @@ Need = Literal[
     "answers",
     "pass_rates",
     "gradient_norms",
+    "collision",
+    "implied",
+    "mismatched",
+    "aided",
     "probes",
     "value_estimates",
 ]
@@ -50,6 +54,10 @@ NEEDS: Mapping[Need, str] = {
     "answers": "the final answer of every response",
     "pass_rates": "a pass rate in every record (`pass_rate` in its meta)",
     "gradient_norms": "the norm of the LM head's gradient of every response",
+    "collision": "the policy's collision probability at every sampled token",
+    "implied": "log(policy / reference) of every response before the step's updates",
+    "mismatched": "log(policy / reference) of a response to another prompt",
+    "aided": "the policy's log-prob of every response where the prompt ends with an aid",
     "probes": "an earlier phase `gvm_probe` over the same records",
     "value_estimates": "an earlier phase `value_estimates` over the same records",
 }
@@ -123,11 +131,19 @@ Refine = Callable[[list[TrainSample], Context], list[TrainSample]]
 class Stage:
     """What a stage with options declares; stages without needs may be plain functions.
 
-    `spends_penalties`: a credit stage that takes the KL off the rewards of single tokens.
+    `spends_penalties`: a credit stage that takes the KL off the rewards of single tokens. `gives`:
+    what a credit stage says besides advantages (`TrainSample.second`).
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset()
     spends_penalties: ClassVar[bool] = False
+    gives: ClassVar[str] = ""
+
+    def learnt(self, divergence: float, context: Context) -> None:
+        """Take in how far a step's updates moved the policy, where the update plan measures it.
+
+        `divergence` is the largest KL(old policy || policy) of a trained token, in nats.
+        """
 
 
 class Sampler(Protocol):

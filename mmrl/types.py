@@ -375,12 +375,11 @@ class Group:
 class TrainSample:
     """One (prompt, response) pair to learn from; arrays are [T], aligned with `response.ids`.
 
-    `mask` says which tokens enter the loss. `old_logprobs` None means those of the policy before
-    this step's first update. `group` ties the samples of one rollout group; `origin` says where the
-    response stands: its group's place in the step, and its own in the group. `positive` marks a
-    right answer, for objectives that also imitate those. `returns` are what a critic learns,
-    `values` what it said. `sampled` False: the response is not of this prompt, or of no policy.
-    `older`: of older weights. `correction` weighs the tokens' losses; None is 1.
+    `mask`: tokens that enter the loss. `old_logprobs` None: the policy's before the step's updates.
+    `group` ties those of a rollout group; `origin` is its place in the step and the response's in
+    it. `positive` marks a right answer, for objectives that imitate those; others read `second`
+    besides advantages. A critic learns `returns` and said `values`. `sampled` False: not of this
+    prompt, or of no policy. `older`: of older weights. `correction` weighs losses.
     """
 
     prompt: Prompt
@@ -395,5 +394,6 @@ class TrainSample:
     values: Floats | None = None
     sampled: bool = True
     correction: Floats | None = None
+    second: Floats | None = None
     origin: tuple[int, int] = (0, 0)
     older: bool = False

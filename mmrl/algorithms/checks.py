@@ -42,6 +42,9 @@ def _objective(algorithm: Algorithm) -> Iterator[str]:
         yield f"reducer 'group-mean' is for losses of whole groups, {name} is one of tokens"
     if reducer.name == "constant" and not reducer.length:
         yield "reducer 'constant' needs a length to divide by"
+    given = getattr(algorithm.credit, "gives", "")
+    if objective.reads and given != objective.reads:
+        yield f"the objective {name} reads {objective.reads}, which its credit does not give"
     yield from objective.reasons(reducer)
     if objective.whole_groups and any(isinstance(s, KeepLargest) for s in algorithm.refine):
         yield f"the objective {name} compares whole groups, keep_largest takes parts of them away"

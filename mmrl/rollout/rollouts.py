@@ -11,6 +11,7 @@ import numpy as np
 from mmrl.config import RolloutConfig
 from mmrl.engines.engine import Engine, Sampling
 from mmrl.errors import TrainingError
+from mmrl.rollout.resets import FromWithin
 from mmrl.rollout.stored import Stored, with_earned
 from mmrl.rollout.thinking import Thinking, answers_of, settle
 from mmrl.scoring.groups import score_groups
@@ -26,7 +27,8 @@ class Rollouts:
 
     `greedy_too`: every group also carries the reward of a greedy answer, as `greedy`. `thinking`
     asks for answers at budgets of thinking; chains are then groups too, with their `steps`. `panel`
-    are models that judge the answers besides. `stored` puts completions of records into groups.
+    are models that judge the answers besides. `stored` puts completions of records into groups,
+    `within` begins answers within them.
     """
 
     engine: Engine
@@ -36,6 +38,7 @@ class Rollouts:
     thinking: Thinking | None = None
     panel: Panel | None = None
     stored: Stored | None = None
+    within: FromWithin | None = None
 
     def sample(
         self, prompts: Sequence[Prompt], counts: Sequence[int], length: int | None, seed: int
@@ -50,6 +53,8 @@ class Rollouts:
         )
         if self.thinking is not None:
             return self.thinking.sample(self.engine, prompts, counts, sampling, seed)
+        if self.within is not None:
+            return self.within.sample(self.engine, prompts, counts, sampling, seed)
         if self.stored is not None:
             responses = self.stored.sample(self.engine, prompts, counts, sampling, seed)
         else:

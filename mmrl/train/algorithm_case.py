@@ -8,7 +8,7 @@ The answer holds the shaped rewards, every token's advantage, the loss, and d lo
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pydantic import Field
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.compose import compose
+from mmrl.algorithms.stages.policy_view import Aided, Collision, Implied, Mismatched
 from mmrl.errors import DataError
 from mmrl.stage import Context
 from mmrl.train.losses import (
@@ -50,7 +51,8 @@ class ResponseCase(Section):
 
     Arrays have one value a token. `turns` and `steps` are [start, end, value] over tokens;
     `states` name what was seen before each turn. `logprobs_under` holds log-probs under the
-    prompts of other variants, by variant (default: those under its own).
+    prompts of other variants, by variant (default: those under its own). `implied` and `aided` are
+    of the whole response (`mmrl.algorithms.stages.policy_view`); `stored`: nobody sampled it.
     """
 
     reward: float | Mapping[str, float] | None
@@ -60,6 +62,10 @@ class ResponseCase(Section):
     entropy: tuple[float, ...] | None = None
     self_certainty: tuple[float, ...] | None = None
     values: tuple[float, ...] | None = None
+    collision: tuple[float, ...] | None = None
+    implied: float | None = None
+    aided: float | None = None
+    stored: bool = False
     ids: tuple[int, ...] | None = None
     length: int | None = Field(None, ge=0, description="tokens, where no array says so")
     truncated: bool = False
@@ -81,6 +87,7 @@ class Case(Section):
     params: Mapping[str, Any] = Field(default_factory=dict)
     meta: tuple[Mapping[str, Any], ...] = Field((), description="meta of each group's sample")
     greedy: tuple[float, ...] = Field((), description="reward of each group's greedy answer")
+    mismatched: tuple[float, ...] = Field((), description="log-ratio of another's answer, by group")
     step: int = Field(1, gt=0)
     total_steps: int = Field(1, gt=0)
     prompts_per_step: int | None = Field(None, gt=0, description="default: the groups given")
@@ -304,7 +311,19 @@ def _extra(case: Case, index: int, given: Sequence[ResponseCase]) -> Extra:
         else None,
         answers=[r.answer for r in given] if any(r.answer is not None for r in given) else None,
         greedy=case.greedy[index] if index < len(case.greedy) else None,
+        own=tuple(_records(case, index, given)),
     )
+
+
+def _records(case: Case, index: int, given: Sequence[ResponseCase]) -> Iterator[object]:
+    """What a run would have measured of the group for comparisons."""
+    if (collision := _arrays([r.collision for r in given])) is not None:
+        yield Collision(collision)
+    for kind, name in ((Implied, "implied"), (Aided, "aided")):
+        if all(getattr(r, name) is not None for r in given):
+            yield kind(np.array([getattr(r, name) for r in given]))
+    if index < len(case.mismatched):
+        yield Mismatched(case.mismatched[index])
 
 
 def _arrays(given: Sequence[Sequence[float] | None]) -> list[Floats] | None:
@@ -336,6 +355,8 @@ def _response(given: ResponseCase, place: tuple[int, int]) -> _CaseResponse:
     ids = np.array(given.ids if given.ids is not None else range(length), dtype=np.int64)
     sampled = given.old_logprobs or given.logprobs
     logprobs = np.array(sampled if sampled is not None else [0.0] * length)
+    if given.stored:
+        logprobs = np.full(length, np.nan)
     finish: Finish = "length" if given.truncated else "stop"
     episode = _episode(given)
     return _CaseResponse(ids, logprobs, given.text, finish, episode=episode, place=place)

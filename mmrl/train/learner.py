@@ -24,7 +24,9 @@ from mmrl.policy.shared_prefix import lay_out
 from mmrl.stage import Need
 from mmrl.train.correction import Activity, Correction, correct
 from mmrl.train.critic import Critic
+from mmrl.train.extrapolation import Extrapolation
 from mmrl.train.losses import (
+    largest_divergence,
     policy_loss,
     positive_share,
     reduce,
@@ -35,6 +37,7 @@ from mmrl.train.measure import (
     Measure,
     attach,
     certainty,
+    collision,
     entropy,
     head_gradient_norms,
     measured,
@@ -44,6 +47,7 @@ from mmrl.train.measure import (
 from mmrl.train.old_logprobs import compared_with
 from mmrl.train.reference import ReferencePolicy, Teacher
 from mmrl.train.update_stats import Tally, UpdateStats, summary, with_activity, with_critic
+from mmrl.train.views import with_collision, with_views
 from mmrl.types import Floats, Group, TrainSample
 
 ScoreWhole = Callable[[Sequence[TrainSample], bool], list[Floats]]
@@ -80,6 +84,8 @@ class Learner:
         self._reference = reference
         self._world = world or World()
         self._agreement = Agreement(self._world) if backend.in_step else None
+        ahead = algorithm.updates.extragradient
+        self.extrapolation = Extrapolation(policy, backend) if ahead else None
 
     def update(
         self, samples: Sequence[TrainSample], kl_coefficient: float, step: int = 1
@@ -89,6 +95,8 @@ class Learner:
         The learning rate is that of `step`, however many updates the steps before it made: with
         fewer groups than mini-batches, or nothing to train on, a step makes fewer than planned.
         """
+        if self.extrapolation is not None:
+            self.extrapolation.begin()
         samples, activity = self._compared(self._with_reference(samples))
         plan = self._algorithm.updates
         tallies: list[Tally] = []
@@ -101,9 +109,32 @@ class Learner:
                 place = (step - 1) * plan.planned + number
                 with self._policy.learning(self._backend.updates):
                     tallies.append(self._one_update(chosen, kl_coefficient, place))
+        reached, fixes = self._brought_back(samples, kl_coefficient, step)
         if self._reference is not None:
             self._reference.follow(self._policy, step)
-        return with_critic(with_activity(summary(tallies), activity), judged, samples)
+        stats = replace(summary(tallies), divergence=reached, fixes=fixes)
+        return with_critic(with_activity(stats, activity), judged, samples)
+
+    def _brought_back(
+        self, samples: Sequence[TrainSample], kl_coefficient: float, step: int
+    ) -> tuple[float | None, int | None]:
+        """Update without advantages while a token is farther from the old policy than is allowed.
+
+        Returns how far the farthest is in the end, and after how many updates; None: no matter.
+        """
+        plan = self._algorithm.updates
+        trained = [sample for sample in samples if sample.mask.any()]
+        if plan.trust is None or not trained:
+            return None, None
+        still = [replace(s, advantages=np.zeros_like(s.advantages)) for s in trained]
+        made = 0
+        while True:
+            reached = largest_divergence(trained, self._by_policy(trained))
+            if reached <= plan.trust or made == plan.fixes:
+                return reached, made
+            with self._policy.learning(self._backend.updates):
+                self._one_update(still, kl_coefficient, step * plan.planned - 1)
+            made += 1
 
     def update_critic(self, samples: Sequence[TrainSample]) -> UpdateStats:
         """Train the critic on the samples as the update plan says; the policy stays as it is."""
@@ -228,8 +259,19 @@ class Learner:
         found = list(groups)
         samples = [s for i, g in enumerate(groups) for s in pair(g, np.zeros(len(g.responses)), i)]
         for need, values in self._observations(samples):
-            found = attach(found, need, values)
-        return found
+            found = (
+                with_collision(found, values)
+                if need == "collision"
+                else attach(found, need, values)
+            )
+        return with_views(
+            found,
+            self._algorithm.needs,
+            self._by_policy,
+            self._by_reference if self._reference else None,
+            self._policy.processor.tokenizer,
+            self._algorithm.aid,
+        )
 
     def _observations(self, samples: Sequence[TrainSample]) -> Iterator[tuple[str, Sequence[Any]]]:
         needs, policy, temperature = self._algorithm.needs, self._policy, self._temperature
@@ -238,6 +280,7 @@ class Learner:
         makers: dict[Need, Callable[[Policy, float], Measure]] = {
             "entropy": entropy,
             "self_certainty": certainty,
+            "collision": collision,
         }
         wanted: dict[str, Measure] = {
             need: make(policy, temperature) for need, make in makers.items() if need in needs

@@ -45,6 +45,7 @@ def token_batch(
     old = [s.old_logprobs for s in samples]
     ref = [s.ref_logprobs for s in samples]
     weighed = [s.correction for s in samples]
+    second = [s.second for s in samples]
     assert len({r is None for r in ref}) <= 1, "reference log-probs for some samples only"
     groups, owner = np.unique([s.group for s in samples], return_inverse=True)
     unknown = each([o is None for o in old])
@@ -62,6 +63,7 @@ def token_batch(
         positive=each([s.positive for s in samples]),
         positive_share=positive_share,
         correction=None if any(w is None for w in weighed) else floats(weighed),
+        second=None if any(v is None for v in second) else floats(second),
     )
 
 
@@ -121,6 +123,22 @@ def positive_share(samples: Sequence[TrainSample]) -> float:
     """Share of the trained tokens of a step that belong to positive samples."""
     total = sum(int(s.mask.sum()) for s in samples)
     return sum(int(s.mask.sum()) for s in samples if s.positive) / max(total, 1)
+
+
+def largest_divergence(samples: Sequence[TrainSample], logprobs: Sequence[Floats]) -> float:
+    """The largest KL(old policy || policy) of a trained token, in nats.
+
+    It is estimated by r - 1 - log r, r the ratio of the policy's log-probs [T] to the old ones.
+    """
+    moved = np.concatenate(
+        [
+            (new - s.old_logprobs)[s.mask]
+            for s, new in zip(samples, logprobs, strict=True)
+            if s.old_logprobs is not None
+        ]
+        or [np.zeros(0)]
+    )
+    return float((np.expm1(moved) - moved).max(initial=0.0))
 
 
 def value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float | None) -> Tensor:

@@ -76,6 +76,16 @@ def entropy(policy: Policy, temperature: float) -> Measure:
     return _in_chunks(chunk)
 
 
+def collision(policy: Policy, temperature: float) -> Measure:
+    """log sum p^2 of the distribution that was sampled from."""
+
+    def chunk(hidden: Tensor, targets: Tensor) -> Tensor:
+        log_all = policy_log_softmax(policy.head(hidden), policy.banned, temperature)
+        return (2 * log_all).logsumexp(-1)
+
+    return _in_chunks(chunk)
+
+
 def certainty(policy: Policy, temperature: float) -> Measure:
     """Self-certainty of the distribution that was sampled from, over the ids it can sample."""
     head: Head = policy.head

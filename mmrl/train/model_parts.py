@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from mmrl.algorithm import Algorithm
+from mmrl.algorithm import Algorithm, Follows
 from mmrl.backend.backend import Backend
 from mmrl.backend.local import LocalBackend
 from mmrl.config import OptimizerConfig, RunConfig
@@ -25,7 +25,7 @@ from mmrl.train import checkpoint
 from mmrl.train.checkpoint_files import newest
 from mmrl.train.critic import Critic
 from mmrl.train.reference import ReferencePolicy, Teacher, average_weights, refuse_other_tokens
-from mmrl.train.reference_config import ReferenceConfig, TeacherConfig, reference_of
+from mmrl.train.reference_config import ReferenceConfig, TeacherConfig, following, reference_of
 from mmrl.train.requirements import ONE_PROCESS
 from mmrl.train.setting import Setting
 
@@ -53,7 +53,8 @@ def build_models(setting: Setting, algorithm: Algorithm) -> ModelParts:
     policy = load_and_say(config, setting.say)
     budget = config.trainer.tokens_per_micro_batch or default_budget(policy.device)
     # The reference is copied before a backend may shard the policy.
-    reference = build_reference(policy, setting, needed="reference" in algorithm.needs)
+    needed = "reference" in algorithm.needs
+    reference = build_reference(policy, setting, needed=needed, follows=algorithm.follows)
     critic = Critic(policy, config.critic, budget) if "values" in algorithm.needs else None
     fresh = "critic" not in phase.keep and not config.critic.path
     critic_steps = algorithm.updates.critic_alone(config.trainer.steps, new=fresh)
@@ -108,12 +109,15 @@ def load_and_say(config: RunConfig, say: Say) -> Policy:
     return policy
 
 
-def build_reference(policy: Policy, setting: Setting, *, needed: bool) -> ReferencePolicy | None:
+def build_reference(
+    policy: Policy, setting: Setting, *, needed: bool, follows: Follows | None = None
+) -> ReferencePolicy | None:
     """Let the policy take its start, and make what it is compared with, if that is needed.
 
-    Raises ConfigError for a reference that nothing compares with, or that cannot follow here.
+    It follows the policy as the run says, else as the algorithm does. Raises ConfigError for a
+    reference that nothing compares with, or that cannot follow here.
     """
-    config = reference_of(setting.config.reference)
+    config = following(reference_of(setting.config.reference), follows)
     if setting.config.reference and not needed:
         raise ConfigError(
             "reference: nothing is compared with it: set algorithm.kl_coefficient, or take an "
@@ -167,7 +171,7 @@ def _refuse_moving(config: ReferenceConfig, setting: Setting) -> None:
     if config.moves and whole.model.lora:
         raise ConfigError(
             "reference: adapters are compared with their base, which stays: leave average and "
-            "every out"
+            "every out, or take an algorithm whose reference stays"
         )
     if whole.trainer.backend != "local" and (config.moves or config.teachers):
         raise ConfigError(
@@ -205,4 +209,11 @@ def _refuse_many(setting: Setting, algorithm: Algorithm) -> None:
         raise ConfigError(
             f"algorithm '{config.algorithm_name}' needs {NEEDS[alone[0]]}: run it in one "
             "process with trainer.backend=local"
+        )
+    if algorithm.updates.extragradient and (
+        setting.world.size > 1 or config.trainer.backend != "local"
+    ):
+        raise ConfigError(
+            f"algorithm '{config.algorithm_name}' goes back to earlier weights: run it in one "
+            "process with trainer.backend=local, or set updates.extragradient=false"
         )

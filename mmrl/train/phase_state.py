@@ -23,6 +23,8 @@ from mmrl.train.requirements import critic_folder
 
 REFERENCE = "reference"
 """The file of a reference that moves."""
+EXTRAPOLATION = "extrapolation"
+"""The file of what a step ahead began with."""
 
 
 def save(
@@ -55,6 +57,9 @@ def save(
         more[CRITIC], state["critic"] = parts.models.critic.state()
     if parts.models.reference is not None and parts.models.reference.moves:
         more[REFERENCE] = parts.models.reference.state()
+    if (kept := parts.trainer.learner.extrapolation) is not None:
+        tensors, state[EXTRAPOLATION] = kept.state()
+        more |= {EXTRAPOLATION: tensors} if tensors else {}
     return checkpoint.save(
         setting.config.run,
         step,
@@ -144,6 +149,9 @@ def _take_models(parts: Parts, found: Checkpoint, state: Mapping[str, Any]) -> N
         models.critic.load_state(found.tensors(CRITIC), state["critic"])
     if models.reference is not None and models.reference.moves:
         models.reference.load_state(found.tensors(REFERENCE))
+    if (kept := parts.trainer.learner.extrapolation) is not None:
+        held = (found.path / "trainer" / f"{EXTRAPOLATION}.safetensors").is_file()
+        kept.load_state(found.tensors(EXTRAPOLATION) if held else {}, state[EXTRAPOLATION])
 
 
 def begin_critic(critic: Critic | None, phase: Phase, found: Checkpoint | None, say: Say) -> None:

@@ -29,8 +29,8 @@ class Teacher:
 class ReferencePolicy:
     """Models whose weighted mean log-probs stand for the reference.
 
-    `average`: so much of it stays in each step, the rest is the policy's; `every`: it becomes the
-    policy after so many steps. Where it moves, it is kept in float32.
+    `average`: so much of it stays, the rest is the policy's; `every`: that is done after so many
+    steps, without `average` it becomes the policy then. An average is kept in float32.
     """
 
     def __init__(

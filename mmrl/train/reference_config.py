@@ -7,12 +7,15 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from mmrl.algorithm import Follows
 from mmrl.validation import Section, validate
 
 
 class TeacherConfig(Section):
     path: str = Field(description="model folder or checkpoint with the policy's tokens")
-    weight: float = Field(1.0, gt=0, description="its share in the mean of log-probs")
+    weight: float = Field(
+        1.0, description="its share in the mean of log-probs; below 0 it is taken off (see rto)"
+    )
     min_pixels: int | None = Field(None, gt=0, description="its own lower budget of an image")
     max_pixels: int | None = Field(None, gt=0, description="its own upper budget of an image")
 
@@ -34,7 +37,8 @@ class ReferenceConfig(Section):
         None,
         gt=0,
         lt=1,
-        description="it follows the policy: so much of it stays in every step, such as 0.99",
+        description="it follows the policy: so much of it stays in every step, such as 0.99, or "
+        "after `every` so many",
     )
     every: int | None = Field(
         None, gt=0, description="it becomes the policy after every so many steps"
@@ -45,8 +49,8 @@ class ReferenceConfig(Section):
         given = [name for name in ("path", "mean_of", "teachers") if getattr(self, name)]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} both say what it is: keep one")
-        if self.average is not None and self.every is not None:
-            raise ValueError("average and every both say how it follows the policy: keep one")
+        if self.teachers and sum(teacher.weight for teacher in self.teachers) <= 0:
+            raise ValueError("the weights of teachers add up to more than 0")
         if self.moves and self.teachers:
             raise ValueError("teachers stay as they are: leave average and every out")
         return self
@@ -65,3 +69,13 @@ class ReferenceConfig(Section):
 def reference_of(values: Mapping[str, Any]) -> ReferenceConfig:
     """Read the section; raises ConfigError for what does not go together."""
     return validate(ReferenceConfig, dict(values), "reference")
+
+
+def following(config: ReferenceConfig, follows: Follows | None) -> ReferenceConfig:
+    """The section with an algorithm's own way to follow the policy, where the run says none.
+
+    Teachers stay as they are.
+    """
+    if follows is None or config.moves or config.teachers:
+        return config
+    return config.model_copy(update={"every": follows.every, "average": follows.average or None})

@@ -25,11 +25,17 @@ PROVIDED: frozenset[Need] = frozenset(
         "gradient_norms",
         "offsets",
         "steps",
+        "collision",
+        "implied",
+        "mismatched",
+        "aided",
     }
 )
 """What a run provides to algorithms besides what their data do."""
 
-ONE_PROCESS: frozenset[Need] = frozenset({"entropy", "self_certainty", "values", "gradient_norms"})
+ONE_PROCESS: frozenset[Need] = frozenset(
+    {"entropy", "self_certainty", "values", "gradient_norms", "collision"}
+)
 """What is measured on every sample, and so where all media are."""
 
 
@@ -62,6 +68,17 @@ def refuse_stale(algorithm: Algorithm, rollout: RolloutConfig) -> None:
         raise ConfigError(
             f"algorithm '{algorithm.name}' cuts thinking at budgets, which is not rolled out "
             "ahead: set rollout.max_staleness=0"
+        )
+    stored = rollout.engine == "targets" or rollout.stored
+    if algorithm.resets is not None and (rollout.max_staleness or stored):
+        raise ConfigError(
+            f"algorithm '{algorithm.name}' begins its own answers within the record's: set "
+            "rollout.max_staleness=0, rollout.stored=0 and an engine that samples"
+        )
+    if rollout.max_staleness and algorithm.updates.extragradient:
+        raise ConfigError(
+            f"algorithm '{algorithm.name}' answers with the policy of the step before: set "
+            "rollout.max_staleness=0"
         )
     alone = algorithm.always_on_policy or algorithm.objective.on_policy
     if rollout.max_staleness and alone and rollout.correction is None:

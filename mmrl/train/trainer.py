@@ -80,6 +80,8 @@ class Trainer:
                 updates = self.learner.update(samples, coefficient, step - self.critic_steps)
             if kl and updates.kl is not None:
                 kl.observe(updates.kl, len(samples), context)
+            if updates.divergence is not None:
+                self.algorithm.learnt(updates.divergence, context)
         self.algorithm.observe(seen, samples, context)
         with clock.stage("sync"):
             self.rollouts.engine.sync(self.weights(step))

@@ -12,10 +12,12 @@ from mmrl.config import RolloutConfig
 from mmrl.data.sources import Source
 from mmrl.data.stream import PromptStream
 from mmrl.engines.split import SplitEngine, SplitScorer
+from mmrl.engines.targets import Targets
 from mmrl.errors import ConfigError
 from mmrl.policy.policy import Policy
 from mmrl.policy.weights import weights_of
 from mmrl.rollout.build import OTHER_CODE
+from mmrl.rollout.resets import FromWithin
 from mmrl.rollout.rollouts import Rollouts
 from mmrl.rollout.stored import Stored
 from mmrl.rollout.thinking import Thinking
@@ -47,6 +49,7 @@ def build_trainer(
         thinking=make_thinking(algorithm, models.policy),
         panel=rollout.panel,
         stored=make_stored(config.rollout, models.policy),
+        within=make_within(algorithm, models.policy, sources),
     )
     asker = build_asker(setting, algorithm, sources, rollout)
     ahead = build_ahead(setting, models, rollout, asker, rollouts)
@@ -134,6 +137,16 @@ def changing(sources: Sequence[Source]) -> Callable[[Sample, Mapping[str, Any]],
         return changed
 
     return change
+
+
+def make_within(
+    algorithm: Algorithm, policy: Policy, sources: Sequence[Source]
+) -> FromWithin | None:
+    """What begins answers within the records' own, where the algorithm asks for it."""
+    if algorithm.resets is None:
+        return None
+    targets = Targets(policy, {source.key: source.task for source in sources})
+    return FromWithin(targets, policy.processor.tokenizer, algorithm.resets.share)
 
 
 def make_thinking(algorithm: Algorithm, policy: Policy) -> Thinking | None:

@@ -23,7 +23,8 @@ class UpdateStats:
     policy as it was before each update. `loss` and `grad_norm` are means over the updates that
     were made, of which `skipped` were none. `learning_rate` is that of the last one. `clip_share`
     is what the objective's bounds took the gradient of, below and above; `bounded_share` what they
-    bounded a weight of (`objective.Bounds`).
+    bounded a weight of (`objective.Bounds`). `divergence` is how far any trained token is from the
+    old policy after all of them, and after `fixes` more (`Updates.trust`).
     """
 
     tokens: int = 0
@@ -43,6 +44,8 @@ class UpdateStats:
     correction_weight: float | None = None
     correction_bounded: float | None = None
     correction_mismatch: float | None = None
+    divergence: float | None = None
+    fixes: int | None = None
 
 
 class Tally:

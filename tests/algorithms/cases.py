@@ -30,6 +30,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate a case; keywords that are no fields of a case are parameters."""
     fields = ("meta", "greedy", "step", "total_steps", "prompts_per_step", "update", "state")
+    fields += ("mismatched",)
     case = {key: more.pop(key) for key in fields if key in more}
     return evaluate_case(name, {"groups": groups, "params": more, **case})
 

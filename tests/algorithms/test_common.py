@@ -215,9 +215,10 @@ def test_stages_taken_by_name_follow_too() -> None:
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_no_length_of_a_paper_is_left_in_a_short_run(name: str) -> None:
-    """What is above the limit is not in tokens: DisCO's beta, DUMP's window, steps of RCS."""
+    """What is above the limit is not in tokens: DisCO's beta, DUMP's window, steps of a run."""
     long = {
         "DisCO.beta",
+        "Follows.every",
         "HardStage.first_steps",
         "ReplaySignal.size",
         "Updates.new_critic_steps",

@@ -578,10 +578,12 @@ def test_what_makes_no_sense_is_refused_with_the_reason(
 def test_what_a_run_cannot_provide_is_said(name: str) -> None:
     """Every need either stands in the data or is named by an error, never silently absent."""
     needs = compose({"name": name}).needs - FROM_DATA
-    if "reference" in needs and name not in ("ppo", "vc_ppo", "vapo"):
+    critics = ("ppo", "vc_ppo", "vapo", "apa", "direct_advantage")
+    if "reference" in needs and name not in critics:
         rows = [{"reward": r, "length": 2, "text": "<COT>"} for r in (1.0, 0.0)]
         spans = {"turns": [[0, 2, 0.0]], "entropy": [0, 0], "self_certainty": [0, 0]}
-        more = {"meta": [{"key_steps": ["a"]}], "greedy": [0.0]}
+        spans |= {"collision": [0, 0], "implied": 0.0, "aided": 0.0}
+        more = {"meta": [{"key_steps": ["a"]}], "greedy": [0.0], "mismatched": [0.0]}
         more["state"] = {"value_estimates": {"0": 0.5}}
         with pytest.raises(UserError, match=r"reference|ref_logprobs"):
             evaluate(name, [[{**row, **spans} for row in rows]], **more)

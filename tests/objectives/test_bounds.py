@@ -54,6 +54,7 @@ def batch_of(
             old_logprobs=old[i],
             ref_logprobs=old[i] - 0.1,
             group=i // 4,
+            second=np.ones(len(ids)),
         )
         for i in range(len(log_ratio))
     ]

@@ -60,8 +60,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "stepgrpo": {"pay": "span", "group_size": 2},
     "share_grpo": {"changes": ["rotate_90_cw", "noise_10"], "change_share": 1.0, "group_size": 2},
 }
-IN_TURNS = ("gigpo", "turn_level")
+IN_TURNS = ("dmpo", "gigpo", "sdpo", "turn_level")
 """These need episodes of several turns, and get a maze to walk through."""
+PAIRS_OF_TURNS = ("dmpo", "sdpo")
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SECTION = yaml.safe_load(README[README.index("# my.yaml") :].split("```")[0])["algorithm"]
@@ -83,6 +84,9 @@ def test_the_readmes_section_trains_with_its_name_changed(
     made["algorithm"] = {**SECTION, "name": name}
     if name in IN_TURNS:
         made |= {"data": maze(digits), "rollout": {**made["rollout"], "max_turn_tokens": 4}}
+    if name in PAIRS_OF_TURNS:  # the tiny model's walks all earn 0: pairs are of their lengths
+        made["algorithm"]["shape"] = ["relative_length"]
+        made["rollout"] |= {"max_turn_tokens": 12, "max_new_tokens": 48}
     made["trainer"] |= {"steps": 1, "max_refills": 1}
     carry_out(made)
     *estimates, row = Journal(tmp_path / "run" / "metrics.jsonl").rows()

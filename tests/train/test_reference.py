@@ -301,7 +301,6 @@ def test_runs_take_a_path_and_the_mean_of_two(tmp_path: Path, digits: Path) -> N
     ("section", "message"),
     [
         ({"path": "a", "mean_of": ["b", "c"]}, "path and mean_of both say what it is"),
-        ({"average": 0.9, "every": 3}, "average and every both say"),
         ({"teachers": [{"path": "a"}], "every": 3}, "teachers stay as they are"),
         ({"pth": "a"}, "did you mean 'path'"),
     ],
