@@ -54,8 +54,9 @@ class Constraints:
     def __call__(self, group: Group) -> Bools:
         met = scorable(group.rewards)
         if not self.parts:
-            read = [s.status == "ok" for s in group.scores]
-            return met & np.array(read) & np.array([not r.truncated for r in group.responses])
+            read = np.array([s.status == "ok" for s in group.scores], dtype=np.bool_)
+            whole = np.array([not r.truncated for r in group.responses], dtype=np.bool_)
+            return np.logical_and(met, np.logical_and(read, whole))
         for part in self.parts:
             met = met & (outcomes(group, part) >= self.threshold)
         return np.asarray(met)

@@ -10,8 +10,8 @@ from mmrl import task as contract
 from mmrl.records import media_source
 from mmrl.rewards.boxes import Box, from_source, iou, to_source
 from mmrl.rewards.grammar import TagAnswer
-from mmrl.rewards.native_forms import parse_native_box
 from mmrl.rewards.marks import marks
+from mmrl.rewards.native_forms import parse_native_box
 from mmrl.task import RewardPart
 from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
 

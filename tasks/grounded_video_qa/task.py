@@ -21,8 +21,8 @@ from mmrl.rewards.intervals import (
     union_iou,
     write_intervals,
 )
-from mmrl.rewards.parsed import Parsed, malformed
 from mmrl.rewards.marks import marks
+from mmrl.rewards.parsed import Parsed, malformed
 from mmrl.task import RewardPart, mean_by
 from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
 

@@ -13,9 +13,9 @@ from mmrl.records import media_source
 from mmrl.rewards.actions import ACTIONS, DIRECTIONS, Action, ActionGrammar, Form, canonical_type
 from mmrl.rewards.boxes import Box
 from mmrl.rewards.grammar import Think
+from mmrl.rewards.marks import region_marks
 from mmrl.rewards.points import Point, distance, from_source, in_box, to_source
 from mmrl.rewards.text import normalize, token_f1
-from mmrl.rewards.marks import region_marks
 from mmrl.task import RewardPart, mean_by
 from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
 

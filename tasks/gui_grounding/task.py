@@ -93,7 +93,11 @@ class Task(contract.Task):
         parts = {"accuracy": float(right), "format": float(formed)}
         status: Status = "ok" if refused and right else parsed.status
         return Score(
-            parts, float(right), status, parsed.reason, marks=self._marks(gold, parsed.value, answer)
+            parts,
+            float(right),
+            status,
+            parsed.reason,
+            marks=self._marks(gold, parsed.value, answer),
         )
 
     def aggregate(self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]) -> float:

@@ -19,11 +19,11 @@ from mmrl.rewards.boxes import Box, box_of, from_source, iou, to_source
 from mmrl.rewards.custom import load_callable
 from mmrl.rewards.grammar import TagAnswer
 from mmrl.rewards.json_text import parse_json
+from mmrl.rewards.marks import marks
 from mmrl.rewards.parsed import Parsed, malformed, ok
 from mmrl.rewards.points import Point, distance, in_box, point_of
 from mmrl.rewards.points import from_source as point_from_source
 from mmrl.rewards.points import to_source as point_to_source
-from mmrl.rewards.marks import marks
 from mmrl.task import RewardPart
 from mmrl.tasks.reasoning_segmentation.records import (
     Gold,

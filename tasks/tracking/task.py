@@ -11,8 +11,8 @@ from mmrl.frame import Frame
 from mmrl.records import media_source
 from mmrl.rewards.boxes import Box, from_source, gold_box, gold_to_source, to_source, write_box
 from mmrl.rewards.grammar import TagAnswer, Think
-from mmrl.rewards.tracks import overlaps, parse_track, success
 from mmrl.rewards.marks import track_marks
+from mmrl.rewards.tracks import overlaps, parse_track, success
 from mmrl.task import RewardPart
 from mmrl.types import Answer, MediaRef, Record, Sample, Score, Text
 
