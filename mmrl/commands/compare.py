@@ -19,11 +19,25 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("first", type=Path, metavar="RUN_OR_EVAL")
     parser.add_argument("second", type=Path, metavar="RUN_OR_EVAL")
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE.html", help="write a page of two runs, too"
+    )
     parser.set_defaults(command=_compare)
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    from mmrl.evaluate.comparison import compare
+    from mmrl.evaluate.comparison import AFTER, compare
 
-    found = compare(arguments.first, arguments.second)
-    show(arguments, found.lines(), found.to_json())
+    if arguments.page is None:
+        found = compare(arguments.first, arguments.second)
+        show(arguments, found.lines(), found.to_json())
+        return
+    from mmrl.report.comparison_page import write_comparison
+
+    # Runs that evaluated nothing at their end, or other records, still have curves to compare.
+    evaluated = all((run / AFTER).is_file() for run in (arguments.first, arguments.second))
+    numbers = compare(arguments.first, arguments.second) if evaluated else None
+    words = numbers.lines() if numbers else ["one of the runs evaluated nothing at its end"]
+    page = write_comparison(arguments.first, arguments.second, arguments.page, words)
+    value = {"page": str(page), **({"held_out": numbers.to_json()} if numbers else {})}
+    show(arguments, [*words, f"page: {page}"], value)

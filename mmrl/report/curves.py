@@ -55,8 +55,8 @@ def main_curves(rows: Rows) -> list[Curve]:
         *_charts(rows, "Shares", "of groups or answers", SHARES, percent, low=0.0, high=1.0),
         *_charts(rows, "Entropy", "of the policy, nats a token", ENTROPY, number, low=0.0),
         *_charts(rows, "Gradient norm", "before clipping", GRADIENT, number, low=0.0),
-        *[c for c in _charts(rows, "KL", "to the reference", KL, number) if _varies(c)],
-        *[c for c in _charts(rows, "Clipped", "of tokens", CLIP, percent, low=0.0) if _varies(c)],
+        *[c for c in _charts(rows, "KL", "to the reference", KL, number) if is_drawn(c)],
+        *[c for c in _charts(rows, "Clipped", "of tokens", CLIP, percent, low=0.0) if is_drawn(c)],
         *_charts(
             rows,
             "Length",
@@ -69,7 +69,7 @@ def main_curves(rows: Rows) -> list[Curve]:
         *_charts(rows, "Tokens", "a step", _under(names, "tokens"), number, low=0.0),
         *_memory(rows, names),
     ]
-    return [_curve(chart, rows) for chart in wanted]
+    return [curve_of(replace(chart, borders=borders(rows))) for chart in wanted]
 
 
 def other_curves(rows: Rows) -> list[Curve]:
@@ -83,7 +83,7 @@ def other_curves(rows: Rows) -> list[Curve]:
         if name not in shown and not _is_part(name) and not name.startswith(prefixes)
     ]
     found = [chart for name in rest for chart in _charts(rows, name, "", {name: name}, number)]
-    return [_curve(chart, rows) for chart in found if _varies(chart)]
+    return [curve_of(replace(chart, borders=borders(rows))) for chart in found if is_drawn(chart)]
 
 
 def _names(rows: Rows) -> list[str]:
@@ -126,7 +126,8 @@ def _memory(rows: Rows, names: Sequence[str]) -> list[Chart]:
     return found
 
 
-def _varies(chart: Chart) -> bool:
+def is_drawn(chart: Chart) -> bool:
+    """Whether a chart has anything but zeros."""
     values = [value for line in chart.lines for _, value in line.points]
     return any(value != 0 for value in values)
 
@@ -168,6 +169,13 @@ def _time(rows: Rows, names: Sequence[str]) -> list[Chart]:
     return [Chart("Time", hint, tuple(kept), seconds, low=0.0, stacked=True)]
 
 
+def unit_of(name: str) -> Format:
+    """How the values of a metric are written."""
+    if name.startswith("share/"):
+        return percent
+    return seconds if name.startswith("time/") else number
+
+
 def borders(rows: Rows) -> tuple[float, ...]:
     """Where one phase ends and the next begins, on the axis of steps."""
     return tuple(
@@ -177,8 +185,8 @@ def borders(rows: Rows) -> tuple[float, ...]:
     )
 
 
-def _curve(chart: Chart, rows: Rows) -> Curve:
-    chart = replace(chart, borders=borders(rows))
+def curve_of(chart: Chart) -> Curve:
+    """Draw a chart, with its legend."""
     legend = tuple(
         (f"c{index}", line.label, chart.form(charts.last(line.points)))
         for index, line in enumerate(chart.lines)

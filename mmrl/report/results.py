@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,17 +78,18 @@ def _interval(label: str, row: Row) -> Interval | None:
     return Interval(label, value, value if low is None else low, value if high is None else high)
 
 
-def _changes(before: Row, after: Row) -> tuple[int, int]:
-    """Count the records whose own metric rose and fell; unscorable ones count in neither."""
-    first, second = _metrics(before.get("answers")), _metrics(after.get("answers"))
-    both = [(first[record], second[record]) for record in first if record in second]
-    return sum(new > old for old, new in both), sum(new < old for old, new in both)
-
-
-def _metrics(answers: Any) -> dict[str, float]:
-    rows: Sequence[Any] = answers if isinstance(answers, list) else []
+def answers_of(evaluation: Row) -> dict[str, tuple[float, str]]:
+    """The metric and the text of each record of an evaluation that has a metric."""
+    listed = evaluation.get("answers")
     return {
-        str(row.get("id")): value
-        for row in rows
+        str(row.get("id")): (value, str(row.get("text", "")))
+        for row in (listed if isinstance(listed, list) else [])
         if isinstance(row, dict) and (value := finite(row.get("metric"))) is not None
     }
+
+
+def _changes(before: Row, after: Row) -> tuple[int, int]:
+    """Count the records whose own metric rose and fell; unscorable ones count in neither."""
+    first, second = answers_of(before), answers_of(after)
+    both = [(first[record][0], second[record][0]) for record in first if record in second]
+    return sum(new > old for old, new in both), sum(new < old for old, new in both)
