@@ -41,7 +41,8 @@ class Mark:
     """A place that a score knew or read, in source pixels, of an interval in source seconds.
 
     `numbers` are x1, y1, x2, y2 of a box, x, y of a point or of each corner of a polygon, start and
-    end of an interval. `medium` numbers the answer's frames, `shown` the frames shown of a clip.
+    end of an interval. `medium` numbers the answer's frames, `shown` the frames shown of a clip; in
+    an episode a place is on the screen that the `turn` was written at.
     """
 
     kind: Place
@@ -50,6 +51,7 @@ class Mark:
     label: str = ""
     medium: int = 0
     shown: int | None = None
+    turn: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

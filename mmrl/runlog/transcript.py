@@ -7,7 +7,7 @@ import os
 import re
 import wave
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,8 @@ class Transcript:
         tokens: Sequence[str],
     ) -> dict[str, Any]:
         row = _response(response, score, advantages, tokens)
-        row["marks"] = marks_on(score.marks, _frames(entry.group.prompt, response))
+        frames = _frames(entry.group.prompt, response)
+        row["marks"] = marks_on(_on_screens(score.marks, entry.group.prompt, response), frames)
         if response.observed is not None:
             row["turns"] = [{**turn, "media": []} for turn in row["turns"]]
             shown = zip(response.observed.media, response.observed.turns, strict=True)
@@ -197,6 +198,19 @@ def _frames(prompt: Prompt, response: Response) -> tuple[Frame, ...]:
     return (*prompt.frames, *(medium.frame for medium in later))
 
 
+def _on_screens(marks: Sequence[Mark], prompt: Prompt, response: Response) -> list[Mark]:
+    """Marks of turns on the media that were seen last when those were written."""
+    asked, observed = len(prompt.media), response.observed
+    found = []
+    for mark in marks:
+        if mark.turn is not None:
+            before = observed.turns if observed is not None else ()
+            later = sum(number <= mark.turn for number in before)
+            mark = replace(mark, medium=asked + later - 1)
+        found.append(mark)
+    return found
+
+
 def marks_on(marks: Sequence[Mark], frames: Sequence[Frame]) -> list[dict[str, Any]]:
     """A score's marks as they lie on the thumbnails of its answer's media, in 0-1."""
     return [
@@ -205,7 +219,7 @@ def marks_on(marks: Sequence[Mark], frames: Sequence[Frame]) -> list[dict[str, A
             "numbers": [round(number, 5) for number in frames[mark.medium].in_unit(mark)],
         }
         for mark in marks
-        if mark.medium < len(frames)
+        if 0 <= mark.medium < len(frames)
     ]
 
 

@@ -155,7 +155,8 @@ def _plain(score: Score) -> dict[str, Any]:
 
 def _mark(mark: Mark) -> list[Any]:
     numbers = [float(number) for number in mark.numbers]
-    return [mark.kind, mark.whose, numbers, str(mark.label)[:80], int(mark.medium), mark.shown]
+    label = str(mark.label)[:80]
+    return [mark.kind, mark.whose, numbers, label, int(mark.medium), mark.shown, mark.turn]
 
 
 def _json(message: Mapping[str, Any]) -> bytes:

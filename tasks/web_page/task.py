@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mmrl import task as contract
+from mmrl.frame import Mark
 from mmrl.records import media_source
 from mmrl.rewards.actions import Action, ActionGrammar
 from mmrl.rewards.boxes import Box
@@ -93,8 +94,13 @@ class Task(contract.Task):
         nothing: Parsed[Action] = Parsed("missing", None, "no turn")
         last = read[-1][0] if read else nothing
         status: Status = "truncated" if answer.truncated and last.value is None else last.status
+        actions = [parsed.value for parsed, _ in read]
         return Score(
-            {"done": answer.outcome, "format": formed}, answer.outcome, status, last.reason
+            {"done": answer.outcome, "format": formed},
+            answer.outcome,
+            status,
+            last.reason,
+            marks=tuple(_landed(actions, answer)),
         )
 
     def breakdown(
@@ -118,6 +124,14 @@ class Task(contract.Task):
     @property
     def _grammar(self) -> ActionGrammar:
         return ActionGrammar(self.think, types=TYPES)
+
+
+def _landed(actions: Sequence[Action | None], answer: Answer) -> Iterator[Mark]:
+    """Where on its screen the action of each turn landed, if it has a place."""
+    for turn, (action, frame) in enumerate(zip(actions, answer.screens, strict=False)):
+        if action is not None and action.point is not None and frame is not None:
+            seen = to_source(action.point, answer.space, frame)
+            yield Mark("point", "answer", tuple(seen), f"{turn + 1} {action.type}", turn=turn)
 
 
 def _on_screen(action: Action, answer: Answer) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mmrl.rewards.marks import MAX_MARKS, marks, region_marks, track_marks
 from mmrl.rewards.points import Point
 from mmrl.runlog.transcript import marks_on
 from mmrl.scoring.pool import ScoreJob, Scorer, TaskSpec
-from mmrl.scoring.tasks import example_answer, fixture_path, load_task
+from mmrl.scoring.tasks import example_answer, fixture_path, load_task, play
 
 SPATIAL = {
     "referring_box": "box",
@@ -113,3 +113,18 @@ def test_marks_come_back_from_a_worker(tmp_path: Path) -> None:
     with Scorer({"t": TaskSpec("referring_box", {}, {})}, 1, 30.0) as scorer:
         (score,) = scorer.score([ScoreJob("t", sample.gold, answer)])
     assert score.marks == task.score(sample.gold, answer).marks and len(score.marks) == 2
+
+
+def test_clicks_of_an_episode_lie_on_the_screens_they_were_made_at() -> None:
+    """The first on the question's screen; the second on that which came last before its turn."""
+    task = load_task("web_page")
+    samples = [task.ask(record) for record in task.records(fixture_path("web_page"))]
+    sample = max(samples, key=lambda each: sum("box" in step for step in each.gold["path"]))
+    answer = play(task, sample, lambda here: task.target(here, example_answer(sample)))
+    made = task.score(sample.gold, answer).marks
+    clicks = [(i, step["box"]) for i, step in enumerate(sample.gold["path"]) if "box" in step]
+    assert [mark.turn for mark in made] == [turn for turn, _ in clicks]
+    for mark, (_, box) in zip(made, clicks, strict=True):
+        ratio = answer.frames[0].pixel_ratio
+        x, y = (number / ratio for number in mark.numbers)
+        assert box[0] <= x <= box[2] and box[1] <= y <= box[3]

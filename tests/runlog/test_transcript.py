@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import wave
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmrl.frame import Frame
+from mmrl.frame import Frame, Mark
 from mmrl.runlog.journal import Journal
 from mmrl.runlog.quarantine import Quarantine
 from mmrl.runlog.transcript import (
@@ -28,14 +29,17 @@ from mmrl.runlog.transcript import (
 )
 from mmrl.types import (
     EncodedMedium,
+    Episode,
     Group,
     Media,
     MediaRef,
+    Observed,
     Prompt,
     Response,
     Sample,
     Score,
     Text,
+    TokenSpan,
     TrainSample,
 )
 
@@ -243,3 +247,22 @@ def test_quarantine_counts_each_entry_once_and_rewinds(tmp_path: Path) -> None:
     assert lines(tmp_path / "quarantine.jsonl") == [
         {"step": 1, "id": "a", "task": "count", "stage": "decode", "reason": "0 bytes"}
     ]
+
+
+def test_a_turn_s_mark_is_on_what_was_seen_last(tmp_path: Path) -> None:
+    """Nothing new before the second turn, two screens before the third, one before the last."""
+    screens = [image((10 * n, 10), str(n)) for n in (1, 2, 3, 4)]
+    group = make_group((screens[0],), ("played",))
+    media = [EncodedMedium("screenshot", m.hash, {}, 1, m.frame) for m in screens[1:]]
+    observed = Observed(np.zeros((1, 3)), None, tuple(media), (2, 2, 3))
+    spans = tuple(TokenSpan(0, 1) for _ in range(4))
+    played = dataclasses.replace(
+        group.responses[0], observed=observed, episode=Episode(spans, ("a", "b", "c", "d"))
+    )
+    said = tuple(Mark("point", "answer", (5.0, 5.0), turn=turn) for turn in range(4))
+    score = dataclasses.replace(group.scores[0], marks=said)
+    group = dataclasses.replace(group, responses=(played,), scores=(score,))
+    (line,) = Transcript(tmp_path).write(1, [Entry(group, "asked")])
+    marks = line["responses"][0]["marks"]
+    assert [mark["medium"] for mark in marks] == [0, 0, 2, 3]
+    assert [mark["numbers"][0] for mark in marks] == [0.5, 0.5, 0.16667, 0.125]
