@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmrl import __version__, plugins
-from mmrl.commands import catalogues, compare, papers, rates, runs, scores, shell, watch
+from mmrl.commands import catalogues, compare, papers, play, rates, runs, scores, shell, watch
 from mmrl.commands.output import show_error
 from mmrl.errors import MediaError, Terminated, UserError
 
@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     scores.add(commands)
     rates.add(commands)
     compare.add(commands)
+    play.add(commands)
     catalogues.add(commands)
     papers.add(commands)
     shell.add(commands)

@@ -72,7 +72,7 @@ def _row(task: Task, sample: Sample, folder: Path) -> dict[str, Any]:
     return {
         "id": sample.id,
         "prompt": "\n".join([*([f"system: {sample.system}"] if sample.system else []), *asked]),
-        "media": [_medium(ref, folder) for ref in media],
+        "media": [described(ref, folder) for ref in media],
         "gold": plain(sample.gold),
         "responses": [
             {
@@ -88,7 +88,8 @@ def _row(task: Task, sample: Sample, folder: Path) -> dict[str, Any]:
     }
 
 
-def _medium(ref: MediaRef, folder: Path) -> dict[str, Any]:
+def described(ref: MediaRef, folder: Path) -> dict[str, Any]:
+    """A medium as a transcript describes it; its thumbnail is written into `folder`."""
     medium: Media = plugins.load("modality", ref.kind).decode(ref)
     name = f"media/{file_stem(medium.hash)}{'.wav' if ref.kind == 'audio' else '.jpg'}"
     (folder / "media").mkdir(exist_ok=True)

@@ -161,11 +161,18 @@ def example_answer(sample: Sample, text: str = "") -> Answer:
     return Answer(text, frames=tuple(seen))
 
 
-def play(task: Task, sample: Sample, say: Callable[[Sample], str | None]) -> Answer:
+def play(
+    task: Task,
+    sample: Sample,
+    say: Callable[[Sample], str | None],
+    step: Callable[[Any, Answer], Observation] | None = None,
+) -> Answer:
     """Answer a sample by what `say` writes: once, or in every observation of an episode.
 
-    `say` gets the sample as it stands, its `start` where the episode is; None says nothing.
+    `say` gets the sample as it stands, its `start` where the episode is; None says nothing. `step`
+    carries a turn out, given the state and the answer so far; by default the task alone does.
     """
+    step = step or (lambda state, turn: task.step(sample.gold, state, turn))
     answer = example_answer(sample)
     if sample.start is None:
         return dataclasses.replace(answer, text=say(sample) or "")
@@ -177,7 +184,7 @@ def play(task: Task, sample: Sample, say: Callable[[Sample], str | None]) -> Ans
         said = (*said, say(here) or "")
         seen = screens[: len(said)]
         turn = dataclasses.replace(answer, text=said[-1], turns=said, screens=seen, shown=shown)
-        observation = task.step(sample.gold, here.start.state, turn)
+        observation = step(here.start.state, turn)
         here = dataclasses.replace(here, start=observation)
         seen_now = example_answer(dataclasses.replace(sample, parts=observation.parts)).frames
         screens = (*screens, *(seen_now[-1:] or screens[-1:]))
