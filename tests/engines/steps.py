@@ -70,17 +70,20 @@ KEYS = {
 BUDGETS = {"whole": 10_000, "pieces": 60}
 SEEN = (("image",), (), ("image", "video"), (), ("video",))
 PICTURES = (("image",), (), ("image", "image"), (), ())
+HEARD = tuple(kind for kind in tiny.TINY["nemotron_h_omni"].kinds if kind == "audio")
+"""Of a model that hears where librosa is installed."""
+HEARING = ((*HEARD, "image"), (), ("image", "video", *HEARD), (), ("video", *HEARD, *HEARD))
 LEARNT = LoraConfig(rank=2)
 """Adapters on the language layers; towers stay as they are."""
 RECURRENT = {
     "delta_nets": Model("qwen3_5", SEEN),
     "delta_nets_experts": Model("qwen3_5_moe", SEEN),
     "convolutions": Model("lfm2_vl", PICTURES),
-    "mamba2": Model("nemotron_h_omni", SEEN),
+    "mamba2": Model("nemotron_h_omni", HEARING),
     "delta_nets_adapters": Model("qwen3_5", SEEN, LEARNT),
     "delta_nets_experts_adapters": Model("qwen3_5_moe", SEEN, LEARNT),
     "convolutions_adapters": Model("lfm2_vl", PICTURES, LEARNT),
-    "mamba2_adapters": Model("nemotron_h_omni", SEEN, LEARNT),
+    "mamba2_adapters": Model("nemotron_h_omni", HEARING, LEARNT),
 }
 """Models whose layers carry a state, each whole and with adapters."""
 MODELS = {**KEYS, **RECURRENT}

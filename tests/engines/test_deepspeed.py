@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -16,8 +17,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmrl.runlog.journal import Journal
+from tests.conftest import TINY
 from tests.engines.launching import ENVIRONMENT, ROOT, TORCHRUN, children
 from tests.engines.steps import CONFIGS, cases
+from tests.families.cases import policy as family_policy
 from tests.runs import make_digits, run_config, write_config
 
 pytest.importorskip("deepspeed")
@@ -134,8 +137,31 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_command(runs: Path, name: str, sharding: str, *flags: str) -> list[str]:
-    backend = {}
+REWARD = """
+def varied(completions, **columns):
+    return [len(str(text)) % 5 / 4 for text in completions]
+"""
+
+
+def asked(runs: Path) -> Path:
+    """Questions about the pictures of digits."""
+    file = runs / "digits" / "digit_count" / "asked.jsonl"
+    shown = sorted((file.parent / "images").glob("*train*.png"))
+    rows = [{"image": f"images/{path.name}", "question": "How many?"} for path in shown]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def run_command(runs: Path, name: str, model: str, sharding: str, *flags: str) -> list[str]:
+    """A run of two processes; a model that was not trained is paid for what its answers vary in."""
+    backend, data, path = {}, {}, Path(TINY)
+    if model != "shipped":
+        path = runs / model
+        (runs / "reward.py").write_text(REWARD)
+        function = {"function": f"{runs / 'reward.py'}:varied"}
+        data = {"task": "custom", "path": str(asked(runs)), "params": function, "eval_path": None}
+    if not path.exists():
+        family_policy(model).save(path)
     if sharding != "local":
         text = (CONFIGS / f"{sharding}.json").read_text().replace("/local_nvme", str(runs / "nvme"))
         settings = runs / f"{sharding}.json"
@@ -144,6 +170,8 @@ def run_command(runs: Path, name: str, sharding: str, *flags: str) -> list[str]:
     config = run_config(
         runs / name,
         runs / "digits",
+        model={"path": str(path)},
+        data=data,
         algorithm={"kl_coefficient": 0.02},
         trainer={"steps": STEPS, "prompts_per_step": 3, "checkpoint_every": 2, **backend},
     )
@@ -156,18 +184,34 @@ def swapped(runs: Path) -> set[str]:
     return {path.parent.name for path in (runs / "nvme").glob("*/optimizer/*/*.swp")}
 
 
-@pytest.mark.parametrize("sharding", ["local", "zero2", "zero3", "zero2_offload", "zero3_nvme"])
-def test_a_killed_process_ends_the_run_and_resume_is_exact(runs: Path, sharding: str) -> None:
+every_run = pytest.mark.parametrize(
+    ("model", "sharding"),
+    [
+        *(("shipped", s) for s in ("local", "zero2", "zero3", "zero2_offload", "zero3_nvme")),
+        *(("qwen3_5", s) for s in ("zero2", "zero3")),
+        *((model, "zero3") for model in ("qwen3_5_moe", "lfm2_vl", "nemotron_h_omni")),
+    ],
+)
+
+
+@every_run
+def test_a_killed_process_ends_the_run_and_resume_is_exact(
+    runs: Path, model: str, sharding: str
+) -> None:
     if sharding == "zero3_nvme" and not Path("/usr/include/libaio.h").is_file():
         pytest.skip("DeepSpeed builds its file access with libaio's headers")
-    name, whole = f"killed-{sharding}", f"whole-{sharding}"
-    done = subprocess.run(run_command(runs, whole, sharding), cwd=ROOT, env=ENVIRONMENT)
+    name, whole = f"killed-{model}-{sharding}", f"whole-{model}-{sharding}"
+    done = subprocess.run(run_command(runs, whole, model, sharding), cwd=ROOT, env=ENVIRONMENT)
     assert done.returncode == 0
     shutil.rmtree(runs / "nvme", ignore_errors=True)
 
     with (runs / f"{name}.log").open("w") as log:
         process = subprocess.Popen(
-            run_command(runs, name, sharding), cwd=ROOT, env=ENVIRONMENT, stderr=log, stdout=log
+            run_command(runs, name, model, sharding),
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            stderr=log,
+            stdout=log,
         )
         while (
             process.poll() is None and len(list(Journal(runs / name / "metrics.jsonl").rows())) < 3
@@ -183,10 +227,11 @@ def test_a_killed_process_ends_the_run_and_resume_is_exact(runs: Path, sharding:
     said = (runs / f"{name}.log").read_text()
     assert "Signal 9 (SIGKILL)" in said
 
-    command = run_command(runs, name, sharding, "--resume")
+    command = run_command(runs, name, model, sharding, "--resume")
     assert subprocess.run(command, cwd=ROOT, env=ENVIRONMENT).returncode == 0
-    final = [
-        load_file(runs / n / "checkpoints" / f"step_{STEPS}" / "model.safetensors")
-        for n in (name, whole)
-    ]
-    assert all(torch.equal(final[0][key], final[1][key]) for key in final[1])
+    found, early, final = (
+        load_file(runs / n / "checkpoints" / f"step_{step}" / "model.safetensors")
+        for n, step in ((name, STEPS), (whole, STEPS - 2), (whole, STEPS))
+    )
+    assert all(torch.equal(found[key], final[key]) for key in final)
+    assert any(not torch.equal(early[key], final[key]) for key in final)

@@ -34,10 +34,10 @@ pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'mmrl[vll
 from mmrl.engines.vllm.client.process import ServerProcess, free_port
 from mmrl.engines.vllm.client.remote import VLLMServerEngine, server_arguments
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(3600)]
 
 LONG = 256
-SERVERS = {"start": 2, "request_timeout_seconds": 120}
+SERVERS = {"start": 2, "request_timeout_seconds": 600}
 MODEL = f"qwen2_5_vl{TIED}"
 
 
@@ -71,7 +71,7 @@ def same(a: list[list[Response]], b: list[list[Response]]) -> bool:
     return [[r.ids.tolist() for r in g] for g in a] == [[r.ids.tolist() for r in g] for g in b]
 
 
-def soon(happened: Callable[[], object], seconds: float = 300) -> None:
+def soon(happened: Callable[[], object], seconds: float = 1500) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline
@@ -99,7 +99,7 @@ def disturbed(pair: Pair, number: int, how: int) -> tuple[list[list[Response]], 
     assert process is not None
 
     def strike() -> None:
-        soon(lambda: server.busy, 60)
+        soon(lambda: server.busy)
         time.sleep(0.2)  # by now it has the requests
         for pid in members(process.pid):
             os.kill(pid, how)
@@ -139,22 +139,25 @@ def test_a_server_killed_while_it_answers_loses_nothing(pair: Pair) -> None:
 
 def test_a_server_that_hangs_is_replaced(pair: Pair) -> None:
     """Stopped processes keep their sockets open: only a deadline tells."""
+    started = time.monotonic()
     wanted, _ = everything(pair)
+    # On a busy machine one that does not hang is slow, too.
+    patience = max(20.0, 5 * (time.monotonic() - started))
     server = pair.vllm.pool.servers[1]
     hung = server.process
     assert hung is not None
     pair.vllm.pool.config = pair.vllm.pool.config.model_copy(
-        update={"request_timeout_seconds": 20.0}
+        update={"request_timeout_seconds": patience}
     )
     try:
         found, retries = disturbed(pair, 1, signal.SIGSTOP)
         assert retries >= 1
         assert same(found, wanted)
         soon(lambda: server.up and server.process is not hung)
-        soon(lambda: members(hung.pid) == [], 30)  # a killed process takes a moment to go
+        soon(lambda: members(hung.pid) == [])  # a killed process takes a moment to go
     finally:
         pair.vllm.pool.config = pair.vllm.pool.config.model_copy(
-            update={"request_timeout_seconds": 120.0}
+            update={"request_timeout_seconds": SERVERS["request_timeout_seconds"]}
         )
 
 

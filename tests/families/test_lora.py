@@ -23,7 +23,19 @@ from mmrl.policy.checkpoint_names import (
 )
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.shared_prefix import SharedRow
-from tests.families.cases import ask, cases, plain, policy, processed, relative, responses, shared
+from tests.families.cases import (
+    all_gradients,
+    ask,
+    cases,
+    lifted,
+    plain,
+    policy,
+    processed,
+    relative,
+    responses,
+    retyped,
+    shared,
+)
 from tests.families.tiny import TINY, build
 
 peft = pytest.importorskip("peft")
@@ -61,7 +73,16 @@ def rows(made: Policy, name: str) -> list[SharedRow]:
 
 def reference(model: Any, made: Policy, name: str, asked: Sequence[SharedRow]) -> Tensor:
     """Every response with its own copy of prompt and media, by the library's own forward."""
-    inputs = [processed(made, case) for case in cases(TINY[name].kinds).values()]
+    return copies(model, made, asked, inputs_of(made, name))
+
+
+def inputs_of(made: Policy, name: str) -> list[dict[str, Any]]:
+    return [processed(made, case) for case in cases(TINY[name].kinds).values()]
+
+
+def copies(
+    model: Any, made: Policy, asked: Sequence[SharedRow], inputs: Sequence[dict[str, Any]]
+) -> Tensor:
     return torch.cat(
         [
             plain(model, given, row.prompt, row.responses, made.banned)
@@ -86,6 +107,31 @@ def test_shared_rows_are_exact_with_adapters_on_and_off(name: str, tmp_path: Pat
     with_adapters = reference(peft_model.base_model.model, made, name, asked)
     assert relative(on, with_adapters) < TOLERANCE
     assert relative(on, without) > 1e-2
+
+
+@pytest.mark.parametrize("name", ["qwen3_5", "qwen3_5_moe", "lfm2_vl", "nemotron_h_omni"])
+def test_adapters_of_recurrent_layers_learn_what_pefts_do(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients through the state that a prompt ended with, beside a frozen tower, in float64."""
+    made = adapted(base(name, tmp_path))
+    made.save(tmp_path / "adapter")
+    asked, inputs = rows(made, name), inputs_of(made, name)
+    theirs = peft.PeftModel.from_pretrained(
+        build(name)[0], str(tmp_path / "adapter"), is_trainable=True
+    ).base_model.model
+    for model in (made.model, theirs):
+        retyped(model, torch.float64).set_experts_implementation("eager")
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # in chunks made again, too
+    with lifted(torch.float64):
+        found, wanted = shared(made, asked), copies(theirs, made, asked, inputs)
+    weights = torch.randn(len(wanted), generator=torch.Generator().manual_seed(0))
+    for logprobs in (found, wanted):
+        (logprobs * weights).sum().backward()
+    assert relative(found, wanted) < 1e-12
+    known = {n for n, p in theirs.named_parameters() if p.grad is not None}
+    assert known == set(adapters(made))
+    assert relative(*(all_gradients(m, theirs) for m in (made.model, theirs))) < 1e-11
 
 
 @every_family
