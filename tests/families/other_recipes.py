@@ -926,7 +926,6 @@ RECIPES: dict[str, Recipe] = {
         },
         sound={"feature_size": 128},
         language="qwen3",
-        classes={"feature_extractor": "WhisperFeatureExtractor"},
     ),
     "glmasr": Recipe(
         names=SOUND,
