@@ -37,6 +37,7 @@ from mmrl.train.measure import (
     certainty,
     entropy,
     head_gradient_norms,
+    indecision,
     measured,
     token_offsets,
     unweighted,
@@ -238,6 +239,7 @@ class Learner:
         makers: dict[Need, Callable[[Policy, float], Measure]] = {
             "entropy": entropy,
             "self_certainty": certainty,
+            "indecision": indecision,
         }
         wanted: dict[str, Measure] = {
             need: make(policy, temperature) for need, make in makers.items() if need in needs

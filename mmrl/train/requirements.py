@@ -20,6 +20,7 @@ PROVIDED: frozenset[Need] = frozenset(
         "reference",
         "entropy",
         "self_certainty",
+        "indecision",
         "values",
         "greedy",
         "gradient_norms",
@@ -29,7 +30,9 @@ PROVIDED: frozenset[Need] = frozenset(
 )
 """What a run provides to algorithms besides what their data do."""
 
-ONE_PROCESS: frozenset[Need] = frozenset({"entropy", "self_certainty", "values", "gradient_norms"})
+ONE_PROCESS: frozenset[Need] = frozenset(
+    {"entropy", "self_certainty", "indecision", "values", "gradient_norms"}
+)
 """What is measured on every sample, and so where all media are."""
 
 
