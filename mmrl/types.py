@@ -324,19 +324,19 @@ class Score:
 class Extra:
     """What a group carries beside its scores; None: nothing of the kind. Sequences are [G].
 
-    Measured of the responses, for algorithms that need it (`mmrl.stage.NEEDS`): log-probs of the
-    `reference`, `entropy` in nats, `self_certainty` and a critic's `values`, of every token [T];
-    `offsets` [T + 1], the characters of the text before each token and in all; `gradient_norms` of
-    the LM head; the reward of a `greedy` answer (NaN: unscorable). Said by the rollout: `cuts` are
-    the tokens after which a thought was cut, `steps` what its parts earned; answers at a cut have
-    the thought so far as `head`, their place among the budgets as `budget`, the mean reward at it
-    as `baseline`. Said by stages: `answers` where the text has none, `penalties` the KL of every
-    token [T], weighed, `replayed` the places of older responses, `own` records by their type.
+    Measured of the responses, for algorithms that need it (`mmrl.stage.NEEDS`), of every token [T]:
+    log-probs of the `reference`, `entropy` in nats, `self_certainty`, `indecision`, `values`; the
+    characters before each token and in all, `offsets` [T + 1]; the LM head's `gradient_norms`; the
+    reward of a `greedy` answer (NaN: unscorable). By the rollout: `cuts`, tokens after which a
+    thought was cut, `steps`, what its parts earned; answers at a cut have the thought so far as
+    `head`, their place among budgets as `budget`, the mean reward at it as `baseline`. By stages:
+    `answers` where the text has none, `penalties`, weighed KL [T], `replayed`, older ones, `own`.
     """
 
     reference: Sequence[Floats] | None = None
     entropy: Sequence[Floats] | None = None
     self_certainty: Sequence[Floats] | None = None
+    indecision: Sequence[Floats] | None = None
     values: Sequence[Floats] | None = None
     offsets: Sequence[Ints] | None = None
     gradient_norms: Sequence[float] | None = None

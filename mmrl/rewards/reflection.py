@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from mmrl.rewards.math import MathPolicy
 from mmrl.rewards.math_answers import free_form_gold, grade_math
 
-Floats = list[float]
 MAX_CHARACTERS = 65_536
 LAYOUT = ("think", "answer", "reflection", "think", "answer")
 _TAGS = re.compile("|".join(f"</?{tag}>" for tag in sorted({*LAYOUT})))
@@ -46,23 +45,25 @@ def read(completion: str) -> Reflected | None:
     return None if rest else Reflected(*found)
 
 
-def second_right(prompts: list[Any], completions: list[str], answer: list[str], **_: Any) -> Floats:
+def second_right(
+    prompts: list[Any], completions: list[str], answer: list[str], **_: Any
+) -> list[float]:
     """1 where the second answer is the record's `answer`, else 0: the metric."""
     return [float(_verdicts(c, a)[1]) for c, a in zip(completions, answer, strict=True)]
 
 
-def effect(prompts: list[Any], completions: list[str], answer: list[str], **_: Any) -> Floats:
+def effect(prompts: list[Any], completions: list[str], answer: list[str], **_: Any) -> list[float]:
     """What the reflection did: 1 mended, 0.75 kept right, 0 left wrong, -0.25 spoilt."""
     paid = {(False, True): MENDED, (True, True): KEPT, (False, False): WRONG, (True, False): SPOILT}
     return [paid[_verdicts(c, a)] for c, a in zip(completions, answer, strict=True)]
 
 
-def layout(prompts: list[Any], completions: list[str], **_: Any) -> Floats:
+def layout(prompts: list[Any], completions: list[str], **_: Any) -> list[float]:
     """1 where all five regions are in order, else 0."""
     return [float(read(completion) is not None) for completion in completions]
 
 
-def brevity(prompts: list[Any], completions: list[str], **_: Any) -> Floats:
+def brevity(prompts: list[Any], completions: list[str], **_: Any) -> list[float]:
     """exp(-(excess / spread)^2) of the words against twice the first thought and answer."""
     return [_brevity(completion) for completion in completions]
 

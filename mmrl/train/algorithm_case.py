@@ -61,6 +61,7 @@ class ResponseCase(Section):
     ref_logprobs: tuple[float, ...] | None = None
     entropy: tuple[float, ...] | None = None
     self_certainty: tuple[float, ...] | None = None
+    indecision: tuple[float, ...] | None = None
     values: tuple[float, ...] | None = None
     collision: tuple[float, ...] | None = None
     implied: float | None = None
@@ -305,6 +306,7 @@ def _extra(case: Case, index: int, given: Sequence[ResponseCase]) -> Extra:
         reference=_arrays([r.ref_logprobs for r in given]),
         entropy=_arrays([r.entropy for r in given]),
         self_certainty=_arrays([r.self_certainty for r in given]),
+        indecision=_arrays([r.indecision for r in given]),
         values=_arrays([r.values for r in given]),
         steps=[[TokenSpan(*step) for step in r.steps] for r in given]
         if any(r.steps for r in given)

@@ -40,6 +40,7 @@ from mmrl.train.measure import (
     collision,
     entropy,
     head_gradient_norms,
+    indecision,
     measured,
     token_offsets,
     unweighted,
@@ -281,6 +282,7 @@ class Learner:
             "entropy": entropy,
             "self_certainty": certainty,
             "collision": collision,
+            "indecision": indecision,
         }
         wanted: dict[str, Measure] = {
             need: make(policy, temperature) for need, make in makers.items() if need in needs

@@ -99,6 +99,20 @@ def certainty(policy: Policy, temperature: float) -> Measure:
     return _in_chunks(chunk)
 
 
+def indecision(policy: Policy, temperature: float) -> Measure:
+    """1 - (p1 - p2), p1 and p2 being the two largest probabilities of what was sampled from.
+
+    The uncertainty that PixelThink (arXiv 2505.23727) averages over an answer.
+    """
+
+    def chunk(hidden: Tensor, targets: Tensor) -> Tensor:
+        log_all = policy_log_softmax(policy.head(hidden), policy.banned, temperature)
+        first, second = log_all.topk(2, dim=-1).values.exp().unbind(-1)
+        return 1.0 - (first - second)
+
+    return _in_chunks(chunk)
+
+
 def self_certainty(logits: Tensor) -> Tensor:
     """KL(uniform || policy) + log V of every token: logits [M, V] -> [M].
 

@@ -20,6 +20,7 @@ PROVIDED: frozenset[Need] = frozenset(
         "reference",
         "entropy",
         "self_certainty",
+        "indecision",
         "values",
         "greedy",
         "gradient_norms",
@@ -34,7 +35,7 @@ PROVIDED: frozenset[Need] = frozenset(
 """What a run provides to algorithms besides what their data do."""
 
 ONE_PROCESS: frozenset[Need] = frozenset(
-    {"entropy", "self_certainty", "values", "gradient_norms", "collision"}
+    {"entropy", "self_certainty", "indecision", "values", "gradient_norms", "collision"}
 )
 """What is measured on every sample, and so where all media are."""
 

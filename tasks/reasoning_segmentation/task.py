@@ -88,7 +88,7 @@ class Task(contract.Task):
             task=self.name,
             parts=(MediaRef("image", media_source(record, fields["image"])), Text(asked)),
             gold=gold,
-            meta={"intersection": 0, "union": area},
+            meta={"intersection": 0, "union": area, **_difficulty(fields)},
         )
 
     def score(self, gold: Gold, answer: Answer) -> Score:
@@ -203,6 +203,12 @@ class Task(contract.Task):
         points = [point for target in found for point in target.points]
         mask = np.asarray(segment(gold.picture, boxes, points, size), dtype=bool)
         return masks.overlap(mask, wanted, ignore)
+
+
+def _difficulty(fields: Mapping[str, Any]) -> dict[str, float]:
+    """How difficult a record is said to be, for budgets that follow it."""
+    given = fields.get("difficulty_score")
+    return {} if given is None else {"difficulty_score": float(given)}
 
 
 def _map(target: Target, space: Space, frame: Frame) -> Target:

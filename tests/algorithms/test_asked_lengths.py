@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmrl.algorithms.stages.asked_lengths import LengthTarget
+from mmrl.algorithms.stages.asked_lengths import DoubtBudget, LengthTarget
 from mmrl.errors import UserError
 from mmrl.scoring.tasks import load_task
 from mmrl.types import Group, Record, Text
@@ -44,6 +44,33 @@ def test_the_task_says_it_in_the_prompt() -> None:
     assert "tokens" not in "".join(p.text for p in plain.parts if isinstance(p, Text))
     assert "target_length" not in plain.meta
     assert np.isfinite(task.score(sample.gold, _answer(sample.target)).parts["accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("difficulty", "expected"),
+    [
+        # Lengths 2, 5 and 3. Easy: 2 tokens, 0.25 less for each more.
+        (1.0, [1.0, 0.25, 0.75]),
+        (3.5, [1.0, 1.0, 1.0]),
+        # Hard: 1 token and twice the mean doubt of the answer: budgets 2, 3 and 1.
+        (5.0, [1.0, 0.5, 0.5]),
+    ],
+)
+def test_a_budget_follows_difficulty_and_doubt(difficulty: float, expected: list[float]) -> None:
+    doubts = [np.array([0.5, 0.5]), np.array([1.0, 1.0, 1.0, 1.0, 1.0]), np.zeros(3)]
+    made = group([1.0, 1.0, 1.0], lengths=[2, 5, 3], indecision=doubts)
+    sample = dataclasses.replace(made.prompt.sample, meta={"difficulty_score": difficulty})
+    made = dataclasses.replace(made, prompt=dataclasses.replace(made.prompt, sample=sample))
+    stage = DoubtBudget(easy=2, hard=1, slope=4, scale=2)
+    (shaped,) = stage([made], context())
+    assert shaped.rewards == pytest.approx(expected)
+    with pytest.raises(UserError, match="has no difficulty"):
+        stage([group([1.0], lengths=[2], indecision=doubts[:1])], context())
+    with pytest.raises(UserError, match="two likeliest"):
+        stage(
+            [dataclasses.replace(made, extra=dataclasses.replace(made.extra, indecision=None))],
+            context(),
+        )
 
 
 def _answer(text: str | None):  # type: ignore[no-untyped-def]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,14 @@ from mmrl.stage import Context
 from mmrl.train import measure
 from mmrl.train.critic import Critic, explained_variance
 from mmrl.train.learner import Learner
-from mmrl.train.measure import certainty, entropy, head_gradient_norms, measured, token_offsets
+from mmrl.train.measure import (
+    certainty,
+    entropy,
+    head_gradient_norms,
+    indecision,
+    measured,
+    token_offsets,
+)
 from mmrl.types import Extra, Group, Response, Sample, Score, TrainSample
 from tests.algorithms.cases import context
 from tests.families.after_head import CHANGES, change_logits, learn_after_head
@@ -62,7 +70,11 @@ def logits_of(policy: Policy, sample: TrainSample) -> Tensor:
 def test_entropy_and_certainty_are_those_of_the_full_logits(
     policy: Policy, samples: list[TrainSample]
 ) -> None:
-    measures = {"h": entropy(policy, TEMPERATURE), "c": certainty(policy, TEMPERATURE)}
+    measures = {
+        "h": entropy(policy, TEMPERATURE),
+        "c": certainty(policy, TEMPERATURE),
+        "d": indecision(policy, TEMPERATURE),
+    }
     for budget in (1, 10_000):
         found = measured(policy, samples, budget, measures)
         for i, sample in enumerate(samples):
@@ -78,6 +90,8 @@ def test_entropy_and_certainty_are_those_of_the_full_logits(
             kl = (np.log(1 / size) - np.log(kept)).mean(1)
             assert found["c"][i] == pytest.approx(kl + np.log(size), abs=1e-4)
             assert (found["h"][i] > 0).all()
+            largest = np.sort(kept, axis=1)
+            assert found["d"][i] == pytest.approx(1 - largest[:, -1] + largest[:, -2], abs=1e-5)
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -102,11 +116,11 @@ def test_gradient_norms_are_those_of_autograd(
         assert norm == pytest.approx(float(slope.norm()), rel=1e-3)
 
 
-def learner(policy: Policy, name: str, critic: Critic | None = None) -> Learner:
+def learner(policy: Policy, name: Any, critic: Critic | None = None) -> Learner:
     backend = Gradients(policy)
     return Learner(
         policy,
-        compose({"name": name}),
+        compose(name if isinstance(name, dict) else {"name": name}),
         backend,
         temperature=TEMPERATURE,
         tokens_per_micro_batch=10_000,
@@ -116,10 +130,15 @@ def learner(policy: Policy, name: str, critic: Critic | None = None) -> Learner:
 
 @pytest.mark.parametrize(
     ("name", "need"),
-    [("egsw", "entropy"), ("intuitor", "self_certainty"), ("gvm_probe", "gradient_norms")],
+    [
+        ("egsw", "entropy"),
+        ("intuitor", "self_certainty"),
+        ({"name": "grpo", "shape": ["doubt_budget"]}, "indecision"),
+        ("gvm_probe", "gradient_norms"),
+    ],
 )
 def test_groups_carry_what_the_algorithm_needs(
-    name: str, need: str, policy: Policy, samples: list[TrainSample]
+    name: Any, need: str, policy: Policy, samples: list[TrainSample]
 ) -> None:
     groups = [
         Group(pair[0].prompt, tuple(s.response for s in pair), (Score({}, None, reward=1.0),) * 2)
@@ -132,6 +151,9 @@ def test_groups_carry_what_the_algorithm_needs(
         "self_certainty": lambda: measured(
             policy, samples, 99, {"x": certainty(policy, TEMPERATURE)}
         )["x"],
+        "indecision": lambda: measured(policy, samples, 99, {"x": indecision(policy, TEMPERATURE)})[
+            "x"
+        ],
         "gradient_norms": lambda: head_gradient_norms(policy, samples, 99, TEMPERATURE),
     }[need]()
     for value, expected in zip(values, direct, strict=True):

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from mmrl import plugins
-from mmrl.algorithms.stages.asked_lengths import LengthTarget
+from mmrl.algorithms.stages.asked_lengths import DoubtBudget, LengthTarget
 from mmrl.algorithms.stages.credit import lengths_of, outcomes, scorable
 from mmrl.algorithms.stages.length_terms import LENGTH_TERMS
 from mmrl.algorithms.stages.lengths import OfLongest
@@ -131,6 +131,7 @@ SHAPERS: Mapping[str, Shape] = plugins.Named(
         "short_is_better": ShortIsBetter(),
         "short_when_solved": ShortWhenSolved(),
         "length_target": LengthTarget(),
+        "doubt_budget": DoubtBudget(),
         **LENGTH_TERMS,
         **TEXT_TERMS,
     },
