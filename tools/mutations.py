@@ -133,8 +133,56 @@ MUTATIONS = (
     Mutation(
         "preference of the rejected answer",
         "mmrl/objectives/margins.py",
-        "loss((own[:, None] - own[None])[better])",
-        "loss((own[None] - own[:, None])[better])",
+        "loss(members[better], members[worse])",
+        "loss(members[worse], members[better])",
+    ),
+    Mutation(
+        "a pair of rank 0 and another in HyPO",
+        "mmrl/objectives/online_kl.py",
+        "return over_groups(batch, ratio, of_pairs) + self.online * kl",
+        "return super().losses(batch) + self.online * kl",
+    ),
+    Mutation(
+        "EXO with a forward KL",
+        "mmrl/objectives/exact_optimisation.py",
+        "return (own.exp() * (own - aim)).sum()",
+        "return (aim.exp() * (aim - own)).sum()",
+    ),
+    Mutation(
+        "WPO with a gradient through its weights",
+        "mmrl/objectives/on_policy_weights.py",
+        "batch.sequence_mean(batch.logprobs.detach() - batch.beside)",
+        "batch.sequence_mean(batch.logprobs - batch.beside)",
+    ),
+    Mutation(
+        "KTO with one sign for good and bad",
+        "mmrl/objectives/unpaired.py",
+        "self.bad * gain.sigmoid()",
+        "self.bad * (-gain).sigmoid()",
+    ),
+    Mutation(
+        "P3O with swapped bounds",
+        "mmrl/objectives/relative_policy_gradient.py",
+        "own.clamp(1 - self.low, 1 + self.high)",
+        "own.clamp(1 - self.high, 1 + self.low)",
+    ),
+    Mutation(
+        "INPO with reference and old policy exchanged",
+        "mmrl/objectives/nash_pairs.py",
+        "share * batch.reference + (1 - share) * batch.old",
+        "share * batch.old + (1 - share) * batch.reference",
+    ),
+    Mutation(
+        "the KL of mirror descent the other way",
+        "mmrl/objectives/mirror_descent.py",
+        "kl = ratio * batch.log_ratio - ratio + 1",
+        "kl = ratio - 1 - batch.log_ratio",
+    ),
+    Mutation(
+        "answers of equal rewards as a pair",
+        "mmrl/objectives/margins.py",
+        "label[:, None] - label[None] > least",
+        "label[:, None] - label[None] >= least",
     ),
     Mutation(
         "biased standard deviation",

@@ -54,9 +54,9 @@ class Constraints:
     def __call__(self, group: Group) -> Bools:
         met = scorable(group.rewards)
         if not self.parts:
-            read = np.array([s.status == "ok" for s in group.scores], dtype=np.bool_)
-            whole = np.array([not r.truncated for r in group.responses], dtype=np.bool_)
-            return np.logical_and(met, np.logical_and(read, whole))
+            read = np.array([s.status == "ok" for s in group.scores], dtype=bool)
+            ended = np.array([not r.truncated for r in group.responses], dtype=bool)
+            return np.asarray(met & read & ended, dtype=bool)
         for part in self.parts:
             met = met & (outcomes(group, part) >= self.threshold)
         return np.asarray(met)

@@ -84,8 +84,8 @@ def test_the_readmes_section_trains_with_its_name_changed(
     made["algorithm"] = {**SECTION, "name": name}
     if name in IN_TURNS:
         made |= {"data": maze(digits), "rollout": {**made["rollout"], "max_turn_tokens": 4}}
-    if name in PAIRS_OF_TURNS:  # the tiny model's walks all earn 0: pairs are of their lengths
-        made["algorithm"]["shape"] = ["relative_length"]
+    if name in PAIRS_OF_TURNS:  # the tiny model's walks all earn 0: pairs are of how it stutters
+        made["algorithm"]["shape"] = [{"name": "repeated_ngrams", "n": 1}]
         made["rollout"] |= {"max_turn_tokens": 12, "max_new_tokens": 48}
     made["trainer"] |= {"steps": 1, "max_refills": 1}
     carry_out(made)
