@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mmrl.backend import masters
 from tests.engines.half import MODELS, SHARDINGS, SHARES
 from tests.engines.launching import ENVIRONMENT, ROOT, TORCHRUN
 
@@ -43,9 +44,10 @@ def test_small_micro_batches_are_not_lost_beside_a_large_one(
         every = found[f"{len(SHARES)}.{key}"]
         if float(first.norm()) == 0.0:
             continue
-        # ZeRO-1 rounds the sum itself once more, when it adds up the processes'.
+        # ZeRO-1 rounds either sum itself once more, when it adds up the processes', by 2^-9 at
+        # most: a gradient of few elements (a key's bias is rounding alone) shows all of it.
         ratio = float(every.norm() / first.norm())
-        assert ratio == pytest.approx(sum(SHARES), rel=2e-3), (key, ratio)
+        assert ratio == pytest.approx(sum(SHARES), rel=2**-8), (key, ratio)
         checked += 1
     assert checked > len(firsts) / 2
 
@@ -65,7 +67,10 @@ def test_a_checkpoint_goes_from_local_to_sharded_and_back_bit_for_bit(
             if key.startswith("weight."):
                 continue
             assert after[key].dtype == value.dtype, key
-            assert torch.equal(after[key], value), (saved, taken, key)
+            # Here a master halfway between two weights has no room for its last bit.
+            held = key.startswith("master.") and taken == "local"
+            wanted = masters.join(*masters.split(value)) if held else value
+            assert torch.equal(after[key], wanted), (saved, taken, key)
         for key, weight in after.items():
             if key.startswith("weight."):
                 master = after[key.replace("weight.", "master.", 1)]
