@@ -36,7 +36,7 @@ def test_a_system_runs_through_its_phases() -> None:
 
 def test_what_does_not_run_is_told() -> None:
     assert "group_siz" in proof_of(named("open_rs", algorithm={"group_siz": 4})).problem
-    assert "no data at" in proof_of(named("open_rs", data={"path": "nowhere.jsonl"})).problem
+    assert "no data file at" in proof_of(named("open_rs", data={"path": "nowhere.jsonl"})).problem
 
 
 def test_what_is_not_here_is_not_run() -> None:
@@ -62,9 +62,8 @@ def test_ptst_grows_its_answers_phase_by_phase(tmp_path: Path) -> None:
     longest: dict[float, float] = {}
     for row in Journal(run_of("vision_r1", tmp_path / "run") / "metrics.jsonl").rows():
         longest[row["phase"]] = max(longest.get(row["phase"], 0.0), row["length/max"])
-    # Of the small form's lengths 8, 16 and 32, to see that each phase has its own.
-    assert [longest[phase] <= limit for phase, limit in ((2, 8), (3, 16), (4, 32))] == [True] * 3
-    assert longest[4] > 16
+    # The small form's lengths are short enough for the answers to reach them.
+    assert [longest[phase] for phase in (2, 3, 4)] == [2, 4, 8]
 
 
 @pytest.mark.slow
