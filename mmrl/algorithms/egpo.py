@@ -1,9 +1,9 @@
 """EGPO: extragradient steps on the online IPO loss. arXiv 2503.08942.
 
 A step ahead answers its own questions, and the step that counts is made from where that began, on
-what the policy ahead answers: two steps of a run are one of the method, so take an even number. Win
-rates are of the group's rewards, or of a pairwise judge: `part` is its name. Without
-`extragradient` it is online IPO.
+what the policy ahead answers: two steps of a run are one of the method, so take an even number. In
+between, weights and moments are kept a second time. Win rates are of the group's rewards, or of a
+pairwise judge: `part` is its name. Without `extragradient` it is online IPO.
 """
 
 from __future__ import annotations

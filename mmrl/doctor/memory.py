@@ -20,7 +20,7 @@ from mmrl.policy.encoder import MAX_KEPT_BYTES
 from mmrl.policy.features import MAX_KEPT_TOKENS
 from mmrl.policy.logprobs import CHUNK_TOKENS
 from mmrl.policy.policy import DTYPES
-from mmrl.train.reference_config import reference_of
+from mmrl.train.reference_config import following, reference_of
 
 GIB = 1 << 30
 
@@ -210,9 +210,10 @@ def _gradient_width(sharding: Sharding, own: int) -> int:
 
 def _references(config: RunConfig, shape: Shape, width: int) -> int:
     """Of what the policy is compared with; teachers are taken to be as large as it is."""
-    if "reference" not in compose(config.algorithm).needs:
+    algorithm = compose(config.algorithm)
+    if "reference" not in algorithm.needs:
         return 0
-    given = reference_of(config.reference)
+    given = following(reference_of(config.reference), algorithm.follows)
     if given.is_start and config.model.lora:
         return 0  # the base with its adapters off
     averaged = 4 if given.average is not None else 0
