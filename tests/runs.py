@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from mmrl.papers.paper_files import all_papers
 from tests.conftest import TINY
 
 WARM_UP = {
@@ -52,3 +53,11 @@ def run_config(folder: Path, digits: Path, **sections: Any) -> dict[str, Any]:
 def write_config(path: Path, config: dict[str, Any]) -> Path:
     path.write_text(yaml.safe_dump(config))
     return path
+
+
+def run_files() -> list[Path]:
+    """The shipped configurations, without those of papers that only say why nothing runs."""
+    configs = Path(__file__).parents[1] / "configs"
+    silent = {paper.path.name for paper in all_papers() if not paper.runs}
+    files = sorted(configs.rglob("*.yaml"))
+    return [f for f in files if f.parent.name != "papers" or f.name not in silent]

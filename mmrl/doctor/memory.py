@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -124,15 +125,8 @@ def plan(
     more prompts, and so more media, into a micro-batch.
     """
     width = DTYPES[config.model.dtype].itemsize
-    batch = fullest(
-        config,
-        counts,
-        processes,
-        answer or config.rollout.max_new_tokens,
-        lambda each: (
-            activations(config, shape, each, width) + media(config, shape, counts, each, width)
-        ),
-    )
+    taken = partial(_kept, config, shape, counts, width)
+    batch = fullest(config, counts, processes, answer or config.rollout.max_new_tokens, taken)
     sharding = sharding_of(config)
     stage, adapters = sharding.stage, config.model.lora
     packed = PACKED[adapters.quantize] if adapters else None
@@ -144,9 +138,6 @@ def plan(
     gradients = trained * _gradient_width(sharding, own) // (processes if stage >= 2 else 1)
     held = base // (processes if stage == 3 else 1)
     engine, sleeps = _engine(config, shape, width, capacity)
-    # What waits for the engine; with one step ahead the trainer waits in its place.
-    copies = config.rollout.max_staleness if config.rollout.max_staleness > 1 else 0
-    handed = shape.adapter_parameters * own if shape.adapter_alone else shape.parameters * width
     on_device = sharding.parameters == "device"
     processed = store(config, counts, processes)
     away: Counter[Place] = Counter({sharding.optimizer: state})
@@ -163,18 +154,31 @@ def plan(
         cache=_cache(config, counts, processes) * token_cache(shape, width),
         gathered=base if stage == 3 else 0,
         engine=engine,
-        # Gradients are added up in host memory, in float32, beside the state that is kept there.
         batch=batch,
         processed=processed,
+        # Gradients are added up in host memory, in float32, beside the state that is kept there.
         host=away["host"]
         + processed
         + (trained * 4 // processes if sharding.optimizer != "device" else 0)
         + (shape.parameters * width if sleeps else 0)
-        + copies * handed,
+        + _handed(config, shape, width, own),
         disk=away["disk"],
         sleeps=sleeps,
         ahead=config.rollout.max_staleness > 0,
     )
+
+
+def _kept(config: RunConfig, shape: Shape, counts: Counts, width: int, batch: MicroBatch) -> int:
+    """Bytes that a micro-batch keeps for its backward pass, of language layers and of towers."""
+    found = media(config, shape, counts, batch, width)
+    return activations(config, shape, batch, width) + found
+
+
+def _handed(config: RunConfig, shape: Shape, width: int, own: int) -> int:
+    """Bytes of weights that wait for the engine; a step ahead the trainer waits in their place."""
+    copies = config.rollout.max_staleness if config.rollout.max_staleness > 1 else 0
+    each = shape.adapter_parameters * own if shape.adapter_alone else shape.parameters * width
+    return copies * each
 
 
 def trained_parameters(config: RunConfig, shape: Shape) -> int:

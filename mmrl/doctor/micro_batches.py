@@ -12,6 +12,9 @@ from mmrl.config import RunConfig
 from mmrl.doctor.counts import Asked, Counts
 from mmrl.policy.packing import default_budget, first_fit, parts
 
+MOST_PACKED = 1024
+"""Prompts of a step that are packed one by one; what is fuller still is made of equals."""
+
 
 @dataclass(frozen=True)
 class MicroBatch:
@@ -41,28 +44,22 @@ def _micro_batches(
     asked = -(-config.trainer.prompts_per_step // (processes * algorithm.updates.mini_batches))
     longest = max(counts.asked, key=lambda each: each.tokens)
     densest = max(counts.asked, key=lambda each: sum(each.positions))
-    come = [counts.asked[i % len(counts.asked)] for i in range(asked)]
-    draws = [come, [longest] * asked]
-    if densest.media_tokens:
-        draws.append([densest] * asked)
-    found = []
-    for prompts in (
-        come,
-        [longest] * asked,
-        *([[densest] * asked] if densest.media_tokens else []),
-    ):
-        found += _packed(prompts, group_size(config), answer, budget_of(config), whole)
+    come = [counts.asked[i % len(counts.asked)] for i in range(min(asked, MOST_PACKED))]
+    answers, budget = [answer - 1] * group_size(config), budget_of(config)
+    found = _packed(come, answers, budget, whole)
+    for each in (longest, densest):
+        if each is longest or each.media_tokens:
+            found.append(_of_equals(each, asked, answers, budget, whole))
     return found
 
 
 def _packed(
-    prompts: Sequence[Asked], group: int, answer: int, budget: int, whole: bool
+    prompts: Sequence[Asked], answers: Sequence[int], budget: int, whole: bool
 ) -> list[MicroBatch]:
-    """The micro-batches of prompts with their groups' answers; the last token is no input."""
+    """The micro-batches of prompts with their groups' answers, as tokens that are inputs."""
     rows: list[tuple[int, Asked]] = []
     for prompt in prompts:
-        sizes = [answer - 1] * group
-        split = [sizes] if whole else parts(prompt.tokens, sizes, budget)
+        split = [answers] if whole else parts(prompt.tokens, answers, budget)
         rows += [(prompt.tokens + sum(part), prompt) for part in split]
     return [
         MicroBatch(
@@ -71,6 +68,18 @@ def _packed(
         )
         for batch in first_fit([size for size, _ in rows], budget)
     ]
+
+
+def _of_equals(
+    prompt: Asked, asked: int, answers: Sequence[int], budget: int, whole: bool
+) -> MicroBatch:
+    """The fullest micro-batch of prompts that are all like this one."""
+    alone = max(_packed([prompt], answers, budget, whole), key=lambda each: each.tokens)
+    row = prompt.tokens + sum(answers)
+    together = min(budget // row, asked)
+    if together < 2:  # not even two whole groups fit
+        return alone
+    return MicroBatch(together * row, tuple(together * each for each in prompt.positions))
 
 
 def budget_of(config: RunConfig) -> int:

@@ -1,7 +1,8 @@
 """Decoding in child processes: a decoder that hangs or crashes takes no run with it.
 
 The parent sends a job (JSON, then the encoded bytes where there is no file) over a socket and gets
-back a JSON header and raw arrays: nothing that a broken decoder could send is ever unpickled.
+back a JSON header, then the bytes of its arrays: nothing that a broken decoder could send is ever
+unpickled.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import atexit
 import importlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -31,6 +33,7 @@ Job = Callable[[Path | bytes, Mapping[str, Any]], Decoded]
 STARTUP_SECONDS = 120.0
 MAX_HEADER_BYTES = 1 << 24
 MAX_ARRAY_BYTES = 1 << 34
+MOST_AT_ONCE = 1 << 30
 MAX_IDLE = 8
 
 _idle: list[_Child] = []
@@ -82,6 +85,7 @@ class _Child:
 
     def __init__(self) -> None:
         self._connection, theirs = Pipe()
+        self._raw = socket.socket(fileno=os.dup(self._connection.fileno()))
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(theirs.fileno())],
@@ -121,13 +125,19 @@ class _Child:
         if size > MAX_ARRAY_BYTES:
             raise EOFError(f"array of {size} bytes")
         array: Array = np.empty(shape, dtype=np.dtype(dtype))
-        if size:
-            self._connection.recv_bytes_into(array.data.cast("B"))
+        left = array.data.cast("B") if size else memoryview(b"")
+        while left:
+            # Straight into the array: a connection collects what comes, and copies it then.
+            got = self._raw.recv_into(left, min(len(left), MOST_AT_ONCE), socket.MSG_WAITALL)
+            if not got:
+                raise EOFError("its socket closed")
+            left = left[got:]
         return array
 
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._raw.close()
         self._connection.close()
 
 
@@ -161,9 +171,10 @@ def serve(connection: Connection) -> None:
         header = {"error": f"{type(error).__name__}: {error}"[:500]}
     header["arrays"] = [(array.dtype.str, array.shape) for array in arrays]
     connection.send_bytes(json.dumps(header).encode())
-    for array in arrays:
-        if array.size:
-            connection.send_bytes(np.ascontiguousarray(array).data.cast("B"))
+    with socket.socket(fileno=os.dup(connection.fileno())) as raw:
+        for array in arrays:
+            if array.size:
+                raw.sendall(np.ascontiguousarray(array).data.cast("B"))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from mmrl.scoring.tasks import example_answer, fixture_path, load_task
 from mmrl.train.phases import phases_of
 from mmrl.validation import validate
 from tests.conftest import TINY
+from tests.runs import run_files
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 THOUGHT = "I look at the picture and read off what is asked."
@@ -24,7 +25,7 @@ THOUGHT = "I look at the picture and read off what is asked."
 def cold_starts() -> dict[str, DataConfig]:
     """The sources of every shipped phase that trains given completions of a thinking task."""
     found = {}
-    for path in sorted(CONFIGS.rglob("*.yaml")):
+    for path in run_files():
         for phase in phases_of(load_config(path)):
             for source in phase.config.data:
                 if (

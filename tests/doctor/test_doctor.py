@@ -376,7 +376,8 @@ def test_without_records_a_model_without_ears_is_asked_for_what_it_takes(tmp_pat
     cases.policy("gemma4_moe").save(tmp_path)
     found = config(model={"path": str(tmp_path)})
     counts = count(found, shape.measure(found).towers)
-    assert counts.records == 0 and len(counts.positions) == 1 and counts.positions[0] > 0
+    (longest,) = counts.asked
+    assert counts.records == 0 and len(longest.positions) == 1 and longest.positions[0] > 0
 
 
 def tower_memory(policy: Policy, kind: str) -> tuple[int, list[EncodedMedium]]:

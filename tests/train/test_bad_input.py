@@ -11,6 +11,7 @@ import pytest
 
 from mmrl import plugins
 from mmrl.algorithms.compose import compose
+from mmrl.algorithms.stages.policy_view import Aided, Collision, Implied, Mismatched
 from mmrl.config import RunConfig
 from mmrl.errors import UserError
 from mmrl.runlog.journal import Journal
@@ -84,6 +85,12 @@ def test_an_empty_response_has_no_token_and_breaks_nothing(name: str) -> None:
             gradient_norms=[0.0, 1.0],
             steps=[[], []],
             offsets=[np.zeros(1, dtype=int), np.zeros(4, dtype=int)],
+            own=(
+                Collision([np.zeros(0), np.zeros(3)]),
+                Implied(np.zeros(2)),
+                Mismatched(0.0),
+                Aided(np.zeros(2)),
+            ),
         ),
     )
     here = context(value_estimates={"q": 0.5}, probes={"q": {"rate": 0.5, "norm": 1.0}})
