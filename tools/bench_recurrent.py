@@ -31,6 +31,9 @@ def policy(shared: bool) -> Any:
     model, processor = build(seed=0)
     family = plugins.load("family", "qwen3_5").build(model.eval(), processor, Limits(10**6))
     family.declaration = dataclasses.replace(family.declaration, shared_prefix=shared)
+    if not shared:
+        # The model's own forward wants nothing besides the ids: the prompt is text alone.
+        family.plain_inputs = lambda ids, prompt: {}
     family.banned_ids = (*family.banned_ids, *family.end_ids)
     return wrap(model, processor, family)
 

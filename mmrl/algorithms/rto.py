@@ -9,32 +9,20 @@ be negative) is m, `kl_coefficient` is beta 2. With beta 1 = beta 2 it is DPO's 
 
 from __future__ import annotations
 
-from pydantic import Field
+from dataclasses import replace
 
-from mmrl.algorithm import Algorithm, Updates
-from mmrl.algorithms.stages.advantage_estimation import Constant, WithCritic
-from mmrl.algorithms.stages.credit import FixedGroup
+from mmrl.algorithm import Algorithm
+from mmrl.algorithms import ppo
 from mmrl.objective import KL
-from mmrl.objectives.clipped_ratio import Clipped
-from mmrl.validation import Section
 
 SUMMARY = "PPO with token rewards of a policy that DPO has trained"
 PAPER = "arXiv 2404.18922"
 
 
-class Params(Section):
-    group_size: int = Field(1, gt=0)
-    gamma: float = Field(1.0, gt=0, le=1)
-    lam: float = Field(0.95, ge=0, le=1)
+class Params(ppo.Params):
+    pass
 
 
 def build(params: Params) -> Algorithm:
-    """Fill credit, objective, KL (k1, in the rewards of tokens) and updates."""
-    return Algorithm(
-        name="rto",
-        plan=FixedGroup(params.group_size),
-        credit=WithCritic(params.gamma, Constant(params.lam), critic_lam=params.lam),
-        objective=Clipped(),
-        kl=KL(0.05, "k1", "token-reward"),
-        updates=Updates(mini_batches=4),
-    )
+    """Take PPO with a KL (k1, in the rewards of tokens): what it is towards makes the method."""
+    return replace(ppo.build(params), name="rto", kl=KL(0.05, "k1", "token-reward"))
