@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -37,6 +37,10 @@ class Backend(Protocol):
 
         They do over all processes too. `last` is the step's last on this process.
         """
+        ...
+
+    def send_back(self, roots: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        """Add what follows of gradients that flow into tensors, as `backward` left them there."""
         ...
 
     def step(self, place: int | None = None) -> float:

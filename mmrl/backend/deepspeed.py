@@ -17,7 +17,7 @@ import logging
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,9 @@ class DeepSpeedBackend:
     def backward(self, loss: Tensor, *, last: bool = True) -> None:
         self._engine.set_gradient_accumulation_boundary(last)
         self._engine.backward(loss * self._world.size, scale_wrt_gas=False)
+
+    def send_back(self, roots: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        raise AssertionError("rows carry their prompts where processes keep in step")
 
     def step(self, place: int | None = None) -> float:
         for group in self._engine.optimizer.param_groups:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -56,10 +56,19 @@ class LocalBackend:
         return nullcontext()
 
     def backward(self, loss: Tensor, *, last: bool = True) -> None:
+        with self._collecting():
+            loss.backward()
+
+    def send_back(self, roots: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        with self._collecting():
+            torch.autograd.backward(roots, gradients)
+
+    @contextmanager
+    def _collecting(self) -> Iterator[None]:
         masters = self._optimizer.masters
         handles = [p.register_post_accumulate_grad_hook(self._collect) for p in masters]
         try:
-            loss.backward()
+            yield
         finally:
             for handle in handles:
                 handle.remove()

@@ -56,18 +56,25 @@ def _micro_batches(
 def _packed(
     prompts: Sequence[Asked], answers: Sequence[int], budget: int, whole: bool
 ) -> list[MicroBatch]:
-    """The micro-batches of prompts with their groups' answers, as tokens that are inputs."""
-    rows: list[tuple[int, Asked]] = []
-    for prompt in prompts:
-        split = [answers] if whole else parts(prompt.tokens, answers, budget)
-        rows += [(prompt.tokens + sum(part), prompt) for part in split]
-    return [
+    """The micro-batches of prompts with their groups' answers, as tokens that are inputs.
+
+    A group over the budget is split; each part is counted with the prompt, which is kept meanwhile.
+    """
+    groups = [(prompt.tokens + sum(answers), prompt) for prompt in prompts]
+    short = [each for each in groups if whole or each[0] <= budget]
+    found = [
         MicroBatch(
-            sum(rows[i][0] for i in batch),
-            tuple(map(sum, zip(*(rows[i][1].positions for i in batch), strict=True))),
+            sum(short[i][0] for i in batch),
+            tuple(map(sum, zip(*(short[i][1].positions for i in batch), strict=True))),
         )
-        for batch in first_fit([size for size, _ in rows], budget)
+        for batch in first_fit([size for size, _ in short], budget)
     ]
+    for _, prompt in groups if not whole else ():
+        split = parts(prompt.tokens, answers, budget)
+        if len(split) > 1:
+            longest = prompt.tokens + max(map(sum, split))
+            found.append(MicroBatch(longest, prompt.positions))
+    return found
 
 
 def _of_equals(

@@ -1,10 +1,13 @@
 """Train samples -> micro-batches of rows that share their prompt.
 
-A micro-batch holds at most `budget` trunk tokens, which bounds its memory: attention holds no more
-than they do, however long or short the responses (`policy/tiled.py`). Samples of one prompt stay
-together as long as they fit; a group too long for one micro-batch is split, each part with the
-prompt again. What the samples add up to does not depend on the packing. Where an objective compares
-the members of a group, its rows share a micro-batch, even one over the budget.
+A micro-batch holds at most `budget` trunk tokens with its prompts, which bounds its memory:
+attention holds no more than they do, however long or short the responses (`policy/tiled.py`).
+Samples of one prompt stay together as long as they fit; a group too long for one micro-batch is
+split. What the samples add up to does not depend on the packing. Where an objective compares the
+members of a group, its rows share a micro-batch, even one over the budget.
+
+`chunks` are for prompts that run apart from their responses: once, however many parts these have.
+`pack` is for rows that carry their prompts, each part with the prompt again.
 """
 
 from __future__ import annotations
@@ -37,10 +40,14 @@ class Row:
 
     members: tuple[Weighted, ...]
 
+    @property
+    def prompt(self) -> Prompt:
+        """The prompt that they share."""
+        return self.members[0].sample.prompt
+
     def shared(self) -> SharedRow:
         """The row as the policy takes it."""
-        prompt = self.members[0].sample.prompt
-        return SharedRow.of(prompt, [m.sample.response for m in self.members])
+        return SharedRow.of(self.prompt, [m.sample.response for m in self.members])
 
 
 def default_budget(device: torch.device) -> int:
@@ -60,6 +67,35 @@ def pack(samples: Sequence[Weighted], budget: int, whole_groups: bool = False) -
     units = _by_group(rows) if whole_groups else [[row] for row in rows]
     sizes = [sum(row.shared().num_tokens for row in unit) for unit in units]
     return [[row for i in sorted(batch) for row in units[i]] for batch in first_fit(sizes, budget)]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Prompts that run together, once, and the micro-batches of rows that go on from them.
+
+    A row is listed with the number of its prompt.
+    """
+
+    prompts: tuple[Prompt, ...]
+    batches: tuple[tuple[tuple[int, Row], ...], ...]
+
+
+def chunks(samples: Sequence[Weighted], budget: int, whole_groups: bool = False) -> list[Chunk]:
+    """Pack as `pack` does, but for groups over the budget: each is a chunk by itself."""
+    rows = [Row(tuple(members)) for members in _by_prompt(samples, whole_groups)]
+    units = _by_group(rows) if whole_groups else [[row] for row in rows]
+    sizes = [sum(row.shared().num_tokens for row in unit) for unit in units]
+    long = [i for i, size in enumerate(sizes) if size > budget and not whole_groups]
+    found = []
+    for i in long:
+        ((row,),) = [units[i]]
+        parts_of = tuple(((0, part),) for part in _split(row.members, budget))
+        found.append(Chunk((row.prompt,), parts_of))
+    short = [i for i in range(len(units)) if i not in set(long)]
+    for batch in first_fit([sizes[i] for i in short], budget):
+        together = [row for i in sorted(batch) for row in units[short[i]]]
+        found.append(Chunk(tuple(row.prompt for row in together), (tuple(enumerate(together)),)))
+    return found
 
 
 def first_fit(sizes: Sequence[int], budget: int) -> list[list[int]]:

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +28,8 @@ from mmrl.policy.head import HeadTap
 from mmrl.policy.lockstep import Lockstep, adding
 from mmrl.policy.logprobs import CHUNK_TOKENS, token_logprobs
 from mmrl.policy.model_folder import check_folder
+from mmrl.policy.prompts import Prompts
+from mmrl.policy.responses import Responses
 from mmrl.policy.shared_prefix import SharedPrefix, SharedRow, lay_out
 from mmrl.types import EncodedMedium, Prompt
 
@@ -98,15 +100,31 @@ class Policy:
             )
         return taken[0]
 
+    def run_prompts(self, prompts: Sequence[Prompt]) -> Prompts:
+        """Run prompts through towers and trunk, for whatever goes on from them."""
+        rows = lay_out([SharedRow(prompt, ()) for prompt in prompts], self.device)
+        ran = Prompts(rows)
+        with self._bared(), attention.active_layout(ran):
+            ran.end(self.run(lambda: self.hidden_states(rows.ids, rows.positions, rows.media)))
+        return ran
+
     def response_hidden(
-        self, layout: SharedPrefix, prompts: Sequence[Prompt], lockstep: Lockstep | None = None
+        self,
+        layout: SharedPrefix | Responses,
+        prompts: Sequence[Prompt],
+        lockstep: Lockstep | None = None,
     ) -> Tensor:
         """Hidden states [W, H] that predict the tokens that the model wrote, in row order."""
+        if isinstance(layout, Responses):
+            if not len(layout.ids):  # one token each, which their prompts predict
+                return layout.predicting(layout.prompts.last[:0])
+            hidden = self.hidden_states(layout.ids, layout.positions, layout.media)
+            return layout.predicting(hidden)
         if self.family.declaration.shared_prefix:
             if self.recurs and lockstep is not None:
                 layout.recurrence.least = lockstep.most(layout.recurrence.calls)
             hidden = self.hidden_states(layout.ids, layout.positions, layout.media, lockstep)
-            return hidden[layout.predictors]
+            return layout.predicting(hidden)
         return plain.hidden_rows(self.model, self.family, self.head, layout, prompts)
 
     def trained_copy(self) -> Policy:
@@ -114,9 +132,12 @@ class Policy:
         model = copy.deepcopy(self.model)
         return wrap(model, self.processor, self._family_of(model), asked_for=self.asked_for)
 
+    def _bared(self) -> AbstractContextManager[None]:
+        return self.adapter.off() if self.bare and self.adapter else nullcontext()
+
     def logprobs(
         self,
-        layout: SharedPrefix,
+        layout: SharedPrefix | Responses,
         prompts: Sequence[Prompt],
         temperature: float,
         lockstep: Lockstep | None = None,
@@ -125,7 +146,7 @@ class Policy:
 
         Tokens of an environment have 0.
         """
-        with self.adapter.off() if self.bare and self.adapter else nullcontext():
+        with self._bared():
             found: tuple[Tensor, Tensor] = self.run(
                 lambda: self._logprobs(layout, prompts, temperature, lockstep)
             )
@@ -133,7 +154,7 @@ class Policy:
 
     def _logprobs(
         self,
-        layout: SharedPrefix,
+        layout: SharedPrefix | Responses,
         prompts: Sequence[Prompt],
         temperature: float,
         lockstep: Lockstep | None,

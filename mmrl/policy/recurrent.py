@@ -90,6 +90,10 @@ class Memory:
         assert conv is not None
         return self.of(_sent(rows, conv.device))
 
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Memory:
+        """The memory with its states changed."""
+        return Memory(*(None if s is None else change(s) for s in self._states))
+
     @property
     def _states(self) -> tuple[Tensor | None, Tensor | None]:
         return self.conv_states[0], self.recurrent_states[0]
@@ -184,6 +188,28 @@ class Recurrence:
         for _ in range(self.least - self.calls):
             out = out + 0.0 * mixer(hidden[:, :2], Memory(), None).sum()
         return out[None], memory
+
+
+class Continuation:
+    """Responses [S] alone, in batches of like lengths, each from what is remembered of its owner.
+
+    They are padded as `Recurrence` pads them.
+    """
+
+    def __init__(self, responses: Sequence[Run], owner: Ints, device: torch.device) -> None:
+        fed = [i for i, run in enumerate(responses) if run.size]
+        groups = [[fed[i] for i in g] for g in batches([responses[i].size for i in fed])]
+        self._parts = [Padded([responses[i] for i in g], False, device, least=2) for g in groups]
+        self._owners = [_sent(owner[g], device) for g in groups]
+        self._order = _sent(_order(self._parts), device)
+
+    def run(self, mixer: Mixer, hidden: Tensor, memory: Memory) -> Tensor:
+        """Run a layer on flat tokens [1, N, H] behind the `memory` of every owner."""
+        outputs = [
+            part.mixed(mixer, hidden[0], memory.of(owners), masked=False)
+            for part, owners in zip(self._parts, self._owners, strict=True)
+        ]
+        return torch.cat(outputs).index_select(0, self._order)[None]
 
 
 def _order(groups: Sequence[Padded]) -> Ints:

@@ -104,10 +104,11 @@ class SharedPrefix:
 
     def spread(self, values: Tensor) -> Tensor:
         """Values [W] of what the model wrote, at their places among all [M]; the others' are 0."""
-        if self.written is None:
-            return values
-        everywhere = values.new_zeros(int(self.sizes.sum()))
-        return everywhere.index_copy(0, self.written, values)
+        return spread(values, self.written, self.sizes)
+
+    def predicting(self, hidden: Tensor) -> Tensor:
+        """Hidden states [W, H] that predict what the model wrote, of the flat tokens' [N, H]."""
+        return hidden[self.predictors]
 
     def recur(self, layer: int, mixer: Mixer, hidden: Tensor) -> Tensor:
         """Prompts start from nothing, responses from where their prompt ended."""
@@ -148,62 +149,107 @@ def lay_out(rows: Sequence[SharedRow], device: torch.device) -> SharedPrefix:
     owner = np.repeat(np.arange(len(rows)), [len(row.responses) for row in rows])
     answers = [r for row in rows for r in row.responses]
     prompts, responses = _runs(rows)
-    count = sum(row.num_tokens for row in rows)
-    ids = np.empty(count, dtype=np.int64)
-    numbers = {kind for row in rows for kind in _kinds_of_number(row)}
-    positions = np.empty((len(rows[0].prompt.positions), count), np.result_type(*numbers))
+    ids = np.empty(sum(row.num_tokens for row in rows), dtype=np.int64)
+    positions = np.empty((len(rows[0].prompt.positions), len(ids)), numbers_of(rows))
     for row, run in zip(rows, prompts, strict=True):
         ids[run.start : run.stop] = row.prompt.ids
         positions[:, run.start : run.stop] = row.prompt.positions
-    observed = [own for row in rows for own in row.own]
-    for number, run, answer, own in zip(owner.tolist(), responses, answers, observed, strict=True):
-        ids[run.start : run.stop] = answer[:-1]
-        after = rows[number].prompt.next_position + np.arange(run.size)
-        positions[:, run.start : run.stop] = own.positions[:, : run.size] if own else after
-    arrays = {
-        "ids": ids,
-        "positions": positions,
-        "predictors": _predictors(prompts, responses, owner, answers),
-        "targets": np.concatenate([_EMPTY, *answers]),
-    }
-    if any(row.written for row in rows):
-        arrays["written"] = np.flatnonzero(np.concatenate([w for r in rows for w in _written(r)]))
-        for name in ("predictors", "targets"):
-            arrays[name] = arrays[name][arrays["written"]]
-    own_runs = zip(responses, observed, strict=True)
-    shown = [
-        (p, row.prompt.placed, row.prompt.blocks) for row, p in zip(rows, prompts, strict=True)
-    ]
-    shown += [(run, own.media, own.blocks) for run, own in own_runs if own]
-    shown.sort(key=lambda each: each[0].start)
+    answers_of(rows, responses, ids, positions)
+    places = _predictors(prompts, responses, owner, answers)
+    predictors, targets, chosen = written(rows, places, answers)
+    shown = shown_by(rows, responses, prompts)
+
+    def sent(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(device)
+
     return SharedPrefix(
-        **{name: torch.from_numpy(a).to(device) for name, a in arrays.items()},
+        ids=sent(ids),
+        positions=sent(positions),
+        predictors=sent(predictors),
+        targets=sent(targets),
         prompts=prompts,
         responses=responses,
         owner=owner,
         sizes=np.array([len(r) for r in answers], dtype=np.int64),
-        blocks=tuple(
-            block
-            for run, _, blocks in shown
-            if blocks is not None
-            for block in runs_of(blocks[: run.size], run.start)
-        ),
+        blocks=shown.blocks,
         blocks_slide_only=any(row.prompt.blocks_slide_only for row in rows),
-        media=tuple(medium for _, media, _ in shown for medium in media),
+        media=shown.media,
+        written=None if chosen is None else sent(chosen),
     )
 
 
 _EMPTY = np.zeros(0, dtype=np.int64)
 
 
-def _kinds_of_number(row: SharedRow) -> list[np.dtype[Any] | type]:
-    """Integers, but for families that space video frames by fractions."""
-    of_prompt = row.prompt.positions.dtype, type(row.prompt.next_position)
-    return [*of_prompt, *(own.positions.dtype for own in row.own if own)]
+def numbers_of(rows: Sequence[SharedRow]) -> np.dtype[Any]:
+    """What positions are written in: integers, unless a family spaces frames by fractions."""
+    numbers: set[Any] = set()
+    for row in rows:
+        numbers |= {row.prompt.positions.dtype, np.dtype(type(row.prompt.next_position))}
+        numbers |= {own.positions.dtype for own in row.own if own}
+    return np.result_type(*numbers)
 
 
-def _written(row: SharedRow) -> Sequence[Bools]:
-    return row.written or [np.ones(len(r), dtype=bool) for r in row.responses]
+def answers_of(rows: Sequence[SharedRow], runs: Sequence[Run], ids: Ints, positions: Any) -> None:
+    """Write the responses' tokens into ids [N] and positions [axes, N], at their runs."""
+    places = iter(runs)
+    for row in rows:
+        for answer, own in zip(row.responses, row.own, strict=True):
+            run = next(places)
+            ids[run.start : run.stop] = answer[:-1]
+            after = row.prompt.next_position + np.arange(run.size)
+            positions[:, run.start : run.stop] = own.positions[:, : run.size] if own else after
+
+
+def written(
+    rows: Sequence[SharedRow], predictors: Ints, answers: Sequence[Ints]
+) -> tuple[Ints, Ints, Ints | None]:
+    """Predictors and targets [W] of what the model wrote, and its places; None for all of [M]."""
+    targets = np.concatenate([_EMPTY, *answers])
+    if not any(row.written for row in rows):
+        return predictors, targets, None
+    flags = [
+        flag
+        for row in rows
+        for flag in row.written or [np.ones(len(r), dtype=bool) for r in row.responses]
+    ]
+    chosen = np.flatnonzero(np.concatenate(flags))
+    return predictors[chosen], targets[chosen], chosen
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The media of flat tokens in the order of their placeholders, and their blocks."""
+
+    media: tuple[EncodedMedium, ...]
+    blocks: tuple[Run, ...]
+
+
+def shown_by(
+    rows: Sequence[SharedRow], responses: Sequence[Run], prompts: Sequence[Run] = ()
+) -> Shown:
+    """What responses show at their runs, and prompts where they stand among the tokens too."""
+    own_runs = zip(responses, [own for row in rows for own in row.own], strict=True)
+    shown = [
+        (run, row.prompt.placed, row.prompt.blocks) for row, run in zip(rows, prompts, strict=False)
+    ]
+    shown += [(run, own.media, own.blocks) for run, own in own_runs if own]
+    shown.sort(key=lambda each: each[0].start)
+    blocks = [
+        block
+        for run, _, numbers in shown
+        if numbers is not None
+        for block in runs_of(numbers[: run.size], run.start)
+    ]
+    media = [medium for _, media, _ in shown for medium in media]
+    return Shown(tuple(media), tuple(blocks))
+
+
+def spread(values: Tensor, chosen: Tensor | None, sizes: Ints) -> Tensor:
+    """Values [W] of what the model wrote, at their places among all [M]; the others' are 0."""
+    if chosen is None:
+        return values
+    return values.new_zeros(int(sizes.sum())).index_copy(0, chosen, values)
 
 
 def _runs(rows: Sequence[SharedRow]) -> tuple[tuple[Run, ...], tuple[Run, ...]]:

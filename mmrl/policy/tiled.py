@@ -50,7 +50,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Flat:
-    """What attends to what: query [N, H, D], key and value [N, K, D], and the scores' scale."""
+    """What attends to what: query [N, H, D], key and value [M, K, D], and the scores' scale."""
 
     query: Tensor
     key: Tensor
@@ -66,22 +66,23 @@ class Triangles:
 
     A padded query attends like the token that it repeats, is never read, and has no gradient. A
     padded key comes after every query that is read. Of turned triangles both sides stand in
-    reverse, which makes them causal.
+    reverse, which makes them causal. Keys stand `before` places further on than queries do.
     """
 
     def __init__(
-        self, pairs: Sequence[tuple[Run, Run]], turned: bool, device: torch.device
+        self, pairs: Sequence[tuple[Run, Run]], turned: bool, device: torch.device, before: int
     ) -> None:
         longest = max(queries.size for queries, _ in pairs)
         self._shape, self._turned = (len(pairs), longest), turned
         sizes = np.array([queries.size for queries, _ in pairs])
         real = np.arange(longest) < sizes[:, None]
         full = bool(real.all())
-        queries = _padded([q for q, _ in pairs], longest, turned)
+        queries = _padded([q for q, _ in pairs], longest, turned) - before
         keys = _padded([k for _, k in pairs], longest, turned)
         self._queries = Rows(queries.ravel(), device)
-        self._keys = Rows(keys.ravel(), device) if turned else self._queries
+        self._keys = Rows(keys.ravel(), device) if turned or before else self._queries
         self.real = self._queries if full else Rows(queries[real], device)
+        self._real_keys = Rows(keys[real], device) if before and not turned else self.real
         self._kept = None if full else _places(real, device)
         self._padding = None if full else _places(~real, device)
         # Keys that several triangles have are added up one triangle at a time, so that two runs
@@ -112,8 +113,9 @@ class Triangles:
         joint = self._gathered(self._queries, out), self._gathered(self._queries, lse)
         found = flash.backward(rows, query, *self._pair(flat), *joint, flat.scale, causal=True)
         if not self._turned:
-            for total, part in zip(into, found, strict=True):
-                self.real.write(total, self._unpadded(part))
+            places = (self.real, self._real_keys, self._real_keys)
+            for rows_of, total, part in zip(places, into, found, strict=True):
+                rows_of.write(total, self._unpadded(part))
             return
         self._queries.add(into[0], found[0].flatten(0, 1))
         for total, part in zip(into[1:], found[1:], strict=True):
@@ -136,10 +138,15 @@ class Triangles:
 
 
 class Rectangle:
-    """Queries that see all of a run of keys; no padding, and the keys are not copied."""
+    """Queries that see all of a run of keys; no padding, and the keys are not copied.
 
-    def __init__(self, keys: Run, queries: Sequence[Run], device: torch.device) -> None:
-        self.real = Rows(np.concatenate([run.places for run in queries]), device)
+    Keys stand `before` places further on than queries do.
+    """
+
+    def __init__(
+        self, keys: Run, queries: Sequence[Run], device: torch.device, before: int
+    ) -> None:
+        self.real = Rows(np.concatenate([run.places for run in queries]) - before, device)
         self._keys = slice(keys.start, keys.stop)
 
     @property
@@ -169,19 +176,23 @@ class Rectangle:
 
 
 class Plan:
-    """The tiles of a kind of layer on a device, in the order in which they are joined."""
+    """The tiles of a kind of layer on a device, in the order in which they are joined.
 
-    def __init__(self, tiles: Tiles, device: torch.device) -> None:
+    The first `before` keys are of tokens that ask nothing themselves.
+    """
+
+    def __init__(self, tiles: Tiles, device: torch.device, before: int = 0) -> None:
         own = [(run, run) for run in tiles.own if run.size]
-        self.first = _batched(own, False, device)
+        self.before = before
+        self.first = _batched(own, False, device, before)
         self.further: list[Triangles | Rectangle] = [
-            *(Rectangle(keys, queries, device) for keys, queries in tiles.whole.items()),
-            *_batched(tiles.turned, True, device),
-            *_batched(tiles.blocks, True, device),
+            *(Rectangle(keys, queries, device, before) for keys, queries in tiles.whole.items()),
+            *_batched(tiles.turned, True, device, before),
+            *_batched(tiles.blocks, True, device, before),
         ]
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Attend; query [N, H, D], key and value [N, K, D] -> [N, H, D]."""
+        """Attend; query [N, H, D], key and value [before + N, K, D] -> [N, H, D]."""
         return _tiled(query, key, value, scale, self)
 
 
@@ -215,6 +226,8 @@ class _Tiled(torch.autograd.Function):
             torch.empty_like(x, dtype=lse.dtype, memory_format=torch.contiguous_format)
             for x in (query, key, value)
         )
+        for total in into[1:]:
+            total[: ctx.plan.before] = 0.0
         for part in (*ctx.plan.first, *ctx.plan.further):
             part.backward(flat, grad, out, lse, into)
         dq, dk, dv = (x.to(query.dtype) for x in into)
@@ -235,10 +248,11 @@ def _join(out: Tensor, lse: Tensor, rows: Rows, part: Tensor, sums: Tensor) -> N
 
 
 def _batched(
-    pairs: Sequence[tuple[Run, Run]], turned: bool, device: torch.device
+    pairs: Sequence[tuple[Run, Run]], turned: bool, device: torch.device, before: int
 ) -> list[Triangles]:
     groups = batches([queries.size for queries, _ in pairs])
-    return [Triangles([pairs[i] for i in sorted(group)], turned, device) for group in groups]
+    chosen = [[pairs[i] for i in sorted(group)] for group in groups]
+    return [Triangles(group, turned, device, before) for group in chosen]
 
 
 def _padded(runs: Sequence[Run], longest: int, turned: bool) -> Ints:

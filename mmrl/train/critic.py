@@ -19,7 +19,8 @@ from mmrl.errors import ConfigError, TrainingError
 from mmrl.policy.head import lm_head
 from mmrl.policy.policy import Policy
 from mmrl.train.losses import value_loss
-from mmrl.train.measure import forward_rows, measured
+from mmrl.train.measure import measured
+from mmrl.train.micro_batches import Packing, micro_batches, unweighted
 from mmrl.types import Bools, Floats, TrainSample
 
 WEIGHT, OPTIMIZER = "weight.", "optimizer."
@@ -83,10 +84,14 @@ class Critic:
     def _backward(self, known: Sequence[TrainSample], backend: LocalBackend) -> list[Tensor]:
         """Add up the gradient of the mean loss; returns the losses of the micro-batches."""
         said, tokens = [], _written(known)
-        for members, layout, prompts in forward_rows(self._trunk, known, self._budget):
-            with torch.set_grad_enabled(self._config.trunk == "own"):
-                hidden = self._trunk.response_hidden(layout, prompts)
-            loss = _loss(layout.spread(self._read(hidden)), members, self._config.clip)
+        own = self._config.trunk == "own"
+        send = backend.send_back if own else None
+        packing = Packing(self._budget)
+        for part in micro_batches(self._trunk, unweighted(known), packing, send=send):
+            with torch.set_grad_enabled(own):
+                hidden = self._trunk.response_hidden(part.layout, part.prompts)
+            members = [member.sample for member in part.members]
+            loss = _loss(part.layout.spread(self._read(hidden)), members, self._config.clip)
             if not torch.isfinite(loss):
                 raise TrainingError(
                     "the critic's loss is not finite: lower critic.learning_rate, or check the "

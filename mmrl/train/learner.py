@@ -12,15 +12,13 @@ from torch import Tensor
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import pair
-from mmrl.backend.agreement import Agreement, passes
+from mmrl.backend.agreement import Agreement
 from mmrl.backend.backend import Backend
 from mmrl.backend.world import World
 from mmrl.errors import TrainingError
 from mmrl.objective import TokenBatch
-from mmrl.policy.attention import active_layout
-from mmrl.policy.packing import Row, Weighted, pack
+from mmrl.policy.packing import Weighted
 from mmrl.policy.policy import Policy
-from mmrl.policy.shared_prefix import lay_out
 from mmrl.stage import Need
 from mmrl.train.correction import Activity, Correction, correct
 from mmrl.train.critic import Critic
@@ -43,8 +41,8 @@ from mmrl.train.measure import (
     indecision,
     measured,
     token_offsets,
-    unweighted,
 )
+from mmrl.train.micro_batches import Packing, micro_batches, unweighted
 from mmrl.train.old_logprobs import compared_with
 from mmrl.train.reference import ReferencePolicy, Teacher
 from mmrl.train.update_stats import Tally, UpdateStats, summary, with_activity, with_critic
@@ -163,29 +161,26 @@ class Learner:
         share = positive_share(samples)
         tally = Tally()
         own = [w for w in trainable if w.sample.prompt.home == self._world.rank]
-        packed = pack(own, self._budget, self._algorithm.objective.whole_groups)
-        for rows, last in passes(packed, self._agreement):
-            shown = rows or [idle_row(trainable)]
-            layout = lay_out([row.shared() for row in shown], self._policy.device)
-            with active_layout(layout):
-                prompts = [row.members[0].sample.prompt for row in shown]
-                logprobs, entropy = self._policy.logprobs(
-                    layout, prompts, self._temperature, self._agreement
+        packing = self._packing(self._algorithm.objective.whole_groups)
+        send = self._backend.send_back
+        for part in micro_batches(self._policy, own, packing, trainable, send):
+            logprobs, entropy = self._policy.logprobs(
+                part.layout, part.prompts, self._temperature, self._agreement
+            )
+            members = part.members
+            if not members:
+                self._backend.backward(0.0 * logprobs.sum(), last=part.last)
+                continue
+            batch = token_batch(
+                [m.sample for m in members], [m.weights for m in members], logprobs, share
+            )
+            loss, kl = self._loss(batch, kl_coefficient)
+            if not torch.isfinite(loss) and not self._backend.skips:
+                raise TrainingError(
+                    "the loss is not finite: lower optimizer.learning_rate, or check the "
+                    "rewards in rollouts.jsonl; what was saved is from before this step"
                 )
-                if rows is None:
-                    self._backend.backward(0.0 * logprobs.sum(), last=last)
-                    continue
-                members = [member for row in rows for member in row.members]
-                batch = token_batch(
-                    [m.sample for m in members], [m.weights for m in members], logprobs, share
-                )
-                loss, kl = self._loss(batch, kl_coefficient)
-                if not torch.isfinite(loss) and not self._backend.skips:
-                    raise TrainingError(
-                        "the loss is not finite: lower optimizer.learning_rate, or check the "
-                        "rewards in rollouts.jsonl; what was saved is from before this step"
-                    )
-                self._backend.backward(loss, last=last)
+            self._backend.backward(loss, last=part.last)
             bounded = self._algorithm.objective.bounds(batch)
             tally.add(batch, loss, entropy=entropy, kl=kl, **vars(bounded))
         tally.add_up(self._world)
@@ -334,39 +329,21 @@ class Learner:
         whole_groups: bool,
     ) -> list[Floats]:
         scored: list[Floats] = [np.zeros(len(s.response.ids)) for s in samples]
-        packed = pack(unweighted(samples), self._budget, whole_groups)
-        for rows, _ in passes(packed, self._agreement):
-            shown = rows or [idle_row(unweighted(everyone))]
-            layout = lay_out([row.shared() for row in shown], policy.device)
-            with active_layout(layout):
-                prompts = [row.members[0].sample.prompt for row in shown]
-                logprobs, _ = policy.logprobs(layout, prompts, self._temperature, self._agreement)
-            if rows is None:
-                continue
-            members = [member for row in rows for member in row.members]
+        packing = self._packing(whole_groups)
+        parts = micro_batches(policy, unweighted(samples), packing, unweighted(everyone))
+        for part in parts:
+            logprobs, _ = policy.logprobs(
+                part.layout, part.prompts, self._temperature, self._agreement
+            )
+            members = part.members
             lengths = [len(member.sample.response.ids) for member in members]
-            for member, piece in zip(members, logprobs.split(lengths), strict=True):
+            pieces = logprobs.split(lengths) if members else ()
+            for member, piece in zip(members, pieces, strict=True):
                 scored[member.place] = piece.double().cpu().numpy()
         return scored
 
-
-def idle_row(samples: Sequence[Weighted]) -> Row:
-    """A short row without media, for a pass that is only made to keep in step."""
-    sample = min(samples, key=lambda w: len(w.sample.prompt.ids)).sample
-    return Row(
-        (
-            Weighted(
-                replace(
-                    sample,
-                    prompt=replace(sample.prompt, media=(), order=None),
-                    response=replace(
-                        sample.response, ids=sample.response.ids[:1], episode=None, observed=None
-                    ),
-                ),
-                np.zeros(1),
-            ),
-        )
-    )
+    def _packing(self, whole_groups: bool) -> Packing:
+        return Packing(self._budget, whole_groups, self._agreement)
 
 
 def _mini_batches(samples: Sequence[TrainSample], count: int) -> Iterator[range]:

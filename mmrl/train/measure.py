@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,14 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmrl.policy.attention import active_layout
 from mmrl.policy.logprobs import CHUNK_TOKENS, Head, policy_log_softmax
-from mmrl.policy.packing import Weighted, pack
 from mmrl.policy.policy import Policy
-from mmrl.policy.shared_prefix import SharedPrefix, lay_out
-from mmrl.types import Floats, Group, Ints, Prompt, TrainSample
+from mmrl.train.micro_batches import Packing, micro_batches, unweighted
+from mmrl.types import Floats, Group, Ints, TrainSample
 
-Hidden = Callable[[SharedPrefix, Sequence[Prompt]], Tensor]
 Measure = Callable[[Tensor, Tensor], Tensor]
 """Hidden states [W, H] that predict target ids [W] -> one value for each [W]."""
 
@@ -33,37 +30,15 @@ def measured(
     Of tokens that the model did not write it is 0.
     """
     found = {name: [np.zeros(len(s.response.ids)) for s in samples] for name in measures}
-    for places, layout, prompts in _placed_rows(policy, samples, budget):
-        hidden = policy.response_hidden(layout, prompts)
+    for part in micro_batches(policy, unweighted(samples), Packing(budget)):
+        layout, places = part.layout, [member.place for member in part.members]
+        hidden = policy.response_hidden(layout, part.prompts)
         lengths = [len(samples[place].response.ids) for place in places]
         for name, measure in measures.items():
             pieces = layout.spread(measure(hidden, layout.targets)).split(lengths)
             for place, piece in zip(places, pieces, strict=True):
                 found[name][place] = piece.double().cpu().numpy()
     return found
-
-
-def forward_rows(
-    policy: Policy, samples: Sequence[TrainSample], budget: int
-) -> Iterator[tuple[list[TrainSample], SharedPrefix, list[Prompt]]]:
-    """Yield the samples of each micro-batch, its layout, which is active meanwhile, its prompts."""
-    for places, layout, prompts in _placed_rows(policy, samples, budget):
-        yield [samples[place] for place in places], layout, prompts
-
-
-def _placed_rows(
-    policy: Policy, samples: Sequence[TrainSample], budget: int
-) -> Iterator[tuple[list[int], SharedPrefix, list[Prompt]]]:
-    for rows in pack(unweighted(samples), budget):
-        layout = lay_out([row.shared() for row in rows], policy.device)
-        prompts = [row.members[0].sample.prompt for row in rows]
-        with active_layout(layout):
-            yield [member.place for row in rows for member in row.members], layout, prompts
-
-
-def unweighted(samples: Sequence[TrainSample]) -> list[Weighted]:
-    """The samples as packing takes them, each with its place, where nothing is learnt."""
-    return [Weighted(sample, np.zeros(0), place) for place, sample in enumerate(samples)]
 
 
 def entropy(policy: Policy, temperature: float) -> Measure:
@@ -140,8 +115,9 @@ def head_gradient_norms(
     chunk, without the gradient itself.
     """
     norms = [0.0] * len(samples)
-    for places, layout, prompts in _placed_rows(policy, samples, budget):
-        hidden = policy.response_hidden(layout, prompts)
+    for micro in micro_batches(policy, unweighted(samples), Packing(budget)):
+        layout, places = micro.layout, [member.place for member in micro.members]
+        hidden = policy.response_hidden(layout, micro.prompts)
         lengths = [int(samples[place].response.written.sum()) for place in places]
         parts = zip(hidden.split(lengths), layout.targets.split(lengths), strict=True)
         for place, (h, targets) in zip(places, parts, strict=True):

@@ -24,7 +24,7 @@ from mmrl.model_config import LoraConfig, ModelConfig
 from mmrl.policy.attention import active_layout
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.features import MAX_KEPT_TOKENS
-from mmrl.policy.packing import Weighted, pack
+from mmrl.policy.packing import Weighted, chunks
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.scoring.tasks import fixture_path, load_task
@@ -221,9 +221,13 @@ def test_the_fullest_micro_batch_is_that_of_the_run() -> None:
     )
     come = [lengths[i % 3] for i in range(7)]
     packed = [
-        sum(row.shared().num_tokens for row in rows)
+        sum(len(prompt.ids) for prompt in chunk.prompts)
+        + sum(len(m.sample.response.ids) - 1 for _, row in rows for m in row.members)
         for prompts in (come, [200] * 7)
-        for rows in pack([w for i, n in enumerate(prompts) for w in asked(i, n, 4, answer)], budget)
+        for chunk in chunks(
+            [w for i, n in enumerate(prompts) for w in asked(i, n, 4, answer)], budget
+        )
+        for rows in chunk.batches
     ]
     assert planned(wanted, counts=prompts_of(*lengths)).batch.tokens == max(packed)
     short = plan(wanted, shape.measure(wanted), prompts_of(*lengths), 1, answer=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -49,6 +49,9 @@ class Gradients:
 
     def backward(self, loss: Tensor, *, last: bool = True) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
+
+    def send_back(self, roots: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        torch.autograd.backward(roots, gradients)
 
     def step(self, place: int | None = None) -> float:
         self.places.append(place)
@@ -105,6 +108,38 @@ def learn(
     shaped = algorithm.shape_rewards(made[0].observe(groups), context())
     stats = made[0].update(algorithm.train_samples(shaped, context()), 0.1)
     return made[1].steps, stats
+
+
+@pytest.mark.parametrize("budget", [1, 60, 10_000])
+def test_prompts_run_once_an_update_in_however_many_parts(
+    budget: int, policy: Policy, groups: list[Group]
+) -> None:
+    """Patches through the tower, prompt tokens through the trunk: as many whatever is packed."""
+    algorithm = compose({"name": "grpo", "kl_coefficient": 0.1})
+    made = learner(policy, algorithm, budget)
+    patches: list[int] = []
+    tokens: list[int] = []
+    visual, trunk = policy.model.model.visual, policy.model.model.language_model
+    handles = [
+        visual.register_forward_pre_hook(
+            lambda m, args, kwargs: patches.append(
+                len(args[0] if args else kwargs["hidden_states"])
+            ),
+            with_kwargs=True,
+        ),
+        trunk.register_forward_pre_hook(
+            lambda m, args, kwargs: tokens.append(kwargs["inputs_embeds"].shape[1]),
+            with_kwargs=True,
+        ),
+    ]
+    learn(made, algorithm, groups)
+    for handle in handles:
+        handle.remove()
+    fed = sum(len(r.ids) - 1 for g in groups for r in g.responses)
+    # Both variants show one picture: where they run together it is encoded once.
+    images = [m for g in groups for m in g.prompt.media][: 1 if budget > 100 else 2]
+    assert sum(patches) == sum(len(m.tensors["pixel_values"]) for m in images)
+    assert sum(tokens) == sum(len(g.prompt.ids) for g in groups) + fed
 
 
 @pytest.mark.parametrize(
