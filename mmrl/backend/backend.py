@@ -40,7 +40,10 @@ class Backend(Protocol):
         ...
 
     def send_back(self, roots: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-        """Add what follows of gradients that flow into tensors, as `backward` left them there."""
+        """Add what follows of gradients that flow into tensors, each [...] of its tensor's shape.
+
+        They are as `backward` left them there.
+        """
         ...
 
     def step(self, place: int | None = None) -> float:

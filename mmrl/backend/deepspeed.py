@@ -149,6 +149,7 @@ class DeepSpeedBackend:
         self._engine.backward(loss * self._world.size, scale_wrt_gas=False)
 
     def send_back(self, roots: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        """Add what follows of gradients, each [...] of its tensor's shape."""
         raise AssertionError("rows carry their prompts where processes keep in step")
 
     def step(self, place: int | None = None) -> float:

@@ -60,6 +60,7 @@ class LocalBackend:
             loss.backward()
 
     def send_back(self, roots: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        """Add what follows of gradients, each [...] of its tensor's shape."""
         with self._collecting():
             torch.autograd.backward(roots, gradients)
 

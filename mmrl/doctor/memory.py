@@ -13,7 +13,7 @@ import torch
 from mmrl.algorithms.compose import compose
 from mmrl.config import RunConfig
 from mmrl.doctor.counts import Counts
-from mmrl.doctor.micro_batches import MicroBatch, fullest, group_size
+from mmrl.doctor.fullest import MicroBatch, fullest, group_size
 from mmrl.doctor.shape import Shape
 from mmrl.engines.vllm.in_process import CPU_CACHE_BYTES, SHARE_OF_GPU
 from mmrl.evaluate.ask import ANSWERS_AT_ONCE

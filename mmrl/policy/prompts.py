@@ -110,12 +110,12 @@ class End:
 
     @property
     def gradient(self) -> Tensor | None:
-        """What has flowed into the leaf; None where nothing has."""
+        """What has flowed into the leaf, [...] as it is; None where nothing has."""
         return self.leaf.grad if self._sum is None else self._sum
 
     @property
     def sum(self) -> Tensor:
-        """What has flowed into the leaf, in its own dtype."""
+        """What has flowed into the leaf, [...] as it is and in its own dtype."""
         found = self.gradient
         assert found is not None
         return found.to(self.root.dtype)

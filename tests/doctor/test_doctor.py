@@ -15,8 +15,8 @@ from mmrl.config import OptimizerConfig, RunConfig
 from mmrl.data.samples import load_samples
 from mmrl.doctor import memory, packages, shape
 from mmrl.doctor.counts import Asked, Counts, count, positions
+from mmrl.doctor.fullest import MicroBatch
 from mmrl.doctor.memory import GIB, Plan, plan
-from mmrl.doctor.micro_batches import MicroBatch
 from mmrl.doctor.report import advice, lines_of, plans, refuse
 from mmrl.engines.decoding import Decoding, Prefill
 from mmrl.errors import UserError
