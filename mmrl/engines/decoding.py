@@ -169,6 +169,14 @@ class Decoding:
         """Each live response goes on by its one token; hidden [1, S, H]."""
         return mixer(hidden.transpose(0, 1), self._memories[layer], None).transpose(0, 1)
 
+    def memories(self) -> dict[int, Memory]:
+        """What recurrent layers remember now, a copy; to `remember` again."""
+        return {layer: memory.mapped(torch.clone) for layer, memory in self._memories.items()}
+
+    def remember(self, memories: dict[int, Memory]) -> None:
+        """Go back to what recurrent layers remembered."""
+        self._memories = memories
+
     def keep(self, rows: Ints) -> None:
         """Let go of finished responses; `rows` are the live ones."""
         self._memories = {layer: memory.chosen(rows) for layer, memory in self._memories.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from mmrl.engines import plain_generate
 from mmrl.engines.decoding import Decoding, Prefill
 from mmrl.engines.engine import Sampling
+from mmrl.engines.tape import Faith, Steps
 from mmrl.engines.threads import decoding_threads
 from mmrl.errors import UserError
 from mmrl.policy.attention import active_layout
@@ -33,6 +35,7 @@ class HFEngine:
         """Prompts are prefilled some at a time, at most `prefill_tokens` in one pass (or one)."""
         self._policy = policy
         self._max_sequences = max_sequences
+        self._faith = Faith()
         self._prefill_tokens = prefill_tokens or default_budget(policy.device)
 
     @torch.inference_mode()
@@ -55,7 +58,8 @@ class HFEngine:
         counts = sampling.counts(counts)
         for number, (start, stop) in enumerate(_spans(counts, self._max_sequences)):
             generator = torch.Generator(self._policy.device).manual_seed(seed + number)
-            batch = Batch(self._policy, prompts[start:stop], counts[start:stop], sampling)
+            part = prompts[start:stop], counts[start:stop]
+            batch = Batch(self._policy, *part, sampling, self._faith)
             groups += batch.run(generator, self._prefill_tokens)
         return groups
 
@@ -92,9 +96,15 @@ class Batch:
     """Prompts decoded side by side until every response has ended."""
 
     def __init__(
-        self, policy: Policy, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling
+        self,
+        policy: Policy,
+        prompts: Sequence[Prompt],
+        counts: Sequence[int],
+        sampling: Sampling,
+        faith: Faith,
     ) -> None:
         self._policy, self._prompts, self._sampling = policy, prompts, sampling
+        self._faith = faith
         self._banned = policy.banned
         self._owners = np.repeat(np.arange(len(prompts)), counts)
         lasts = np.cumsum(counts) - 1
@@ -115,11 +125,13 @@ class Batch:
         starts = torch.tensor([p.next_position for p in self._prompts])[self._owners]
         position = starts.to(logits.device)
         tokens: list[tuple[Ints, Ints, Tensor]] = []
+        steps = Steps(partial(self._step, decoding), decoding, self._faith)
+        ends = set(self._policy.family.end_ids)
         while True:
             chosen, logprobs = self._sample(logits, self._greedy[live], generator)
             ids = chosen.cpu().numpy()
             tokens.append((live, ids, logprobs))
-            going = ~np.isin(ids, self._policy.family.end_ids)
+            going = np.array([token not in ends for token in ids.tolist()])
             if len(tokens) == self._sampling.max_new_tokens or not going.any():
                 return tokens
             if not going.all():
@@ -127,7 +139,8 @@ class Batch:
                 kept = torch.from_numpy(rows).to(logits.device)
                 live, chosen, position = live[rows], chosen[kept], position[kept]
                 decoding.keep(rows)
-            logits = self._step(chosen, position, decoding)
+            logits = steps(chosen, position)
+            decoding.length += 1
             position = position + 1
 
     def _prefill(self, tokens: int) -> tuple[Tensor, Decoding]:
@@ -152,11 +165,10 @@ class Batch:
         owners = torch.from_numpy(self._owners).to(logits.device)
         return logits[owners], Decoding(prefill, self._owners, self._sampling.max_new_tokens)
 
-    def _step(self, chosen: Tensor, position: Tensor, decoding: Decoding) -> Tensor:
+    def _step(self, decoding: Decoding, chosen: Tensor, position: Tensor) -> Tensor:
         axes = self._prompts[0].positions.shape[0]
         with active_layout(decoding):
             hidden = self._policy.hidden_states(chosen, position.expand(axes, -1), ())
-        decoding.length += 1
         return self._policy.head(hidden)
 
     def _sample(

@@ -9,7 +9,7 @@ backward pass is done, since gradient checkpointing runs the layers again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -84,6 +84,28 @@ def active_layout(layout: Layout) -> Iterator[None]:
         assert popped is layout, "layouts must nest"
 
 
+Asking = Callable[..., Tensor]
+"""Called with a layout's `attend` or `recur` and its arguments, in place of it."""
+
+_this_thread = threading.local()
+
+
+@contextmanager
+def asking(ask: Asking) -> Iterator[None]:
+    """Let `ask` call the layouts of this thread's models meanwhile."""
+    _this_thread.ask = ask
+    try:
+        yield
+    finally:
+        del _this_thread.ask
+
+
+def ask(layout: Callable[..., Tensor], *args: Any) -> Tensor:
+    """Call a layout's `attend` or `recur`, [...] being what it gives."""
+    called: Asking | None = getattr(_this_thread, "ask", None)
+    return layout(*args) if called is None else called(layout, *args)
+
+
 def attention(
     module: nn.Module,
     query: Tensor,
@@ -103,7 +125,8 @@ def attention(
     flat_query, flat_key, flat_value = (x[0].transpose(0, 1) for x in (query, key, value))
     layer = module.layer_idx
     assert isinstance(layer, int)
-    out = layout.attend(layer, flat_query, flat_key, flat_value, scale, sliding_window)
+    args = layer, flat_query, flat_key, flat_value, scale, sliding_window
+    out = ask(layout.attend, *args)
     return out.unsqueeze(0), None
 
 

@@ -37,6 +37,8 @@ class FeatureStore:
         In lockstep the towers also run on blanks for the calls that other processes make; the
         second value is then a zero that depends on them.
         """
+        if not media and lockstep is None:
+            return [], None
         behind = (*self._family.tower_parameters(), *self._family.projector_parameters())
         frozen = not any(p.requires_grad for p in behind)
         known = self._kept if frozen else {}

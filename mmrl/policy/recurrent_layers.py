@@ -34,7 +34,7 @@ class Recurs:
                 mixed: Tensor = own(hidden, attention_mask=mask, **{self.cache_name: memory})
             return mixed
 
-        return layout.recur(self.layer_idx, mixer, hidden_states)
+        return attention.ask(layout.recur, self.layer_idx, mixer, hidden_states)
 
     def stepping(self) -> AbstractContextManager[None]:
         """Let the layer's step of one token do what its forward over many does."""
