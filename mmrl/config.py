@@ -199,6 +199,12 @@ class TrainerConfig(Section):
         gt=0,
         description="trunk tokens of one forward; default: 16384, on a CPU 1024 a thread",
     )
+    kept_prompt_tokens: int | None = Field(
+        None,
+        ge=0,
+        description="trunk tokens of prompts whose pass in the rollout is kept for the update, "
+        "with rollout.engine=hf and one update a step; default: half a micro-batch; 0: none",
+    )
     backend: Literal["local", "deepspeed"] = Field(
         "local", description="deepspeed: ZeRO, see docs/scaling.md"
     )

@@ -17,6 +17,7 @@ import torch
 
 from mmrl.engines.engine import Sampling, WeightHolder
 from mmrl.policy.attention import stand_apart
+from mmrl.policy.kept import Kept
 from mmrl.policy.policy import Policy
 from mmrl.policy.weights import Weights
 from mmrl.types import Prompt, Response
@@ -171,4 +172,4 @@ def settle() -> None:
 
 def view_of(policy: Policy) -> Policy:
     """The same policy for another thread: tokenizers must not be used by two at once."""
-    return dataclasses.replace(policy, processor=copy.deepcopy(policy.processor))
+    return dataclasses.replace(policy, processor=copy.deepcopy(policy.processor), kept=Kept())

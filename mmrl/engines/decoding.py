@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmrl.policy.prompts import Prompts as Ran
 from mmrl.policy.recurrent import Memory, Mixer
 from mmrl.policy.shared_prefix import SharedPrefix
 from mmrl.policy.tiles import batches
@@ -90,6 +91,15 @@ class Prefill:
                 )
                 found.append((prompts, Where(*(torch.from_numpy(a).to(device) for a in arrays))))
         return _Part(rows, found, self._memories)
+
+    def take(self, ran: Ran, start: int) -> None:
+        """Remember what prompts from `start` on ended with, which ran before."""
+        part = self.part(ran.rows, start)
+        for layer, key in ran.keys.items():
+            for prompts, at in part.prompts:
+                prompts.remember(layer, at, key.detach(), ran.values[layer].detach())
+        for layer, memory in ran.memories.items():
+            self._memories.setdefault(layer, []).append(memory.mapped(torch.Tensor.detach))
 
     def memories(self, owners: Ints) -> dict[int, Memory]:
         """By recurrent layer: what each response starts from, `owners` [S] being its prompt."""

@@ -15,6 +15,7 @@ class Sampling:
     """How to sample. `temperature` 0 is greedy (log-probs are then those at temperature 1).
 
     With `greedy_too` every prompt gets one response more than asked for, its last: the greedy one.
+    What is sampled `to_train` is trained on next, before the weights move.
     """
 
     max_new_tokens: int
@@ -22,6 +23,7 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     greedy_too: bool = False
+    to_train: bool = False
 
     def counts(self, sampled: Sequence[int]) -> list[int]:
         """Responses to each prompt, of which so many are sampled."""

@@ -19,7 +19,7 @@ from mmrl.errors import UserError
 from mmrl.policy.attention import active_layout
 from mmrl.policy.linears import decoding as packed_linears
 from mmrl.policy.logprobs import policy_log_softmax
-from mmrl.policy.packing import default_budget
+from mmrl.policy.packing import content_of, default_budget
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.policy.weights import Weights
@@ -150,8 +150,13 @@ class Batch:
         """
         lengths = [len(p.ids) for p in self._prompts]
         prefill, lasts = Prefill(lengths), []
+        if self._sampling.to_train and self._policy.kept.left > 0:
+            tokens = min(tokens, self._policy.kept.left)
         for start, stop in _spans(lengths, tokens):
             part = self._prompts[start:stop]
+            if self._sampling.to_train and sum(lengths[start:stop]) <= self._policy.kept.left:
+                lasts.append(self._keep(part, prefill, start))
+                continue
             rows = lay_out([SharedRow(p, ()) for p in part], self._policy.device)
             with active_layout(prefill.part(rows, start)):
                 hidden = self._policy.hidden_states(rows.ids, rows.positions, rows.media)
@@ -164,6 +169,15 @@ class Batch:
             )
         owners = torch.from_numpy(self._owners).to(logits.device)
         return logits[owners], Decoding(prefill, self._owners, self._sampling.max_new_tokens)
+
+    def _keep(self, prompts: Sequence[Prompt], prefill: Prefill, start: int) -> Tensor:
+        """Run prompts as the update would, and for it; the states behind them [P, H]."""
+        policy = self._policy
+        with torch.inference_mode(False), torch.enable_grad(), policy.learning(0):
+            ran = policy.run_prompts(prompts)
+        policy.kept.add([content_of(prompt) for prompt in prompts], ran)
+        prefill.take(ran, start)
+        return ran.last.detach()
 
     def _step(self, decoding: Decoding, chosen: Tensor, position: Tensor) -> Tensor:
         axes = self._prompts[0].positions.shape[0]

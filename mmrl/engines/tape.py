@@ -129,7 +129,7 @@ class _Tape(TorchDispatchMode):
     """
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._inputs = [f"a{i}" for i in range(len(inputs))]
         self._names = {id(x): name for x, name in zip(inputs, self._inputs, strict=True)}
         self._held: list[Any] = list(inputs)  # an id is a tensor's for as long as it lives

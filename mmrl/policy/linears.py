@@ -42,6 +42,8 @@ def onednn_is_faster() -> bool:
 def exchange(model: nn.Module) -> int:
     """Let oneDNN make the products of a model's float32 linears; returns how many it has.
 
+    Convolutions over one patch each are linears, and much faster as such.
+
     Modules stay what and where they are, so adapters, copies and checkpoints do not know of it.
     Linears of a class of their own (packed ones of a quantised base) stay as they are.
     """
@@ -50,6 +52,9 @@ def exchange(model: nn.Module) -> int:
         if type(module) is nn.Linear and _is_float32_on_cpu(module.weight):
             module.__class__ = OneDNNLinear
             exchanged += 1
+        elif isinstance(module, nn.modules.conv._ConvNd) and type(module) in PATCHES:
+            if _is_float32_on_cpu(module.weight):
+                module.__class__ = PATCHES[type(module)]
     return exchanged
 
 
@@ -100,6 +105,40 @@ class OneDNNLinear(nn.Linear):
         return self.packed
 
 
+class OnePatch(nn.modules.conv._ConvNd):
+    """Mixed into a convolution: where its kernel covers the whole input, that is one product."""
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Convolve [N, channels, ...]; as the class does where a kernel covers less than all."""
+        whole = tuple(patches.shape[2:]) == tuple(self.kernel_size) and self.groups == 1
+        plain = whole and self.padding_mode == "zeros" and not any(_numbers(self.padding))
+        if not plain or not _is_float32_on_cpu(patches):
+            own: Tensor = super().forward(patches)
+            return own
+        rows, weight = patches.flatten(1), self.weight.flatten(1)
+        if torch.is_grad_enabled():
+            out: Tensor = _Product.apply(rows, weight, self.bias)
+        else:
+            out = _product(rows, weight, self.bias)
+        return out[(..., *[None] * len(self.kernel_size))]
+
+
+class OnePatch2d(OnePatch, nn.Conv2d):
+    """`nn.Conv2d` over patches, by oneDNN."""
+
+
+class OnePatch3d(OnePatch, nn.Conv3d):
+    """`nn.Conv3d` over patches, by oneDNN."""
+
+
+PATCHES: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: OnePatch2d, nn.Conv3d: OnePatch3d}
+
+
+def _numbers(padding: str | tuple[int, ...]) -> tuple[int, ...]:
+    """Padding in numbers: none where it is said to be so, else what is."""
+    return ((0,) if padding == "valid" else (1,)) if isinstance(padding, str) else padding
+
+
 class _Product(torch.autograd.Function):
     """rows [N, in], weight [out, in], bias [out] or None -> [N, out], and their gradients."""
 
@@ -115,9 +154,16 @@ class _Product(torch.autograd.Function):
         wants_rows, wants_weight, wants_bias = ctx.needs_input_grad
         return (
             _product(grad, weight.t(), None) if wants_rows else None,
-            _product(grad.t(), rows.t(), None) if wants_weight else None,
+            _weight_gradient(grad, rows) if wants_weight else None,
             grad.sum(0) if wants_bias else None,
         )
+
+
+def _weight_gradient(grad: Tensor, rows: Tensor) -> Tensor:
+    """grad [N, out] by rows [N, in] -> [out, in]; the smaller of the two is copied, transposed."""
+    if grad.shape[1] > rows.shape[1]:
+        return _product(rows.t(), grad.t(), None).t()
+    return _product(grad.t(), rows.t(), None)
 
 
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

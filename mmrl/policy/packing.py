@@ -18,6 +18,8 @@ from itertools import islice
 
 import torch
 
+from mmrl.policy.kept import Kept
+from mmrl.policy.prompts import Prompts
 from mmrl.policy.shared_prefix import SharedRow
 from mmrl.types import Floats, Prompt, TrainSample
 
@@ -63,7 +65,9 @@ def pack(samples: Sequence[Weighted], budget: int, whole_groups: bool = False) -
 
     A unit is a row, or all rows of a rollout group where `whole_groups` is set.
     """
-    rows = [row for members in _by_prompt(samples, whole_groups) for row in _split(members, budget)]
+    groups = _by_prompt(samples, whole_groups)
+    asked = [(members, len(members[0].sample.prompt.ids)) for members in groups]
+    rows = [row for members, prompt in asked for row in _split(members, budget, prompt)]
     units = _by_group(rows) if whole_groups else [[row] for row in rows]
     sizes = [sum(row.shared().num_tokens for row in unit) for unit in units]
     return [[row for i in sorted(batch) for row in units[i]] for batch in first_fit(sizes, budget)]
@@ -73,23 +77,57 @@ def pack(samples: Sequence[Weighted], budget: int, whole_groups: bool = False) -
 class Chunk:
     """Prompts that run together, once, and the micro-batches of rows that go on from them.
 
-    A row is listed with the number of its prompt.
+    A row is listed with the number of its prompt. `ran` are prompts that have run already.
     """
 
     prompts: tuple[Prompt, ...]
     batches: tuple[tuple[tuple[int, Row], ...], ...]
+    ran: Prompts | None = None
 
 
-def chunks(samples: Sequence[Weighted], budget: int, whole_groups: bool = False) -> list[Chunk]:
-    """Pack as `pack` does, but for groups over the budget: each is a chunk by itself."""
+def chunks(
+    samples: Sequence[Weighted],
+    budget: int,
+    whole_groups: bool = False,
+    kept: Kept | None = None,
+) -> list[Chunk]:
+    """Pack as `pack` does, but for groups over the budget: each is a chunk by itself.
+
+    Prompts that were `kept` come first, with micro-batches of nothing but responses.
+    """
     rows = [Row(tuple(members)) for members in _by_prompt(samples, whole_groups)]
+    if kept is None or whole_groups:
+        return _fresh(rows, budget, whole_groups)
+    found: dict[int, list[tuple[int, Row]]] = {}
+    ran: dict[int, Prompts] = {}
+    fresh = []
+    for row in rows:
+        place = kept.find(content_of(row.prompt))
+        if place is None:
+            fresh.append(row)
+            continue
+        ran[id(place[0])] = place[0]
+        found.setdefault(id(place[0]), []).append((place[1], row))
+    first = [_behind(ran[key], numbered, budget) for key, numbered in found.items()]
+    return [*first, *_fresh(fresh, budget, whole_groups)]
+
+
+def _behind(ran: Prompts, numbered: Sequence[tuple[int, Row]], budget: int) -> Chunk:
+    """The micro-batches of rows behind prompts that have run."""
+    parts_of = [(n, part) for n, row in numbered for part in _split(row.members, budget, 0)]
+    sizes = [sum(len(m.sample.response.ids) - 1 for m in part.members) for _, part in parts_of]
+    batches = [tuple(parts_of[i] for i in sorted(batch)) for batch in first_fit(sizes, budget)]
+    return Chunk((), tuple(batches), ran)
+
+
+def _fresh(rows: Sequence[Row], budget: int, whole_groups: bool) -> list[Chunk]:
     units = _by_group(rows) if whole_groups else [[row] for row in rows]
     sizes = [sum(row.shared().num_tokens for row in unit) for unit in units]
     long = [i for i, size in enumerate(sizes) if size > budget and not whole_groups]
     found = []
     for i in long:
         ((row,),) = [units[i]]
-        parts_of = tuple(((0, part),) for part in _split(row.members, budget))
+        parts_of = tuple(((0, part),) for part in _split(row.members, budget, len(row.prompt.ids)))
         found.append(Chunk((row.prompt,), parts_of))
     short = [i for i in range(len(units)) if i not in set(long)]
     for batch in first_fit([sizes[i] for i in short], budget):
@@ -147,12 +185,12 @@ def _by_prompt(samples: Sequence[Weighted], whole_groups: bool) -> list[list[Wei
     for weighted in samples:
         if len(weighted.sample.response.ids):
             group = weighted.sample.group if whole_groups else None
-            key = group, _content(weighted.sample.prompt)
+            key = group, content_of(weighted.sample.prompt)
             groups.setdefault(key, []).append(weighted)
     return list(groups.values())
 
 
-def _content(prompt: Prompt) -> Hashable:
+def content_of(prompt: Prompt) -> Hashable:
     """All that the trunk sees of a prompt, and where: equal for prompts that may share a row."""
     media = tuple((medium.kind, medium.hash) for medium in prompt.placed)
     blocks = None if prompt.blocks is None else prompt.blocks.tobytes()
@@ -160,8 +198,8 @@ def _content(prompt: Prompt) -> Hashable:
     return prompt.home, prompt.ids.tobytes(), media, at
 
 
-def _split(members: Sequence[Weighted], budget: int) -> list[Row]:
-    prompt = len(members[0].sample.prompt.ids)
+def _split(members: Sequence[Weighted], budget: int, prompt: int) -> list[Row]:
+    """Rows that fit with so many tokens of their prompt."""
     left = iter(members)
     sizes = [len(member.sample.response.ids) - 1 for member in members]
     return [Row(tuple(islice(left, len(part)))) for part in parts(prompt, sizes, budget)]

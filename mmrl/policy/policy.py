@@ -25,6 +25,7 @@ from mmrl.policy import attention, linears, lora, plain, recurrent_layers, text_
 from mmrl.policy.family import Declaration, Family, Limits
 from mmrl.policy.features import FeatureStore
 from mmrl.policy.head import HeadTap
+from mmrl.policy.kept import Kept
 from mmrl.policy.lockstep import Lockstep, adding
 from mmrl.policy.logprobs import CHUNK_TOKENS, token_logprobs
 from mmrl.policy.model_folder import check_folder
@@ -45,7 +46,8 @@ class Policy:
     `adapter` is what is trained where there is one; `bare` runs the model without it. `recurs` says
     that layouts decide in recurrent layers too. `run` carries a pass out, of a policy whose weights
     a backend shards. With a `lockstep` the passes of all processes are alike. `asked_for` names the
-    family where the model's type did not choose it.
+    family where the model's type did not choose it. `kept` are prompts that wait for
+    their update.
     """
 
     model: Any
@@ -58,6 +60,7 @@ class Policy:
     recurs: bool = False
     run: Callable[[Callable[[], Any]], Any] = field(default=lambda call: call())
     asked_for: str | None = None
+    kept: Kept = field(default_factory=Kept)
 
     @property
     def device(self) -> torch.device:
@@ -192,7 +195,9 @@ class Policy:
     def frozen_copy(self) -> Policy:
         """The reference policy, which never changes: a copy, or the base of the adapters."""
         if self.adapter is not None:
-            return dataclasses.replace(self, store=FeatureStore(self.family), bare=True)
+            return dataclasses.replace(
+                self, store=FeatureStore(self.family), bare=True, kept=Kept()
+            )
         model = copy.deepcopy(self.model).eval().requires_grad_(False)
         return wrap(model, self.processor, self._family_of(model), asked_for=self.asked_for)
 

@@ -119,7 +119,7 @@ class Episodes:
         for walk in walks:
             calls.setdefault((walk.greedy, self._limit(walk.room)), []).append(walk)
         for number, (greedy, limit) in enumerate(sorted(calls)):
-            how = replace(sampling, max_new_tokens=limit, greedy_too=False)
+            how = replace(sampling, max_new_tokens=limit, greedy_too=False, to_train=False)
             asked = calls[greedy, limit]
             answers = self._engine.generate(
                 [walk.prompt for walk in asked],

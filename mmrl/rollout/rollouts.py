@@ -58,7 +58,8 @@ class Rollouts:
         if self.stored is not None:
             responses = self.stored.sample(self.engine, prompts, counts, sampling, seed)
         else:
-            responses = self.engine.generate(prompts, counts, sampling, seed)
+            trained = replace(sampling, to_train=True)
+            responses = self.engine.generate(prompts, counts, trained, seed)
         return [
             Group(prompt, tuple(group), ())
             for prompt, group in zip(prompts, responses, strict=True)

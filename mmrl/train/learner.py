@@ -72,6 +72,7 @@ class Learner:
         critic: Critic | None = None,
         correction: Correction | None = None,
         other_engine: bool = False,
+        kept_tokens: int = 0,
     ) -> None:
         self._policy, self._algorithm, self._backend = policy, algorithm, backend
         self._temperature, self._budget = temperature, tokens_per_micro_batch
@@ -85,15 +86,33 @@ class Learner:
         self._agreement = Agreement(self._world) if backend.in_step else None
         ahead = algorithm.updates.extragradient
         self.extrapolation = Extrapolation(policy, backend) if ahead else None
+        policy.kept.room = kept_tokens if self._keeps(backend) else 0
+
+    def _keeps(self, backend: Backend) -> bool:
+        """Whether a rollout's pass over the prompts is the same as the update's."""
+        updates, policy = self._algorithm.updates, self._policy
+        dropped = policy.adapter is not None and policy.adapter.drops
+        several = not updates.on_policy or updates.extragradient
+        apart = policy.family.declaration.shared_prefix and not backend.in_step
+        return apart and not (several or dropped or self._algorithm.objective.whole_groups)
 
     def update(
         self, samples: Sequence[TrainSample], kl_coefficient: float, step: int = 1
     ) -> UpdateStats:
         """Train on the samples as the update plan says; raises TrainingError on a non-finite loss.
 
-        The learning rate is that of `step`, however many updates the steps before it made: with
-        fewer groups than mini-batches, or nothing to train on, a step makes fewer than planned.
+        What the rollout has kept for it is used up. The learning rate is that of `step`, however
+        many updates the steps before it made: with fewer groups than mini-batches, or nothing to
+        train on, a step makes fewer than planned.
         """
+        try:
+            return self._update(samples, kl_coefficient, step)
+        finally:
+            self._policy.kept.clear()
+
+    def _update(
+        self, samples: Sequence[TrainSample], kl_coefficient: float, step: int
+    ) -> UpdateStats:
         if self.extrapolation is not None:
             self.extrapolation.begin()
         samples, activity = self._compared(self._with_reference(samples))
@@ -138,6 +157,7 @@ class Learner:
     def update_critic(self, samples: Sequence[TrainSample]) -> UpdateStats:
         """Train the critic on the samples as the update plan says; the policy stays as it is."""
         assert self._critic is not None, "an algorithm with steps for its critic has one"
+        self._policy.kept.clear()
         judged = [
             self._critic.update([sample for _, sample in part]) for _, part in self._parts(samples)
         ]

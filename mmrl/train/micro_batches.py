@@ -67,13 +67,14 @@ def micro_batches(
     if packing.agreement is not None or not policy.family.declaration.shared_prefix:
         yield from _with_prompts(policy, samples, packing, everyone)
         return
-    for chunk in chunks(samples, packing.budget, packing.whole_groups):
+    kept = None if send is None else policy.kept
+    for chunk in chunks(samples, packing.budget, packing.whole_groups, kept):
         yield from _behind_prompts(policy, chunk, send)
 
 
 def _behind_prompts(policy: Policy, chunk: Chunk, send: SendBack | None) -> Iterator[MicroBatch]:
     with torch.set_grad_enabled(send is not None):
-        prompts = policy.run_prompts(chunk.prompts)
+        prompts = chunk.ran or policy.run_prompts(chunk.prompts)
     for batch in chunk.batches:
         owners, rows = zip(*batch, strict=True)
         layout = go_on(prompts, [row.shared() for row in rows], owners)

@@ -56,6 +56,44 @@ def test_products_and_gradients_are_those_of_float64(
         assert relative(own.grad, other.grad) < 1e-6
 
 
+CONVOLUTIONS = {
+    "a clip's patches": (
+        nn.Conv3d(3, 24, (2, 14, 14), (2, 14, 14), bias=False),
+        (50, 3, 2, 14, 14),
+    ),
+    "with a bias": (nn.Conv2d(3, 24, 14, 14), (50, 3, 14, 14)),
+    "a picture whole": (nn.Conv2d(3, 24, 14, 14), (2, 3, 56, 42)),
+    "padded": (nn.Conv2d(3, 24, 14, 14, padding=2), (5, 3, 14, 14)),
+    "in groups": (nn.Conv2d(4, 24, 6, groups=2), (5, 4, 6, 6)),
+    "valid": (nn.Conv2d(4, 24, 6, padding="valid"), (5, 4, 6, 6)),
+}
+
+
+@pytest.mark.parametrize("which", CONVOLUTIONS)
+def test_a_convolution_over_one_patch_is_a_product(
+    which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, shape = CONVOLUTIONS[which]
+    model, exact = nn.Sequential(copy.deepcopy(layer)), copy.deepcopy(layer).double()
+    linears.exchange(model)
+    called: list[int] = []
+    product = linears._product
+    monkeypatch.setattr(linears, "_product", lambda *a: called.append(1) or product(*a))
+    given, wanted = torch.randn(shape, requires_grad=True), None
+    wanted = given.detach().double().requires_grad_()
+    found, expected = model(given), exact(wanted)
+    pull = torch.randn(found.shape)
+    found.backward(pull)
+    expected.backward(pull.double())
+    assert found.shape == expected.shape and relative(found.detach(), expected.detach()) < 1e-6
+    assert given.grad is not None and wanted.grad is not None
+    assert relative(given.grad, wanted.grad) < 1e-6
+    for own, other in zip(model.parameters(), exact.parameters(), strict=True):
+        assert own.grad is not None and other.grad is not None
+        assert own.grad.shape == own.shape and relative(own.grad, other.grad) < 1e-6
+    assert bool(called) == (which in ("a clip's patches", "with a bias", "valid"))
+
+
 def test_frozen_weights_pass_gradients_on_and_get_none() -> None:
     model = exchanged(16, 8).requires_grad_(False)
     rows = torch.randn(5, 16, requires_grad=True)
