@@ -52,9 +52,8 @@ def exchange(model: nn.Module) -> int:
         if type(module) is nn.Linear and _is_float32_on_cpu(module.weight):
             module.__class__ = OneDNNLinear
             exchanged += 1
-        elif isinstance(module, nn.modules.conv._ConvNd) and type(module) in PATCHES:
-            if _is_float32_on_cpu(module.weight):
-                module.__class__ = PATCHES[type(module)]
+        elif type(module) in PATCHES and _is_float32_on_cpu(module.get_parameter("weight")):
+            module.__class__ = PATCHES[type(module)]
     return exchanged
 
 
