@@ -1,15 +1,18 @@
 """Time updates and rollouts of answers of very different lengths, here and in another checkout.
 
     python tools/bench_tails.py --against ../other-checkout
+    python tools/bench_tails.py --plain --cases "clip of 8,000, 16 to 2,000"
 
-Both checkouts run this script, each in a process of its own for every case, and take turns. Prompts
-and answers are synthetic tokens on the model of bench_step.py: text alone, no end but where a case
-wants one. An update is what a learner does with a batch: pack, lay out, log-probs, backward.
+Both checkouts run this script, each in a process of its own for every case, and take turns; with
+`--plain` the other side is this checkout without sharing: the prompt again for every answer.
+Prompts and answers are synthetic tokens on the model of bench_step.py: text alone, no end but where
+a case wants one. An update is what a learner does with a batch: pack, lay out, log-probs, backward.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import statistics
@@ -17,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -47,7 +50,9 @@ NEVER = -1e9
 """A logit that no token is drawn with; engines refuse those that are not finite."""
 
 TAIL: list[Group] = [(100, [2000, *[40] * 7]), *[(100, [40] * 8)] * 15]
+LONG = [16, 40, 100, 250, 500, 1000, 1500, 2000]
 CASES = {
+    "clip of 8,000, 16 to 2,000": Case("update", [(8000, LONG)]),
     "equal, 32 x 64": Case("update", [(112, [64] * 8)] * 4),
     "equal, 8 x 256": Case("update", [(300, [256] * 8)]),
     "equal, group size 1": Case("update", [(112, [64])] * 16),
@@ -60,22 +65,21 @@ CASES = {
 }
 
 
-def prepare(name: str, model: str) -> Callable[[], None]:
+def prepare(name: str, model: str, plain: bool) -> Callable[[], None]:
     """Load the model and return one step of a case."""
     import numpy as np
     import torch
 
     from mmrl.model_config import ModelConfig
-    from mmrl.policy.attention import active_layout
     from mmrl.policy.policy import load_policy
-    from mmrl.policy.shared_prefix import lay_out
     from mmrl.types import Prompt, Response, Sample, TrainSample
 
-    packing = module("policy.packing", "packing")
-    pack, Weighted = packing.pack, packing.Weighted
+    Weighted = module("policy.packing", "packing").Weighted
     Sampling = module("engines.engine", "rollout.engine").Sampling
     case, rng = CASES[name], np.random.default_rng(0)
     policy = load_policy(ModelConfig(path=model), torch.device("cpu"))
+    if plain:
+        without_sharing(policy)
 
     def prompt(number: int, size: int) -> Prompt:
         ids, places = rng.integers(100, 300, size), np.tile(np.arange(size), (3, 1))
@@ -84,13 +88,8 @@ def prepare(name: str, model: str) -> Callable[[], None]:
     prompts = [prompt(i, size) for i, (size, _) in enumerate(case.groups)]
 
     def update() -> None:
-        for rows in pack(weighted, case.budget):
-            layout = lay_out([row.shared() for row in rows], policy.device)
-            with active_layout(layout):
-                logprobs, _ = policy.logprobs(
-                    layout, [row.members[0].sample.prompt for row in rows], 1.0
-                )
-                logprobs.sum().backward()
+        for layout, asked in passes(policy, weighted, case.budget):
+            policy.logprobs(layout, asked, 1.0)[0].sum().backward()
         policy.model.zero_grad()
 
     def rollout() -> None:
@@ -130,6 +129,33 @@ def prepare(name: str, model: str) -> Callable[[], None]:
     return rollout
 
 
+def passes(policy: Any, weighted: Sequence[Any], budget: int) -> Iterator[tuple[Any, list[Any]]]:
+    """Layouts, active meanwhile, and their prompts: as this checkout's learner makes them."""
+    import torch
+
+    if importlib.util.find_spec("mmrl.train.micro_batches"):
+        made = import_module("mmrl.train.micro_batches")
+        packing, back = made.Packing(budget), torch.autograd.backward
+        for part in made.micro_batches(policy, weighted, packing, send=back):
+            yield part.layout, part.prompts
+        return
+    from mmrl.policy.attention import active_layout
+    from mmrl.policy.shared_prefix import lay_out
+
+    for rows in module("policy.packing", "packing").pack(weighted, budget):
+        layout = lay_out([row.shared() for row in rows], policy.device)
+        with active_layout(layout):
+            yield layout, [row.members[0].sample.prompt for row in rows]
+
+
+def without_sharing(policy: Any) -> None:
+    """Let the policy run every answer behind its own copy of the prompt, as a plain model does."""
+    policy.model.set_attn_implementation({"text_config": "sdpa"})
+    own = policy.family.declaration
+    policy.family.declaration = replace(own, shared_prefix=False)
+    policy.family.plain_inputs = lambda ids, prompt: {}  # there is nothing but text here
+
+
 def module(*names: str) -> ModuleType:
     """The first of these that this checkout has: its rooms have had other names."""
     root = Path(mmrl.__file__).parent
@@ -137,9 +163,9 @@ def module(*names: str) -> ModuleType:
     return import_module(f"mmrl.{next(there)}")
 
 
-def run(name: str, model: str, turns: Turns) -> None:
+def run(name: str, model: str, plain: bool, turns: Turns) -> None:
     """Be a side: one step a turn."""
-    step = prepare(name, model)
+    step = prepare(name, model, plain)
     turns.say({"loaded_mib": peak_mib()})
     while turns.wait():
         start, cpu = time.perf_counter(), time.process_time()
@@ -149,16 +175,16 @@ def run(name: str, model: str, turns: Turns) -> None:
 
 
 def compare(
-    name: str, model: str, checkouts: Sequence[Path], warmup: int, repeats: int
+    name: str, model: str, others: Sequence[tuple[Path, bool]], warmup: int, repeats: int
 ) -> dict[str, Any]:
-    """Let the checkouts take turns at a case; warm-up turns are not counted."""
+    """Let checkouts, without sharing or with it, take turns at a case after warm-up turns."""
     sides = [
         Side(
-            str(folder),
-            [sys.executable, __file__, "--side", name, "--model", model],
+            f"{folder}{' plain' * plain}",
+            [sys.executable, __file__, "--side", name, "--model", model, *["--plain"] * plain],
             {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)},
         )
-        for folder in checkouts
+        for folder, plain in others
     ]
     for number in range(warmup + repeats):
         for side in sides[:: 1 if number % 2 else -1]:
@@ -193,6 +219,7 @@ def shown(found: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--against", type=Path, help="another checkout to take turns with")
+    parser.add_argument("--plain", action="store_true", help="take turns with no sharing at all")
     parser.add_argument("--cases", nargs="*", choices=[*CASES], default=[*CASES])
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
@@ -203,16 +230,17 @@ def main() -> None:
     if args.side:
         answers = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
-        run(args.side, args.model, Turns(answers))
+        run(args.side, args.model, args.plain, Turns(answers))
         return
-    checkouts = [HERE, *([args.against.resolve()] if args.against else [])]
+    sides = [(HERE, False), *([(args.against.resolve(), False)] if args.against else [])]
+    sides += [(HERE, True)] * args.plain
     plain = Workload("", 0, 1, 1, 1, 56, 0.0, "float32", 0.0, 0, 0)
     report: dict[str, Any] = {"machine": machine(), "cases": {}}
     with tempfile.TemporaryDirectory() as folder:
         workload = replace(plain, folder=folder)
         subprocess.run(arguments("build", workload), check=True)
         for name in args.cases:
-            found = compare(name, workload.model, checkouts, args.warmup, args.repeats)
+            found = compare(name, workload.model, sides, args.warmup, args.repeats)
             report["cases"][name] = found
             print(f"{name:30}{shown(found)}", flush=True)
     if args.json:

@@ -125,7 +125,8 @@ class Batch:
         starts = torch.tensor([p.next_position for p in self._prompts])[self._owners]
         position = starts.to(logits.device)
         tokens: list[tuple[Ints, Ints, Tensor]] = []
-        steps = Steps(partial(self._step, decoding), decoding, self._faith)
+        step = partial(self._step, decoding)
+        steps = Steps(step, decoding, self._faith, self._policy.model)
         ends = set(self._policy.family.end_ids)
         while True:
             chosen, logprobs = self._sample(logits, self._greedy[live], generator)

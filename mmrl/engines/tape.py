@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
@@ -43,10 +43,14 @@ SETTLED = 3
 
 
 class Steps:
-    """Decoding steps of some rows: as they are at first, then from a recording."""
+    """Decoding steps of some rows: as they are at first, then from a recording.
 
-    def __init__(self, step: Step, decoding: Decoding, faith: Faith) -> None:
+    Who hooks into the model wants to see every step: then there is none.
+    """
+
+    def __init__(self, step: Step, decoding: Decoding, faith: Faith, model: nn.Module) -> None:
         self._step, self._decoding, self._faith = step, decoding, faith
+        self._hooked = any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
         self._rows = self._made = 0
         self._again: Step | None = None
 
@@ -58,7 +62,7 @@ class Steps:
         self._made += 1
         if self._again is not None:
             return self._checked(*inputs) if self._faith.unproved else self._again(*inputs)
-        if self._made < SETTLED or self._faith.lost:
+        if self._made < SETTLED or self._faith.lost or self._hooked:
             return self._step(*inputs)
         before = self._decoding.memories()
         try:

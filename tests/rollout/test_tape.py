@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmrl.engines import tape
+from mmrl.engines.decoding import BLOCK
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
 from mmrl.engines.tape import Unfit, record
@@ -18,7 +19,7 @@ from mmrl.types import Prompt, Response
 from tests.families.cases import Case, ask, make, policy
 from tests.families.tiny import TINY
 
-WORDS = 40
+WORDS = 60
 LOOKING: set[str] = set()
 """Families whose steps look into their tensors."""
 
@@ -32,7 +33,7 @@ def prompts_of(made: Policy, name: str) -> list[Prompt]:
 def answers(made: Policy, name: str) -> tuple[list[Response], bool]:
     """Eight answers, some of which end early, and whether steps could be recorded."""
     # Many ends, so that rows leave on the way.
-    made.family.end_ids = (*made.family.end_ids, *range(60, 75))
+    made.family.end_ids = (*made.family.end_ids, *range(60, 66))
     engine = HFEngine(made)
     groups = engine.generate(prompts_of(made, name), [5, 3], Sampling(WORDS, 1.0), 7)
     return [answer for group in groups for answer in group], not engine._faith.lost
@@ -144,6 +145,29 @@ def test_what_is_not_the_step_is_not_trusted(monkeypatch: pytest.MonkeyPatch) ->
     wanted, _ = answers(policy("qwen2_5_vl"), "qwen2_5_vl")
     assert not recorded
     assert all(np.array_equal(a.logprobs, b.logprobs) for a, b in zip(found, wanted, strict=True))
+
+
+def test_hooks_see_every_step() -> None:
+    made, seen = policy("qwen2_5_vl"), []
+    made.model.lm_head.register_forward_hook(lambda module, args, out: seen.append(len(args[0])))
+    groups = HFEngine(made).generate(
+        prompts_of(made, "qwen2_5_vl"), [2, 2], Sampling(WORDS, 1.0), 7
+    )
+    assert len(seen) >= max(len(answer.ids) for group in groups for answer in group)
+
+
+def test_recordings_hold_while_caches_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for settled in (tape.SETTLED, 10**9):
+        monkeypatch.setattr(tape, "SETTLED", settled)
+        made = policy("qwen2_5_vl")
+        made.family.banned_ids = (*made.family.banned_ids, *made.family.end_ids)
+        asked = prompts_of(made, "qwen2_5_vl")
+        found.append(HFEngine(made).generate(asked, [2, 2], Sampling(3 * BLOCK, 1.0), 7))
+    for mine, theirs in zip(*found, strict=True):
+        assert all(
+            np.array_equal(a.logprobs, b.logprobs) for a, b in zip(mine, theirs, strict=True)
+        )
 
 
 def test_replaced_weights_are_read_anew() -> None:
