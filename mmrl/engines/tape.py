@@ -50,7 +50,7 @@ class Steps:
 
     def __init__(self, step: Step, decoding: Decoding, faith: Faith, model: nn.Module) -> None:
         self._step, self._decoding, self._faith = step, decoding, faith
-        self._hooked = any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+        self._hooked = hooked(model)
         self._rows = self._made = 0
         self._again: Step | None = None
 
@@ -84,6 +84,16 @@ class Steps:
         if not torch.equal(found, out):
             self._faith.lost, self._again = True, None
         return out
+
+
+def hooked(model: nn.Module) -> bool:
+    """Whether anybody hooks into a model's modules; the library's own only collect outputs."""
+    hooks = (
+        hook
+        for module in model.modules()
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    )
+    return not all(str(getattr(h, "__module__", "")).startswith("transformers.") for h in hooks)
 
 
 @dataclass
