@@ -192,9 +192,9 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
     from mmrl.rollout.rollouts import Rollouts
     from mmrl.runlog.quarantine import Quarantine
     from mmrl.train.batches import Asker, OnPolicy
+    from mmrl.train.keeping import SHARE
     from mmrl.train.learner import Learner
     from mmrl.train.trainer import Trainer
-    from mmrl.train.trainer_parts import KEPT_SHARE
     from mmrl.types import MediaRef, Sample, Score, Text
 
     class Scorer:
@@ -221,7 +221,7 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
         LocalBackend(policy.model, optimizer, config.steps),
         temperature=TEMPERATURE,
         tokens_per_micro_batch=default_budget(policy.device),
-        kept_tokens=int(default_budget(policy.device) * KEPT_SHARE),
+        kept_tokens=int(default_budget(policy.device) * SHARE),
     )
     rollouts = Rollouts(HFEngine(policy, rollout.max_sequences), Scorer(), rollout)
     asker = Asker(

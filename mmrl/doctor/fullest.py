@@ -11,6 +11,7 @@ from mmrl.algorithms.compose import compose
 from mmrl.config import RunConfig
 from mmrl.doctor.counts import Asked, Counts
 from mmrl.policy.packing import default_budget, first_fit, parts
+from mmrl.train.keeping import kept_tokens
 
 MOST_PACKED = 1024
 """Prompts of a step that are packed one by one; what is fuller still is made of equals."""
@@ -46,11 +47,24 @@ def _micro_batches(
     densest = max(counts.asked, key=lambda each: sum(each.positions))
     come = [counts.asked[i % len(counts.asked)] for i in range(min(asked, MOST_PACKED))]
     answers, budget = [answer - 1] * group_size(config), budget_of(config)
+    room = kept_tokens(config, algorithm, budget)
     found = _packed(come, answers, budget, whole)
     for each in (longest, densest):
         if each is longest or each.media_tokens:
             found.append(_of_equals(each, asked, answers, budget, whole))
+            found += _behind_kept(each, asked, answers, budget, room)
     return found
+
+
+def _behind_kept(
+    prompt: Asked, asked: int, answers: Sequence[int], budget: int, room: int
+) -> list[MicroBatch]:
+    """The fullest micro-batch while as many of such prompts are kept as there is room for."""
+    count = min(room // prompt.tokens, asked)
+    if not count:
+        return []
+    tokens = count * prompt.tokens + min(count * sum(answers), max(budget, *answers))
+    return [MicroBatch(tokens, tuple(count * each for each in prompt.positions))]
 
 
 def _packed(

@@ -31,11 +31,6 @@ class Adapter:
     peft: Any
     seed: int
 
-    @property
-    def drops(self) -> bool:
-        """Whether some of what comes to the adapters is left out, at random, while they learn."""
-        return any(config.lora_dropout > 0 for config in self.peft.peft_config.values())
-
     def off(self) -> AbstractContextManager[None]:
         """Run the base alone until the block ends."""
         disabled: AbstractContextManager[None] = self.peft.disable_adapter()

@@ -56,7 +56,8 @@ ScoreWhole = Callable[[Sequence[TrainSample], bool], list[Floats]]
 class Learner:
     """Carries out an algorithm's objective, reducer, KL and update plan on a policy.
 
-    `other_engine`: what sampled computes log-probs by other code than the policy's.
+    `other_engine`: what sampled computes log-probs by other code than the policy's. `kept_tokens`:
+    so many of its prompts' the policy's rollouts keep for the update (`keeping.kept_tokens`).
     """
 
     def __init__(
@@ -86,15 +87,7 @@ class Learner:
         self._agreement = Agreement(self._world) if backend.in_step else None
         ahead = algorithm.updates.extragradient
         self.extrapolation = Extrapolation(policy, backend) if ahead else None
-        policy.kept.room = kept_tokens if self._keeps(backend) else 0
-
-    def _keeps(self, backend: Backend) -> bool:
-        """Whether a rollout's pass over the prompts is the same as the update's."""
-        updates, policy = self._algorithm.updates, self._policy
-        dropped = policy.adapter is not None and policy.adapter.drops
-        several = not updates.on_policy or updates.extragradient
-        apart = policy.family.declaration.shared_prefix and not backend.in_step
-        return apart and not (several or dropped or self._algorithm.objective.whole_groups)
+        policy.kept.room = kept_tokens
 
     def update(
         self, samples: Sequence[TrainSample], kl_coefficient: float, step: int = 1

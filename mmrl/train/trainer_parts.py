@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from mmrl.algorithm import Algorithm
-from mmrl.config import RolloutConfig, RunConfig
+from mmrl.config import RolloutConfig
 from mmrl.data.sources import Source
 from mmrl.data.stream import PromptStream
 from mmrl.engines.split import SplitEngine, SplitScorer
@@ -24,16 +24,13 @@ from mmrl.rollout.thinking import Thinking
 from mmrl.train.ahead import Ahead
 from mmrl.train.batches import Asker, OnPolicy
 from mmrl.train.correction import Correction
+from mmrl.train.keeping import kept_tokens
 from mmrl.train.learner import Learner
 from mmrl.train.model_parts import ModelParts
 from mmrl.train.rollout_parts import RolloutParts, play
 from mmrl.train.setting import Setting
 from mmrl.train.trainer import Trainer
 from mmrl.types import Sample
-
-KEPT_SHARE = 0.5
-"""Of a micro-batch's tokens, how many of prompts are kept: behind them, micro-batches have nothing
-but responses, so that the two together take about what one with its prompts takes."""
 
 
 def build_trainer(
@@ -103,17 +100,8 @@ def build_learner(setting: Setting, algorithm: Algorithm, models: ModelParts) ->
         critic=models.critic,
         correction=make_correction(rollout),
         other_engine=rollout.engine in OTHER_CODE,
-        kept_tokens=kept_tokens(setting.config, models.budget),
+        kept_tokens=kept_tokens(setting.config, algorithm, models.budget),
     )
-
-
-def kept_tokens(config: RunConfig, budget: int) -> int:
-    """Trunk tokens of prompts that the embedded engine keeps for the update."""
-    embedded = config.rollout.engine == "hf" and config.rollout.max_staleness == 0
-    if not embedded:
-        return 0
-    asked = config.trainer.kept_prompt_tokens
-    return int(budget * KEPT_SHARE) if asked is None else asked
 
 
 def build_ahead(

@@ -203,9 +203,9 @@ def test_the_cache_is_what_decoding_allocates(policy: Policy) -> None:
 def test_micro_batches_are_no_fuller_than_a_step() -> None:
     seen = prompts_of(10)
     row = 10 + 4 * 15  # the last token of an answer is no input
-    full = planned(config(trainer={"prompts_per_step": 9}), counts=seen)
+    full = planned(config(trainer={"prompts_per_step": 9, "kept_prompt_tokens": 0}), counts=seen)
     assert full.batch.tokens == 600 // row * row
-    step = config(trainer={"prompts_per_step": 3})
+    step = config(trainer={"prompts_per_step": 3, "kept_prompt_tokens": 0})
     assert planned(step, counts=seen).batch.tokens == 3 * row
     assert planned(step, processes=2, counts=seen).batch.tokens == 2 * row
     kept = full.activations / full.batch.tokens
@@ -236,11 +236,22 @@ def test_the_fullest_micro_batch_is_that_of_the_run() -> None:
 
 def test_dense_prompts_count_more_where_answers_are_short() -> None:
     seen = Counts(2, (Asked(30, 20, (4000.0,)), Asked(60, 0, (0.0,))))
-    found = config(trainer={"prompts_per_step": 50})
+    found = config(trainer={"prompts_per_step": 50, "kept_prompt_tokens": 0})
     limit = planned(found, counts=seen)
     short = plan(found, shape.measure(found), seen, 1, answer=1)
     assert limit.batch.positions == (600 // (30 + 4 * 15) * 4000.0,)
     assert short.batch.positions == (600 // 30 * 4000.0,)
+
+
+def test_kept_prompts_stand_beside_a_micro_batch_of_responses() -> None:
+    """Nine of 100 tokens are kept; behind them go nine groups of 4 x 15 tokens."""
+    step = {"prompts_per_step": 9, "tokens_per_micro_batch": 600, "kept_prompt_tokens": 310}
+    seen = Counts(1, (Asked(100, 50, (4000.0,)),))
+    found = planned(config(trainer=step), counts=seen)
+    assert found.batch.tokens == 3 * 100 + 3 * 60
+    many = planned(config(trainer={**step, "kept_prompt_tokens": 900}), counts=seen)
+    assert many.batch.tokens == 9 * 100 + 9 * 60
+    assert many.batch.positions == (9 * 4000.0,)
 
 
 def test_the_cache_is_of_what_is_asked_at_once() -> None:

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from mmrl.algorithms.compose import compose
+from mmrl.config import RunConfig
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
 from mmrl.policy.policy import Policy
+from mmrl.train.keeping import kept_tokens
 from mmrl.train.learner import Learner
 from mmrl.types import Group, Prompt, Score, TrainSample
 from tests.algorithms.cases import context
@@ -156,20 +158,38 @@ def test_no_more_is_kept_than_there_is_room_for() -> None:
     assert made.kept.left == 1
 
 
-@pytest.mark.parametrize(
-    "section",
-    [
-        {"updates": {"passes": 2}},
-        {"updates": {"mini_batches": 2}},
-        {"name": "gvpo"},
-    ],
-    ids=str,
-)
-def test_nothing_is_kept_for_more_than_one_update(section: dict[str, object]) -> None:
-    made = policy("qwen2_5_vl")
-    learner(made, 10_000, **section)
-    rolled_out(made, prompts_of(made, "qwen2_5_vl"))
-    assert made.kept.room == 0 and not made.kept._ran
+NOTHING: dict[str, dict[str, object]] = {
+    "two passes": {"algorithm": {"name": "grpo", "updates": {"passes": 2}}},
+    "two mini-batches": {"algorithm": {"name": "grpo", "updates": {"mini_batches": 2}}},
+    "whole groups": {"algorithm": {"name": "gvpo"}},
+    "another engine": {"rollout": {"engine": "hf_copy"}},
+    "rollouts ahead": {"rollout": {"engine": "hf_copy", "max_staleness": 1}},
+    "dropout": {"model": {"path": "m", "lora": {"rank": 4, "dropout": 0.1}}},
+    "none asked for": {"trainer": {"steps": 1, "kept_prompt_tokens": 0}},
+}
+
+
+def room(changes: dict[str, dict[str, object]]) -> int:
+    made = {
+        "run": "out",
+        "model": {"path": "m"},
+        "data": {"task": "digit_count", "path": "a.jsonl"},
+        "algorithm": {"name": "grpo"},
+        "trainer": {"steps": 1},
+        **changes,
+    }
+    config = RunConfig.model_validate(made)
+    return kept_tokens(config, compose(config.algorithm), 1000)
+
+
+@pytest.mark.parametrize("which", NOTHING)
+def test_nothing_is_kept_where_the_update_is_another_computation(which: str) -> None:
+    assert room(NOTHING[which]) == 0  # type: ignore[arg-type]
+
+
+def test_half_a_micro_batch_is_kept_or_what_is_asked_for() -> None:
+    assert room({}) == 500
+    assert room({"trainer": {"steps": 1, "kept_prompt_tokens": 77}}) == 77
 
 
 def test_what_is_not_trained_on_is_not_kept() -> None:
