@@ -143,6 +143,7 @@ class Live:
 
 def shown(observation: Observation, seen: Seen) -> Observation:
     """An observation with what the environment shows: its screen, words and verdict."""
+    earned = seen.outcome if seen.reward is None else seen.reward
     said = " ".join(text for text in (observation.text, seen.text) if text)
     screen = MediaRef("screenshot", seen.png, {"pixel_ratio": seen.pixel_ratio})
     return replace(
@@ -151,6 +152,6 @@ def shown(observation: Observation, seen: Seen) -> Observation:
         parts=(screen, Text(said)) if said else (screen,),
         text="",
         outcome=seen.outcome,
-        reward=seen.outcome if seen.done else 0.0,
+        reward=earned if seen.done else 0.0,
         done=observation.done or seen.done,
     )
