@@ -2,13 +2,13 @@
 
     pip install 'mmrl[verifiers]' && python tools/learn_codeword.py --out runs/codeword
 
-The game (tests/environments/hosted/codeword.py, on the package's own classes) shows two new squares in
-each of three turns; nine colours stand for letters, and only the whole word of six counts. It is played
-by verifiers, in a process of its own, which calls the policy as it would call any model. A tiny
-Qwen2.5-VL is first trained supervised on the right turns, through the same environment, up to the
-first checkpoint that says READY of the held-out words right; then by GRPO, for each seed. Prints
-held-out accuracy before and after, greedy. What is already there is not repeated. `--python` names an
-interpreter that has verifiers where this one does not.
+The game (tests/environments/hosted/codeword.py, on the package's own classes) shows two new squares
+in each of three turns; nine colours stand for letters, and only the whole word of six counts. It is
+played by verifiers, in a process of its own, which calls the policy as it would call any model. A
+tiny Qwen2.5-VL is first trained supervised on the right turns, through the same environment, up to
+the first checkpoint that says READY of the held-out words right; then by GRPO, for each seed.
+Prints held-out accuracy before and after, greedy. What is already there is not repeated. `--python`
+names an interpreter that has verifiers where this one does not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from make_tiny_model import first_ready
 
-READY = 0.3
+READY = 0.4
 TRAIN, TEST = 400, 100
 GAME = Path(__file__).parent.parent / "tests" / "environments" / "hosted"
 
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--python", default="")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=80)
-    parser.add_argument("--sft-steps", type=int, default=300)
+    parser.add_argument("--sft-steps", type=int, default=200)
     args = parser.parse_args()
     own = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = f"{GAME}{os.pathsep}{own}"  # where its process finds the game

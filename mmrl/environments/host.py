@@ -34,7 +34,6 @@ from mmrl.rewards.chat_messages import Message, messages_of
 from mmrl.types import Sample
 
 HOSTS = Path(__file__).parent / "hosts"
-KINDS = ("verifiers", "gymnasium")
 START_SECONDS = 180.0
 LINES = 20
 
@@ -64,7 +63,7 @@ def hosting_of(task: Any) -> Hosting:
     """That of a task with `host`, `settings` and `python`; its samples begin with `messages`."""
 
     def start(ended: queue.Queue[Any]) -> Host:
-        return Host(task.host, task.settings, ended, task.python)
+        return Host(HOSTS / f"{task.host}_host.py", task.settings, ended, task.python)
 
     def first_call(sample: Sample) -> tuple[Message, ...]:
         assert sample.start is not None, "a hosted episode begins somewhere"
@@ -89,19 +88,18 @@ class Host:
 
     def __init__(
         self,
-        kind: str,
+        program: Path,
         settings: Mapping[str, Any],
         ended: queue.Queue[Any],
         python: str = "",
     ) -> None:
-        self._ended, self._kind = ended, kind
+        self._ended = ended
         self._noise: deque[str] = deque(maxlen=LINES)
         self._ready: queue.Queue[Mapping[str, Any]] = queue.Queue()
         interpreter = python or sys.executable
-        program = str(HOSTS / f"{kind}_host.py")
         try:
             self._process = subprocess.Popen(
-                [interpreter, program, json.dumps(dict(settings))],
+                [interpreter, str(program), json.dumps(dict(settings))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -122,7 +120,8 @@ class Host:
             first = {"error": f"it is not ready within {START_SECONDS:g} s"}
         if "error" in first:
             self.close()
-            raise UserError(f"{kind} environments: {first['error']}")
+            reason = str(first["error"])
+            raise UserError(f"the environments do not start: {reason}{hint(reason)}")
         self.count: int | None = first.get("count")
         """How many different episodes there are; None: any number."""
 
@@ -178,6 +177,14 @@ class Host:
     def _keep(self, stream: IO[str]) -> None:
         for line in _lines(stream):
             self._noise.append(line)
+
+
+def hint(reason: str) -> str:
+    """What to install, where that is what is lacking."""
+    for package in ("verifiers", "gymnasium"):
+        if f"No module named '{package}'" in reason:
+            return f": pip install 'mmrl[{package}]', or name an interpreter that has it (python)"
+    return ""
 
 
 def _lines(stream: IO[str]) -> Any:

@@ -20,8 +20,8 @@ SECONDS = 300.0
 def record(hosting: Hosting, path: Path, indices: Sequence[int]) -> int:
     """Write the records of the episodes at `indices`, a line each; returns how many there are.
 
-    Every first call is refused. What the environment says `about` an episode is written too. An index that there is no episode for ends the records; another
-    reason for none raises UserError with it.
+    Every first call is refused; what the environment says `about` an episode is written too. An
+    index that there is no episode for ends the records; another reason raises UserError with it.
     """
     inbox: queue.Queue[Any] = queue.Queue()
     endpoint, host = Endpoint(inbox), hosting.start(inbox)

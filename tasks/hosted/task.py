@@ -23,7 +23,7 @@ class Task(contract.Task):
     episode has at most `turns` turns.
     """
 
-    host: Literal["verifiers", "gymnasium"]
+    host: Literal["verifiers", "gymnasium"] = "verifiers"
     settings: Mapping[str, Any] = field(default_factory=dict)
     python: str = ""
     turns: int = 32
