@@ -22,7 +22,7 @@ from typing import Any
 
 from make_tiny_model import first_ready
 
-READY = 0.4
+READY, EVERY = 0.4, 20
 TRAIN, TEST = 400, 100
 GAME = Path(__file__).parent.parent / "tests" / "environments" / "hosted"
 
@@ -94,11 +94,16 @@ def train(values: Mapping[str, Any]) -> dict[str, Any]:
     from mmrl.train.run import train as run
     from mmrl.validation import validate
 
-    result = Path(values["run"]) / "result.json"
-    if not result.is_file():
-        run(validate(RunConfig, dict(values), "learn_codeword"), overwrite=True)
-    found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-    return found
+    folder = Path(values["run"])
+    result = folder / "result.json"
+    done = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
+    if done.get("steps") != values["trainer"]["steps"]:
+        config = validate(RunConfig, dict(values), "learn_codeword")
+        begun = (folder / "checkpoints").is_dir()
+        run(config, resume=begun, overwrite=not begun, allow_changes=True)
+        done = json.loads(result.read_text(encoding="utf-8"))
+        result.write_text(json.dumps({**done, "steps": values["trainer"]["steps"]}))
+    return done
 
 
 def start(section: Mapping[str, Any], out: Path, steps: int) -> Path:
@@ -107,26 +112,23 @@ def start(section: Mapping[str, Any], out: Path, steps: int) -> Path:
     from mmrl.train import checkpoint
 
     run = out / "sft"
-    train(
-        {
-            **config(section, run, "asset:tiny_qwen2_5_vl", 0),
-            "algorithm": {"name": "sft"},
-            "optimizer": {"learning_rate": 1.0e-3, "warmup_steps": 20},
-            "trainer": {
-                "steps": steps,
-                "prompts_per_step": 16,
-                "eval_every": 20,
-                "checkpoint_every": 20,
-                "keep_checkpoints": 100,
-            },
-        }
-        | {"rollout": {**config(section, run, "", 0)["rollout"], "engine": "targets"}}
-    )
-    step = first_ready(Journal(run / "metrics.jsonl").rows(), {"hosted": READY})
-    if step is None:
-        raise SystemExit(f"no checkpoint of {run} reached {READY:.0%}: give more --sft-steps")
-    print(f"supervised step {step} is the first with {READY:.0%}", flush=True)
-    return checkpoint.at(run, step).path
+    shared = config(section, run, "asset:tiny_qwen2_5_vl", 0)
+    phase = {
+        **shared,
+        "algorithm": {"name": "sft"},
+        "rollout": {**shared["rollout"], "engine": "targets"},
+        "optimizer": {"learning_rate": 1.0e-3, "warmup_steps": 20},
+    }
+    for last in range(EVERY, steps + 1, EVERY):
+        every = {"eval_every": EVERY, "checkpoint_every": EVERY, "keep_checkpoints": 100}
+        rows = Journal(run / "metrics.jsonl")
+        if max((row["step"] for row in rows.rows()), default=0) < last:
+            train({**phase, "trainer": {"steps": last, "prompts_per_step": 16, **every}})
+        step = first_ready(rows.rows(), {"hosted": READY})
+        if step is not None:
+            print(f"supervised step {step} is the first with {READY:.0%}", flush=True)
+            return checkpoint.at(run, step).path
+    raise SystemExit(f"no checkpoint of {run} reached {READY:.0%}: give more --sft-steps")
 
 
 def main() -> None:
@@ -134,7 +136,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/codeword"))
     parser.add_argument("--python", default="")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--sft-steps", type=int, default=200)
     args = parser.parse_args()
     own = os.environ.get("PYTHONPATH", "")
@@ -148,7 +150,12 @@ def main() -> None:
                 **config(section, args.out / f"grpo-{seed}", str(model), seed),
                 "algorithm": {"name": "grpo", "group_size": 8},
                 "optimizer": {"learning_rate": 3.0e-4, "warmup_steps": 5, "schedule": "linear"},
-                "trainer": {"steps": args.steps, "prompts_per_step": 8, "eval_every": 20},
+                "trainer": {
+                    "steps": args.steps,
+                    "prompts_per_step": 6,
+                    "eval_every": EVERY,
+                    "checkpoint_every": EVERY,
+                },
             }
         )
         print(

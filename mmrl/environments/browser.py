@@ -101,6 +101,8 @@ class Page:
         self._loaded = asyncio.Event()
         self._said: list[str] = []
         self._replies: set[asyncio.Task[None]] = set()
+        width, height = pages.clip or (pages.width, pages.height)
+        self._mouse = (width / 2, height / 2)
 
     @classmethod
     async def opened(cls, browser: DevTools, pages: Pages) -> Page:
@@ -163,9 +165,8 @@ class Page:
 
     async def step(self, action: Mapping[str, Any]) -> Seen:
         """Carry out an action (`environments/hands.py`), its places in points, and settle."""
-        shown = self._pages.clip or (self._pages.width, self._pages.height)
         by_key = self._pages.key_by_key
-        await carry_out(self._call, action, *shown, key_by_key=by_key)
+        self._mouse = await carry_out(self._call, action, self._mouse, key_by_key=by_key)
         await self._go_on()
         return await self._look()
 

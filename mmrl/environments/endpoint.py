@@ -64,6 +64,11 @@ class Call:
         self.done.set()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 1024  # a round's calls come all at once
+
+
 class Endpoint:
     """A server on a free port of 127.0.0.1; `calls` are what it has been asked."""
 
@@ -72,8 +77,7 @@ class Endpoint:
         self._open: set[Call] = set()
         self._lock = threading.Lock()
         self._closed = False
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", port), _handler(self))
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="mmrl-endpoint", daemon=True
         )

@@ -3,11 +3,12 @@
     {"type": "click", "x": 40, "y": 60}             also double_click, right_click, move_to,
                                                     long_press
     {"type": "drag", "x": 40, "y": 60, "to_x": 90, "to_y": 60}
-    {"type": "scroll", "text": "down"}              at x, y if given, else in the middle
+    {"type": "scroll", "text": "down"}
     {"type": "type", "text": "abc"}                 a newline is Enter
     {"type": "hotkey", "text": "ctrl a"}            keys that are held together; also `enter`, `tab`
 
-Places are in points of the screen. A type or key that pages have no use for does nothing.
+Places are in points of the screen; without x and y it is where the mouse is, at first the middle. A
+type or key that pages have no use for does nothing.
 """
 
 from __future__ import annotations
@@ -36,19 +37,21 @@ COMMANDS = {"a": "selectAll", "c": "copy", "x": "cut", "v": "paste", "z": "undo"
 
 
 async def carry_out(
-    send: Send, action: Mapping[str, Any], width: float, height: float, *, key_by_key: bool = False
-) -> None:
-    """Carry one action out on a screen of `width` x `height` points.
+    send: Send, action: Mapping[str, Any], mouse: tuple[float, float], *, key_by_key: bool = False
+) -> tuple[float, float]:
+    """Carry one action out, the mouse being at a place; returns where it then is.
 
     `key_by_key`: text is typed with a key down and up for each character, not put in as a whole.
     """
     kind, text = action["type"], str(action.get("text", ""))[:LONGEST_TEXT]
-    x, y = float(action.get("x", width / 2)), float(action.get("y", height / 2))
+    x, y = float(action.get("x", mouse[0])), float(action.get("y", mouse[1]))
+    end = x, y
     match kind:
         case "click" | "double_click" | "right_click" | "move_to" | "long_press":
             await _point(send, kind, x, y)
         case "drag":
-            await _drag(send, (x, y), (float(action.get("to_x", x)), float(action.get("to_y", y))))
+            end = float(action.get("to_x", x)), float(action.get("to_y", y))
+            await _drag(send, (x, y), end)
         case "scroll" if text in DIRECTIONS:
             right, down = DIRECTIONS[text]
             await _mouse(send, "mouseWheel", x, y, deltaX=right * SCROLL, deltaY=down * SCROLL)
@@ -59,6 +62,7 @@ async def carry_out(
         case "hotkey":
             *held, key = [name.lower() for name in text.replace("+", " ").split()] or [""]
             await _press(send, key, sum({MODIFIERS.get(name, 0) for name in held}))
+    return end
 
 
 async def _point(send: Send, kind: str, x: float, y: float) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from mmrl.environments.environment import Environment, EnvironmentFailure, Seen, World
+from mmrl.errors import one_line
 from mmrl.types import MediaRef, Observation, Text
 
 T = TypeVar("T")
@@ -92,6 +93,9 @@ class Live:
                     return await asyncio.wait_for(self._once(turn, attempt > 0), self._seconds)
                 except (EnvironmentFailure, TimeoutError) as error:
                     reason = str(error) or f"no answer within {self._seconds:g} s"
+                except Exception as error:  # a page may say anything of itself
+                    self.counts["unforeseen"] += 1
+                    reason = one_line(error)
                 self.counts["retries" if attempt < TRIES - 1 else "failures"] += 1
                 if attempt == TRIES - 2:
                     await self._world.restart(generation)
