@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmrl.environments.endpoint import MODEL, Call, Endpoint, Refusal
+from mmrl.environments.chat_endpoint import MODEL, Call, Endpoint, Refusal
 from mmrl.environments.host import Began, Ended, Hosting
 from mmrl.errors import UserError
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mmrl.engines.engine import Engine, Sampling
-from mmrl.environments.endpoint import MODEL, Call, Completion, Endpoint, Refusal
+from mmrl.environments.chat_endpoint import MODEL, Call, Completion, Endpoint, Refusal
 from mmrl.environments.host import Ended, Host, Hosting
 from mmrl.errors import MediaError
 from mmrl.policy.encoder import Encodes

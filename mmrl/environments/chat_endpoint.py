@@ -64,11 +64,6 @@ class Call:
         self.done.set()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 1024  # a round's calls come all at once
-
-
 class Endpoint:
     """A server on a free port of 127.0.0.1; `calls` are what it has been asked."""
 
@@ -77,7 +72,7 @@ class Endpoint:
         self._open: set[Call] = set()
         self._lock = threading.Lock()
         self._closed = False
-        self._server = _Server(("127.0.0.1", port), _handler(self))
+        self._server = _Server(self, port)
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="mmrl-endpoint", daemon=True
         )
@@ -114,79 +109,86 @@ class Endpoint:
         self._thread.join()
 
 
-def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 1024  # a round's calls come all at once
+
+    def __init__(self, endpoint: Endpoint, port: int) -> None:
+        self.endpoint = endpoint
+        super().__init__(("127.0.0.1", port), _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
     """The requests of one endpoint."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    server: _Server
+    protocol_version = "HTTP/1.1"
 
-        def log_message(self, *arguments: Any) -> None:
-            """Requests are no news."""
+    def log_message(self, *arguments: Any) -> None:
+        """Requests are no news."""
 
-        def do_GET(self) -> None:
-            if self.path.rstrip("/") != "/v1/models":
-                return self._refuse(Refusal(404, "not_found", self.path))
-            model = {"id": MODEL, "object": "model", "owned_by": "mmrl", "created": 0}
-            return self._send(200, {"object": "list", "data": [model]})
+    def do_GET(self) -> None:
+        if self.path.rstrip("/") != "/v1/models":
+            return self._refuse(Refusal(404, "not_found", self.path))
+        model = {"id": MODEL, "object": "model", "owned_by": "mmrl", "created": 0}
+        return self._send(200, {"object": "list", "data": [model]})
 
-        def do_POST(self) -> None:
-            size = int(self.headers.get("content-length") or 0)
-            if size > LARGEST_BODY:
-                self.close_connection = True
-                return self._refuse(Refusal(413, "too_large", f"over {LARGEST_BODY} bytes"))
-            raw = self.rfile.read(size)
-            if self.path.partition("?")[0].rstrip("/") != PATH:
-                return self._refuse(Refusal(404, "not_found", f"{self.path}: there is {PATH}"))
-            try:
-                body = json.loads(raw)
-            except ValueError as error:
-                return self._refuse(Refusal(400, "not_json", str(error)))
-            if not isinstance(body, dict):
-                return self._refuse(Refusal(400, "not_json", "an object is wanted"))
-            session = told(body) or self.headers.get("x-session-id") or ""
-            answer = endpoint.ask(session, body)
-            if isinstance(answer, Refusal):
-                return self._refuse(answer)
-            if body.get("stream"):
-                return self._stream(answer, body)
-            return self._send(200, _completion(answer, body))
+    def do_POST(self) -> None:
+        size = int(self.headers.get("content-length") or 0)
+        if size > LARGEST_BODY:
+            self.close_connection = True
+            return self._refuse(Refusal(413, "too_large", f"over {LARGEST_BODY} bytes"))
+        raw = self.rfile.read(size)
+        if self.path.partition("?")[0].rstrip("/") != PATH:
+            return self._refuse(Refusal(404, "not_found", f"{self.path}: there is {PATH}"))
+        try:
+            body = json.loads(raw)
+        except ValueError as error:
+            return self._refuse(Refusal(400, "not_json", str(error)))
+        if not isinstance(body, dict):
+            return self._refuse(Refusal(400, "not_json", "an object is wanted"))
+        session = told(body) or self.headers.get("x-session-id") or ""
+        answer = self.server.endpoint.ask(session, body)
+        if isinstance(answer, Refusal):
+            return self._refuse(answer)
+        if body.get("stream"):
+            return self._stream(answer, body)
+        return self._send(200, _completion(answer, body))
 
-        def _refuse(self, refusal: Refusal) -> None:
-            error = {"message": refusal.reason, "type": "invalid_request", "code": refusal.code}
-            self._send(refusal.status, {"error": error})
+    def _refuse(self, refusal: Refusal) -> None:
+        error = {"message": refusal.reason, "type": "invalid_request", "code": refusal.code}
+        self._send(refusal.status, {"error": error})
 
-        def _send(self, status: int, value: Mapping[str, Any]) -> None:
-            self._write(status, "application/json", json.dumps(value).encode())
+    def _send(self, status: int, value: Mapping[str, Any]) -> None:
+        self._write(status, "application/json", json.dumps(value).encode())
 
-        def _stream(self, answer: Completion, body: Mapping[str, Any]) -> None:
-            """The whole answer in one event: nothing is gained from pieces."""
-            whole = _completion(answer, body)
-            head = {**whole, "object": "chat.completion.chunk"}
-            usage, (choice,) = head.pop("usage"), head.pop("choices")
-            message = dict(choice.pop("message"))
-            if "tool_calls" in message:
-                calls = enumerate(message["tool_calls"])
-                message["tool_calls"] = [{**call, "index": i} for i, call in calls]
-            finish = choice.pop("finish_reason")
-            first = {**choice, "delta": message, "finish_reason": None}
-            events: list[Any] = [{**head, "choices": [first]}]
-            events.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
-            if (body.get("stream_options") or {}).get("include_usage"):
-                events.append({**head, "choices": [], "usage": usage})
-            lines = [f"data: {json.dumps(event)}\n\n" for event in events]
-            self._write(200, "text/event-stream", "".join([*lines, "data: [DONE]\n\n"]).encode())
+    def _stream(self, answer: Completion, body: Mapping[str, Any]) -> None:
+        """The whole answer in one event: nothing is gained from pieces."""
+        whole = _completion(answer, body)
+        head = {**whole, "object": "chat.completion.chunk"}
+        usage, (choice,) = head.pop("usage"), head.pop("choices")
+        message = dict(choice.pop("message"))
+        if "tool_calls" in message:
+            calls = enumerate(message["tool_calls"])
+            message["tool_calls"] = [{**call, "index": i} for i, call in calls]
+        finish = choice.pop("finish_reason")
+        first = {**choice, "delta": message, "finish_reason": None}
+        events: list[Any] = [{**head, "choices": [first]}]
+        events.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
+        if (body.get("stream_options") or {}).get("include_usage"):
+            events.append({**head, "choices": [], "usage": usage})
+        lines = [f"data: {json.dumps(event)}\n\n" for event in events]
+        self._write(200, "text/event-stream", "".join([*lines, "data: [DONE]\n\n"]).encode())
 
-        def _write(self, status: int, kind: str, payload: bytes) -> None:
-            try:
-                self.send_response(status)
-                self.send_header("content-type", kind)
-                self.send_header("content-length", str(len(payload)))
-                self.end_headers()
-                self.wfile.write(payload)
-            except (BrokenPipeError, ConnectionResetError):
-                self.close_connection = True  # whoever asked has gone
-
-    return Handler
+    def _write(self, status: int, kind: str, payload: bytes) -> None:
+        try:
+            self.send_response(status)
+            self.send_header("content-type", kind)
+            self.send_header("content-length", str(len(payload)))
+            self.end_headers()
+            self.wfile.write(payload)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True  # whoever asked has gone
 
 
 def _completion(answer: Completion, body: Mapping[str, Any]) -> dict[str, Any]:

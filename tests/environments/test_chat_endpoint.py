@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mmrl.environments.endpoint import Call, Completion, Endpoint, Refusal
+from mmrl.environments.chat_endpoint import Call, Completion, Endpoint, Refusal
 from mmrl.rewards.chat_messages import (
     BadMessages,
     is_prefix,
