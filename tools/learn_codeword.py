@@ -20,8 +20,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from make_tiny_model import first_ready
-
 READY, EVERY = 0.4, 20
 TRAIN, TEST = 400, 100
 GAME = Path(__file__).parent.parent / "tests" / "environments" / "hosted"
@@ -94,21 +92,25 @@ def train(values: Mapping[str, Any]) -> dict[str, Any]:
     from mmrl.train.run import train as run
     from mmrl.validation import validate
 
-    folder = Path(values["run"])
-    result = folder / "result.json"
-    done = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
-    if done.get("steps") != values["trainer"]["steps"]:
+    folder, steps = Path(values["run"]), values["trainer"]["steps"]
+    found = result_of(folder)
+    if found.get("steps", 0) < steps:
         config = validate(RunConfig, dict(values), "learn_codeword")
         begun = (folder / "checkpoints").is_dir()
         run(config, resume=begun, overwrite=not begun, allow_changes=True)
-        done = json.loads(result.read_text(encoding="utf-8"))
-        result.write_text(json.dumps({**done, "steps": values["trainer"]["steps"]}))
-    return done
+        found = {**result_of(folder), "steps": steps}
+        (folder / "result.json").write_text(json.dumps(found), encoding="utf-8")
+    return found
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    """What a run came to; empty where it has not ended."""
+    path = folder / "result.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def start(section: Mapping[str, Any], out: Path, steps: int) -> Path:
     """The first checkpoint of the supervised phase that is READY."""
-    from mmrl.runlog.journal import Journal
     from mmrl.train import checkpoint
 
     run = out / "sft"
@@ -119,15 +121,12 @@ def start(section: Mapping[str, Any], out: Path, steps: int) -> Path:
         "rollout": {**shared["rollout"], "engine": "targets"},
         "optimizer": {"learning_rate": 1.0e-3, "warmup_steps": 20},
     }
-    for last in range(EVERY, steps + 1, EVERY):
-        every = {"eval_every": EVERY, "checkpoint_every": EVERY, "keep_checkpoints": 100}
-        rows = Journal(run / "metrics.jsonl")
-        if max((row["step"] for row in rows.rows()), default=0) < last:
-            train({**phase, "trainer": {"steps": last, "prompts_per_step": 16, **every}})
-        step = first_ready(rows.rows(), {"hosted": READY})
-        if step is not None:
-            print(f"supervised step {step} is the first with {READY:.0%}", flush=True)
-            return checkpoint.at(run, step).path
+    every = {"eval_every": EVERY, "checkpoint_every": EVERY, "keep_checkpoints": 100}
+    for last in range(result_of(run).get("steps", EVERY), steps + 1, EVERY):
+        found = train({**phase, "trainer": {"steps": last, "prompts_per_step": 16, **every}})
+        if found["after"] >= READY:
+            print(f"supervised step {last} is the first with {READY:.0%}", flush=True)
+            return checkpoint.at(run, last).path
     raise SystemExit(f"no checkpoint of {run} reached {READY:.0%}: give more --sft-steps")
 
 
@@ -136,7 +135,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/codeword"))
     parser.add_argument("--python", default="")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--sft-steps", type=int, default=200)
     args = parser.parse_args()
     own = os.environ.get("PYTHONPATH", "")
@@ -152,7 +151,7 @@ def main() -> None:
                 "optimizer": {"learning_rate": 3.0e-4, "warmup_steps": 5, "schedule": "linear"},
                 "trainer": {
                     "steps": args.steps,
-                    "prompts_per_step": 6,
+                    "prompts_per_step": 4,
                     "eval_every": EVERY,
                     "checkpoint_every": EVERY,
                 },

@@ -43,17 +43,15 @@ def png(pixels: Any) -> bytes:
 
 
 def said(observation: Any, text: str) -> dict[str, Any]:
-    """A user's message that shows an observation."""
+    """A user's message that says a text and shows an observation."""
     if getattr(observation, "dtype", None) == "uint8" and getattr(observation, "ndim", 0) == 3:
         url = "data:image/png;base64," + base64.b64encode(png(observation)).decode()
         parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}}]
     else:
         plain = observation.tolist() if hasattr(observation, "tolist") else observation
         parts = [{"type": "text", "text": json.dumps(plain, default=str)}]
-    return {
-        "role": "user",
-        "content": [*parts, *([{"type": "text", "text": text}] if text else [])],
-    }
+    before = [{"type": "text", "text": f"{text}\n"}] if text else []
+    return {"role": "user", "content": [*before, *parts]}
 
 
 def action_of(reply: str, space: Any, names: list[str]) -> Any:
