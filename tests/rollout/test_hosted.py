@@ -26,6 +26,7 @@ from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.records import read_records
 from mmrl.rollout.episode import Episodes
 from mmrl.rollout.hosted import Hosted
+from mmrl.runlog.metrics import group_metrics
 from mmrl.scoring.groups import score_groups
 from mmrl.scoring.pool import Scorer, TaskSpec
 from mmrl.scoring.tasks import load_task
@@ -174,6 +175,9 @@ def test_the_same_seed_plays_the_same(plays: Any) -> None:
 def test_a_history_that_is_cut_begins_a_branch(plays: Any) -> None:
     played = plays("forgets")
     groups = played.play()
+    scored = [Group(p, tuple(g), ()) for p, g in zip(played.prompts, groups, strict=True)]
+    assert group_metrics(scored)["turns/branches"] == 1.0
+    assert group_metrics(scored)["turns/mean"] == TURNS, "a branch's turns are the episode's"
     for response in groups[0]:
         assert len(turns(response)) == 1, "what was said to the record's question"
         ((prompt, branch),) = response.branches
