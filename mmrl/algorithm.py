@@ -42,7 +42,7 @@ from mmrl.stage import (
     needed,
     with_rewards,
 )
-from mmrl.types import Bools, Group, Response, Sample, TrainSample
+from mmrl.types import Bools, Floats, Group, Response, Sample, TrainSample
 
 TokenFilter = Callable[[TrainSample], Bools]
 
@@ -231,12 +231,15 @@ class Algorithm:
         """Give every token its advantage, then refine; say which responses are of older weights.
 
         Old log-probs are those of whatever sampled; `mmrl.train.old_logprobs` says which count.
+        Branches of an episode come right after it, with what its own tokens have on average.
         """
         samples = self.credit(groups, context)
         for stage in self.refine:
             samples = stage(samples, context)
         return [
-            replace(s, older=s.older or s.response.staleness(context.step) > 0) for s in samples
+            replace(each, older=each.older or each.response.staleness(context.step) > 0)
+            for sample in samples
+            for each in (sample, *_branches(sample))
         ]
 
     def _penalised(self, group: Group, kl: KL, context: Context) -> Group:
@@ -250,6 +253,33 @@ class Algorithm:
         if kl.placement == "token-reward":
             return replace(group, extra=replace(group.extra, penalties=penalties))
         return with_rewards(group, group.rewards - np.array([p.sum() for p in penalties]))
+
+
+def _branches(sample: TrainSample) -> Iterator[TrainSample]:
+    """The parts of a sample's episode that have prompts of their own."""
+    for prompt, response in sample.response.branches if sample.sampled else ():
+
+        def known(values: Floats, size: int = len(response.ids)) -> Floats:
+            own = values[sample.response.written]
+            return np.full(size, own.mean() if len(own) else 0.0)
+
+        def spread(values: Floats | None) -> Floats | None:
+            return None if values is None else known(values)
+
+        yield replace(
+            sample,
+            prompt=prompt,
+            response=response,
+            advantages=known(sample.advantages),
+            mask=response.written & bool(sample.mask.any()),
+            old_logprobs=response.logprobs,
+            ref_logprobs=None,
+            returns=spread(sample.returns),
+            values=spread(sample.values),
+            second=spread(sample.second),
+            correction=None,
+            branch=True,
+        )
 
 
 def _sampled(response: Response) -> Bools:

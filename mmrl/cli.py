@@ -8,7 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmrl import __version__, plugins
-from mmrl.commands import catalogues, compare, papers, play, rates, runs, scores, shell, watch
+from mmrl.commands import (
+    catalogues,
+    compare,
+    papers,
+    play,
+    rates,
+    record,
+    runs,
+    scores,
+    shell,
+    watch,
+)
 from mmrl.commands.output import show_error
 from mmrl.errors import MediaError, Terminated, UserError
 
@@ -57,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     rates.add(commands)
     compare.add(commands)
     play.add(commands)
+    record.add(commands)
     catalogues.add(commands)
     papers.add(commands)
     shell.add(commands)

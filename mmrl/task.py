@@ -150,6 +150,9 @@ class Task(Protocol):
     """What its episodes live in: `module:function` of f(task) -> a world of environments. `step`
     then only reads the turn and gives the state `{"start": ..., "actions": [...]}`; the environment
     carries the last action out and says what is seen (`environments/environment.py`)."""
+    hosting: ClassVar[str] = ""
+    """What plays its episodes instead: `module:function` of f(task) -> `environments/host.py`'s
+    Hosting. That calls the model itself, and gives the verdict."""
     scope: ClassVar[Scope | None] = None
     """What `score_together` gets in a call; None: answers are scored alone, by `score`."""
     imports: ClassVar[tuple[str, ...]] = ()

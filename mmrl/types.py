@@ -1,8 +1,6 @@
-"""Every value of the pipeline, frozen, in its order; ARCHITECTURE.md says who makes which.
+"""Every value of the pipeline, in its order, of L prompt and T response tokens, G responses.
 
-    Record -> Sample -> Media -> Prompt -> Response -> Score -> Group -> TrainSample
-
-Shapes: L prompt and T response tokens, G responses.
+Record -> Sample -> Media -> Prompt -> Response -> Score -> Group -> TrainSample
 """
 
 from __future__ import annotations
@@ -24,7 +22,6 @@ T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
-
 MediaKind = Literal["image", "video", "audio", "screenshot"]
 Status = Literal["ok", "missing", "malformed", "multiple", "refusal", "truncated", "unscorable"]
 Finish = Literal["stop", "length"]
@@ -48,8 +45,7 @@ class Text:
     text: str
 
 
-MediaSource = Path | bytes | str
-"""A path under a record's roots, encoded bytes, or a URL."""
+MediaSource = Path | bytes | str  # a path under a record's roots, encoded bytes, or a URL
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +65,9 @@ class Observation:
     """Where an episode of several turns stands; its state is plain JSON data.
 
     `state` is what the environment goes on from; `key` names what the model sees; `text` is the
-    turn that tells of it, `parts` that turn where it has media, said in a `role`. `reward` is what
-    the last turn earned alone, `outcome` the verdict so far, 0 to 1. `done`: no further turn.
+    turn that tells of it, `parts` that turn where it has media, said in a `role`, after turns of
+    `history`. `reward` is what the last turn earned alone, `outcome` the verdict so far, 0 to 1.
+    `done`: no further turn.
     """
 
     state: Any
@@ -81,6 +78,7 @@ class Observation:
     done: bool = False
     parts: tuple[Part, ...] = ()
     role: Role = "user"
+    history: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +97,8 @@ class Sample:
     `key` names the base question: variants of one sample share it and differ in `variant`.
     `target` is the completion that the task writes of the gold, None where it writes none;
     `reference` what the record gives itself, which supervised phases prefer. `history` are the
-    turns before the question: each a role and how many of the parts, from the first on, it has.
-    `start` is where an episode begins, of at most `turns` turns of the model; None: one answer.
+    turns before the question: each a role and how many of the parts, from the first on, it has;
+    `tools` are the template's. `start` begins an episode of up to `turns` turns; None: one answer.
     """
 
     id: str
@@ -115,6 +113,7 @@ class Sample:
     turns: int = 1
     history: tuple[tuple[str, int], ...] = ()
     reference: Reference | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def key(self) -> str:
@@ -207,10 +206,9 @@ class TokenSpan:
 class Episode:
     """What a response of several turns consists of, and how its episode ended.
 
-    `turns` are the tokens that the model wrote, what each turn earned, and the key of the
-    observation it was written in; the tokens between are the environment's. `said` are the turns'
-    texts, `screens` the Frame of what was shown last before each. `outcome` is the environment's
-    last verdict; `failure` says why there is none to be had (it crashed or ran out of time).
+    `turns` are the tokens that the model wrote, what each turn earned, and the key of what it was
+    written in; the tokens between are the environment's. `said` are the turns' texts, `screens` the
+    Frame of what was shown last before each. `failure` says why there is no verdict, the `outcome`.
     """
 
     turns: tuple[TokenSpan, ...]
@@ -239,8 +237,8 @@ class Response:
 
     Log-probs are of the policy that sampled, at its temperature, with placeholders banned. In an
     episode the environment's tokens have log-prob 0, `text` is what the model said, a line a turn,
-    and `observed` are the media of later turns. `policy_version` counts the steps that the weights
-    it was sampled by had been trained for; None are those that the step began with.
+    `observed` are the media of later turns; its `branches` have prompts of their own.
+    `policy_version` counts the steps that what sampled it had been trained for; None: all so far.
     """
 
     ids: Ints
@@ -250,6 +248,7 @@ class Response:
     policy_version: int | None = None
     episode: Episode | None = None
     observed: Observed | None = None
+    branches: tuple[tuple[Prompt, Response], ...] = ()
 
     @property
     def truncated(self) -> bool:
@@ -379,7 +378,8 @@ class TrainSample:
     `group` ties those of a rollout group; `origin` is its place in the step and the response's in
     it. `positive` marks a right answer, for objectives that imitate those; others read `second`
     besides advantages. A critic learns `returns` and said `values`. `sampled` False: not of this
-    prompt, or of no policy. `older`: of older weights. `correction` weighs losses.
+    prompt, or of no policy. `older`: of older weights. `correction` weighs losses. A `branch` is of
+    the episode of the sample before it.
     """
 
     prompt: Prompt
@@ -397,3 +397,4 @@ class TrainSample:
     second: Floats | None = None
     origin: tuple[int, int] = (0, 0)
     older: bool = False
+    branch: bool = False

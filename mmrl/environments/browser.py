@@ -9,18 +9,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mmrl.environments.devtools import DevTools
 from mmrl.environments.environment import EnvironmentFailure, Seen
+from mmrl.environments.hands import LONGEST_TEXT, carry_out
 
 START_SECONDS, CALL_SECONDS, CLOSE_SECONDS = 120.0, 30.0, 5.0
 """Deadlines of a browser that starts cold on a busy machine, of a call, of an end."""
 SETTLES = 40
-LONGEST_TEXT = 512
-SCROLL = 120
-KEYS = {"enter": ("Enter", 13, "\r"), "tab": ("Tab", 9, "")}
-DIRECTIONS = {"down": (0, 1), "up": (0, -1), "right": (1, 0), "left": (-1, 0)}
 
 STILL = """
 addEventListener('DOMContentLoaded', () => {
@@ -31,15 +28,34 @@ addEventListener('DOMContentLoaded', () => {
 });
 """
 """What would make two screenshots of one state differ is taken out of the page."""
-TICKS = """new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(
+TICKS = """new Promise(done => FRAME(() => FRAME(() => done(
   [location.href, scrollX, scrollY, document.readyState].join(' ')))))"""
 STATE = "JSON.stringify(window.mmrl.state())"
 """The contract of a page: `key`, `outcome` and `done` of what it now is."""
 
 
+@dataclass(frozen=True)
+class Account:
+    """What a page says of itself; `reward` where it pays otherwise than by its outcome."""
+
+    key: str
+    outcome: float
+    done: bool
+    reward: float | None = None
+
+
 @dataclass
 class Pages:
-    """A browser for pages below a folder; started when the first one is asked for."""
+    """A browser for pages below a folder; started when the first one is asked for.
+
+    `clip` is the part of the window that is shown, from its corner; `frame` what draws a frame in a
+    page, `key_by_key` how text is typed there.
+    """
+
+    kind: ClassVar[type[Page]]
+    clip: ClassVar[tuple[int, int] | None] = None
+    frame: ClassVar[str] = "requestAnimationFrame"
+    key_by_key: ClassVar[bool] = False
 
     folder: Path
     width: int = 448
@@ -55,7 +71,7 @@ class Pages:
             if self._browser is None:
                 self._browser = await DevTools.start(START_SECONDS)
             browser = self._browser
-        return await Page.opened(browser, self)
+        return await self.kind.opened(browser, self)
 
     async def restart(self, generation: int) -> None:
         """End the browser of that generation; whoever comes second finds the next one."""
@@ -85,6 +101,8 @@ class Page:
         self._loaded = asyncio.Event()
         self._said: list[str] = []
         self._replies: set[asyncio.Task[None]] = set()
+        width, height = pages.clip or (pages.width, pages.height)
+        self._mouse = (width / 2, height / 2)
 
     @classmethod
     async def opened(cls, browser: DevTools, pages: Pages) -> Page:
@@ -142,28 +160,14 @@ class Page:
             await asyncio.wait_for(self._loaded.wait(), CALL_SECONDS)
         except TimeoutError as error:
             raise EnvironmentFailure(f"{start['page']} did not load") from error
+        await self._begin(start)
         return await self._look()
 
     async def step(self, action: Mapping[str, Any]) -> Seen:
-        """Carry out `{"type", "x", "y", "text"}`, places in points of the screen, and settle.
-
-        A type that pages have no use for does nothing.
-        """
-        kind, text = action["type"], str(action.get("text", ""))[:LONGEST_TEXT]
-        at = float(action.get("x", 0.0)), float(action.get("y", 0.0))
-        match kind:
-            case "click" | "double_click" | "right_click" | "move_to" | "long_press":
-                await self._point(kind, *at)
-            case "scroll":
-                right, down = DIRECTIONS[text]
-                middle = self._pages.width / 2, self._pages.height / 2
-                await self._mouse(
-                    "mouseWheel", *middle, deltaX=right * SCROLL, deltaY=down * SCROLL
-                )
-            case "type":
-                await self._call("Input.insertText", text=text)
-            case "enter" | "tab":
-                await self._key(*KEYS[kind])
+        """Carry out an action (`environments/hands.py`), its places in points, and settle."""
+        by_key = self._pages.key_by_key
+        self._mouse = await carry_out(self._call, action, self._mouse, key_by_key=by_key)
+        await self._go_on()
         return await self._look()
 
     async def close(self) -> None:
@@ -187,37 +191,34 @@ class Page:
             raise EnvironmentFailure(f"the page: {found['exceptionDetails'].get('text', '')}")
         return found["result"].get("value")
 
-    async def _point(self, kind: str, x: float, y: float) -> None:
-        await self._mouse("mouseMoved", x, y)
-        if kind == "move_to":
-            return
-        button = "right" if kind == "right_click" else "left"
-        for number in range(1, 3 if kind == "double_click" else 2):
-            for event in ("mousePressed", "mouseReleased"):
-                await self._mouse(event, x, y, button=button, clickCount=number)
+    async def _begin(self, start: Mapping[str, Any]) -> None:
+        """What a page that has loaded still needs; of these pages nothing."""
 
-    async def _mouse(self, event: str, x: float, y: float, **more: Any) -> None:
-        await self._call("Input.dispatchMouseEvent", type=event, x=x, y=y, **more)
+    async def _go_on(self) -> None:
+        """Let a page do what an action has begun; these do it by themselves."""
 
-    async def _key(self, key: str, code: int, text: str) -> None:
-        named = {"key": key, "code": key, "windowsVirtualKeyCode": code}
-        await self._call("Input.dispatchKeyEvent", type="keyDown", text=text, **named)
-        await self._call("Input.dispatchKeyEvent", type="keyUp", **named)
+    async def _account(self) -> Account:
+        known = json.loads(await self.evaluate(STATE))
+        return Account(str(known["key"]), float(known["outcome"]), bool(known["done"]))
 
     async def _look(self) -> Seen:
         """Wait until nothing moves, then take the screen and the page's own account of itself."""
         await self._settle()
-        shot = await self._call("Page.captureScreenshot", format="png")
-        state = await self.evaluate(STATE)
-        known = json.loads(state)
+        shown: dict[str, Any] = {}
+        if self._pages.clip is not None:
+            width, height = self._pages.clip
+            shown = {"clip": {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}}
+        shot = await self._call("Page.captureScreenshot", format="png", **shown)
+        known = await self._account()
         said, self._said = self._said, []
         return Seen(
             base64.b64decode(shot["data"]),
-            str(known["key"]),
+            known.key,
             " ".join(f"The page says: {text}" for text in said),
-            float(known["outcome"]),
-            bool(known["done"]),
+            known.outcome,
+            known.done,
             self._pages.pixel_ratio,
+            known.reward,
         )
 
     async def _settle(self) -> None:
@@ -225,7 +226,7 @@ class Page:
         before = None
         for _ in range(SETTLES):
             try:
-                now = await self.evaluate(TICKS)
+                now = await self.evaluate(TICKS.replace("FRAME", self._pages.frame))
             except EnvironmentFailure as error:
                 if self._browser.down or "context" not in str(error).lower():
                     raise
@@ -263,6 +264,9 @@ class Page:
         task = asyncio.ensure_future(send())
         self._replies.add(task)
         task.add_done_callback(self._replies.discard)
+
+
+Pages.kind = Page
 
 
 def pages_of(task: Any) -> Pages:

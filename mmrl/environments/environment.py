@@ -22,7 +22,8 @@ class Seen:
     """What an environment shows after an action: a PNG, and the words that go with it.
 
     `key` names the state (equal keys: the same state), `outcome` is its own verdict so far, 0 to 1;
-    `done`: there is nothing left to do.
+    `done`: there is nothing left to do. `reward`: what the episode earns, where that is not the
+    outcome.
     """
 
     png: bytes
@@ -31,6 +32,7 @@ class Seen:
     outcome: float = 0.0
     done: bool = False
     pixel_ratio: float = 1.0
+    reward: float | None = None
 
 
 class Environment(Protocol):

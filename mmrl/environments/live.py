@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from mmrl.environments.environment import Environment, EnvironmentFailure, Seen, World
+from mmrl.errors import one_line
 from mmrl.types import MediaRef, Observation, Text
 
 T = TypeVar("T")
@@ -92,6 +93,9 @@ class Live:
                     return await asyncio.wait_for(self._once(turn, attempt > 0), self._seconds)
                 except (EnvironmentFailure, TimeoutError) as error:
                     reason = str(error) or f"no answer within {self._seconds:g} s"
+                except Exception as error:  # a page may say anything of itself
+                    self.counts["unforeseen"] += 1
+                    reason = one_line(error)
                 self.counts["retries" if attempt < TRIES - 1 else "failures"] += 1
                 if attempt == TRIES - 2:
                     await self._world.restart(generation)
@@ -143,6 +147,7 @@ class Live:
 
 def shown(observation: Observation, seen: Seen) -> Observation:
     """An observation with what the environment shows: its screen, words and verdict."""
+    earned = seen.outcome if seen.reward is None else seen.reward
     said = " ".join(text for text in (observation.text, seen.text) if text)
     screen = MediaRef("screenshot", seen.png, {"pixel_ratio": seen.pixel_ratio})
     return replace(
@@ -151,6 +156,6 @@ def shown(observation: Observation, seen: Seen) -> Observation:
         parts=(screen, Text(said)) if said else (screen,),
         text="",
         outcome=seen.outcome,
-        reward=seen.outcome if seen.done else 0.0,
+        reward=earned if seen.done else 0.0,
         done=observation.done or seen.done,
     )

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 from PIL import Image
 
 from mmrl import task as contract
-from mmrl.environments.picture_tools import TOOLS, NotUsable, Places
+from mmrl.environments.picture_tools import TOOLS, NotUsable, PictureTool, Places
+from mmrl.environments.python_tool import run_python
+from mmrl.environments.text_search import index_of, search
 from mmrl.errors import ConfigError
 from mmrl.frame import Frame
 from mmrl.modalities import image
@@ -30,12 +32,47 @@ from mmrl.types import Answer, MediaRef, Observation, Record, Sample, Score, Spa
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 TURNS = 6
+
+
+@dataclass(frozen=True)
+class WordTool:
+    """A tool that answers in words, by its arguments and what it does.
+
+    `use` gets a call's arguments, the question's pictures and the corpus; raises NotUsable.
+    """
+
+    arguments: tuple[str, ...]
+    does: str
+    use: Callable[[Mapping[str, Any], Sequence[Image.Image], str], str]
+
+
+def _text(arguments: Mapping[str, Any], name: str) -> str:
+    if not isinstance(arguments.get(name), str):
+        raise NotUsable(f"{name} is a text")
+    return str(arguments[name])
+
+
+WORDS: Mapping[str, WordTool] = {
+    "python": WordTool(
+        ("code",),
+        "runs a Python program and shows what it prints; `pictures` are arrays, numpy is there",
+        lambda given, pictures, corpus: run_python(_text(given, "code"), pictures),
+    ),
+    "search": WordTool(
+        ("query",),
+        "finds passages of texts",
+        lambda given, pictures, corpus: search(corpus, _text(given, "query")),
+    ),
+}
+ALL: Mapping[str, PictureTool | WordTool] = {**TOOLS, **WORDS}
 SHAPING = ("crop", "turn", "size", "min_pixels", "max_pixels", "noise")
 """Options that a tool undoes: it looks at the source."""
 EXAMPLES: Mapping[str, Any] = {
     "bbox_2d": "[x1, y1, x2, y2]",
     "points": "[[x1, y1], [x2, y2]]",
     "degrees": "90",
+    "code": '"print(1 + 1)"',
+    "query": '"..."',
 }
 
 
@@ -45,13 +82,16 @@ class Tooled(contract.Task):
     offered: ClassVar[Mapping[str, str]]
     """What the model calls a tool, and which it is."""
     most: ClassVar[int]
+    corpus: ClassVar[str]
+    """Where `search` looks."""
 
     def sample(self, record: Record) -> Sample:
         """Ask the task's question as an episode; tools are told of unless its prompt does that."""
         asked = super().sample(record)  # type: ignore[safe-super]
         if asked.start is not None:
             raise ValueError("the task has an environment of its own: tools go with questions")
-        if not any(isinstance(p, MediaRef) and _is_picture(p) for p in asked.parts):
+        seen = any(isinstance(p, MediaRef) and _is_picture(p) for p in asked.parts)
+        if not seen and not set(self.offered.values()) & WORDS.keys():
             raise ValueError("tools look at pictures, and the record has none")
         told = () if self.own_tools else (Text(self._instruction()),)
         start = Observation({"shown": []}, "0")
@@ -98,17 +138,18 @@ class Tooled(contract.Task):
 
     def _instruction(self) -> str:
         forms = "; ".join(
-            f"{name}({', '.join(f'{a}: {EXAMPLES[a]}' for a in TOOLS[tool].arguments)}) "
-            f"{TOOLS[tool].does}"
+            f"{name}({', '.join(f'{a}: {EXAMPLES[a]}' for a in ALL[tool].arguments)}) "
+            f"{ALL[tool].does}"
             for name, tool in self.offered.items()
         )
         name, tool = next(iter(self.offered.items()))
-        arguments = ", ".join(f'"{a}": {EXAMPLES[a]}' for a in TOOLS[tool].arguments)
+        arguments = ", ".join(f'"{a}": {EXAMPLES[a]}' for a in ALL[tool].arguments)
+        pictured = any(tool in TOOLS for tool in self.offered.values())
+        numbered = ' "image": n in the arguments means the n-th picture, 1 if left out.'
         return (
             f"\n\nBefore you answer you may look closer, once a turn and {self.most - 1} times at "
             f'most, by writing {OPEN}{{"name": "{name}", "arguments": {{{arguments}}}}}{CLOSE} and '
-            f'nothing else. Tools: {forms}. "image": n in the arguments means the n-th picture, 1 '
-            "if left out."
+            f"nothing else. Tools: {forms}.{numbered if pictured else ''}"
         )
 
     def _carry_out(
@@ -117,6 +158,10 @@ class Tooled(contract.Task):
         if call.name not in self.offered:
             raise NotUsable(f"no tool {call.name:.40}; there are {', '.join(self.offered)}")
         pictures = self._pictures(answer)
+        tool = self.offered[call.name]
+        if tool in WORDS:
+            sources = [Image.fromarray(image.decode(_whole(ref)).array) for ref, _ in pictures]
+            return WORDS[tool].use(call.arguments, sources, self.corpus), None
         number = call.arguments.get("image", 1)
         if not isinstance(number, int) or not 1 <= number <= len(pictures) + len(shown):
             raise NotUsable(f"there are {len(pictures) + len(shown)} pictures")
@@ -132,7 +177,7 @@ class Tooled(contract.Task):
             source, seen = again, answer.screens[made["turn"]]
             assert seen is not None, "what was shown has a Frame"
             frame = seen
-        found = TOOLS[self.offered[call.name]].look(source, _places(call, frame, answer))
+        found = TOOLS[tool].look(source, _places(call, frame, answer))
         return (found, None) if isinstance(found, str) else ("", found)
 
     def _pictures(self, answer: Answer) -> list[tuple[MediaRef, Frame]]:
@@ -153,19 +198,31 @@ def call_in(turn: str) -> Parsed[Call] | None:
 
 
 @functools.lru_cache
-def with_tools(task: type[contract.Task], tools: tuple[str, ...], turns: int) -> type[Tooled]:
+def with_tools(
+    task: type[contract.Task], tools: tuple[str, ...], turns: int, corpus: str = ""
+) -> type[Tooled]:
     """The task's class, its questions answered with tools in at most so many turns.
 
-    Raises ConfigError at a tool that there is not.
+    Raises ConfigError at a tool that there is not, or that has nothing to search.
     """
     for tool in tools:
-        if tool not in TOOLS:
-            raise ConfigError(f"no tool '{tool}': there are {', '.join(TOOLS)}")
+        if tool not in ALL:
+            raise ConfigError(f"no tool '{tool}': there are {', '.join(ALL)}")
+    if "search" in tools:
+        if not corpus:
+            raise ConfigError("the tool search needs tool_corpus: a file or folder of texts")
+        index_of(corpus)
     if turns < 2:
         raise ConfigError("tool_turns is at least 2: a look and an answer")
     own = {name: tool for name, tool in task.own_tools.items() if tool in tools}
+    if own and len(own) < len(tools):
+        raise ConfigError(
+            f"the task's own prompt offers {', '.join(own.values())} and no other tool"
+        )
     offered = own or {tool: tool for tool in tools}
-    made = type(task.__name__, (Tooled, task), {"offered": offered, "most": turns})
+    made = type(
+        task.__name__, (Tooled, task), {"offered": offered, "most": turns, "corpus": corpus}
+    )
     return cast(type[Tooled], made)
 
 

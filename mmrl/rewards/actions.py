@@ -14,17 +14,19 @@ from mmrl.rewards.parsed import Parsed, malformed, ok
 from mmrl.rewards.points import Point, point_of
 from mmrl.types import Answer
 
-Argument = Literal["point", "direction", "text", "none"]
+Argument = Literal["point", "points", "direction", "text", "none"]
 Form = Literal["json", "ui_r1", "gui_r1"]
 
 ACTIONS: Mapping[str, Argument] = {
     "click": "point", "long_press": "point", "double_click": "point", "right_click": "point",
-    "move_to": "point", "scroll": "direction", "type": "text", "open_app": "text",
+    "move_to": "point", "drag": "points", "scroll": "direction", "type": "text", "open_app": "text",
     "select": "text", "hotkey": "text", "navigate_back": "none", "navigate_home": "none",
     "enter": "none", "tab": "none", "wait": "none", "close": "none", "complete": "none",
     "impossible": "none",
 }  # fmt: skip
 """Every action and what it takes."""
+USUAL = tuple(name for name in ACTIONS if name != "drag")
+"""Those that the data sets of single steps have."""
 
 _ALIASES = {
     "input_text": "type", "press_back": "navigate_back", "press_home": "navigate_home",
@@ -41,11 +43,15 @@ _NO_POINT, _NO_TEXT = [-100, -100], "no input text"
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """An action with the argument its type takes; `text` is a text, an app or a direction."""
+    """An action with the argument its type takes; `text` is a text, an app or a direction.
+
+    A drag goes from `point` `to` another.
+    """
 
     type: str
     point: Point | None = None
     text: str = ""
+    to: Point | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +59,17 @@ class ActionGrammar:
     """One action between `<answer>` tags.
 
     json: `{"action": "click", "point": [x, y]}`, `{"action": "scroll", "direction": "down"}`,
-    `{"action": "type", "text": "..."}`, no key to spare. ui_r1: a list of one such object, with
+    `{"action": "type", "text": "..."}`, `{"action": "drag", "point": [x, y], "to": [x, y]}`, no key
+    to spare. ui_r1: a list of one such object, with
     `coordinate` for `point`. gui_r1: a list of one object with all of `action`, `point` and
-    `input_text`. The seeds' forms may be in Python's quotes too.
+    `input_text`. The seeds' forms may be in Python's quotes too. With `aliases` actions may have
+    the names that the systems give them.
     """
 
     think: Think = "required"
     form: Form = "json"
-    types: tuple[str, ...] = tuple(ACTIONS)
+    types: tuple[str, ...] = USUAL
+    aliases: bool = False
 
     def instruction(self) -> str:
         names = ", ".join(f"{t} ({ACTIONS[t]})" if ACTIONS[t] != "none" else t for t in self.types)
@@ -87,7 +96,8 @@ class ActionGrammar:
 
     def _examples(self) -> list[Action]:
         samples = (
-            Action("click", Point(5, 5)), Action("scroll", text="down"), Action("type", text="..."),
+            Action("click", Point(5, 5)), Action("drag", Point(5, 5), to=Point(9, 5)),
+            Action("scroll", text="down"), Action("type", text="..."),
         )  # fmt: skip
         return [action for action in samples if action.type in self.types]
 
@@ -98,6 +108,8 @@ class ActionGrammar:
         return parsed.then(self._action)
 
     def _action(self, value: Any) -> Parsed[Action]:
+        if self.aliases and isinstance(value, dict) and isinstance(value.get("action"), str):
+            value = {**value, "action": _ALIASES.get(value["action"], value["action"])}
         if not isinstance(value, dict) or value.get("action") not in self.types:
             return malformed("not an object with one of the actions")
         kind = ACTIONS[value["action"]]
@@ -106,6 +118,11 @@ class ActionGrammar:
             return malformed(f"{value['action']} has the keys {', '.join(sorted(expected))}")
         if kind == "none":
             return ok(Action(value["action"]))
+        if kind == "points":
+            end = point_of(value["to"])
+            return point_of(value["point"]).then(
+                lambda start: end.then(lambda to: ok(Action(value["action"], start, to=to)))
+            )
         given = value[_key(kind, self.form)]
         if kind == "point":
             return point_of(given).then(lambda point: ok(Action(value["action"], point)))
@@ -120,7 +137,7 @@ def canonical_type(name: str) -> str:
     """The name this module uses for a data set's action; an unknown one raises ValueError."""
     name = name.strip().lower()
     name = _ALIASES.get(name, name)
-    if name not in ACTIONS:
+    if name not in USUAL:
         raise ValueError(f"unknown action '{name}'")
     return name
 
@@ -140,6 +157,8 @@ def _key(kind: Argument, form: Form) -> str:
 def _keys(kind: Argument, form: Form) -> set[str]:
     if form == "gui_r1":
         return {"point", "input_text"}
+    if kind == "points":
+        return {"point", "to"}
     return {_key(kind, form)} if kind != "none" else set()
 
 
@@ -148,7 +167,10 @@ def _write(action: Action, form: Form) -> str:
     if form == "gui_r1":
         fields |= {"point": _NO_POINT, "input_text": _NO_TEXT}
     kind = ACTIONS[action.type]
-    if kind != "none":
+    if kind == "points":
+        ends = (("point", action.point), ("to", action.to))
+        fields |= {name: [float(f"{v:.6g}") for v in at or ()] for name, at in ends}
+    elif kind != "none":
         point = [float(f"{v:.6g}") for v in action.point or ()]
         fields[_key(kind, form)] = point if kind == "point" else action.text
     return json.dumps(fields if form == "json" else [fields], ensure_ascii=False)

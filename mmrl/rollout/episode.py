@@ -100,7 +100,7 @@ class Episodes:
 
     def _begin(
         self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
-    ) -> list[list[_Walk]]:
+    ) -> list[list[Walk]]:
         """First turns, sampled from one prefill a group."""
         room = sampling.max_new_tokens
         short = replace(sampling, max_new_tokens=self._limit(room))
@@ -108,29 +108,15 @@ class Episodes:
         walks = []
         for prompt, group in zip(prompts, answers, strict=True):
             greedy = [sampling.greedy_too and i == len(group) - 1 for i in range(len(group))]
-            walks.append([_Walk(prompt, room, g, self._observed_tokens) for g in greedy])
+            walks.append([Walk(prompt, room, g, self._observed_tokens) for g in greedy])
             for walk, answer in zip(walks[-1], group, strict=True):
                 walk.say(answer)
         return walks
 
-    def _speak(self, walks: Sequence[_Walk], sampling: Sampling, seed: int) -> None:
-        """One more turn of every walk, those with the same room and temperature side by side."""
-        calls: dict[tuple[bool, int], list[_Walk]] = {}
-        for walk in walks:
-            calls.setdefault((walk.greedy, self._limit(walk.room)), []).append(walk)
-        for number, (greedy, limit) in enumerate(sorted(calls)):
-            how = replace(sampling, max_new_tokens=limit, greedy_too=False, to_train=False)
-            asked = calls[greedy, limit]
-            answers = self._engine.generate(
-                [walk.prompt for walk in asked],
-                [1] * len(asked),
-                replace(how, temperature=0.0) if greedy else how,
-                seed + number * SEEDS_OF_A_CALL,
-            )
-            for walk, (answer,) in zip(asked, answers, strict=True):
-                walk.say(answer)
+    def _speak(self, walks: Sequence[Walk], sampling: Sampling, seed: int) -> None:
+        speak(self._engine, walks, sampling, seed, self._turn_tokens)
 
-    def _act(self, walks: Sequence[_Walk]) -> list[_Walk]:
+    def _act(self, walks: Sequence[Walk]) -> list[Walk]:
         """Let the environments answer; returns the walks that go on."""
         waiting = [walk for walk in walks if not walk.over]
         observations = self._steps.step([walk.job() for walk in waiting]) if waiting else []
@@ -146,8 +132,34 @@ class Episodes:
         return min(room, self._turn_tokens or room)
 
 
-@dataclass
-class _Walk:
+def speak(
+    engine: Engine, walks: Sequence[Walk], sampling: Sampling, seed: int, most: int | None
+) -> None:
+    """One more turn of every walk, of at most `most` tokens, those of one kind side by side.
+
+    Walks with the same room and temperature are asked together, those at one prompt as a group.
+    """
+    calls: dict[tuple[bool, int], list[Walk]] = {}
+    for walk in walks:
+        calls.setdefault((walk.greedy, min(walk.room, most or walk.room)), []).append(walk)
+    for number, (greedy, limit) in enumerate(sorted(calls)):
+        how = replace(sampling, max_new_tokens=limit, greedy_too=False, to_train=False)
+        groups: dict[int, list[Walk]] = {}
+        for walk in calls[greedy, limit]:
+            groups.setdefault(id(walk.prompt), []).append(walk)
+        answers = engine.generate(
+            [group[0].prompt for group in groups.values()],
+            [len(group) for group in groups.values()],
+            replace(how, temperature=0.0) if greedy else how,
+            seed + number * SEEDS_OF_A_CALL,
+        )
+        for group, said in zip(groups.values(), answers, strict=True):
+            for walk, answer in zip(group, said, strict=True):
+                walk.say(answer)
+
+
+@dataclass(eq=False)
+class Walk:
     """One episode under way. `prompt` ends with what was said or observed last.
 
     `room` is in tokens, of the model alone where the environment has an `observed_room`.

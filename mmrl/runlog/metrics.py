@@ -132,12 +132,15 @@ def _episodes(groups: Sequence[Group]) -> Metrics:
     played = [r for group in groups for r in group.responses if r.episode is not None]
     if not played:
         return {}
-    turns = [len(r.episode.turns) for r in played if r.episode is not None]
-    observed = sum(len(r.ids) - int(r.written.sum()) for r in played)
+    whole = [[r, *(branch for _, branch in r.branches)] for r in played]
+    turns = [sum(len(p.episode.turns) for p in parts if p.episode) for parts in whole]
+    observed = sum(len(p.ids) - int(p.written.sum()) for parts in whole for p in parts)
+    branches = sum(len(parts) - 1 for parts in whole)
     return {
         "turns/mean": _mean(turns),
         "turns/max": float(max(turns)),
         "tokens/environment": float(observed),
+        **({"turns/branches": branches / len(whole)} if branches else {}),
     }
 
 

@@ -189,7 +189,17 @@ def _response(
         **({"logged": score.logged} if score.logged else {}),
         "advantages": _compact(advantages),
         **({"turns": _turns(response.episode)} if response.episode else {}),
+        **({"branches": _branches(response)} if response.branches else {}),
     }
+
+
+def _branches(response: Response) -> list[dict[str, Any]]:
+    """What was said in an episode from other prompts than its group's."""
+    return [
+        {"begins": len(prompt.ids), "length": len(part.ids), "turns": _turns(part.episode)}
+        for prompt, part in response.branches
+        if part.episode is not None
+    ]
 
 
 def _frames(prompt: Prompt, response: Response) -> tuple[Frame, ...]:

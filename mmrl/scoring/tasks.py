@@ -56,7 +56,8 @@ def task_class(name: str) -> type[Task]:
 def load_task(name: str, params: Mapping[str, Any] | None = None) -> Task:
     """Build a task from its parameters.
 
-    Every task takes `tools`, with which its questions are answered in at most `tool_turns` turns.
+    Every task takes `tools`, with which its questions are answered in at most `tool_turns` turns;
+    the tool `search` looks into `tool_corpus`.
 
     Args:
         name: a task's name, or `file.py:name`.
@@ -74,7 +75,8 @@ def load_task(name: str, params: Mapping[str, Any] | None = None) -> Task:
     values = dict(params or {})
     if tools := _check(name, "tools", tuple[str, ...], values.pop("tools", ())):
         turns = _check(name, "tool_turns", int, values.pop("tool_turns", tooled.TURNS))
-        cls = tooled.with_tools(cls, tools, turns)
+        corpus = _check(name, "tool_corpus", str, values.pop("tool_corpus", ""))
+        cls = tooled.with_tools(cls, tools, turns, corpus)
     known = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     for unknown in values.keys() - known.keys():
         near = difflib.get_close_matches(unknown, known, n=1)

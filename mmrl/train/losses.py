@@ -82,22 +82,26 @@ def token_weights(samples: Sequence[TrainSample], reducer: Reducer) -> list[Floa
     """Weights [T] of every sample's tokens, such that the loss is their weighted sum.
 
     Denominators are counted over all `samples` of an optimiser step. Every sequence counts in the
-    mean over sequences, masked or empty ones too; a step without any token to train on gets
-    weight 0 everywhere.
+    mean over sequences, masked or empty ones too, and an episode with its branches is one; a step
+    without any token to train on gets weight 0 everywhere.
     """
     masks = [sample.mask for sample in samples]
-    groups = np.array([sample.group for sample in samples])
+    whole = np.cumsum([not sample.branch for sample in samples], dtype=int) - 1
+    assert not samples or whole[0] == 0, "a branch comes after its episode"
+    groups = np.array([sample.group for sample in samples if not sample.branch])
     if not reducer.lead_tokens:
-        return _weights(masks, groups, reducer)
+        return _weights(masks, whole, groups, reducer)
     leads = [mask & (np.arange(len(mask)) < reducer.lead_tokens) for mask in masks]
     rests = [mask & ~lead for mask, lead in zip(masks, leads, strict=True)]
-    apart = (_weights(leads, groups, reducer), _weights(rests, groups, reducer))
+    apart = (_weights(leads, whole, groups, reducer), _weights(rests, whole, groups, reducer))
     return [reducer.lead_weight * lead + rest for lead, rest in zip(*apart, strict=True)]
 
 
-def _weights(masks: Sequence[Bools], groups: Ints, reducer: Reducer) -> list[Floats]:
-    lengths = np.array([float(mask.sum()) for mask in masks])
-    each = _sequence_weights(lengths, groups, reducer)
+def _weights(masks: Sequence[Bools], whole: Ints, groups: Ints, reducer: Reducer) -> list[Floats]:
+    """Weights of masks [T], parts of sequences that `whole` numbers and that are of `groups`."""
+    sizes = [float(mask.sum()) for mask in masks]
+    lengths = np.bincount(whole, weights=sizes, minlength=len(groups)).astype(float)
+    each = _sequence_weights(lengths, groups, reducer)[whole]
     return [mask * weight for mask, weight in zip(masks, each, strict=True)]
 
 

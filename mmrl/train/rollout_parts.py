@@ -18,8 +18,10 @@ from mmrl.engines.split import SplitEncoder, SplitEngine, SplitScorer
 from mmrl.errors import ConfigError
 from mmrl.policy.appended import differences
 from mmrl.policy.encoder import Encoder
+from mmrl.rewards.custom import load_callable
 from mmrl.rollout.build import WITH_WEIGHTS, build_engine, holding
 from mmrl.rollout.episode import Episodes
+from mmrl.rollout.hosted import Hosted
 from mmrl.scoring.judges.judge_config import judges_of
 from mmrl.scoring.judges.panel import Panel
 from mmrl.scoring.living import Living
@@ -75,11 +77,13 @@ def build_rollout(
     _probe_turns(sources, models)
     engine, background, aside = _start_engine(setting, sources, models)
     closing.callback(engine.close)
-    rolls = play(setting, encoder, SplitEngine(engine, world, gathered), scorer)
+    rolls = play(setting, encoder, SplitEngine(engine, world, gathered), scorer, sources)
+    closing.callback(lambda: end_hosts(rolls))
     if config.rollout.engine != "targets":
         return RolloutParts(encoder, workers, scorer, rolls, rolls, background, aside, panel)
     greedy = HFEngine(models.policy, config.rollout.max_sequences, models.budget)
-    judge = play(setting, encoder, SplitEngine(greedy, world, gathered), scorer)
+    judge = play(setting, encoder, SplitEngine(greedy, world, gathered), scorer, sources)
+    closing.callback(lambda: end_hosts(judge))
     return RolloutParts(encoder, workers, scorer, rolls, judge, background, aside, panel)
 
 
@@ -118,12 +122,33 @@ def _start_engine(
     return background, background, aside
 
 
-def play(setting: Setting, encoder: SplitEncoder, engine: Engine, scorer: SplitScorer) -> Episodes:
-    """The engine with the turns that environments play with it."""
+def play(
+    setting: Setting,
+    encoder: SplitEncoder,
+    engine: Engine,
+    scorer: SplitScorer,
+    sources: Sequence[Source] = (),
+) -> Engine:
+    """The engine with the turns that environments play with it, or that call it (of `sources`)."""
     rollout = setting.config.rollout
-    return Episodes(
-        engine, scorer, encoder, rollout.max_turn_tokens, rollout.max_environment_tokens
-    )
+    most, observed = rollout.max_turn_tokens, rollout.max_environment_tokens
+    played = Episodes(engine, scorer, encoder, most, observed)
+    hosted = {source.key: source.task for source in sources if source.task.hosting}
+    if not hosted:
+        return played
+    if setting.world.size > 1 or rollout.max_staleness:
+        raise ConfigError(
+            "episodes that other packages play run in one process, and not ahead of the update: "
+            "start one process, with rollout.max_staleness=0"
+        )
+    known = {key: load_callable(task.hosting, "hosting")(task) for key, task in hosted.items()}
+    return Hosted(played, engine, encoder, known, most, observed)
+
+
+def end_hosts(engine: Engine) -> None:
+    """End the processes of other packages' environments, if the engine has any."""
+    if isinstance(engine, Hosted):
+        engine.end_hosts()
 
 
 def build_parity(

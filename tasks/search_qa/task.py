@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -10,7 +9,8 @@ from typing import Any, ClassVar
 from mmrl import task as contract
 from mmrl.rewards.grammar import TagAnswer, Think
 from mmrl.rewards.parsed import Parsed
-from mmrl.rewards.text import normalize, words
+from mmrl.rewards.retrieval import rank
+from mmrl.rewards.text import normalize
 from mmrl.task import RewardPart, mean_by
 from mmrl.types import Answer, Observation, Record, Sample, Score, Status, Text
 
@@ -126,19 +126,6 @@ class Task(contract.Task):
         if SEARCH in answer.text:
             return Parsed("missing", None, "a search is no answer")
         return TagAnswer(self.think).parse(answer).answer.then(_filled)
-
-
-def rank(query: str, passages: Sequence[str]) -> list[int]:
-    """Places of the passages that share words with a query, the best first.
-
-    A shared word counts the more, the fewer passages have it (its idf); ties go by place.
-    """
-    held = [set(words(passage)) for passage in passages]
-    asked = sorted(set(words(query)))
-    counts = {word: sum(word in each for each in held) for word in asked}
-    weights = {word: math.log(1 + len(passages) / n) for word, n in counts.items() if n}
-    scores = [sum(w for word, w in weights.items() if word in each) for each in held]
-    return sorted((i for i, s in enumerate(scores) if s > 0), key=lambda i: (-scores[i], i))
 
 
 def _filled(text: str) -> Parsed[str]:

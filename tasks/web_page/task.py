@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 from mmrl import task as contract
 from mmrl.frame import Mark
 from mmrl.records import media_source
-from mmrl.rewards.actions import Action, ActionGrammar
+from mmrl.rewards.action_forms import Form, StepGrammar, grammar_of
+from mmrl.rewards.actions import Action
 from mmrl.rewards.boxes import Box
 from mmrl.rewards.grammar import Think
 from mmrl.rewards.parsed import Parsed
@@ -19,7 +20,10 @@ from mmrl.task import RewardPart, mean_by
 from mmrl.types import Answer, MediaRef, Observation, Record, Sample, Score, Status, Text
 
 PAGES = Path(__file__).parent / "pages"
-TYPES = ("click", "double_click", "scroll", "type", "enter", "tab")
+TYPES = (
+    "click", "double_click", "right_click", "move_to", "drag", "scroll", "type", "hotkey", "enter",
+    "tab", "wait", "complete",
+)  # fmt: skip
 SIDE = 224
 """Points of the screen's side."""
 
@@ -28,12 +32,14 @@ SIDE = 224
 class Task(contract.Task):
     """Reads a `page` with its `seed`, its `goal`, the first `screenshot` and a `path` to the goal.
 
-    An episode has at most `turns` turns. Without a browser (`mmrl score`, self-checks) an action
-    counts if it is the next one of the path, a click anywhere on what is to be clicked.
+    An episode has at most `turns` turns, each an action in the `form` of a GUI system. Without a
+    browser (`mmrl score`, self-checks) an action counts if it is the next one of the path, a click
+    anywhere on what is to be clicked.
     """
 
-    turns: int = 4
+    turns: int = 8
     think: Think = "none"
+    form: Form = "json"
 
     name: ClassVar[str] = "web_page"
     summary: ClassVar[str] = "operate a page in a real browser, one action a turn"
@@ -76,13 +82,14 @@ class Task(contract.Task):
             return Observation(state, key=_key(state), text="That is no action.", outcome=0.0)
         taken = [*state["actions"], _on_screen(action, answer)]
         done = _along(taken, gold["path"])
+        over = done or action.type == "complete"
         return Observation(
             {**state, "actions": taken},
             _key({"actions": taken}),
             "",
             float(done),
             float(done),
-            done,
+            over,
         )
 
     def score(self, gold: Any, answer: Answer) -> Score:
@@ -114,16 +121,12 @@ class Task(contract.Task):
         assert sample.start is not None
         path, taken = sample.gold["path"], len(sample.start.state["actions"])
         step = path[min(taken, len(path) - 1)]
-        point = None
-        if "x" in step:
-            frame = answer.frames[0]
-            at = Point(step["x"] * frame.pixel_ratio, step["y"] * frame.pixel_ratio)
-            point = from_source(at, answer.space, frame)
-        return self._grammar.write(Action(step["type"], point, str(step.get("text", ""))))
+        point, to = (_said(step, names, answer) for names in (("x", "y"), ("to_x", "to_y")))
+        return self._grammar.write(Action(step["type"], point, str(step.get("text", "")), to))
 
     @property
-    def _grammar(self) -> ActionGrammar:
-        return ActionGrammar(self.think, types=TYPES)
+    def _grammar(self) -> StepGrammar:
+        return grammar_of(self.form, self.think, TYPES)
 
 
 def _landed(actions: Sequence[Action | None], answer: Answer) -> Iterator[Mark]:
@@ -137,12 +140,22 @@ def _landed(actions: Sequence[Action | None], answer: Answer) -> Iterator[Mark]:
 def _on_screen(action: Action, answer: Answer) -> dict[str, Any]:
     """The action as plain data, its place in points of the screen that it was written at."""
     found: dict[str, Any] = {"type": action.type, "text": action.text}
-    if action.point is not None:
-        frame = answer.screens[-1]
-        assert frame is not None, "a page is always seen"
-        x, y = to_source(action.point, answer.space, frame)
-        found |= {"x": x / frame.pixel_ratio, "y": y / frame.pixel_ratio}
+    for names, point in ((("x", "y"), action.point), (("to_x", "to_y"), action.to)):
+        if point is not None:
+            frame = answer.screens[-1]
+            assert frame is not None, "a page is always seen"
+            at = to_source(point, answer.space, frame)
+            found |= {name: v / frame.pixel_ratio for name, v in zip(names, at, strict=True)}
     return found
+
+
+def _said(step: Mapping[str, Any], names: Sequence[str], answer: Answer) -> Point | None:
+    """A place of a path's step as the model says it; None where the step has none."""
+    if names[0] not in step:
+        return None
+    frame = answer.frames[0]
+    at = Point(*(step[name] * frame.pixel_ratio for name in names))
+    return from_source(at, answer.space, frame)
 
 
 def _along(taken: Sequence[Mapping[str, Any]], path: Sequence[Mapping[str, Any]]) -> bool:
@@ -153,7 +166,11 @@ def _along(taken: Sequence[Mapping[str, Any]], path: Sequence[Mapping[str, Any]]
 def _is_next(taken: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     if taken["type"] != wanted["type"] or taken["text"] != wanted.get("text", ""):
         return False
-    return "box" not in wanted or in_box(Point(taken["x"], taken["y"]), Box(*wanted["box"]))
+    ends = (("box", "x", "y"), ("to_box", "to_x", "to_y"))
+    return all(
+        box not in wanted or (x in taken and in_box(Point(taken[x], taken[y]), Box(*wanted[box])))
+        for box, x, y in ends
+    )
 
 
 def _key(state: Mapping[str, Any]) -> str:

@@ -243,3 +243,41 @@ def test_visual_search_trains_live_with_zooms(tmp_path: Path) -> None:
     rows = list(Journal(run / "metrics.jsonl").rows())
     assert len(rows) == 3 and rows[0]["tokens/environment"] > 16
     assert all(np.isfinite(row["train/loss"]) for row in rows)
+
+
+def called(name: str, **arguments: Any) -> str:
+    call = {"name": name, "arguments": arguments}
+    return f"<tool_call>{json.dumps(call)}</tool_call>"
+
+
+def test_programs_and_searches_answer_in_words(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("The red fox sleeps.\n\nA dog barks at the moon.")
+    row = {"title": "Foxes", "text": "A fox is red, mostly."}
+    (tmp_path / "b.jsonl").write_text(json.dumps(row) + "\n")
+    task = load_task("counting", {"tools": ["python", "search"], "tool_corpus": str(tmp_path)})
+    buffer = io.BytesIO()
+    numbered(60, 40).save(buffer, "PNG")
+    fields = json.loads((FOLDER.parent / "counting" / "fixture.jsonl").read_text().splitlines()[0])
+    sample = task.ask(Record("1", fields, FOLDER.parent / "counting"))
+    source = buffer.getvalue()
+    parts = (replace(p, source=source) if isinstance(p, MediaRef) else p for p in sample.parts)
+    sample = replace(sample, parts=tuple(parts))
+    code, size = "print(pictures[0][5, 9].tolist())", (60, 40)
+    said = turn(task, sample, called("python", code=code), size)
+    assert said.text == "[9, 5, 7]\n" and not said.done
+    found = turn(task, sample, called("search", query="a red fox"), size).text
+    first, second, third = found.splitlines()
+    assert first == "[1] Foxes: A fox is red, mostly." and second == "[2] The red fox sleeps."
+    assert third == "[3] A dog barks at the moon."
+    assert turn(task, sample, called("search", query="zebra"), size).text == "Nothing was found."
+    assert "query is a text" in turn(task, sample, called("search", query=7), size).text
+    offer = "".join(p.text for p in sample.parts if isinstance(p, Text))
+    assert "python(code" in offer and "search(query" in offer and "n-th picture" not in offer
+
+
+def test_a_search_needs_something_to_search(tmp_path: Path) -> None:
+    for corpus in ("", str(tmp_path)):
+        with pytest.raises(ConfigError, match="tool_corpus"):
+            load_task("counting", {"tools": ["search"], "tool_corpus": corpus})
+    with pytest.raises(ConfigError, match="own prompt"):
+        load_task("visual_search", {"tools": ["zoom", "python"]})

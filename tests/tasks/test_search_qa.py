@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from mmrl.rewards.retrieval import rank
 from mmrl.scoring.tasks import fixture_path, load_task, play
-from mmrl.tasks.search_qa.task import rank
 from mmrl.types import Sample, Score
 
 SEARCH = "<search>mayor Tarn</search>"

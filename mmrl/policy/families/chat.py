@@ -24,17 +24,38 @@ OTHER_KIND = "image"
 
 
 def messages(sample: Sample, special_tokens: Sequence[str]) -> list[dict[str, Any]]:
-    """A sample as chat messages, earlier turns first, media as placeholders in place."""
-    content = contents(sample.parts, special_tokens)
-    turns: list[dict[str, Any]] = []
-    for role, count in sample.history:
-        turns.append({"role": role, "content": content[:count]})
-        content = content[count:]
-    turns.append({"role": "user", "content": content})
+    """A sample as chat messages, earlier turns first, media as placeholders in place.
+
+    A question whose parts are all of earlier turns is none.
+    """
+    turns = _turns(sample.parts, sample.history, "user", special_tokens)
     if sample.system is not None:
         system = escape(sample.system, special_tokens)
         turns.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
     return turns
+
+
+def rendered(processor: Any, sample: Sample, special_tokens: Sequence[str]) -> str:
+    """A sample as the chat template writes it, with its tools, up to where the answer begins."""
+    tools = {"tools": list(sample.tools)} if sample.tools else {}
+    text: str = processor.apply_chat_template(
+        messages(sample, special_tokens), tokenize=False, add_generation_prompt=True, **tools
+    )
+    return text
+
+
+def _turns(
+    parts: Sequence[Part],
+    history: Sequence[tuple[str, int]],
+    role: str,
+    special_tokens: Sequence[str],
+) -> list[dict[str, Any]]:
+    content = contents(parts, special_tokens)
+    turns: list[dict[str, Any]] = []
+    for earlier, count in history:
+        turns.append({"role": earlier, "content": content[:count]})
+        content = content[count:]
+    return [*turns, {"role": role, "content": content}] if content or not turns else turns
 
 
 def contents(parts: Sequence[Part], special_tokens: Sequence[str]) -> list[dict[str, Any]]:
@@ -55,14 +76,14 @@ def told(observation: Observation) -> tuple[Part, ...]:
 def turn_after(processor: Any, observation: Observation, special_tokens: Sequence[str]) -> str:
     """What a chat template puts from the end of a model's turn to the start of its next.
 
-    The turn between tells of the observation, in its role; raises UserError where the template has
+    The turns between tell of the observation, in its role; raises UserError where the template has
     no place for that.
     """
-    said = [("user", (Text("-"),)), ("assistant", (Text(MARK),))]
-    turns = [*said, (observation.role, told(observation))]
+    said = _turns((Text("-"), Text(MARK)), (("user", 1), ("assistant", 1)), "user", ())
+    shown = _turns(told(observation), observation.history, observation.role, special_tokens)
     try:
         whole: str = processor.apply_chat_template(
-            [{"role": role, "content": contents(parts, special_tokens)} for role, parts in turns],
+            [*said, *shown],
             tokenize=False,
             add_generation_prompt=True,
         )

@@ -196,10 +196,7 @@ class Composed:
 
     def chat_text(self, sample: Sample) -> str:
         """Render the chat template, a placeholder in the place of each medium."""
-        text: str = self.processor.apply_chat_template(
-            chat.messages(sample, list(self._escaped)), tokenize=False, add_generation_prompt=True
-        )
-        return text
+        return chat.rendered(self.processor, sample, list(self._escaped))
 
     def environment_tokens(
         self, before: Prompt, observation: Observation, media: Encoded = ()

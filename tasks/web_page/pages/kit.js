@@ -23,11 +23,27 @@ window.mmrl = (() => {
   const state = () => {
     const fields = [...document.querySelectorAll('input')].map(e => `${e.id}=${e.value}`);
     const focus = document.activeElement ? document.activeElement.id : '';
+    const words = document.body.innerText.replace(/\s+/g, ' ');
     return {
-      key: [location.pathname.split('/').pop(), location.hash, scrollX, scrollY, ...fields,
-        `focus=${focus}`, done].join('|'),
+      key: [location.pathname.split('/').pop(), location.hash, scrollX, scrollY, ...fields, words,
+        `focus=${focus}`, mmrl.more(), done].join('|'),
       outcome, done,
     };
   };
-  return { below, shuffled, end, middle, state, goal: '', oracle: () => null };
+  // An element of a page, at x, y and so wide and high.
+  const put = (tag, id, text, [x, y, width, height], click) => {
+    const made = document.createElement(tag);
+    made.id = id;
+    made.textContent = text;
+    made.style.cssText = `position:absolute;left:${x}px;top:${y}px;width:${width}px;` +
+      `height:${height}px;box-sizing:border-box;margin:0;padding:2px 4px;font:16px sans-serif;` +
+      'border:1px solid #888;background:#eee;text-align:center;overflow:hidden';
+    if (click) made.addEventListener('click', click);
+    document.body.append(made);
+    return made;
+  };
+  const press = element => ({ type: 'click', ...middle(element) });
+  // `more` is what a page's state has besides what is read on it.
+  return { below, shuffled, end, middle, state, put, press, goal: '', more: () => '',
+    oracle: () => null };
 })();

@@ -1,0 +1,127 @@
+"""What an action does to a page: the browser's own events of mouse and keyboard.
+
+    {"type": "click", "x": 40, "y": 60}             also double_click, right_click, move_to,
+                                                    long_press
+    {"type": "drag", "x": 40, "y": 60, "to_x": 90, "to_y": 60}
+    {"type": "scroll", "text": "down"}
+    {"type": "type", "text": "abc"}                 a newline is Enter
+    {"type": "hotkey", "text": "ctrl a"}            keys that are held together; also `enter`, `tab`
+
+Places are in points of the screen; without x and y it is where the mouse is, at first the middle. A
+type or key that pages have no use for does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+Send = Callable[..., Awaitable[Any]]
+"""Carries out a method of the browser, as `send(method, **arguments)`."""
+
+LONGEST_TEXT = 512
+SCROLL = 120
+DRAG_STEPS = 6
+DIRECTIONS = {"down": (0, 1), "up": (0, -1), "right": (1, 0), "left": (-1, 0)}
+MODIFIERS = {"alt": 1, "ctrl": 2, "control": 2, "meta": 4, "shift": 8}
+KEYS = {
+    "enter": ("Enter", 13, "\r"), "return": ("Enter", 13, "\r"), "tab": ("Tab", 9, ""),
+    "escape": ("Escape", 27, ""), "esc": ("Escape", 27, ""), "backspace": ("Backspace", 8, ""),
+    "delete": ("Delete", 46, ""), "space": (" ", 32, " "), "up": ("ArrowUp", 38, ""),
+    "down": ("ArrowDown", 40, ""), "left": ("ArrowLeft", 37, ""), "right": ("ArrowRight", 39, ""),
+    "home": ("Home", 36, ""), "end": ("End", 35, ""), "pageup": ("PageUp", 33, ""),
+    "pagedown": ("PageDown", 34, ""),
+}  # fmt: skip
+COMMANDS = {"a": "selectAll", "c": "copy", "x": "cut", "v": "paste", "z": "undo"}
+"""What a headless browser does at Ctrl with a letter only where it is told so."""
+
+
+async def carry_out(
+    send: Send, action: Mapping[str, Any], mouse: tuple[float, float], *, key_by_key: bool = False
+) -> tuple[float, float]:
+    """Carry one action out, the mouse being at a place; returns where it then is.
+
+    `key_by_key`: text is typed with a key down and up for each character, not put in as a whole.
+    """
+    kind, text = action["type"], str(action.get("text", ""))[:LONGEST_TEXT]
+    x, y = float(action.get("x", mouse[0])), float(action.get("y", mouse[1]))
+    end = x, y
+    match kind:
+        case "click" | "double_click" | "right_click" | "move_to" | "long_press":
+            await _point(send, kind, x, y)
+        case "drag":
+            end = float(action.get("to_x", x)), float(action.get("to_y", y))
+            await _drag(send, (x, y), end)
+        case "scroll" if text in DIRECTIONS:
+            right, down = DIRECTIONS[text]
+            await _mouse(send, "mouseWheel", x, y, deltaX=right * SCROLL, deltaY=down * SCROLL)
+        case "type":
+            await _type(send, text, key_by_key)
+        case "enter" | "tab":
+            await _press(send, kind, 0)
+        case "hotkey":
+            *held, key = [name.lower() for name in text.replace("+", " ").split()] or [""]
+            await _press(send, key, sum({MODIFIERS.get(name, 0) for name in held}))
+    return end
+
+
+async def _point(send: Send, kind: str, x: float, y: float) -> None:
+    await _mouse(send, "mouseMoved", x, y)
+    if kind == "move_to":
+        return
+    button = "right" if kind == "right_click" else "left"
+    for number in range(1, 3 if kind == "double_click" else 2):
+        for event in ("mousePressed", "mouseReleased"):
+            await _mouse(send, event, x, y, button=button, clickCount=number)
+
+
+async def _drag(send: Send, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """A press, a way in steps with the button held, and a release."""
+    held: dict[str, Any] = {"button": "left", "clickCount": 1}
+    await _mouse(send, "mouseMoved", *start)
+    await _mouse(send, "mousePressed", *start, **held)
+    for step in range(1, DRAG_STEPS + 1):
+        part = step / DRAG_STEPS
+        at = [a + (b - a) * part for a, b in zip(start, end, strict=True)]
+        await _mouse(send, "mouseMoved", *at, button="left", buttons=1)
+    await _mouse(send, "mouseReleased", *end, **held)
+
+
+async def _mouse(send: Send, event: str, x: float, y: float, **more: Any) -> None:
+    await send("Input.dispatchMouseEvent", type=event, x=x, y=y, **more)
+
+
+async def _type(send: Send, text: str, key_by_key: bool) -> None:
+    first, *lines = text.split("\n")
+    await _write(send, first, key_by_key)
+    for line in lines:
+        await _press(send, "enter", 0)
+        await _write(send, line, key_by_key)
+
+
+async def _write(send: Send, text: str, key_by_key: bool) -> None:
+    if not (key_by_key and text.isascii()):
+        if text:
+            await send("Input.insertText", text=text)
+        return
+    for character in text:
+        code = ord(character.upper())
+        named = {"key": character, "windowsVirtualKeyCode": code}
+        await send("Input.dispatchKeyEvent", type="keyDown", text=character, **named)
+        await send("Input.dispatchKeyEvent", type="keyUp", **named)
+
+
+async def _press(send: Send, name: str, modifiers: int) -> None:
+    """One key, with others held; nothing where there is no such key."""
+    commands: list[str] = []
+    if name in KEYS:
+        key, code, text = KEYS[name]
+    elif len(name) == 1 and name.isascii() and name.isalnum():
+        key, code, text = name, ord(name.upper()), "" if modifiers & ~8 else name
+        if modifiers & 6 and name in COMMANDS:
+            commands = [COMMANDS[name]]
+    else:
+        return
+    named = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": modifiers}
+    await send("Input.dispatchKeyEvent", type="keyDown", text=text, commands=commands, **named)
+    await send("Input.dispatchKeyEvent", type="keyUp", **named)

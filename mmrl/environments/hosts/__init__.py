@@ -1,0 +1,1 @@
+"""Programs that play other packages' environments, run by their path where those are installed."""
