@@ -65,8 +65,8 @@ class EvalConfig(Section):
     )
     verify: str = Field(
         "",
-        description="ask the model so about each of its answers, whose votes count by the chance of "
-        "a Yes",
+        description="ask the model so about each of its answers, whose votes then count by the "
+        "chance of a Yes",
     )
     seed: int = 0
     out: Path | None = None

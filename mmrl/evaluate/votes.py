@@ -1,9 +1,10 @@
-"""Many answers to a record -> one: by the number that agree, or by what a verifier makes of them."""
+"""Many answers to a record -> one: by how many agree, or by what a verifier makes of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from mmrl.algorithms.stages.answer_kinds import final_answer, folded
 from mmrl.evaluate.summary import Scored, summarise
@@ -33,7 +34,7 @@ def readings(rows: Sequence[Scored], task: Task, ways: WaysConfig, each: int) ->
     names = ways.names
     for number, name in enumerate(names):
         places = range(number * each, (number + 1) * each)
-        found[name] = _reading(rows, task, lambda row, places=places: places, each)
+        found[name] = _reading(rows, task, partial(_always, places), each)
     if ways.consensus is not None:
         found["consensus"] = _by_consensus(rows, task, ways, each)
     if not names and each > 1:
@@ -90,6 +91,10 @@ def _by_consensus(rows: Sequence[Scored], task: Task, ways: WaysConfig, each: in
     ]
     tokens = sum(spent) / len(spent) if spent else 0.0
     return Reading(taken.metric, taken.low, taken.high, tokens)
+
+
+def _always(places: Sequence[int], row: Scored) -> Sequence[int]:
+    return places
 
 
 def _said(row: Scored) -> list[str | None]:

@@ -1,7 +1,7 @@
-"""Ways of asking one record: answers that begin with a given text, thinking that is cut at budgets.
+"""Ways of asking one record: answers that begin with a given text, thinking cut at budgets.
 
-    leads:   {direct: <ANSWER>, long: <LONG_COT>}   an answer in each format, forced by its beginning
-    budgets: [500, 1000, 2000]                       an answer after so many tokens of thinking
+    leads:   {direct: <ANSWER>, long: <LONG_COT>}   an answer in each format, by its beginning
+    budgets: [500, 1000, 2000]                      an answer after so many tokens of thinking
 
 Every record is answered in every way, so that a number is known by format or by budget. Thoughts
 are written once and cut at each of the budgets, as in training (`rollout/thinking.py`).

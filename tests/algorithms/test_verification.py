@@ -1,4 +1,4 @@
-"""What a policy is taught of its own answers: verdicts, their weight, and the gradient they give."""
+"""What a policy is taught of its own answers: verdicts, their weight, their gradient."""
 
 from __future__ import annotations
 
