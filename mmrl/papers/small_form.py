@@ -48,6 +48,8 @@ def small_values(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
     }
     made["rollout"] = _rollout(values.get("rollout", {}))
     made["trainer"]["eval_limit"] = 2
+    for section in (made.get("start", {}), *made.get("phases", ())):
+        section |= {"language": TINY} if "language" in section else {}
     over: dict[str, Any] = _over(made, given)
     return over
 

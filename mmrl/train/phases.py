@@ -30,7 +30,7 @@ from mmrl.errors import ConfigError
 from mmrl.stage import ESTIMATED_BY
 from mmrl.validation import validate
 
-MERGED = ("rollout", "optimizer", "critic", "trainer", "media")
+MERGED = ("model", "rollout", "optimizer", "critic", "trainer", "media")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def phases_of(config: RunConfig) -> list[Phase]:
     """
     if not config.phases:
         return _with_estimates(config)
-    found = []
+    found: list[Phase] = []
     for index, given in enumerate(config.phases):
         name = given.name or str(index + 1)
         if not index and given.keep not in ((), ("state",)):
@@ -61,6 +61,8 @@ def phases_of(config: RunConfig) -> list[Phase]:
                 f"phase '{name}' keeps a critic: leave critic.path or keep: [critic] out"
             )
         whole = validate(RunConfig, _merged(config, given, index), f"phase '{name}'")
+        if found and "optimizer" in given.keep and whole.model != found[-1].config.model:
+            raise ConfigError(f"phase '{name}': other parts learn: leave keep: [optimizer] out")
         found.append(Phase(index, name, whole, frozenset(given.keep)))
     names = [phase.name for phase in found]
     if len(set(names)) < len(names):
@@ -129,12 +131,18 @@ def _named(phase: Phase) -> str:
 def _merged(config: RunConfig, given: PhaseConfig, index: int) -> dict[str, Any]:
     """The run's sections with the phase's over them, and seeds of the phase's own."""
     values = config.model_dump(exclude={"phases"})
-    own = given.model_dump(exclude={"name", "keep"}, exclude_none=True)
+    own = given.model_dump(exclude={"name", "keep", "language"}, exclude_none=True)
     for section, changes in own.items():
         if section in MERGED or (section == "algorithm" and "name" not in changes):
             values[section] = {**values[section], **changes}
         else:
             values[section] = changes
+    # A phase goes on with the language weights of the one before, unless it takes others.
+    added = values["start"]["add_tokens"]
+    values["start"] = {
+        "add_tokens": added,
+        "language": given.language or (None if index else values["start"]["language"]),
+    }
     # Later phases draw other prompts and answers than the first, from the same seed.
     values["seed"] = config.seed + 1_000_003 * index
     return values

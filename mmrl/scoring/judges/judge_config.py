@@ -51,8 +51,8 @@ class JudgeConfig(Section):
     )
     reference: bool = Field(
         False,
-        description="of pairwise: one answer of the group, drawn at random, is the only opponent of "
-        "all others",
+        description="of pairwise: one answer of the group, drawn at random, is the only opponent "
+        "of all others",
     )
     media: bool = Field(True, description="show it the prompt's pictures, frames and sounds")
     max_side: int = Field(1024, gt=0, description="longest side of a picture as it is shown")
