@@ -7,6 +7,7 @@ everybody it has no network either (`program_launcher.py`). It reads what its us
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -173,10 +174,8 @@ def _launch(place: Path, limits: ProgramLimits) -> tuple[int, float, float] | No
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End whatever is left of the launcher's session, the launcher first."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

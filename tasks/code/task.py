@@ -45,9 +45,7 @@ class Task(contract.Task):
     max_tests: int = 8
 
     name: ClassVar[str] = "code"
-    summary: ClassVar[str] = (
-        "write a Python program that passes tests; time and memory are measured"
-    )
+    summary: ClassVar[str] = "write a Python program that passes tests, measured in time and memory"
     parts: ClassVar[Mapping[str, RewardPart]] = {
         "accuracy": RewardPart(0.0, 1.0),
         "tests": RewardPart(0.0, 1.0, 0.0),
@@ -58,7 +56,7 @@ class Task(contract.Task):
     metric: ClassVar[str] = "accuracy"
 
     def sample(self, record: Record) -> Sample:
-        """Ask for a program; a record without tests, or to improve without one, raises ValueError."""
+        """Ask for a program; raises ValueError without tests, or to improve without a program."""
         fields = record.fields
         gold = Gold(_cases(fields["tests"])[: self.max_tests], _listed(fields.get("solution")))
         if not gold.cases:
@@ -70,8 +68,8 @@ class Task(contract.Task):
         ask = f"{fields['question']}\n\n"
         if self.improve:
             ask += (
-                f"This program does it:\n```python\n{gold.solutions[-1]}\n```\nWrite one that does the "
-                "same in less time and with less memory. "
+                f"This program does it:\n```python\n{gold.solutions[-1]}\n```\nWrite one that does "
+                "the same in less time and with less memory. "
             )
         ask += (
             f"{self._grammar().instruction()} The answer is a Python program that reads standard "
