@@ -274,7 +274,7 @@ class Answer:
 
     `frames` are of the sample's media, `shown` to environments alone. `outcome` is an environment's
     verdict, 0 to 1; None: none, or it failed. `turns` are an episode's texts, `screens` the Frame
-    last shown before each, `ids` its tokens. `opening` is what a template wrote, `followed` a reply.
+    last shown before each, `ids` its tokens. `opening`: what a template wrote; `followed`: a reply.
     """
 
     text: str
