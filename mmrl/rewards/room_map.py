@@ -32,9 +32,9 @@ def parse_map(text: str) -> Parsed[RoomMap]:
 def map_score(said: RoomMap, gold: RoomMap) -> float:
     """How near the objects of a map are to those of the gold, 0 to 1.
 
-    Objects of one name are paired for the least distance in all; a pair is worth 1 less its share of
-    the grid's diagonal, one without a partner 0, on either side. Names count by how many objects of
-    them the gold has; names that it does not have are passed over.
+    Objects of one name are paired for the least distance in all; a pair is worth 1 less its share
+    of the grid's diagonal, one without a partner 0, on either side. Names count by how many objects
+    of them the gold has; names that it does not have are passed over.
     """
     total = sum(len(places) for places in gold.values())
     scores = (len(places) * _nearness(said.get(name, ()), places) for name, places in gold.items())

@@ -49,8 +49,9 @@ class Task(contract.Task):
     """Letter equality, or mean relative accuracy of a number; the mean over the 8 tasks.
 
     With `map` the model first draws a map of the room, which is compared with the record's where
-    the answer is right (or a number's MRA above 0.5). `code` computes MRA in floats as the published script does, where 4 for 5 scores 0.6 and not
-    0.7. `extractor` official reads the first word of an answer for the metric.
+    the answer is right (or a number's MRA above 0.5). `code` computes MRA in floats as the
+    published script does, where 4 for 5 scores 0.6 and not 0.7. `extractor` official reads the
+    first word of an answer for the metric.
     """
 
     think: Think = "required"

@@ -1,4 +1,4 @@
-"""Flow balance: gradients by log-probs and log-flows against finite differences, and its minimum."""
+"""Flow balance: gradients by log-probs and log-flows against finite differences."""
 
 from __future__ import annotations
 
