@@ -35,6 +35,9 @@ class PaperConfig(Section):
     differs: tuple[str, ...] = Field((), description="otherwise than in the authors' code")
     not_published: tuple[str, ...] = Field((), description="options of this file that are ours")
     needs: tuple[str, ...] = Field((), description="besides a GPU: judges, records, programs")
+    evaluation: Mapping[str, Any] = Field(
+        default_factory=dict, description="options of `mmrl eval` that its own numbers need"
+    )
     code: str | None = Field(None, description="the authors' repository, owner/name on GitHub")
 
     @model_validator(mode="after")

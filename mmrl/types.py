@@ -1,6 +1,5 @@
-"""Every value of the pipeline, in its order, of L prompt and T response tokens, G responses.
-
-Record -> Sample -> Media -> Prompt -> Response -> Score -> Group -> TrainSample
+"""The pipeline's values, of L prompt and T response tokens, G responses: Record -> Sample -> Media
+-> Prompt -> Response -> Score -> Group -> TrainSample.
 """
 
 from __future__ import annotations
@@ -164,8 +163,7 @@ class Prompt:
     None is causal. `media` and `frames` are in the order of the sample's parts, `placed` in that of
     the placeholders (some templates put images first). `space` is the coordinate convention of the
     answers, `home` the rank of the process with the media's tensors: others have frames alone.
-    `shrunk`: its media are smaller than configured, to fit the token limit. `opening` is what the
-    chat template has already written of the thought.
+    `shrunk`: its media are smaller than configured. `opening`: what the template wrote of a thought.
     """
 
     sample: Sample
@@ -237,8 +235,8 @@ class Response:
 
     Log-probs are of the policy that sampled, at its temperature, with placeholders banned. In an
     episode the environment's tokens have log-prob 0, `text` is what the model said, a line a turn,
-    `observed` are the media of later turns; its `branches` have prompts of their own.
-    `policy_version` counts the steps that what sampled it had been trained for; None: all so far.
+    `observed` are the media of later turns; its `branches` have prompts of their own. What sampled
+    it had been trained for `policy_version` steps, None: all so far. `followed`: `Task.follow_up`.
     """
 
     ids: Ints
@@ -249,6 +247,7 @@ class Response:
     episode: Episode | None = None
     observed: Observed | None = None
     branches: tuple[tuple[Prompt, Response], ...] = ()
+    followed: str | None = None
 
     @property
     def truncated(self) -> bool:
@@ -273,7 +272,7 @@ class Answer:
 
     `frames` are of the sample's media, `shown` to environments alone. `outcome` is an environment's
     verdict, 0 to 1; None: none, or it failed. `turns` are an episode's texts, `screens` the Frame
-    last shown before each, `ids` its tokens. `opening` is what a template wrote of it.
+    last shown before each, `ids` its tokens. `opening`: what a template wrote; `followed`: a reply.
     """
 
     text: str
@@ -286,6 +285,7 @@ class Answer:
     screens: tuple[Frame | None, ...] = ()
     shown: tuple[MediaRef, ...] = ()
     ids: tuple[int, ...] = ()
+    followed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

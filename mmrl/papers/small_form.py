@@ -10,8 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mmrl.config import RunConfig
+from mmrl.data_config import OWN_PHASE
+from mmrl.evaluate.benchmark import EvalConfig
 from mmrl.scoring.tasks import fixture_path
+from mmrl.train.checkpoint_files import newest
+from mmrl.validation import validate
 
+FIXTURE = "fixture.jsonl"
 TINY = "asset:tiny_qwen2_5_vl"
 KEPT_OF_MODEL = ("freeze_tower", "freeze_projector", "freeze_language", "lora")
 MOST: Mapping[str, int] = {
@@ -44,8 +50,32 @@ def small_values(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
     }
     made["rollout"] = _rollout(values.get("rollout", {}))
     made["trainer"]["eval_limit"] = 2
-    over: dict[str, Any] = _over(made, given)
+    for section in (made.get("start", {}), *made.get("phases", ())):
+        section |= {"language": TINY} if "language" in section else {}
+    over: dict[str, Any] = _with_records(_over(made, given))
     return over
+
+
+def evaluation_of(config: RunConfig, options: Mapping[str, Any]) -> EvalConfig:
+    """A small form's own evaluation of what it has trained, by `options` of a paper's.
+
+    Budgets of thinking become two short ones, samples two.
+    """
+    source = config.data[0]
+    values = {
+        **options,
+        "task": source.task,
+        "data": source.eval_path,
+        "params": source.params,
+        "model": {"path": str(newest(config.run) or config.run)},
+        "rollout": {"max_new_tokens": SAMPLED_TOKENS, "scoring_workers": 1},
+        "limit": 2,
+    }
+    if "samples" in options:
+        values["samples"] = 2
+    if budgets := options.get("ways", {}).get("budgets"):
+        values["ways"] = {**options["ways"], "budgets": [4 * (i + 1) for i in range(len(budgets))]}
+    return validate(EvalConfig, values, "evaluation")
 
 
 def _smaller(values: Any) -> Any:
@@ -66,9 +96,23 @@ def _smaller(values: Any) -> Any:
 
 def _source(source: dict[str, Any]) -> dict[str, Any]:
     """The same source on the records that ship with its task, which are drawn and evaluated on."""
-    left = {key: value for key, value in source.items() if key not in ("recipe", "stored", "keep")}
+    left = {key: value for key, value in source.items() if key not in ("recipe", "keep")}
+    if not str(left.get("stored", "")).startswith(OWN_PHASE):
+        left.pop("stored", None)
     path = str(fixture_path(source["task"]))
     return {**left, "path": path, "eval_path": path}
+
+
+def _with_records(made: Any) -> Any:
+    """Sources that were given another task on the records that ship with that."""
+    if isinstance(made, list):
+        return [_with_records(value) for value in made]
+    if not isinstance(made, dict):
+        return made
+    if "task" not in made:
+        return {key: _with_records(value) for key, value in made.items()}
+    moved = [key for key in ("path", "eval_path") if str(made.get(key)).endswith(FIXTURE)]
+    return {**made, **dict.fromkeys(moved, str(fixture_path(made["task"])))} if moved else made
 
 
 def _rollout(values: Mapping[str, Any], *, whole: bool = True) -> dict[str, Any]:

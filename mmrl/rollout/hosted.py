@@ -71,6 +71,7 @@ class Hosted:
             made = self.engine.generate(asked, [counts[i] for i in rest], sampling, seed)
             found |= dict(zip(rest, made, strict=True))
         if own:
+            sampling = replace(sampling, to_train=False)  # calls come with prompts of their own
             wanted = sampling.counts([counts[i] for i in own])
             groups = [
                 [self._session(prompts[i], sampling, k == n - 1) for k in range(n)]

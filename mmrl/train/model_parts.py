@@ -28,6 +28,7 @@ from mmrl.train.reference import ReferencePolicy, Teacher, average_weights, refu
 from mmrl.train.reference_config import ReferenceConfig, TeacherConfig, following, reference_of
 from mmrl.train.requirements import ONE_PROCESS
 from mmrl.train.setting import Setting
+from mmrl.train.start import take_language
 
 
 @dataclass(frozen=True)
@@ -193,11 +194,17 @@ def take_start(policy: Policy, setting: Setting, *, needed: bool) -> Policy | No
             f"phase '{setting.phase.name}': the reference of adapters is their base; "
             "say so with keep: [state, reference] in every phase before it and in it"
         )
+    language = setting.config.start
+    if language.language and setting.config.model.lora:
+        raise ConfigError("start.language: adapters stay on the base they were made for")
     if needed and step:
         checkpoint.at(run, step).load_weights(policy)
+    if first == step:
+        take_language(policy, language)
     copied = policy.frozen_copy() if needed else None
     if first != step or (first and not needed):
         checkpoint.at(run, first).load_weights(policy)
+        take_language(policy, language)
     return copied
 
 

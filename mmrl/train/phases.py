@@ -26,11 +26,12 @@ from typing import Any
 
 from mmrl.algorithms.compose import compose
 from mmrl.config import PhaseConfig, RunConfig
+from mmrl.data_config import OWN_PHASE
 from mmrl.errors import ConfigError
 from mmrl.stage import ESTIMATED_BY
 from mmrl.validation import validate
 
-MERGED = ("rollout", "optimizer", "critic", "trainer", "media")
+MERGED = ("model", "rollout", "optimizer", "critic", "trainer", "media")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def phases_of(config: RunConfig) -> list[Phase]:
     """
     if not config.phases:
         return _with_estimates(config)
-    found = []
+    found: list[Phase] = []
     for index, given in enumerate(config.phases):
         name = given.name or str(index + 1)
         if not index and given.keep not in ((), ("state",)):
@@ -61,11 +62,24 @@ def phases_of(config: RunConfig) -> list[Phase]:
                 f"phase '{name}' keeps a critic: leave critic.path or keep: [critic] out"
             )
         whole = validate(RunConfig, _merged(config, given, index), f"phase '{name}'")
+        if found and "optimizer" in given.keep and whole.model != found[-1].config.model:
+            raise ConfigError(f"phase '{name}': other parts learn: leave keep: [optimizer] out")
+        _refuse_later(whole, name, found)
         found.append(Phase(index, name, whole, frozenset(given.keep)))
     names = [phase.name for phase in found]
     if len(set(names)) < len(names):
         raise ConfigError(f"two phases have the same name: {', '.join(names)}")
     return found
+
+
+def _refuse_later(config: RunConfig, name: str, before: Sequence[Phase]) -> None:
+    """Raise ConfigError where a phase takes completions of one that is not before it."""
+    for data in config.data:
+        stored = str(data.stored or "")
+        asked = stored.removeprefix(OWN_PHASE)
+        if stored.startswith(OWN_PHASE) and asked not in [phase.name for phase in before]:
+            known = ", ".join(phase.name for phase in before) or "there is none"
+            raise ConfigError(f"phase '{name}': data.stored: no phase '{asked}' before it: {known}")
 
 
 UNTIL_ASKED = 100_000
@@ -129,12 +143,18 @@ def _named(phase: Phase) -> str:
 def _merged(config: RunConfig, given: PhaseConfig, index: int) -> dict[str, Any]:
     """The run's sections with the phase's over them, and seeds of the phase's own."""
     values = config.model_dump(exclude={"phases"})
-    own = given.model_dump(exclude={"name", "keep"}, exclude_none=True)
+    own = given.model_dump(exclude={"name", "keep", "language"}, exclude_none=True)
     for section, changes in own.items():
         if section in MERGED or (section == "algorithm" and "name" not in changes):
             values[section] = {**values[section], **changes}
         else:
             values[section] = changes
+    # A phase goes on with the language weights of the one before, unless it takes others.
+    added = values["start"]["add_tokens"]
+    values["start"] = {
+        "add_tokens": added,
+        "language": given.language or (None if index else values["start"]["language"]),
+    }
     # Later phases draw other prompts and answers than the first, from the same seed.
     values["seed"] = config.seed + 1_000_003 * index
     return values
@@ -164,6 +184,11 @@ class Place:
         while index and "reference" in phases[index].keep:
             index -= 1
         return self.starts[index]
+
+    def done(self, phases: Sequence[Phase]) -> dict[str, tuple[int, int]]:
+        """The steps of the phases before the current one, by name: after one, up to the other."""
+        ends = zip(phases, self.starts, self.starts[1:], strict=False)
+        return {phase.name: (start, end) for phase, start, end in ends}
 
     def next(self, step: int) -> Place:
         """The place after the current phase, which ended with `step` of the run."""

@@ -21,6 +21,7 @@ from mmrl.policy.encoder import Encoder
 from mmrl.rewards.custom import load_callable
 from mmrl.rollout.build import WITH_WEIGHTS, build_engine, holding
 from mmrl.rollout.episode import Episodes
+from mmrl.rollout.follow_ups import following
 from mmrl.rollout.hosted import Hosted
 from mmrl.scoring.judges.judge_config import judges_of
 from mmrl.scoring.judges.panel import Panel
@@ -77,12 +78,12 @@ def build_rollout(
     _probe_turns(sources, models)
     engine, background, aside = _start_engine(setting, sources, models)
     closing.callback(engine.close)
-    rolls = play(setting, encoder, SplitEngine(engine, world, gathered), scorer, sources)
+    rolls = play(setting, sources, encoder, SplitEngine(engine, world, gathered), scorer)
     closing.callback(lambda: end_hosts(rolls))
     if config.rollout.engine != "targets":
         return RolloutParts(encoder, workers, scorer, rolls, rolls, background, aside, panel)
     greedy = HFEngine(models.policy, config.rollout.max_sequences, models.budget)
-    judge = play(setting, encoder, SplitEngine(greedy, world, gathered), scorer, sources)
+    judge = play(setting, sources, encoder, SplitEngine(greedy, world, gathered), scorer)
     closing.callback(lambda: end_hosts(judge))
     return RolloutParts(encoder, workers, scorer, rolls, judge, background, aside, panel)
 
@@ -124,16 +125,20 @@ def _start_engine(
 
 def play(
     setting: Setting,
+    sources: Sequence[Source],
     encoder: SplitEncoder,
     engine: Engine,
     scorer: SplitScorer,
-    sources: Sequence[Source] = (),
 ) -> Engine:
-    """The engine with the turns that environments play with it, or that call it (of `sources`)."""
+    """The engine with the turns that environments play with it or that call it, and tasks' second
+    questions.
+    """
     rollout = setting.config.rollout
     most, observed = rollout.max_turn_tokens, rollout.max_environment_tokens
-    played = Episodes(engine, scorer, encoder, most, observed)
-    hosted = {source.key: source.task for source in sources if source.task.hosting}
+    tasks = {source.key: source.task for source in sources}
+    episodes = Episodes(engine, scorer, encoder, most, observed)
+    played = following(episodes, tasks, encoder)
+    hosted = {key: task for key, task in tasks.items() if task.hosting}
     if not hosted:
         return played
     if setting.world.size > 1 or rollout.max_staleness:

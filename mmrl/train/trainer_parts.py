@@ -12,7 +12,7 @@ from mmrl.config import RolloutConfig
 from mmrl.data.sources import Source
 from mmrl.data.stream import PromptStream
 from mmrl.engines.split import SplitEngine, SplitScorer
-from mmrl.engines.targets import Targets
+from mmrl.engines.targets import Targets, written
 from mmrl.errors import ConfigError
 from mmrl.policy.policy import Policy
 from mmrl.policy.weights import weights_of
@@ -52,8 +52,8 @@ def build_trainer(
         stored=make_stored(config.rollout, models.policy),
         within=make_within(algorithm, models.policy, sources),
     )
-    asker = build_asker(setting, algorithm, sources, rollout)
-    ahead = build_ahead(setting, models, rollout, asker, rollouts)
+    asker = build_asker(setting, algorithm, sources, models.policy, rollout)
+    ahead = build_ahead(setting, sources, models, rollout, asker, rollouts)
     trainer = Trainer(
         algorithm=algorithm,
         learner=build_learner(setting, algorithm, models),
@@ -68,7 +68,11 @@ def build_trainer(
 
 
 def build_asker(
-    setting: Setting, algorithm: Algorithm, sources: Sequence[Source], rollout: RolloutParts
+    setting: Setting,
+    algorithm: Algorithm,
+    sources: Sequence[Source],
+    policy: Policy,
+    rollout: RolloutParts,
 ) -> Asker:
     """What draws the steps' samples."""
     config = setting.config
@@ -82,6 +86,9 @@ def build_asker(
         seed=config.seed,
         state={},
         change=changing(sources),
+        completed=lambda prompt, text: written(
+            policy, prompt, text, config.rollout.max_new_tokens, "completion"
+        ),
         max_unusable_share=max(s.config.max_unusable_share for s in sources),
     )
 
@@ -105,7 +112,12 @@ def build_learner(setting: Setting, algorithm: Algorithm, models: ModelParts) ->
 
 
 def build_ahead(
-    setting: Setting, models: ModelParts, rollout: RolloutParts, asker: Asker, rollouts: Rollouts
+    setting: Setting,
+    sources: Sequence[Source],
+    models: ModelParts,
+    rollout: RolloutParts,
+    asker: Asker,
+    rollouts: Rollouts,
 ) -> Ahead | None:
     """The queue of batches that are rolled out ahead of the update, where an engine does so."""
     if rollout.background is None:
@@ -113,7 +125,7 @@ def build_ahead(
     # The engine's own weights are whole as they are.
     alone = SplitEngine(rollout.background.engine, rollout.aside, nullcontext)
     encoder = rollout.encoder.beside(rollout.aside)
-    engine = play(setting, encoder, alone, SplitScorer(rollout.workers, rollout.aside))
+    engine = play(setting, sources, encoder, alone, SplitScorer(rollout.workers, rollout.aside))
     return Ahead(
         asker,
         dataclasses.replace(rollouts, engine=engine),
