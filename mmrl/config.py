@@ -246,6 +246,11 @@ class PhaseConfig(Section):
     keep: tuple[Literal["state", "optimizer", "reference", "critic"], ...] = Field(
         ("state",), description="what it takes over besides the weights"
     )
+    weights: str | None = Field(
+        None,
+        description="what it begins with: `start` is model.path, an earlier phase's name what that "
+        "ended with; default: what the phase before it ended with",
+    )
     data: Any = Field(None, description="sources in place of the run's")
     algorithm: Mapping[str, Any] | None = Field(
         None, description="with a name: in place of the run's; else options of it"

@@ -18,6 +18,7 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.pairs import GroupParams, Paired, on_pairs, on_tokens
 from mmrl.algorithms.stages.policy_view import Implied, seen
+from mmrl.errors import UserError
 from mmrl.objectives.worst_group import KIND_WEIGHT, GroupRobust
 from mmrl.stage import Context, Need
 from mmrl.types import Floats, Group, TrainSample
@@ -30,7 +31,11 @@ class Params(GroupParams):
     beta: float = Field(0.1, gt=0)
     loss: Literal["dpo", "ipo"] = "dpo"
     rate: float = Field(0.01, ge=0, description="how fast weights follow losses")
-    kind: str = Field("", description="column that names a prompt's kind; default: its task")
+    kind: str = Field(
+        "",
+        description="what names a prompt's kind: `kind`, a column of the records, or what its task "
+        "says of it; default: its task",
+    )
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,12 @@ class WithKindWeights(Paired):
 
     def _kind(self, group: Group) -> str:
         sample = group.prompt.sample
-        return str(sample.meta.get(self.kind, "")) if self.kind else sample.task
+        if self.kind and self.kind not in sample.meta:
+            raise UserError(
+                f"gr_dpo: sample '{sample.id}' has no '{self.kind}': records say it in a column "
+                "`kind`, data.columns: {kind: NAME} names another; algorithm.kind: kind reads it"
+            )
+        return str(sample.meta[self.kind]) if self.kind else sample.task
 
 
 def moved_weights(

@@ -25,7 +25,13 @@ from mmrl.train import checkpoint
 from mmrl.train.checkpoint_files import newest
 from mmrl.train.critic import Critic
 from mmrl.train.reference import ReferencePolicy, Teacher, average_weights, refuse_other_tokens
-from mmrl.train.reference_config import ReferenceConfig, TeacherConfig, following, reference_of
+from mmrl.train.reference_config import (
+    PHASE,
+    ReferenceConfig,
+    TeacherConfig,
+    following,
+    reference_of,
+)
 from mmrl.train.requirements import ONE_PROCESS
 from mmrl.train.setting import Setting
 
@@ -156,13 +162,21 @@ def _teacher(policy: Policy, setting: Setting, config: TeacherConfig) -> Teacher
 
 def _other(policy: Policy, setting: Setting, path: str, own: Mapping[str, int]) -> Policy:
     """Another frozen model with the policy's tokens, seen as the policy is but for `own`."""
-    folder = newest(Path(path)) or path
-    changes = {"path": str(folder), "lora": None, "gradient_checkpointing": False, **own}
+    folder = _folder(setting, path)
+    changes = {"path": folder, "lora": None, "gradient_checkpointing": False, **own}
     setting.say(f"loading the reference {folder}")
     found = load_policy(setting.config.model.model_copy(update=changes))
     found.model.eval().requires_grad_(False)
     refuse_other_tokens(policy, found, path)
     return found
+
+
+def _folder(setting: Setting, path: str) -> str:
+    """Where a reference lies: a model, a run's newest checkpoint, or what a phase ended with."""
+    if not path.startswith(PHASE):
+        return str(newest(Path(path)) or path)
+    step = setting.place.ended(setting.phases, path.removeprefix(PHASE))
+    return str(checkpoint.at(setting.config.run, step).path) if step else setting.config.model.path
 
 
 def _refuse_moving(config: ReferenceConfig, setting: Setting) -> None:
@@ -186,18 +200,22 @@ def take_start(policy: Policy, setting: Setting, *, needed: bool) -> Policy | No
     Returns the frozen reference, if it is needed: what the policy was at the start of the phase
     that the reference is kept from.
     """
-    run, first = setting.config.run, setting.place.before
+    run, first = setting.config.run, setting.place.begun(setting.phases)
     step = setting.place.reference_start(setting.phases)
     if needed and step and setting.config.model.lora:
         raise ConfigError(
             f"phase '{setting.phase.name}': the reference of adapters is their base; "
             "say so with keep: [state, reference] in every phase before it and in it"
         )
-    if needed and step:
-        checkpoint.at(run, step).load_weights(policy)
-    copied = policy.frozen_copy() if needed else None
-    if first != step or (first and not needed):
+    alike = needed and step == first
+    if alike and first:
         checkpoint.at(run, first).load_weights(policy)
+    copied = policy.frozen_copy() if needed else None
+    if not alike:
+        if copied is not None and step:
+            checkpoint.at(run, step).load_weights(copied)
+        if first:
+            checkpoint.at(run, first).load_weights(policy)
     return copied
 
 
