@@ -24,6 +24,9 @@ class PaperConfig(Section):
 
     name: str = Field(description="as the authors call it")
     also: tuple[str, ...] = Field((), description="other names, such as its method's")
+    namesakes: tuple[str, ...] = Field(
+        (), description="other methods of its name that are not here, with their source"
+    )
     title: str = Field(description="of the paper")
     source: str = Field(description="such as arXiv 2503.12937")
     year: int = Field(gt=1990, description="of its first version")

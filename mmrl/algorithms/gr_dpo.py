@@ -25,6 +25,8 @@ from mmrl.types import Floats, Group, TrainSample
 
 SUMMARY = "DPO that weighs kinds of prompts by their losses, the worst most"
 PAPER = "arXiv 2405.20304"
+LEAST = 1e-300
+"""A weight that a kind may come back from."""
 
 
 class Params(GroupParams):
@@ -98,12 +100,12 @@ def moved_weights(
     """Weights of all kinds after a step with these losses; new kinds start with the mean weight."""
     kinds = sorted({*before, *losses})
     start = float(np.mean(list(before.values()))) if before else 1.0
-    moved = {
-        kind: before.get(kind, start) * float(np.exp(rate * np.mean(losses.get(kind) or [0.0])))
-        for kind in kinds
-    }
-    total = sum(moved.values())
-    return {kind: weight / total for kind, weight in moved.items()}
+    # As logs: a loss of 2,500, which IPO has, is beyond what exp can do.
+    held = np.array([max(before.get(kind, start), LEAST) for kind in kinds])
+    grown = np.array([rate * float(np.mean(losses.get(kind) or [0.0])) for kind in kinds])
+    logs = np.log(held) + grown
+    weights = np.exp(logs - np.logaddexp.reduce(logs)) if kinds else logs
+    return {kind: float(weight) for kind, weight in zip(kinds, weights, strict=True)}
 
 
 def build(params: Params) -> Algorithm:

@@ -79,12 +79,14 @@ def _namesakes(papers: Sequence[PaperFile]) -> str:
     """Systems that share a name."""
     names: dict[str, list[PaperFile]] = {}
     for paper in papers:
-        for name in (paper.about.name, *paper.about.also):
+        for name in dict.fromkeys((paper.about.name, *paper.about.also)):
             names.setdefault(name, []).append(paper)
     lines = []
     for name, found in sorted(names.items()):
-        each = "; ".join(f"`{p.id}` ({p.about.title}, {p.about.source})" for p in found)
-        lines += [f"- {name}: {each}"] if len(found) > 1 else []
+        each = [f"`{p.id}` ({p.about.title}, {p.about.source})" for p in found]
+        named = [p for p in found if p.about.name == name]
+        each += [f"not here: {other}" for p in named for other in p.about.namesakes]
+        lines += [f"- {name}: {'; '.join(each)}"] if len(each) > 1 else []
     if not lines:
         return ""
     return "\nNames that several systems have:\n\n" + "\n".join(lines) + "\n"

@@ -201,6 +201,17 @@ def test_group_robust_weights_follow_the_losses() -> None:
     assert again["b"] == pytest.approx(0.574443 * 1.491825 / (0.425557 + 0.856968), abs=1e-5)
 
 
+def test_group_robust_weights_stay_numbers_where_losses_are_large() -> None:
+    """IPO's at beta 0.01 is 2,500: exp(1,250) is no number, exp(-20) beside 1 is."""
+    found = moved_weights({}, {"a": [2500.0], "b": [2460.0]}, 0.5)
+    assert found == pytest.approx({"a": 1.0, "b": math.exp(-20)}, rel=1e-6)
+    far = moved_weights({}, {"a": [5000.0], "b": [0.0]}, 0.5)
+    assert far["a"] == 1.0 and 0 <= far["b"] < 1e-300
+    back = moved_weights(far, {"a": [0.0], "b": [2500.0]}, 0.5)
+    assert all(math.isfinite(weight) for weight in back.values())
+    assert back["b"] > back["a"]
+
+
 def test_group_robust_dpo_counts_kinds_by_their_weights() -> None:
     """Two pairs of kind a and one of b: a pair of a counts w(a) / (2/3), that of b w(b) / (1/3)."""
     rows = answers(implied=(1.0, -1.0))
