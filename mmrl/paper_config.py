@@ -36,7 +36,9 @@ class PaperConfig(Section):
     status: PaperStatus
     lacks: tuple[str, ...] = Field((), description="what is missing, and why")
     differs: tuple[str, ...] = Field((), description="otherwise than in the authors' code")
-    not_published: tuple[str, ...] = Field((), description="options of this file that are ours")
+    not_published: tuple[str, ...] = Field(
+        (), description="options of this file that are ours: nothing published was found"
+    )
     needs: tuple[str, ...] = Field((), description="besides a GPU: judges, records, programs")
     code: str | None = Field(None, description="the authors' repository, owner/name on GitHub")
 

@@ -127,7 +127,7 @@ def described(paper: PaperFile, others: Sequence[PaperFile]) -> list[str]:
         lines += [f"  reward: {reward}" for reward in stage.reward]
     for title, said in (
         ("otherwise than in the authors' code", about.differs),
-        ("not published, hence ours", about.not_published),
+        ("ours, nothing published was found", about.not_published),
         ("needs", wanted(paper)),
     ):
         lines += ["", f"{title}:", *(f"  {each}" for each in said)] if said else []
