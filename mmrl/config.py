@@ -236,6 +236,9 @@ class TrainerConfig(Section):
     max_refills: int = Field(10, ge=0, description="extra rollouts an editor may ask for in a step")
 
 
+Frozen = Literal["freeze_tower", "freeze_projector", "freeze_language"]
+
+
 class PhaseConfig(Section):
     """A part of a run: sections here stand over the run's own, option by option.
 
@@ -251,6 +254,12 @@ class PhaseConfig(Section):
         description="what it begins with: `start` is model.path, an earlier phase's name what that "
         "ended with; default: what the phase before it ended with",
     )
+    model: Mapping[Frozen, bool] | None = Field(
+        None, description="which parts stay as they are: freeze_... over the run's"
+    )
+    language: str | None = Field(
+        None, description="start.language, where the phase begins; needs no adapters"
+    )
     data: Any = Field(None, description="sources in place of the run's")
     algorithm: Mapping[str, Any] | None = Field(
         None, description="with a name: in place of the run's; else options of it"
@@ -265,12 +274,28 @@ class PhaseConfig(Section):
     trainer: Mapping[str, Any] | None = Field(None, description="options over the run's")
 
 
+class StartConfig(Section):
+    """What is changed of the model before it is trained."""
+
+    add_tokens: tuple[str, ...] = Field(
+        (),
+        description="become tokens of the vocabulary, such as control tokens; each starts as the "
+        "mean of those it is written with",
+    )
+    language: str | None = Field(
+        None,
+        description="folder of the same language model, whose weights take the place of the "
+        "model's: its encoder and projector stay",
+    )
+
+
 class RunConfig(Section):
     """Everything a run is made of; the resolved form is written to the run folder."""
 
     run: Path = Field(description="folder that the run writes into")
     seed: int = Field(0, description="all random numbers of the run follow from it")
     model: ModelConfig
+    start: StartConfig = StartConfig()
     data: tuple[DataConfig, ...]
     algorithm: Mapping[str, Any] = Field(
         default_factory=lambda: {"name": "grpo"},

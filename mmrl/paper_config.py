@@ -40,6 +40,9 @@ class PaperConfig(Section):
         (), description="options of this file that are ours: nothing published was found"
     )
     needs: tuple[str, ...] = Field((), description="besides a GPU: judges, records, programs")
+    evaluation: Mapping[str, Any] = Field(
+        default_factory=dict, description="options of `mmrl eval` that its own numbers need"
+    )
     code: str | None = Field(None, description="the authors' repository, owner/name on GitHub")
 
     @model_validator(mode="after")

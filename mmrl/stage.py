@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 import numpy as np
 
 from mmrl.errors import UserError
-from mmrl.types import Floats, Group, Prompt, Sample, TrainSample
+from mmrl.types import Floats, Group, Prompt, Response, Sample, TrainSample
 
 T = TypeVar("T")
 Need = Literal[
@@ -87,6 +87,10 @@ def _unknown_prompt(sample_id: str) -> Prompt:
     raise UserError(f"this run cannot bring back the prompt of sample '{sample_id}' for replay")
 
 
+def _not_written(sample: Sample, text: str) -> tuple[Prompt, Response] | None:
+    raise UserError("this run cannot write completions to questions of the algorithm's own")
+
+
 def _no_change(sample: Sample, options: Mapping[str, Any]) -> Sample:
     raise UserError("this run cannot change the pictures of a sample")
 
@@ -99,7 +103,9 @@ class Context:
     JSON data that belongs to the algorithm; checkpoints carry it. `rng` is derived from (seed,
     step), so a resumed run draws the same numbers. `recall` encodes the prompt of an earlier
     sample again, by its id. `change` asks a sample with options set on its pictures; it raises
-    UserError where the task does not know its gold then. `step` and `total_steps` are those of the
+    UserError where the task does not know its gold then. `write` encodes a question of the
+    algorithm's own with a completion that nobody sampled; None where it cannot be shown, which is
+    noted in the run's quarantine. `step` and `total_steps` are those of the
     phase, from 1; `epoch` is that of the source a sampler is asked about, from 0.
     """
 
@@ -110,6 +116,7 @@ class Context:
     state: dict[str, Any]
     recall: Callable[[str], Prompt] = _unknown_prompt
     change: Callable[[Sample, Mapping[str, Any]], Sample] = _no_change
+    write: Callable[[Sample, str], tuple[Prompt, Response] | None] = _not_written
     epoch: int = 0
 
 

@@ -184,6 +184,7 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
     from mmrl.config import OptimizerConfig, RolloutConfig, TrainerConfig
     from mmrl.data.stream import PromptStream
     from mmrl.engines.hf import HFEngine
+    from mmrl.engines.targets import written
     from mmrl.model_config import ModelConfig
     from mmrl.policy.encoder import Encoder
     from mmrl.policy.packing import default_budget
@@ -231,6 +232,7 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
         seed=workload.seed,
         state={},
         change=lambda sample, options: sample,
+        completed=lambda prompt, text: written(policy, prompt, text, workload.new_tokens, "text"),
     )
     trainer = Trainer(
         algorithm,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.credit import FixedGroup, GroupCredit, GroupRelative, LeaveOneOut
 from mmrl.algorithms.stages.editors import AccuracyBand, DropUniform
-from mmrl.algorithms.stages.refiners import DampUnlikely, KeepLargest, RandomTokens
+from mmrl.algorithms.stages.refiners import DampUnlikely, EntropyBonus, KeepLargest, RandomTokens
 from mmrl.algorithms.stages.schedules import Adaptive
 from mmrl.algorithms.stages.shapers import ShortWhenSolved
 from mmrl.errors import UserError
@@ -48,7 +48,7 @@ def _objective(algorithm: Algorithm) -> Iterator[str]:
     yield from objective.reasons(reducer)
     if objective.whole_groups and any(isinstance(s, KeepLargest) for s in algorithm.refine):
         yield f"the objective {name} compares whole groups, keep_largest takes parts of them away"
-    by_token = (RandomTokens, DampUnlikely)
+    by_token = (RandomTokens, DampUnlikely, EntropyBonus)
     if objective.whole_groups and any(isinstance(s, by_token) for s in algorithm.refine):
         yield f"the objective {name} knows sequences only, a refiner works on single tokens"
     if objective.centred and algorithm.credit != GroupCredit(GroupRelative(None)):

@@ -24,7 +24,8 @@ def _add_eval(commands: Commands) -> None:
         "eval",
         "score a model on a task's records",
         epilog="Overrides: params.NAME of the task, model., media., rollout., weights. as in a "
-        "configuration. With --out, a killed evaluation goes on when it is called again.",
+        "configuration; ways., verify (docs/evaluation.md). With --out, a killed evaluation goes "
+        "on when it is called again.",
     )
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="e.g. params.think=none")
     parser.add_argument("--model", required=True, help="model folder, checkpoint or adapter")

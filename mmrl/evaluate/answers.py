@@ -20,7 +20,8 @@ class Asked:
     """What became of a record: its answers and what scoring needs of its prompt, or `unreadable`.
 
     `question` is the fingerprint of what was asked. `media` describe what was seen, for the page.
-    `turns`, `outcomes` and `screens` are those of episodes, empty where no answer is one.
+    `turns`, `outcomes` and `screens` are those of episodes, empty where no answer is one;
+    `verdicts` the chances that a verifier gives the answers, empty where none was asked.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Asked:
     media: tuple[Mapping[str, Any], ...] = ()
     unreadable: str = ""
     screens: tuple[tuple[Frame | None, ...], ...] = ()
+    verdicts: tuple[float, ...] = ()
 
     def answers(self) -> list[Answer]:
         """What a verifier sees."""
@@ -92,6 +94,7 @@ class Answers:
             turns=row.turns[:count],
             outcomes=row.outcomes[:count],
             screens=row.screens[:count],
+            verdicts=row.verdicts[:count],
         )
 
 

@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from mmrl.algorithms.stages.verification import NO, YES, verification
 from mmrl.engines.engine import Engine, Sampling
 from mmrl.errors import MediaError
 from mmrl.evaluate.answers import Answers, Asked, question_of
@@ -21,11 +24,15 @@ ANSWERS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Asking:
-    """How records are asked: `count` answers each, sampled so, from this seed."""
+    """How records are asked: `count` answers each, sampled so, from this seed.
+
+    `verify`: what the policy is asked about each of its answers, if anything.
+    """
 
     sampling: Sampling
     count: int = 1
     seed: int = 0
+    verify: str = ""
 
 
 def evaluate(
@@ -78,10 +85,13 @@ def _ask(
     encoded = encoder.encode([(sample,) for sample in samples])
     prompts = [p for each in encoded if not isinstance(each, MediaError) for p in each]
     responses: dict[str, list[Response]] = {}
+    verdicts: dict[str, tuple[float, ...]] = {}
     if prompts:
         counts = [asking.count] * len(prompts)
         drawn = engine.generate(prompts, counts, asking.sampling, asking.seed + start)
         responses = {p.sample.id: rs for p, rs in zip(prompts, drawn, strict=True)}
+        if asking.verify:
+            verdicts = verified(prompts, drawn, asking.verify, encoder, engine, asking.seed + start)
     rows = []
     for sample, each in zip(samples, encoded, strict=True):
         question = question_of(sample)
@@ -90,8 +100,45 @@ def _ask(
         else:
             (prompt,) = each
             seen = _seen(prompt, encoder, pictures)
-            rows.append(_asked(question, prompt, responses[sample.id], seen))
+            made = _asked(question, prompt, responses[sample.id], seen)
+            rows.append(replace(made, verdicts=verdicts.get(sample.id, ())))
     return rows
+
+
+def verified(
+    prompts: Sequence[Prompt],
+    drawn: Sequence[Sequence[Response]],
+    question: str,
+    encoder: Encodes,
+    engine: Engine,
+    seed: int,
+) -> dict[str, tuple[float, ...]]:
+    """The chance that the policy gives each of its answers to be right, by the sample's id.
+
+    It is read off the likeliest first token of its verdict: p of a `Yes`, 1 - p of a `No`, and 0 of
+    anything else, or where the answer is too long to be asked about.
+    """
+    asked = [
+        (verification(prompt.sample, response.text, question),)
+        for prompt, responses in zip(prompts, drawn, strict=True)
+        for response in responses
+    ]
+    encoded = encoder.encode(asked)
+    shown = [p for each in encoded if not isinstance(each, MediaError) for p in each]
+    said = engine.generate(shown, [1] * len(shown), Sampling(1, 0.0), seed) if shown else []
+    left = iter(said)
+    chances = iter([0.0 if isinstance(e, MediaError) else _chance(*next(left)) for e in encoded])
+    return {
+        prompt.sample.id: tuple(next(chances) for _ in responses)
+        for prompt, responses in zip(prompts, drawn, strict=True)
+    }
+
+
+def _chance(verdict: Response) -> float:
+    word, p = verdict.text.strip().casefold(), float(np.exp(verdict.logprobs[0]))
+    if word and YES.casefold().startswith(word):
+        return p
+    return 1 - p if word and NO.casefold().startswith(word) else 0.0
 
 
 def _seen(
@@ -147,6 +194,8 @@ def score(
             tuple(next(scores) for _ in row.texts),
             row.unreadable,
             row.frames,
+            row.lengths,
+            row.verdicts,
         )
         for sample, row in asked
     ]
@@ -165,5 +214,6 @@ def without_bytes(sample: Sample) -> Sample:
 
 def sampling_settings(asking: Asking) -> dict[str, Any]:
     """What answers depend on, besides the model and the records."""
-    settings = asdict(asking.sampling)
+    verify = {"verify": asking.verify} if asking.verify else {}
+    settings = {**asdict(asking.sampling), **verify}
     return {**settings, "samples": asking.count, "seed": asking.seed}

@@ -15,11 +15,13 @@ from pydantic import Field, model_validator
 
 from mmrl.config import RolloutConfig
 from mmrl.data.samples import load_samples
-from mmrl.engines.engine import Sampling
+from mmrl.engines.engine import Engine, Sampling
 from mmrl.evaluate.answers import Answers
 from mmrl.evaluate.ask import Asking, ask, sampling_settings, score
 from mmrl.evaluate.evaluation_page import write_page
 from mmrl.evaluate.summary import Evaluation, summarise
+from mmrl.evaluate.votes import readings
+from mmrl.evaluate.ways import InWays, WaysConfig
 from mmrl.model_config import ModelConfig
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.model_folder import model_folder
@@ -58,6 +60,14 @@ class EvalConfig(Section):
     pass_threshold: float | None = Field(
         None, description="metric from which an answer passes; default: 1, or an error of 0"
     )
+    ways: WaysConfig = Field(
+        WaysConfig(), description="ask each record so: forced beginnings, budgets of thinking"
+    )
+    verify: str = Field(
+        "",
+        description="ask the model so about each of its answers, whose votes then count by the "
+        "chance of a Yes",
+    )
     seed: int = 0
     out: Path | None = None
 
@@ -67,12 +77,16 @@ class EvalConfig(Section):
             raise ValueError("several greedy answers are all the same: give a temperature")
         if any(not 1 <= k <= self.samples for k in self.k):
             raise ValueError(f"k goes from 1 to samples, which is {self.samples}")
+        if self.ways.names and (self.k or self.verify):
+            raise ValueError("k and verify are for one way of asking: leave them or ways out")
+        if self.verify and self.samples == 1:
+            raise ValueError("verify weighs votes: give samples above 1")
         return self
 
     @property
     def ks(self) -> tuple[int, ...]:
         """The k of pass@k, in order; none for one answer unless asked for."""
-        if self.k or self.samples == 1:
+        if self.k or self.samples == 1 or self.ways.names:
             return tuple(sorted(set(self.k)))
         doubled = [2**i for i in range(self.samples.bit_length())]
         return tuple(sorted({*doubled, self.samples}))
@@ -84,7 +98,12 @@ class EvalConfig(Section):
             temperature = 0.0 if self.samples == 1 else self.rollout.temperature
         rollout = self.rollout
         sampling = Sampling(rollout.max_new_tokens, temperature, rollout.top_p, rollout.top_k)
-        return Asking(sampling, self.samples, self.seed)
+        return Asking(sampling, self.count, self.seed, self.verify)
+
+    @property
+    def count(self) -> int:
+        """Answers to each record, in all ways together."""
+        return self.samples * max(1, len(self.ways.names))
 
     @property
     def folder(self) -> Path | None:
@@ -138,7 +157,7 @@ def run_benchmark(
         config.media_roots,
     )
     answers = _open_answers(config, overwrite)
-    if any(answers.find(sample, config.samples) is None for sample in samples):
+    if any(answers.find(sample, config.count) is None for sample in samples):
         _ask(config, task, samples, answers, on_progress)
     evaluation = replace(_summary(config, task, samples, answers), rejected=tuple(rejected))
     if config.out is None or config.folder is None:
@@ -163,18 +182,18 @@ def _ask(
     pictures = Thumbnails(config.folder) if config.folder else None
     specs = {config.task: TaskSpec(config.task, config.params)}
     steps = Living(_scorer(config, specs), {config.task: task})
+    rollout = config.rollout
+    playing: Engine = Episodes(
+        engine, steps, encoder, rollout.max_turn_tokens, rollout.max_environment_tokens
+    )
+    if config.ways.names:
+        playing = InWays(playing, config.ways, policy.family, policy.processor.tokenizer)
     try:
         ask(
             samples,
             config.asking,
             encoder,
-            Episodes(
-                engine,
-                steps,
-                encoder,
-                config.rollout.max_turn_tokens,
-                config.rollout.max_environment_tokens,
-            ),
+            playing,
             answers,
             lambda done: on_progress(done, len(samples)),
             pictures,
@@ -205,12 +224,13 @@ def _summary(
     if official != task:
         specs[other] = TaskSpec(config.task, {**config.params, **task.official}, config.weights)
     with _scorer(config, specs) as scorer:
-        rows = score(samples, config.task, config.samples, answers, scorer)
-        main = summarise(rows, task, config.samples, config.ks, config.pass_threshold)
+        rows = score(samples, config.task, config.count, answers, scorer)
+        main = summarise(rows, task, config.count, config.ks, config.pass_threshold)
+        main = replace(main, readings=readings(rows, task, config.ways, config.samples))
         if official == task:
             return main
-        rows = score(samples, other, config.samples, answers, scorer)
-    theirs = summarise(rows, official, config.samples, config.ks, config.pass_threshold)
+        rows = score(samples, other, config.count, answers, scorer)
+    theirs = summarise(rows, official, config.count, config.ks, config.pass_threshold)
     kept = ("metric", "low", "high", "unscorable", "unparsable", "pass_at_k", "breakdown")
     reading = {name: value for name, value in asdict(theirs).items() if name in kept}
     return replace(main, official={"params": dict(task.official), **reading})
@@ -226,7 +246,9 @@ def _open_answers(config: EvalConfig, overwrite: bool) -> Answers:
 def _settings(config: EvalConfig) -> dict[str, Any]:
     """All that answers depend on besides the question; `samples` may grow or shrink."""
     settings = sampling_settings(config.asking)
-    del settings["samples"]
+    if not config.ways.names:
+        del settings["samples"]
+    settings |= {"ways": config.ways.model_dump(exclude={"consensus"})} if config.ways.names else {}
     return {
         "model": config.model.model_dump(mode="json"),
         "weights": _fingerprint(model_folder(config.model.path)),

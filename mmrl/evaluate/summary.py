@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class Evaluation:
     not decode, which costs each its `samples` answers. `unscorable`, `unparsable` and `truncated`
     count answers. `pass_at_k` is the chance that one of k answers passes `pass_threshold`.
     `official` holds the same answers' numbers by the benchmark's own reading, where it has one.
+    `readings` hold the number of some of the answers: by way of asking, by consensus, by votes.
     `breakdown` holds the task's secondary numbers, `parts` mean reward parts.
     """
 
@@ -60,6 +61,7 @@ class Evaluation:
     pass_threshold: float = 1.0
     pass_at_k: Mapping[str, Estimate] = field(default_factory=dict)
     official: Mapping[str, Any] | None = None
+    readings: Mapping[str, Any] = field(default_factory=dict)
     breakdown: Mapping[str, float] = field(default_factory=dict)
     parts: Mapping[str, float] = field(default_factory=dict)
     convention: str = CONVENTION
@@ -85,6 +87,10 @@ class Evaluation:
             f"pass@{k} {found.value:.4f} [{found.low:.4f}, {found.high:.4f}]"
             for k, found in self.pass_at_k.items()
         ]
+        lines += [
+            f"{name}: {said.metric:.4f} [{said.low:.4f}, {said.high:.4f}], {said.tokens:.0f} tokens"
+            for name, said in self.readings.items()
+        ]
         return lines
 
     def to_json(self) -> dict[str, Any]:
@@ -93,7 +99,11 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Scored:
-    """A record's answers with their scores; neither, and the reason, where it is unreadable."""
+    """A record's answers with their scores; neither, and the reason, where it is unreadable.
+
+    `lengths` are in tokens, `verdicts` the chances that a verifier gives each answer, if one was
+    asked.
+    """
 
     sample: Sample
     texts: tuple[str, ...] = ()
@@ -101,6 +111,23 @@ class Scored:
     scores: tuple[Score, ...] = ()
     unreadable: str = ""
     frames: tuple[Frame, ...] = ()
+    lengths: tuple[int, ...] = ()
+    verdicts: tuple[float, ...] = ()
+
+    def only(self, places: Sequence[int]) -> Scored:
+        """The record with those of its answers alone."""
+
+        def kept(values: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(values[i] for i in places) if values else ()
+
+        return replace(
+            self,
+            texts=kept(self.texts),
+            truncated=kept(self.truncated),
+            scores=kept(self.scores),
+            lengths=kept(self.lengths),
+            verdicts=kept(self.verdicts),
+        )
 
     def score(self, index: int) -> Score:
         """The score of an answer; an unreadable record's answers reached no verdict."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -109,6 +111,19 @@ def counted(papers: Sequence[PaperFile]) -> list[str]:
     return lines
 
 
+def evaluated(paper: PaperFile) -> list[str]:
+    """The command that gives the paper's own numbers, where those of a run are not they."""
+    if not paper.about.evaluation:
+        return []
+    config = paper.config()
+    source = config.data[0]
+    options = " ".join(
+        f"{key}={shlex.quote(json.dumps(value))}" for key, value in paper.about.evaluation.items()
+    )
+    where = f"--model {config.run} --task {source.task} --data {source.eval_path}"
+    return [f"mmrl eval {where} --max-new-tokens {config.rollout.max_new_tokens} {options}"]
+
+
 def described(paper: PaperFile, others: Sequence[PaperFile]) -> list[str]:
     """All of one system; `others` are told apart where they have its name."""
     about = paper.about
@@ -133,4 +148,5 @@ def described(paper: PaperFile, others: Sequence[PaperFile]) -> list[str]:
         lines += ["", f"{title}:", *(f"  {each}" for each in said)] if said else []
     if paper.runs:
         lines += ["", f"mmrl train {paper.path.resolve()} [--small]"]
+        lines += evaluated(paper)
     return lines

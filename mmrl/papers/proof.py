@@ -14,7 +14,9 @@ from tempfile import TemporaryDirectory
 from mmrl.config import RunConfig
 from mmrl.doctor.preflight import check_run
 from mmrl.errors import UserError
+from mmrl.evaluate.benchmark import run_benchmark
 from mmrl.papers.paper_files import PaperFile
+from mmrl.papers.small_form import evaluation_of
 from mmrl.runlog.journal import Journal
 from mmrl.train.phases import phases_of
 from mmrl.train.run import train
@@ -77,6 +79,8 @@ def _proof(paper: PaperFile, folder: Path) -> Proof:
                 check_run(config)
                 train(config)
             course = _course(config)
+            if paper.about.evaluation and not course.problem:
+                run_benchmark(evaluation_of(config, paper.about.evaluation))
         except UserError as error:
             course = Course(0, 0, str(error))
         except Exception as error:  # a bug of ours, which is what is looked for

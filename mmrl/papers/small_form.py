@@ -10,7 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mmrl.config import RunConfig
+from mmrl.evaluate.benchmark import EvalConfig
 from mmrl.scoring.tasks import fixture_path
+from mmrl.train.checkpoint_files import newest
+from mmrl.validation import validate
 
 TINY = "asset:tiny_qwen2_5_vl"
 KEPT_OF_MODEL = ("freeze_tower", "freeze_projector", "freeze_language", "lora")
@@ -44,8 +48,32 @@ def small_values(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
     }
     made["rollout"] = _rollout(values.get("rollout", {}))
     made["trainer"]["eval_limit"] = 2
+    for section in (made.get("start", {}), *made.get("phases", ())):
+        section |= {"language": TINY} if "language" in section else {}
     over: dict[str, Any] = _over(made, given)
     return over
+
+
+def evaluation_of(config: RunConfig, options: Mapping[str, Any]) -> EvalConfig:
+    """A small form's own evaluation of what it has trained, by `options` of a paper's.
+
+    Budgets of thinking become two short ones, samples two.
+    """
+    source = config.data[0]
+    values = {
+        **options,
+        "task": source.task,
+        "data": source.eval_path,
+        "params": source.params,
+        "model": {"path": str(newest(config.run) or config.run)},
+        "rollout": {"max_new_tokens": SAMPLED_TOKENS, "scoring_workers": 1},
+        "limit": 2,
+    }
+    if "samples" in options:
+        values["samples"] = 2
+    if budgets := options.get("ways", {}).get("budgets"):
+        values["ways"] = {**options["ways"], "budgets": [4 * (i + 1) for i in range(len(budgets))]}
+    return validate(EvalConfig, values, "evaluation")
 
 
 def _smaller(values: Any) -> Any:

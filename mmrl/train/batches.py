@@ -18,7 +18,7 @@ from mmrl.rollout.rollouts import Rollouts
 from mmrl.runlog.metrics import Clock
 from mmrl.runlog.quarantine import Quarantine
 from mmrl.stage import Context
-from mmrl.types import Group, Prompt, Sample
+from mmrl.types import Group, Prompt, Response, Sample
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Asker:
     seed: int
     state: dict[str, object]
     change: Callable[[Sample, Mapping[str, Any]], Sample]
+    completed: Callable[[Prompt, str], Response]
     max_unusable_share: float = 1.0
     _asked: int = 0
     _unusable: int = 0
@@ -65,6 +66,7 @@ class Asker:
             state=self.state,
             recall=lambda sample: self.encoder.prompt(self.stream.find(sample)),
             change=self.change,
+            write=lambda sample, text: self._written(sample, text, step),
         )
 
     def ask(self, context: Context, count: int, refill: int = 0) -> Asked:
@@ -121,6 +123,15 @@ class Asker:
                     "every sample drawn is unusable; quarantine.jsonl says why for each"
                 )
         return prompts
+
+    def _written(self, sample: Sample, text: str, step: int) -> tuple[Prompt, Response] | None:
+        """A question of the algorithm's own with its completion; one too long is quarantined."""
+        try:
+            prompt = self.encoder.prompt(sample)
+        except MediaError as error:
+            self._quarantine(sample, sample.variant, str(error), step)
+            return None
+        return prompt, self.completed(prompt, text)
 
     def _refuse_many(self) -> None:
         """Count an unusable sample; raises UserError where they are too large a share."""

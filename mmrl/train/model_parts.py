@@ -27,6 +27,7 @@ from mmrl.train.critic import Critic
 from mmrl.train.reference import ReferencePolicy, Teacher, average_weights, refuse_other_tokens
 from mmrl.train.reference_config import (
     PHASE,
+    START,
     ReferenceConfig,
     TeacherConfig,
     following,
@@ -34,6 +35,7 @@ from mmrl.train.reference_config import (
 )
 from mmrl.train.requirements import ONE_PROCESS
 from mmrl.train.setting import Setting
+from mmrl.train.start import take_language
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,8 @@ def _other(policy: Policy, setting: Setting, path: str, own: Mapping[str, int]) 
     setting.say(f"loading the reference {folder}")
     found = load_policy(setting.config.model.model_copy(update=changes))
     found.model.eval().requires_grad_(False)
+    if path == PHASE + START:
+        take_language(found, setting.phases[0].config.start)
     refuse_other_tokens(policy, found, path)
     return found
 
@@ -200,23 +204,32 @@ def take_start(policy: Policy, setting: Setting, *, needed: bool) -> Policy | No
     Returns the frozen reference, if it is needed: what the policy was at the start of the phase
     that the reference is kept from.
     """
-    run, first = setting.config.run, setting.place.begun(setting.phases)
-    step = setting.place.reference_start(setting.phases)
-    if needed and step and setting.config.model.lora:
+    place, phases = setting.place, setting.phases
+    own, kept = place.phase, place.reference_phase(phases)
+    adapters = setting.config.model.lora is not None
+    if needed and adapters and place.begun(phases, kept):
         raise ConfigError(
             f"phase '{setting.phase.name}': the reference of adapters is their base; "
             "say so with keep: [state, reference] in every phase before it and in it"
         )
-    alike = needed and step == first
-    if alike and first:
-        checkpoint.at(run, first).load_weights(policy)
+    if adapters and setting.config.start.language:
+        raise ConfigError("start.language: adapters stay on the base they were made for")
+    if own == kept:
+        _begin(policy, setting, own)
+        return policy.frozen_copy() if needed else None
     copied = policy.frozen_copy() if needed else None
-    if not alike:
-        if copied is not None and step:
-            checkpoint.at(run, step).load_weights(copied)
-        if first:
-            checkpoint.at(run, first).load_weights(policy)
+    if copied is not None:
+        _begin(copied, setting, kept)
+    _begin(policy, setting, own)
     return copied
+
+
+def _begin(policy: Policy, setting: Setting, index: int) -> None:
+    """Let a policy, as the run loads it, take over the weights that a phase begins with."""
+    step = setting.place.begun(setting.phases, index)
+    if step:
+        checkpoint.at(setting.config.run, step).load_weights(policy)
+    take_language(policy, setting.phases[index].config.start)
 
 
 def _refuse_many(setting: Setting, algorithm: Algorithm) -> None:

@@ -33,7 +33,7 @@ from mmrl.stage import ESTIMATED_BY
 from mmrl.train.reference_config import START, reference_of
 from mmrl.validation import validate
 
-MERGED = ("rollout", "optimizer", "critic", "trainer", "media")
+MERGED = ("model", "rollout", "optimizer", "critic", "trainer", "media")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def phases_of(config: RunConfig) -> list[Phase]:
     """
     if not config.phases:
         return _with_estimates(config)
-    found = []
+    found: list[Phase] = []
     for index, given in enumerate(config.phases):
         name = given.name or str(index + 1)
         if not index and given.keep not in ((), ("state",)):
@@ -65,6 +65,8 @@ def phases_of(config: RunConfig) -> list[Phase]:
                 f"phase '{name}' keeps a critic: leave critic.path or keep: [critic] out"
             )
         whole = validate(RunConfig, _merged(config, given, index), f"phase '{name}'")
+        if found and "optimizer" in given.keep and whole.model != found[-1].config.model:
+            raise ConfigError(f"phase '{name}': other parts learn: leave keep: [optimizer] out")
         found.append(Phase(index, name, whole, frozenset(given.keep), weights=given.weights))
     names = [phase.name for phase in found]
     if len(set(names)) < len(names):
@@ -151,12 +153,18 @@ def _named(phase: Phase) -> str:
 def _merged(config: RunConfig, given: PhaseConfig, index: int) -> dict[str, Any]:
     """The run's sections with the phase's over them, and seeds of the phase's own."""
     values = config.model_dump(exclude={"phases"})
-    own = given.model_dump(exclude={"name", "keep", "weights"}, exclude_none=True)
+    own = given.model_dump(exclude={"name", "keep", "weights", "language"}, exclude_none=True)
     for section, changes in own.items():
         if section in MERGED or (section == "algorithm" and "name" not in changes):
             values[section] = {**values[section], **changes}
         else:
             values[section] = changes
+    # A phase goes on with the language weights of the one before, unless it takes others.
+    first = not index or given.weights == START
+    values["start"] = {
+        "add_tokens": values["start"]["add_tokens"],
+        "language": given.language or (values["start"]["language"] if first else None),
+    }
     # Later phases draw other prompts and answers than the first, from the same seed.
     values["seed"] = config.seed + 1_000_003 * index
     return values
@@ -191,12 +199,12 @@ class Place:
         names = [START, *(phase.name for phase in phases)]
         return self.starts[names.index(name)]
 
-    def reference_start(self, phases: Sequence[Phase]) -> int:
-        """Steps behind the weights that the current phase's reference began with."""
+    def reference_phase(self, phases: Sequence[Phase]) -> int:
+        """The phase whose start is the current phase's reference."""
         index = self.phase
         while index and "reference" in phases[index].keep:
             index -= 1
-        return self.begun(phases, index)
+        return index
 
     def next(self, step: int) -> Place:
         """The place after the current phase, which ended with `step` of the run."""

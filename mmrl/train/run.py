@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,10 @@ from mmrl.train.checkpoint import Checkpoint
 from mmrl.train.checkpoint_files import is_full
 from mmrl.train.parts import build_parts
 from mmrl.train.phase_run import PhaseRun, RolledBack, Session
-from mmrl.train.phases import Place, phases_of, place_of
+from mmrl.train.phases import Phase, Place, phases_of, place_of
 from mmrl.train.requirements import refuse_phases
 from mmrl.train.setting import Setting
+from mmrl.train.start import own_start
 from mmrl.train.stopping import Stopping
 
 
@@ -86,6 +88,7 @@ def _train(config: RunConfig, world: World, asked: Asked) -> dict[str, Any]:
         stack.enter_context(stopping.hearing())
         claim = _claim(config.run, world, asked, stack, say)
         found = world.once(lambda: _begin(config, asked, say))
+        phases = _from_start(phases, world.once(lambda: own_start(config, say)))
         records = Records(stack.enter_context(record_folder(config, world)))
         done = found.step if found else 0
         records.rewind(done)
@@ -123,6 +126,21 @@ def _begin(config: RunConfig, asked: Asked, say: Say) -> Checkpoint | None:
         say(f"no checkpoint in {config.run}: beginning at step 1")
     (config.run / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
     return None
+
+
+def _from_start(phases: Sequence[Phase], folder: Path | None) -> list[Phase]:
+    """The phases with the model that the run starts with, where it was written anew."""
+    if folder is None:
+        return list(phases)
+    return [
+        dataclasses.replace(
+            phase,
+            config=phase.config.model_copy(
+                update={"model": phase.config.model.model_copy(update={"path": str(folder)})}
+            ),
+        )
+        for phase in phases
+    ]
 
 
 def _carry_out(setting: Setting, found: Checkpoint | None, session: Session) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from mmrl.config import RolloutConfig
 from mmrl.data.sources import Source
 from mmrl.data.stream import PromptStream
 from mmrl.engines.split import SplitEngine, SplitScorer
-from mmrl.engines.targets import Targets
+from mmrl.engines.targets import Targets, written
 from mmrl.errors import ConfigError
 from mmrl.policy.policy import Policy
 from mmrl.policy.weights import weights_of
@@ -51,7 +51,7 @@ def build_trainer(
         stored=make_stored(config.rollout, models.policy),
         within=make_within(algorithm, models.policy, sources),
     )
-    asker = build_asker(setting, algorithm, sources, rollout)
+    asker = build_asker(setting, algorithm, sources, models.policy, rollout)
     ahead = build_ahead(setting, models, rollout, asker, rollouts)
     trainer = Trainer(
         algorithm=algorithm,
@@ -67,7 +67,11 @@ def build_trainer(
 
 
 def build_asker(
-    setting: Setting, algorithm: Algorithm, sources: Sequence[Source], rollout: RolloutParts
+    setting: Setting,
+    algorithm: Algorithm,
+    sources: Sequence[Source],
+    policy: Policy,
+    rollout: RolloutParts,
 ) -> Asker:
     """What draws the steps' samples."""
     config = setting.config
@@ -81,6 +85,9 @@ def build_asker(
         seed=config.seed,
         state={},
         change=changing(sources),
+        completed=lambda prompt, text: written(
+            policy, prompt, text, config.rollout.max_new_tokens, "completion"
+        ),
         max_unusable_share=max(s.config.max_unusable_share for s in sources),
     )
 

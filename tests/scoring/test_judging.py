@@ -17,7 +17,7 @@ from PIL import Image
 
 from mmrl.errors import ConfigError
 from mmrl.scoring.judges.backend_of_judge import Outage
-from mmrl.scoring.judges.comparisons import shown_together, values_of
+from mmrl.scoring.judges.comparisons import reference_of, shown_together, values_of
 from mmrl.scoring.judges.judge_config import JudgeConfig, judges_of
 from mmrl.scoring.judges.panel import Ensemble, Judge, Panel
 from mmrl.scoring.judges.question import question_of, read_reply
@@ -288,3 +288,25 @@ def test_mistakes_are_one_line(section: dict[str, Any], said: str) -> None:
         judges_of({"j": section})
     with pytest.raises(ConfigError, match="the name is a metric's"):
         judges_of({"mean": section})
+
+
+def test_a_reference_meets_everyone_and_is_as_good_as_itself() -> None:
+    section = config(form="pairwise", reference=True)
+    answers = ["a", "b", "a", "c"]
+    drawn = reference_of(answers)
+    asked = shown_together(section, answers)
+    others = [place for place in (0, 1, 3) if place != drawn]
+    assert sorted(asked) == sorted(p for o in others for p in ((drawn, o), (o, drawn)))
+    win = {(others[0], drawn): (1.0, 0.0), (drawn, others[0]): (0.0, 1.0)}
+    lose = {(others[1], drawn): (0.0, 1.0), (drawn, others[1]): (1.0, 0.0)}
+    values = values_of(section, answers, {**win, **lose})
+    expected = {drawn: 0.5, others[0]: 1.0, others[1]: 0.0}
+    assert values == [expected[answers.index(text)] for text in answers]
+    assert values_of(section, answers, {}) == [None] * 4
+    assert len({reference_of([*"abcdefgh", str(i)]) for i in range(40)}) > 4, "any may be drawn"
+    assert values_of(section, ["x", "x"], {}) == [0.5, 0.5]
+
+
+def test_a_reference_goes_with_pairs_alone() -> None:
+    with pytest.raises(ConfigError, match="reference is of form: pairwise"):
+        judges_of({"j": {"url": "http://x/v1", "model": "m", "reference": True}})

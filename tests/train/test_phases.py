@@ -100,8 +100,8 @@ def test_where_a_run_goes_on(tmp_path: Path, digits: Path) -> None:
     assert place_of(begun, 4, phases) == Place((0, 2))
     assert place_of(over, 4, phases) == Place((0, 2, 4))
     # The third phase keeps the reference of the second, which is what that one began with.
-    assert Place((0, 2)).reference_start(phases) == 2
-    assert Place((0, 2, 4)).reference_start(phases) == 2
+    assert Place((0, 2)).reference_phase(phases) == 1
+    assert Place((0, 2, 4)).reference_phase(phases) == 1
     assert Place((0, 2)).remaining(phases) == 2 + 3 + 3
     with pytest.raises(UserError, match="fewer phases"):
         place_of(over, 4, phases[:1])
@@ -253,7 +253,7 @@ def test_a_phase_begins_with_the_weights_that_it_names(tmp_path: Path, digits: P
 def test_a_reference_is_kept_from_a_phase_that_began_elsewhere(
     tmp_path: Path, digits: Path
 ) -> None:
-    """Steps behind the weights of the policy, and of its reference, of phases 2, 3 and 4."""
+    """Steps behind the weights of the policy in phases 2, 3 and 4, and of their reference."""
     more = {**RL, "keep": ["reference"]}
     phases = phases_of(
         config(
@@ -267,7 +267,9 @@ def test_a_reference_is_kept_from_a_phase_that_began_elsewhere(
     )
     places = [Place((0, 2)), Place((0, 2, 5)), Place((0, 2, 5, 8))]
     assert [place.begun(phases) for place in places] == [0, 5, 2]
-    assert [place.reference_start(phases) for place in places] == [0, 0, 0]
+    kept = [place.reference_phase(phases) for place in places]
+    assert kept == [1, 1, 1]
+    assert [place.begun(phases, 1) for place in places] == [0, 0, 0]
 
 
 def test_policy_and_reference_each_take_their_own_start(tmp_path: Path, digits: Path) -> None:

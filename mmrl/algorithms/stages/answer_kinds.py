@@ -14,13 +14,23 @@ def answers(group: Group) -> list[str | None]:
     """The final answer of every response, folded for comparison; None where there is none."""
     given = group.extra.answers
     if given is None:
-        given = [_answer(r.text) for r in group.responses]
-    return [None if answer is None else " ".join(answer.split()).casefold() for answer in given]
+        given = [final_answer(r.text) for r in group.responses]
+    return [None if answer is None else folded(answer) for answer in given]
 
 
-def _answer(text: str) -> str | None:
+def final_answer(text: str) -> str | None:
+    """What a text gives as its answer, in either grammar; None where it gives none.
+
+    >>> final_answer("<think>two and two</think><answer>4</answer>")
+    '4'
+    """
     parsed = (grammar.parse(Answer(text)).answer for grammar in _GRAMMARS)
     return next((p.value for p in parsed if p.status == "ok"), None)
+
+
+def folded(answer: str) -> str:
+    """An answer as it is compared: without regard to case and spacing."""
+    return " ".join(answer.split()).casefold()
 
 
 def clusters(group: Group) -> list[int]:

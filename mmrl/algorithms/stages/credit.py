@@ -200,7 +200,6 @@ def pair(
     """Pair the group's responses with a prompt (default: their own) and spread their advantages.
 
     These are [G], one a response, or [T] for each of them, one a token.
-
     `index` is the group's place in the step, `tie` ties its samples to those of others (default:
     to no others). Unscorable answers are masked, and tokens that an environment told. A response
     that is paired with another prompt, or whose sampled log-probs are not known (NaN), has no old
@@ -271,13 +270,14 @@ class LengthWeighted(Stage):
 
 @dataclass(frozen=True)
 class RawReward(Stage):
-    """The reward itself [G], at least `floor`: plain REINFORCE, or rejection sampling at 0."""
+    """The reward itself [G], at least `floor`, less `baseline`: REINFORCE, rejection at 0."""
 
     floor: float = -np.inf
+    baseline: float = 0.0
 
     def __call__(self, group: Group, context: Context) -> Floats:
         rewards = group.rewards
-        return np.where(scorable(rewards), np.maximum(rewards, self.floor), 0.0)
+        return np.where(scorable(rewards), np.maximum(rewards, self.floor) - self.baseline, 0.0)
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,30 @@ class DampUnlikely(Stage):
         return np.asarray(self.alpha * probabilities + 1 - self.alpha)
 
 
+@dataclass(frozen=True)
+class EntropyBonus(Stage):
+    """Add `coefficient` x -log p to the advantage of every token that was sampled.
+
+    The gradient of a distribution's entropy is the expectation of -log p times that of log p over
+    what is drawn from it (the score's own expectation is 0), so the estimate is unbiased and asks
+    for nothing but the sampled log-probs. Tokens that no policy sampled keep their advantages.
+    """
+
+    coefficient: Annotated[float, Field(ge=0)] = 0.001
+
+    def __call__(self, samples: list[TrainSample], context: Context) -> list[TrainSample]:
+        return [
+            replace(s, advantages=s.advantages + self.bonus(s.response.logprobs))
+            if s.sampled
+            else s
+            for s in samples
+        ]
+
+    def bonus(self, logprobs: Floats) -> Floats:
+        """Return what is added to the advantage of each token [T]."""
+        return -self.coefficient * np.nan_to_num(logprobs)
+
+
 REFINERS: Mapping[str, Refine] = plugins.Named(
     "mmrl.refiners",
     {
@@ -111,6 +135,7 @@ REFINERS: Mapping[str, Refine] = plugins.Named(
         "keep_largest": KeepLargest(),
         "random_tokens": RandomTokens(),
         "damp_unlikely": DampUnlikely(),
+        "entropy_bonus": EntropyBonus(),
     },
 )
 """Refiners by the name a config uses."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from itertools import combinations
 
 import numpy as np
@@ -25,11 +26,25 @@ def shown_together(config: JudgeConfig, answers: Sequence[str]) -> list[Places]:
     if config.form == "pointwise":
         return [(i,) for i in distinct]
     if config.form == "pairwise":
-        return [order for a, b in _pairs(distinct, config.opponents) for order in ((a, b), (b, a))]
+        pairs = _pairs(distinct, config.opponents)
+        if config.reference:
+            drawn = reference_of(answers)
+            pairs = [(drawn, place) for place in distinct if place != drawn]
+        return [order for a, b in pairs for order in ((a, b), (b, a))]
     chunks = [distinct[i : i + len(LETTERS)] for i in range(0, len(distinct), len(LETTERS))]
     return [
         order for chunk in chunks if len(chunk) > 1 for order in (tuple(chunk), tuple(chunk[::-1]))
     ]
+
+
+def reference_of(answers: Sequence[str]) -> int:
+    """The place of the answer that all others of its group are compared with.
+
+    It is drawn from what they say, so that a run that resumes draws the same.
+    """
+    distinct = sorted({text: i for i, text in reversed(list(enumerate(answers)))}.values())
+    said = "\x00".join(answers).encode("utf-8", "backslashreplace")
+    return distinct[int.from_bytes(sha256(said).digest()[:8], "big") % len(distinct)]
 
 
 def _pairs(places: Sequence[int], opponents: int) -> list[tuple[int, int]]:
@@ -49,7 +64,8 @@ def values_of(
 
     Of pairs it is the share that an answer wins, ties by half. A pair, or a list, counts only
     where both orders have a verdict; an answer that has met fewer than half of those that it was to
-    meet has no value. One that is the only one of its kind has nobody to be compared with: 0.5.
+    meet has no value. One that is the only one of its kind has nobody to be compared with: 0.5,
+    which is also the reference's, which is as good as itself.
     """
     asked = shown_together(config, answers)
     found: dict[int, list[float]] = {}
@@ -62,6 +78,10 @@ def values_of(
                 found.setdefault(place, []).append(verdicts[places][i])
     first = {text: i for i, text in reversed(list(enumerate(answers)))}
     alone = config.form != "pointwise" and len(first) == 1
+    if config.reference and not alone:
+        drawn = reference_of(answers)
+        known = any(place != drawn for place in found)
+        found[drawn], wanted[drawn] = ([0.5], 1) if known else ([], 1)
     return [0.5 if alone else _mean(found, wanted, first[text]) for text in answers]
 
 

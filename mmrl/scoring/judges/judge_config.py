@@ -49,6 +49,11 @@ class JudgeConfig(Section):
     opponents: int = Field(
         0, ge=0, description="of pairwise: how many others each answer meets; 0: all of its group"
     )
+    reference: bool = Field(
+        False,
+        description="of pairwise: one answer of the group, drawn at random, is the only opponent "
+        "of all others",
+    )
     media: bool = Field(True, description="show it the prompt's pictures, frames and sounds")
     max_side: int = Field(1024, gt=0, description="longest side of a picture as it is shown")
     frames: int = Field(8, gt=0, description="frames of a video that it is shown")
@@ -80,6 +85,8 @@ class JudgeConfig(Section):
             raise ValueError(f"kind={self.kind} needs {' and '.join(missing)}")
         if self.kind == "reward_model" and self.form != "pointwise":
             raise ValueError("a reward model scores answers alone: set form to pointwise")
+        if self.reference and (self.form != "pairwise" or self.opponents):
+            raise ValueError("reference is of form: pairwise, in place of opponents")
         if any(member.kind == "ensemble" for member in self.members.values()):
             raise ValueError("members of an ensemble are single judges")
         if not self.scale[0] < self.scale[1]:
