@@ -10,6 +10,8 @@ from pydantic import Field
 
 from mmrl.validation import Section
 
+OWN_PHASE = "phase:"
+"""In front of a phase's name: what that phase has left in the run's folder."""
 Band = tuple[float, float]
 """The least and the largest number that is taken."""
 
@@ -30,7 +32,8 @@ class DataConfig(Section):
     stored: Path | None = Field(
         None,
         description="completions of these records: a run's folder or rollouts.jsonl, an "
-        "evaluation's answers.jsonl, or lines {id, answer, reward}; see docs/preferences.md",
+        "evaluation's answers.jsonl, or lines {id, answer, reward}; phase:NAME are those of an "
+        "earlier phase of the run itself; see docs/preferences.md",
     )
     params: Mapping[str, Any] = Field(default_factory=dict, description="the task's parameters")
     weights: Mapping[str, float] = Field(

@@ -251,6 +251,20 @@ class Task(Protocol):
         """
         raise NotImplementedError(f"task '{self.name}' has no environment")
 
+    def follow_up(self, sample: Sample, text: str) -> Sample | None:
+        """Ask the policy about an answer, in a prompt of its own, before that is scored.
+
+        What it says greedily is the `Answer.followed` that `score` finds; nothing of it is trained.
+
+        Args:
+            sample: the question that was answered.
+            text: the answer.
+
+        Returns:
+            The second question, of the same task, or None where there is none to ask.
+        """
+        return None
+
     def aggregate(self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]) -> float:
         """Turn per-record metrics into the benchmark's number.
 

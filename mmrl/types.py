@@ -1,7 +1,6 @@
 """Every value of the pipeline, frozen, in its order; ARCHITECTURE.md says who makes which.
 
     Record -> Sample -> Media -> Prompt -> Response -> Score -> Group -> TrainSample
-
 Shapes: L prompt and T response tokens, G responses.
 """
 
@@ -240,7 +239,7 @@ class Response:
     Log-probs are of the policy that sampled, at its temperature, with placeholders banned. In an
     episode the environment's tokens have log-prob 0, `text` is what the model said, a line a turn,
     and `observed` are the media of later turns. `policy_version` counts the steps that the weights
-    it was sampled by had been trained for; None are those that the step began with.
+    it was sampled by were trained for; None: the step's own. `followed` see `Task.follow_up`.
     """
 
     ids: Ints
@@ -250,6 +249,7 @@ class Response:
     policy_version: int | None = None
     episode: Episode | None = None
     observed: Observed | None = None
+    followed: str | None = None
 
     @property
     def truncated(self) -> bool:
@@ -274,7 +274,7 @@ class Answer:
 
     `frames` are of the sample's media, `shown` to environments alone. `outcome` is an environment's
     verdict, 0 to 1; None: none, or it failed. `turns` are an episode's texts, `screens` the Frame
-    last shown before each, `ids` its tokens. `opening` is what a template wrote of it.
+    last shown before each, `ids` its tokens. `opening`: what a template wrote; `followed`: a reply.
     """
 
     text: str
@@ -287,6 +287,7 @@ class Answer:
     screens: tuple[Frame | None, ...] = ()
     shown: tuple[MediaRef, ...] = ()
     ids: tuple[int, ...] = ()
+    followed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

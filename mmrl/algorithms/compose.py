@@ -30,6 +30,7 @@ from mmrl.algorithms.stages.credit import CREDITS, GroupCredit
 from mmrl.algorithms.stages.editors import EDITORS
 from mmrl.algorithms.stages.lengths import Length
 from mmrl.algorithms.stages.refiners import REFINERS
+from mmrl.algorithms.stages.samplers import SAMPLERS
 from mmrl.algorithms.stages.schedules import SCHEDULES
 from mmrl.algorithms.stages.shapers import SHAPERS
 from mmrl.errors import ConfigError
@@ -47,7 +48,7 @@ _WITH_OPTIONS: Mapping[str, type[Any]] = {
     "objective": Clipped,
     "reducer": Reducer,
 }
-STAGES = ("objective", "reducer", "kl", "updates", "credit", "shape", "edit", "refine")
+STAGES = ("sampler", "objective", "reducer", "kl", "updates", "credit", "shape", "edit", "refine")
 
 
 def compose(section: Mapping[str, Any], longest: int | None = None) -> Algorithm:
@@ -125,6 +126,8 @@ def _replace_stages(
     stages = _Stages(longest, followed)
     for key, value in sections.items():
         match key:
+            case "sampler":
+                changed[key] = stages.one(key, value, SAMPLERS, algorithm.sampler)
             case "objective":
                 changed[key] = stages.one(key, value, OBJECTIVES, algorithm.objective)
             case "credit":

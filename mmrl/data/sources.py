@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mmrl.algorithms.compose import compose
@@ -14,7 +14,7 @@ from mmrl.data.bands import Bands
 from mmrl.data.samples import CHECKED, Samples, load_samples
 from mmrl.data.stored_completions import StoredCompletions
 from mmrl.data.stream import build_missing, distinct_ids
-from mmrl.data_config import DataConfig
+from mmrl.data_config import OWN_PHASE, DataConfig
 from mmrl.errors import DataError
 from mmrl.runlog.quarantine import Quarantine, commonest
 from mmrl.scoring.pool import TaskSpec
@@ -39,8 +39,12 @@ class Source:
     config: DataConfig
 
 
-def load_sources(config: RunConfig, quarantine: Quarantine, say: Say) -> list[Source]:
+def load_sources(
+    config: RunConfig, quarantine: Quarantine, say: Say, done: Mapping[str, tuple[int, int]] = {}
+) -> list[Source]:
     """Load every data source; records that cannot be asked are quarantined, counted and said.
+
+    `done` are the steps of earlier phases by name: after the first number, up to the second.
 
     Raises DataError where more than `max_unusable_share` of the records that are looked at first
     cannot be asked.
@@ -53,7 +57,8 @@ def load_sources(config: RunConfig, quarantine: Quarantine, say: Say) -> list[So
             say(f"built {data.path}")
         names = [other.task for other in config.data]
         key = data.task if names.count(data.task) == 1 else f"{data.task}-{index}"
-        sources.append(_load(config, data, key, quarantine, say, looked_at))
+        stored = _stored(data, config, done)
+        sources.append(_load(config, data, key, quarantine, say, looked_at, stored))
     train = distinct_ids({source.key: source.train for source in sources})
     return [dataclasses.replace(source, train=train[source.key]) for source in sources]
 
@@ -65,6 +70,7 @@ def _load(
     quarantine: Quarantine,
     say: Say,
     looked_at: int | None,
+    stored: StoredCompletions | None,
 ) -> Source:
     task = load_task(data.task, data.params)
 
@@ -76,7 +82,6 @@ def _load(
     held_out = (
         load_samples(task, data.eval_path, key, reject, None, *where) if data.eval_path else None
     )
-    stored = StoredCompletions(data.stored) if data.stored else None
     bands = Bands(data.keep, data.path) if data.keep else None
     train = load_samples(
         task,
@@ -103,6 +108,18 @@ def _load(
         say(line)
     spec = TaskSpec(data.task, data.params, data.weights)
     return Source(key, task, spec, train, held_out, data)
+
+
+def _stored(
+    data: DataConfig, config: RunConfig, done: Mapping[str, tuple[int, int]]
+) -> StoredCompletions | None:
+    """The completions of a source's records that lie elsewhere, or in the run itself."""
+    if data.stored is None:
+        return None
+    name = str(data.stored)
+    if not name.startswith(OWN_PHASE):
+        return StoredCompletions(data.stored)
+    return StoredCompletions(config.run, done[name.removeprefix(OWN_PHASE)])
 
 
 def _facts(data: DataConfig, key: str, train: Samples) -> list[str]:

@@ -20,13 +20,18 @@ from mmrl.types import Reference, Sample
 
 
 class StoredCompletions:
-    """What a file has of each record; `cut` counts answers that were cut short and are left out."""
+    """What a file has of each record; `cut` counts answers that were cut short and are left out.
 
-    def __init__(self, path: Path) -> None:
+    Of a run's own rollouts, those after the first of `steps` up to the last are taken.
+    """
+
+    def __init__(self, path: Path, steps: tuple[int, int] | None = None) -> None:
         file = _file(path)
         self.cut = 0
         found: dict[str, list[tuple[str, float | None]]] = defaultdict(list)
         for number, row in json_lines(file):
+            if steps is not None and not steps[0] < row["step"] <= steps[1]:
+                continue
             for name, text, reward, whole in _answers(row, f"{file}:{number}"):
                 self.cut += not whole
                 if whole:

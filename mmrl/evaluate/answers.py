@@ -21,7 +21,8 @@ class Asked:
 
     `question` is the fingerprint of what was asked. `media` describe what was seen, for the page.
     `turns`, `outcomes` and `screens` are those of episodes, empty where no answer is one;
-    `verdicts` the chances that a verifier gives the answers, empty where none was asked.
+    `verdicts` the chances that a verifier gives the answers, empty where none was asked; `followed`
+    what the policy said when it was asked about them.
     """
 
     id: str
@@ -38,18 +39,21 @@ class Asked:
     unreadable: str = ""
     screens: tuple[tuple[Frame | None, ...], ...] = ()
     verdicts: tuple[float, ...] = ()
+    followed: tuple[str | None, ...] = ()
 
     def answers(self) -> list[Answer]:
         """What a verifier sees."""
         turns = self.turns or ((),) * len(self.texts)
         outcomes = self.outcomes or (None,) * len(self.texts)
         screens = self.screens or ((),) * len(self.texts)
-        return [
+        followed = self.followed or (None,) * len(self.texts)
+        plain = [
             Answer(text, cut, self.frames, self.space, outcome, said, self.opening, seen)
             for text, cut, outcome, said, seen in zip(
                 self.texts, self.truncated, outcomes, turns, screens, strict=True
             )
         ]
+        return [replace(answer, followed=f) for answer, f in zip(plain, followed, strict=True)]
 
 
 class Answers:
@@ -95,6 +99,7 @@ class Answers:
             outcomes=row.outcomes[:count],
             screens=row.screens[:count],
             verdicts=row.verdicts[:count],
+            followed=row.followed[:count],
         )
 
 

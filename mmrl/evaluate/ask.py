@@ -168,6 +168,7 @@ def _asked(
         space=prompt.space,
         opening=prompt.opening,
         media=media,
+        followed=tuple(response.followed for response in responses),
     )
 
 

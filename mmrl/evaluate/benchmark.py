@@ -28,6 +28,7 @@ from mmrl.policy.model_folder import model_folder
 from mmrl.policy.policy import load_policy
 from mmrl.rollout.build import build_engine
 from mmrl.rollout.episode import Episodes
+from mmrl.rollout.follow_ups import following
 from mmrl.runlog.transcript import Thumbnails
 from mmrl.scoring.living import Living
 from mmrl.scoring.pool import Scorer, TaskSpec
@@ -186,6 +187,7 @@ def _ask(
     playing: Engine = Episodes(
         engine, steps, encoder, rollout.max_turn_tokens, rollout.max_environment_tokens
     )
+    playing = following(playing, {config.task: task}, encoder)
     if config.ways.names:
         playing = InWays(playing, config.ways, policy.family, policy.processor.tokenizer)
     try:

@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmrl.config import RunConfig
+from mmrl.data_config import OWN_PHASE
 from mmrl.evaluate.benchmark import EvalConfig
 from mmrl.scoring.tasks import fixture_path
 from mmrl.train.checkpoint_files import newest
 from mmrl.validation import validate
 
+FIXTURE = "fixture.jsonl"
 TINY = "asset:tiny_qwen2_5_vl"
 KEPT_OF_MODEL = ("freeze_tower", "freeze_projector", "freeze_language", "lora")
 MOST: Mapping[str, int] = {
@@ -50,7 +52,7 @@ def small_values(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
     made["trainer"]["eval_limit"] = 2
     for section in (made.get("start", {}), *made.get("phases", ())):
         section |= {"language": TINY} if "language" in section else {}
-    over: dict[str, Any] = _over(made, given)
+    over: dict[str, Any] = _with_records(_over(made, given))
     return over
 
 
@@ -94,9 +96,23 @@ def _smaller(values: Any) -> Any:
 
 def _source(source: dict[str, Any]) -> dict[str, Any]:
     """The same source on the records that ship with its task, which are drawn and evaluated on."""
-    left = {key: value for key, value in source.items() if key not in ("recipe", "stored", "keep")}
+    left = {key: value for key, value in source.items() if key not in ("recipe", "keep")}
+    if not str(left.get("stored", "")).startswith(OWN_PHASE):
+        left.pop("stored", None)
     path = str(fixture_path(source["task"]))
     return {**left, "path": path, "eval_path": path}
+
+
+def _with_records(made: Any) -> Any:
+    """Sources that were given another task on the records that ship with that."""
+    if isinstance(made, list):
+        return [_with_records(value) for value in made]
+    if not isinstance(made, dict):
+        return made
+    if "task" not in made:
+        return {key: _with_records(value) for key, value in made.items()}
+    moved = [key for key in ("path", "eval_path") if str(made.get(key)).endswith(FIXTURE)]
+    return {**made, **dict.fromkeys(moved, str(fixture_path(made["task"])))} if moved else made
 
 
 def _rollout(values: Mapping[str, Any], *, whole: bool = True) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def answer_of(group: Group, response: Response) -> Answer:
         opening=prompt.opening,
         screens=episode.screens if episode else (),
         ids=tuple(response.ids.tolist()),
+        followed=response.followed,
     )
 
 

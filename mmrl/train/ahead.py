@@ -214,6 +214,7 @@ def _dated(group: Group, version: int) -> Group:
 
 def _to_state(response: Response) -> dict[str, Any]:
     row = {"text": response.text, "finish": response.finish, "tokens": len(response.ids)}
+    row |= {"followed": response.followed} if response.followed is not None else {}
     if response.episode is None:
         return row
     observed = observed_values(response.observed)
@@ -227,5 +228,11 @@ def _from_state(
     episode = episode_of(answer.get("episode"))
     observed = observed_of(answer.get("observed"))
     return Response(
-        ids, logprobs, answer["text"], answer["finish"], episode=episode, observed=observed
+        ids,
+        logprobs,
+        answer["text"],
+        answer["finish"],
+        episode=episode,
+        observed=observed,
+        followed=answer.get("followed"),
     )

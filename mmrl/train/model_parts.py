@@ -13,6 +13,7 @@ from mmrl.backend.backend import Backend
 from mmrl.backend.local import LocalBackend
 from mmrl.config import OptimizerConfig, RunConfig
 from mmrl.data.sources import Say
+from mmrl.data_config import OWN_PHASE
 from mmrl.errors import ConfigError
 from mmrl.policy import linears
 from mmrl.policy.encoder import Encoder
@@ -26,7 +27,6 @@ from mmrl.train.checkpoint_files import newest
 from mmrl.train.critic import Critic
 from mmrl.train.reference import ReferencePolicy, Teacher, average_weights, refuse_other_tokens
 from mmrl.train.reference_config import (
-    PHASE,
     START,
     ReferenceConfig,
     TeacherConfig,
@@ -169,7 +169,7 @@ def _other(policy: Policy, setting: Setting, path: str, own: Mapping[str, int]) 
     setting.say(f"loading the reference {folder}")
     found = load_policy(setting.config.model.model_copy(update=changes))
     found.model.eval().requires_grad_(False)
-    if path == PHASE + START:
+    if path == OWN_PHASE + START:
         take_language(found, setting.phases[0].config.start)
     refuse_other_tokens(policy, found, path)
     return found
@@ -177,9 +177,9 @@ def _other(policy: Policy, setting: Setting, path: str, own: Mapping[str, int]) 
 
 def _folder(setting: Setting, path: str) -> str:
     """Where a reference lies: a model, a run's newest checkpoint, or what a phase ended with."""
-    if not path.startswith(PHASE):
+    if not path.startswith(OWN_PHASE):
         return str(newest(Path(path)) or path)
-    step = setting.place.ended(setting.phases, path.removeprefix(PHASE))
+    step = setting.place.ended(setting.phases, path.removeprefix(OWN_PHASE))
     return str(checkpoint.at(setting.config.run, step).path) if step else setting.config.model.path
 
 

@@ -77,7 +77,8 @@ def build_parts(setting: Setting, closing: ExitStack) -> Parts:
 def read_sources(setting: Setting, algorithm: Algorithm) -> Sequence[Source]:
     """Read the phase's records; one process makes those that are missing."""
     setting.world.once(lambda: [build_missing(data) for data in setting.config.data])
-    sources = load_sources(setting.config, setting.records.quarantine, setting.say)
+    done = setting.place.done(setting.phases)
+    sources = load_sources(setting.config, setting.records.quarantine, setting.say, done)
     require_episodes(algorithm, (s for source in sources for s in source.train.usable(CHECKED)))
     return sources
 

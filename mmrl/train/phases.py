@@ -28,6 +28,7 @@ from typing import Any
 
 from mmrl.algorithms.compose import compose
 from mmrl.config import PhaseConfig, RunConfig
+from mmrl.data_config import OWN_PHASE
 from mmrl.errors import ConfigError
 from mmrl.stage import ESTIMATED_BY
 from mmrl.train.reference_config import START, reference_of
@@ -67,11 +68,22 @@ def phases_of(config: RunConfig) -> list[Phase]:
         whole = validate(RunConfig, _merged(config, given, index), f"phase '{name}'")
         if found and "optimizer" in given.keep and whole.model != found[-1].config.model:
             raise ConfigError(f"phase '{name}': other parts learn: leave keep: [optimizer] out")
+        _refuse_later(whole, name, found)
         found.append(Phase(index, name, whole, frozenset(given.keep), weights=given.weights))
     names = [phase.name for phase in found]
     if len(set(names)) < len(names):
         raise ConfigError(f"two phases have the same name: {', '.join(names)}")
     return found
+
+
+def _refuse_later(config: RunConfig, name: str, before: Sequence[Phase]) -> None:
+    """Raise ConfigError where a phase takes completions of one that is not before it."""
+    for data in config.data:
+        stored = str(data.stored or "")
+        asked = stored.removeprefix(OWN_PHASE)
+        if stored.startswith(OWN_PHASE) and asked not in [phase.name for phase in before]:
+            known = ", ".join(phase.name for phase in before) or "there is none"
+            raise ConfigError(f"phase '{name}': data.stored: no phase '{asked}' before it: {known}")
 
 
 def require_earlier(phases: Sequence[Phase]) -> None:
@@ -205,6 +217,11 @@ class Place:
         while index and "reference" in phases[index].keep:
             index -= 1
         return index
+
+    def done(self, phases: Sequence[Phase]) -> dict[str, tuple[int, int]]:
+        """The steps of the phases before the current one, by name: after one, up to the other."""
+        ends = zip(phases, self.starts, self.starts[1:], strict=False)
+        return {phase.name: (start, end) for phase, start, end in ends}
 
     def next(self, step: int) -> Place:
         """The place after the current phase, which ended with `step` of the run."""

@@ -8,10 +8,9 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from mmrl.algorithm import Follows
+from mmrl.data_config import OWN_PHASE
 from mmrl.validation import Section, validate
 
-PHASE = "phase:"
-"""Before the name of a phase of the run, for what it ended with."""
 START = "start"
 """In place of a phase's name: the model that the run began with."""
 
@@ -76,7 +75,7 @@ class ReferenceConfig(Section):
     def phases(self) -> list[str]:
         """The phases of the run that it is made of."""
         paths = [self.path or "", *self.mean_of, *(teacher.path for teacher in self.teachers)]
-        return [path.removeprefix(PHASE) for path in paths if path.startswith(PHASE)]
+        return [path.removeprefix(OWN_PHASE) for path in paths if path.startswith(OWN_PHASE)]
 
     @property
     def is_start(self) -> bool:

@@ -20,6 +20,7 @@ from mmrl.policy.appended import differences
 from mmrl.policy.encoder import Encoder
 from mmrl.rollout.build import WITH_WEIGHTS, build_engine, holding
 from mmrl.rollout.episode import Episodes
+from mmrl.rollout.follow_ups import following
 from mmrl.scoring.judges.judge_config import judges_of
 from mmrl.scoring.judges.panel import Panel
 from mmrl.scoring.living import Living
@@ -75,11 +76,11 @@ def build_rollout(
     _probe_turns(sources, models)
     engine, background, aside = _start_engine(setting, sources, models)
     closing.callback(engine.close)
-    rolls = play(setting, encoder, SplitEngine(engine, world, gathered), scorer)
+    rolls = play(setting, sources, encoder, SplitEngine(engine, world, gathered), scorer)
     if config.rollout.engine != "targets":
         return RolloutParts(encoder, workers, scorer, rolls, rolls, background, aside, panel)
     greedy = HFEngine(models.policy, config.rollout.max_sequences, models.budget)
-    judge = play(setting, encoder, SplitEngine(greedy, world, gathered), scorer)
+    judge = play(setting, sources, encoder, SplitEngine(greedy, world, gathered), scorer)
     return RolloutParts(encoder, workers, scorer, rolls, judge, background, aside, panel)
 
 
@@ -118,12 +119,19 @@ def _start_engine(
     return background, background, aside
 
 
-def play(setting: Setting, encoder: SplitEncoder, engine: Engine, scorer: SplitScorer) -> Episodes:
-    """The engine with the turns that environments play with it."""
+def play(
+    setting: Setting,
+    sources: Sequence[Source],
+    encoder: SplitEncoder,
+    engine: Engine,
+    scorer: SplitScorer,
+) -> Engine:
+    """The engine with the turns that environments play with it, and tasks' second questions."""
     rollout = setting.config.rollout
-    return Episodes(
+    playing = Episodes(
         engine, scorer, encoder, rollout.max_turn_tokens, rollout.max_environment_tokens
     )
+    return following(playing, {source.key: source.task for source in sources}, encoder)
 
 
 def build_parity(

@@ -27,7 +27,7 @@ WRAPPERS = ("model", "language_model", "text_model")
 
 
 def own_start(config: RunConfig, say: Callable[[str], None]) -> Path | None:
-    """The folder of the model with the run's new tokens, written unless it is there; None: as it is.
+    """The folder of the model with a run's new tokens, written unless it is there; None: no new.
 
     What is half written, of a run that was killed, is written again.
     """

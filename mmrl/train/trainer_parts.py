@@ -52,7 +52,7 @@ def build_trainer(
         within=make_within(algorithm, models.policy, sources),
     )
     asker = build_asker(setting, algorithm, sources, models.policy, rollout)
-    ahead = build_ahead(setting, models, rollout, asker, rollouts)
+    ahead = build_ahead(setting, sources, models, rollout, asker, rollouts)
     trainer = Trainer(
         algorithm=algorithm,
         learner=build_learner(setting, algorithm, models),
@@ -110,7 +110,12 @@ def build_learner(setting: Setting, algorithm: Algorithm, models: ModelParts) ->
 
 
 def build_ahead(
-    setting: Setting, models: ModelParts, rollout: RolloutParts, asker: Asker, rollouts: Rollouts
+    setting: Setting,
+    sources: Sequence[Source],
+    models: ModelParts,
+    rollout: RolloutParts,
+    asker: Asker,
+    rollouts: Rollouts,
 ) -> Ahead | None:
     """The queue of batches that are rolled out ahead of the update, where an engine does so."""
     if rollout.background is None:
@@ -118,7 +123,7 @@ def build_ahead(
     # The engine's own weights are whole as they are.
     alone = SplitEngine(rollout.background.engine, rollout.aside, nullcontext)
     encoder = rollout.encoder.beside(rollout.aside)
-    engine = play(setting, encoder, alone, SplitScorer(rollout.workers, rollout.aside))
+    engine = play(setting, sources, encoder, alone, SplitScorer(rollout.workers, rollout.aside))
     return Ahead(
         asker,
         dataclasses.replace(rollouts, engine=engine),

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from mmrl import plugins
 from mmrl.algorithms.stages.credit import outcomes, scorable
 from mmrl.errors import UserError
 from mmrl.stage import Context, Need, Sampler, Stage
@@ -151,3 +152,15 @@ class HardStage(Stage, Sampler):
 def under_full(means: Sequence[float], full: float) -> list[int]:
     """Indices of the samples whose responses did not all earn `full`."""
     return [i for i, mean in enumerate(means) if mean < full]
+
+
+SAMPLERS: Mapping[str, Sampler] = plugins.Named(
+    "mmrl.samplers",
+    {
+        "upper_confidence": UpperConfidence(),
+        "drop_solved": DropSolved(),
+        "easy_to_hard": EasyToHard(),
+        "hard_stage": HardStage(),
+    },
+)
+"""Samplers by the name a config uses."""
