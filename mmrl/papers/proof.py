@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,8 +27,8 @@ from mmrl.validation import validate
 class Proof:
     """What became of a small form: its phases and steps, and what went wrong ("" for nothing).
 
-    `idle` are the phases in which no gradient moved the policy: of estimates, or of a critic alone,
-    or where a model this small earns the same with every answer.
+    `idle` are the phases in which no gradient moved the policy, nor a critic that learns alone: of
+    estimates, or where a model this small earns the same with every answer.
     """
 
     id: str
@@ -101,10 +101,16 @@ def _course(config: RunConfig) -> Course:
     rows = list(Journal(config.run / "metrics.jsonl").rows())
     planned = range(1, len(phases_of(config)) + 1)
     reached = {int(row.get("phase", 1)) for row in rows}
-    moved = {int(row.get("phase", 1)) for row in rows if row.get("train/grad_norm", 0.0) > 0}
+    moved = {int(row.get("phase", 1)) for row in rows if _learnt(row)}
     result = json.loads((config.run / "result.json").read_text(encoding="utf-8"))
     problem = "" if result["after"] is not None else "it was not evaluated"
     if missed := [phase for phase in planned if phase not in reached]:
         problem = f"phases {missed} made no step"
     idle = tuple(phase for phase in planned if phase not in moved)
     return Course(len(planned), len(rows), problem, idle)
+
+
+def _learnt(row: Mapping[str, float]) -> bool:
+    """Whether a step had a gradient, or was one in which a critic learns alone."""
+    alone = "train/value_loss" in row and row.get("train/updates") == 0
+    return alone or row.get("train/grad_norm", 0.0) > 0
