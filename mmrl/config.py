@@ -260,6 +260,11 @@ class PhaseConfig(Section):
     keep: tuple[Literal["state", "optimizer", "reference", "critic"], ...] = Field(
         ("state",), description="what it takes over besides the weights"
     )
+    weights: str | None = Field(
+        None,
+        description="what it begins with: `start` is model.path, an earlier phase's name what that "
+        "ended with; default: what the phase before it ended with",
+    )
     model: Mapping[Frozen, bool] | None = Field(
         None, description="which parts stay as they are: freeze_... over the run's"
     )

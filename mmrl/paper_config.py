@@ -24,6 +24,9 @@ class PaperConfig(Section):
 
     name: str = Field(description="as the authors call it")
     also: tuple[str, ...] = Field((), description="other names, such as its method's")
+    namesakes: tuple[str, ...] = Field(
+        (), description="other methods of its name that are not here, with their source"
+    )
     title: str = Field(description="of the paper")
     source: str = Field(description="such as arXiv 2503.12937")
     year: int = Field(gt=1990, description="of its first version")
@@ -33,7 +36,9 @@ class PaperConfig(Section):
     status: PaperStatus
     lacks: tuple[str, ...] = Field((), description="what is missing, and why")
     differs: tuple[str, ...] = Field((), description="otherwise than in the authors' code")
-    not_published: tuple[str, ...] = Field((), description="options of this file that are ours")
+    not_published: tuple[str, ...] = Field(
+        (), description="options of this file that are ours: nothing published was found"
+    )
     needs: tuple[str, ...] = Field((), description="besides a GPU: judges, records, programs")
     evaluation: Mapping[str, Any] = Field(
         default_factory=dict, description="options of `mmrl eval` that its own numbers need"

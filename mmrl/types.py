@@ -163,7 +163,7 @@ class Prompt:
     None is causal. `media` and `frames` are in the order of the sample's parts, `placed` in that of
     the placeholders (some templates put images first). `space` is the coordinate convention of the
     answers, `home` the rank of the process with the media's tensors: others have frames alone.
-    `shrunk`: its media are smaller than configured. `opening`: what the template wrote of a thought.
+    `shrunk`: its media are smaller than configured. `opening`: the thought the template begins.
     """
 
     sample: Sample

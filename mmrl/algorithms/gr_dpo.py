@@ -18,19 +18,26 @@ from pydantic import Field
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.stages.pairs import GroupParams, Paired, on_pairs, on_tokens
 from mmrl.algorithms.stages.policy_view import Implied, seen
+from mmrl.errors import UserError
 from mmrl.objectives.worst_group import KIND_WEIGHT, GroupRobust
 from mmrl.stage import Context, Need
 from mmrl.types import Floats, Group, TrainSample
 
 SUMMARY = "DPO that weighs kinds of prompts by their losses, the worst most"
 PAPER = "arXiv 2405.20304"
+LEAST = 1e-300
+"""A weight that a kind may come back from."""
 
 
 class Params(GroupParams):
     beta: float = Field(0.1, gt=0)
     loss: Literal["dpo", "ipo"] = "dpo"
     rate: float = Field(0.01, ge=0, description="how fast weights follow losses")
-    kind: str = Field("", description="column that names a prompt's kind; default: its task")
+    kind: str = Field(
+        "",
+        description="what names a prompt's kind: `kind`, a column of the records, or what its task "
+        "says of it; default: its task",
+    )
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,12 @@ class WithKindWeights(Paired):
 
     def _kind(self, group: Group) -> str:
         sample = group.prompt.sample
-        return str(sample.meta.get(self.kind, "")) if self.kind else sample.task
+        if self.kind and self.kind not in sample.meta:
+            raise UserError(
+                f"gr_dpo: sample '{sample.id}' has no '{self.kind}': records say it in a column "
+                "`kind`, data.columns: {kind: NAME} names another; algorithm.kind: kind reads it"
+            )
+        return str(sample.meta[self.kind]) if self.kind else sample.task
 
 
 def moved_weights(
@@ -88,12 +100,12 @@ def moved_weights(
     """Weights of all kinds after a step with these losses; new kinds start with the mean weight."""
     kinds = sorted({*before, *losses})
     start = float(np.mean(list(before.values()))) if before else 1.0
-    moved = {
-        kind: before.get(kind, start) * float(np.exp(rate * np.mean(losses.get(kind) or [0.0])))
-        for kind in kinds
-    }
-    total = sum(moved.values())
-    return {kind: weight / total for kind, weight in moved.items()}
+    # As logs: a loss of 2,500, which IPO has, is beyond what exp can do.
+    held = np.array([max(before.get(kind, start), LEAST) for kind in kinds])
+    grown = np.array([rate * float(np.mean(losses.get(kind) or [0.0])) for kind in kinds])
+    logs = np.log(held) + grown
+    weights = np.exp(logs - np.logaddexp.reduce(logs)) if kinds else logs
+    return {kind: float(weight) for kind, weight in zip(kinds, weights, strict=True)}
 
 
 def build(params: Params) -> Algorithm:

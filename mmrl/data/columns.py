@@ -16,7 +16,7 @@ def carried_columns(fields: Mapping[str, Any]) -> dict[str, Any]:
     for key, read in COLUMNS.items():
         value = fields.get(key)
         if value is not None:
-            found[key] = read(_parsed(value))
+            found[key] = read(value if read is str else _parsed(value))
     return found
 
 
@@ -62,5 +62,7 @@ COLUMNS: Mapping[str, Callable[[Any], Any]] = {
     "key_steps": _key_steps,
     "rewrites": _rewrites,
     "pass_rate": _pass_rate,
+    "kind": str,
 }
-"""What is read, and how; `pass_rate` is the base model's accuracy on the record."""
+"""What is read, and how; `pass_rate` is the base model's accuracy on the record, `kind` is whose
+or of what sort it is."""

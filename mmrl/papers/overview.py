@@ -133,6 +133,7 @@ def described(paper: PaperFile, others: Sequence[PaperFile]) -> list[str]:
     for other in others:
         if other.id != paper.id and other.about.names & about.names:
             lines.append(f"not to be mistaken for {other.id}: {other.about.title}")
+    lines += [f"not to be mistaken for {what}, which is not here" for what in about.namesakes]
     for number, stage in enumerate(stages(paper), 1):
         options = ", ".join(f"{key}={value}" for key, value in stage.options.items())
         rate = f"{stage.steps} steps at {stage.learning_rate:g}"
@@ -141,7 +142,7 @@ def described(paper: PaperFile, others: Sequence[PaperFile]) -> list[str]:
         lines += [f"  reward: {reward}" for reward in stage.reward]
     for title, said in (
         ("otherwise than in the authors' code", about.differs),
-        ("not published, hence ours", about.not_published),
+        ("ours, nothing published was found", about.not_published),
         ("needs", wanted(paper)),
     ):
         lines += ["", f"{title}:", *(f"  {each}" for each in said)] if said else []

@@ -12,7 +12,8 @@ HEAD = """# Papers
 Written by `mmrl papers --write docs/papers.md`; a test keeps it true.
 
 Systems of the literature, a configuration each in `configs/papers`. `mmrl papers NAME` shows one:
-its stages, its reward, what differs from the authors' code, what is not published and hence ours.
+its stages, its reward, what differs from the authors' code, and which options are ours because
+nothing published was found for them.
 
 ```bash
 mmrl papers --modality video     # a list; also --group, --status, --algorithm, --json
@@ -23,6 +24,7 @@ mmrl papers r1_vl                # one
 ```bash
 mmrl train configs/papers/r1_vl.yaml --small
 mmrl papers --check r1_vl open_rs   # the small forms of these; without names, of all
+mmrl papers --check --shard 1/4     # a quarter of them, for several machines or jobs
 ```
 
 `--small` keeps what a method is made of (phases, algorithm, task, reward, curriculum) and takes
@@ -31,7 +33,8 @@ file says what it has otherwise. That a small form runs shows that a system runs
 reproduces the paper's figures.
 
 `works`: what the paper is about is here, and its small form runs. `parts`: its small form runs;
-what is missing stands below the table. `nothing`: why.
+what is missing stands below the table. `nothing`: why. Whether their losses are the papers' is
+checked apart from that: [Preference pairs](preferences.md#which-numbers-are-checked).
 """
 
 
@@ -79,12 +82,14 @@ def _namesakes(papers: Sequence[PaperFile]) -> str:
     """Systems that share a name."""
     names: dict[str, list[PaperFile]] = {}
     for paper in papers:
-        for name in (paper.about.name, *paper.about.also):
+        for name in dict.fromkeys((paper.about.name, *paper.about.also)):
             names.setdefault(name, []).append(paper)
     lines = []
     for name, found in sorted(names.items()):
-        each = "; ".join(f"`{p.id}` ({p.about.title}, {p.about.source})" for p in found)
-        lines += [f"- {name}: {each}"] if len(found) > 1 else []
+        each = [f"`{p.id}` ({p.about.title}, {p.about.source})" for p in found]
+        named = [p for p in found if p.about.name == name]
+        each += [f"not here: {other}" for p in named for other in p.about.namesakes]
+        lines += [f"- {name}: {'; '.join(each)}"] if len(each) > 1 else []
     if not lines:
         return ""
     return "\nNames that several systems have:\n\n" + "\n".join(lines) + "\n"

@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +25,11 @@ from mmrl.validation import validate
 
 @dataclass(frozen=True)
 class Proof:
-    """What became of a small form: its phases and steps, and what went wrong ("" for nothing)."""
+    """What became of a small form: its phases and steps, and what went wrong ("" for nothing).
+
+    `idle` are the phases in which no gradient moved the policy, nor a critic that learns alone: of
+    estimates, or where a model this small earns the same with every answer.
+    """
 
     id: str
     status: str
@@ -33,12 +37,24 @@ class Proof:
     steps: int
     seconds: float
     problem: str
+    idle: tuple[int, ...] = ()
 
     def line(self) -> str:
         """It in a line."""
-        said = self.problem or f"{self.phases} phases, {self.steps} steps, evaluated"
+        still = f", no gradient in phase {', '.join(map(str, self.idle))}" if self.idle else ""
+        said = self.problem or f"{self.phases} phases, {self.steps} steps{still}, evaluated"
         said = "nothing to run" if self.status == "nothing" and not self.problem else said
         return f"{self.id:22} {self.status:8} {self.seconds:6.1f} s  {said}"
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a run went."""
+
+    phases: int
+    steps: int
+    problem: str
+    idle: tuple[int, ...] = ()
 
 
 def prove(papers: Iterable[PaperFile], tell: Callable[[Proof], None]) -> list[Proof]:
@@ -53,8 +69,7 @@ def prove(papers: Iterable[PaperFile], tell: Callable[[Proof], None]) -> list[Pr
 
 def _proof(paper: PaperFile, folder: Path) -> Proof:
     started = time.monotonic()
-    phases = steps = 0
-    problem = ""
+    course = Course(0, 0, "")
     said = io.StringIO()
     if paper.runs:
         try:
@@ -63,25 +78,39 @@ def _proof(paper: PaperFile, folder: Path) -> Proof:
             with contextlib.redirect_stderr(said):
                 check_run(config)
                 train(config)
-            phases, steps, problem = _course(config)
-            if paper.about.evaluation and not problem:
+            course = _course(config)
+            if paper.about.evaluation and not course.problem:
                 run_benchmark(evaluation_of(config, paper.about.evaluation))
         except UserError as error:
-            problem = str(error)
+            course = Course(0, 0, str(error))
         except Exception as error:  # a bug of ours, which is what is looked for
-            problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    return Proof(paper.id, paper.about.status, phases, steps, time.monotonic() - started, problem)
+            course = Course(0, 0, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+    return Proof(
+        paper.id,
+        paper.about.status,
+        course.phases,
+        course.steps,
+        time.monotonic() - started,
+        course.problem,
+        course.idle,
+    )
 
 
-def _course(config: RunConfig) -> tuple[int, int, str]:
+def _course(config: RunConfig) -> Course:
     """Phases and steps of a run that has ended, and what it left out."""
     rows = list(Journal(config.run / "metrics.jsonl").rows())
-    planned = len(phases_of(config))
+    planned = range(1, len(phases_of(config)) + 1)
     reached = {int(row.get("phase", 1)) for row in rows}
+    moved = {int(row.get("phase", 1)) for row in rows if _learnt(row)}
     result = json.loads((config.run / "result.json").read_text(encoding="utf-8"))
-    missed = sorted(set(range(1, planned + 1)) - reached)
-    if missed:
-        return planned, len(rows), f"phases {missed} made no step"
-    if result["after"] is None:
-        return planned, len(rows), "it was not evaluated"
-    return planned, len(rows), ""
+    problem = "" if result["after"] is not None else "it was not evaluated"
+    if missed := [phase for phase in planned if phase not in reached]:
+        problem = f"phases {missed} made no step"
+    idle = tuple(phase for phase in planned if phase not in moved)
+    return Course(len(planned), len(rows), problem, idle)
+
+
+def _learnt(row: Mapping[str, float]) -> bool:
+    """Whether a step had a gradient, or was one in which a critic learns alone."""
+    alone = "train/value_loss" in row and row.get("train/updates") == 0
+    return alone or row.get("train/grad_norm", 0.0) > 0

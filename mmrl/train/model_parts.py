@@ -13,6 +13,7 @@ from mmrl.backend.backend import Backend
 from mmrl.backend.local import LocalBackend
 from mmrl.config import OptimizerConfig, RunConfig
 from mmrl.data.sources import Say
+from mmrl.data_config import OWN_PHASE
 from mmrl.errors import ConfigError
 from mmrl.policy import linears
 from mmrl.policy.encoder import Encoder
@@ -25,7 +26,13 @@ from mmrl.train import checkpoint
 from mmrl.train.checkpoint_files import newest
 from mmrl.train.critic import Critic
 from mmrl.train.reference import ReferencePolicy, Teacher, average_weights, refuse_other_tokens
-from mmrl.train.reference_config import ReferenceConfig, TeacherConfig, following, reference_of
+from mmrl.train.reference_config import (
+    START,
+    ReferenceConfig,
+    TeacherConfig,
+    following,
+    reference_of,
+)
 from mmrl.train.requirements import ONE_PROCESS
 from mmrl.train.setting import Setting
 from mmrl.train.start import take_language
@@ -157,13 +164,23 @@ def _teacher(policy: Policy, setting: Setting, config: TeacherConfig) -> Teacher
 
 def _other(policy: Policy, setting: Setting, path: str, own: Mapping[str, int]) -> Policy:
     """Another frozen model with the policy's tokens, seen as the policy is but for `own`."""
-    folder = newest(Path(path)) or path
-    changes = {"path": str(folder), "lora": None, "gradient_checkpointing": False, **own}
+    folder = _folder(setting, path)
+    changes = {"path": folder, "lora": None, "gradient_checkpointing": False, **own}
     setting.say(f"loading the reference {folder}")
     found = load_policy(setting.config.model.model_copy(update=changes))
     found.model.eval().requires_grad_(False)
+    if path == OWN_PHASE + START:
+        take_language(found, setting.phases[0].config.start)
     refuse_other_tokens(policy, found, path)
     return found
+
+
+def _folder(setting: Setting, path: str) -> str:
+    """Where a reference lies: a model, a run's newest checkpoint, or what a phase ended with."""
+    if not path.startswith(OWN_PHASE):
+        return str(newest(Path(path)) or path)
+    step = setting.place.ended(setting.phases, path.removeprefix(OWN_PHASE))
+    return str(checkpoint.at(setting.config.run, step).path) if step else setting.config.model.path
 
 
 def _refuse_moving(config: ReferenceConfig, setting: Setting) -> None:
@@ -187,25 +204,32 @@ def take_start(policy: Policy, setting: Setting, *, needed: bool) -> Policy | No
     Returns the frozen reference, if it is needed: what the policy was at the start of the phase
     that the reference is kept from.
     """
-    run, first = setting.config.run, setting.place.before
-    step = setting.place.reference_start(setting.phases)
-    if needed and step and setting.config.model.lora:
+    place, phases = setting.place, setting.phases
+    own, kept = place.phase, place.reference_phase(phases)
+    adapters = setting.config.model.lora is not None
+    if needed and adapters and place.begun(phases, kept):
         raise ConfigError(
             f"phase '{setting.phase.name}': the reference of adapters is their base; "
             "say so with keep: [state, reference] in every phase before it and in it"
         )
-    language = setting.config.start
-    if language.language and setting.config.model.lora:
+    if adapters and setting.config.start.language:
         raise ConfigError("start.language: adapters stay on the base they were made for")
-    if needed and step:
-        checkpoint.at(run, step).load_weights(policy)
-    if first == step:
-        take_language(policy, language)
+    if own == kept:
+        _begin(policy, setting, own)
+        return policy.frozen_copy() if needed else None
     copied = policy.frozen_copy() if needed else None
-    if first != step or (first and not needed):
-        checkpoint.at(run, first).load_weights(policy)
-        take_language(policy, language)
+    if copied is not None:
+        _begin(copied, setting, kept)
+    _begin(policy, setting, own)
     return copied
+
+
+def _begin(policy: Policy, setting: Setting, index: int) -> None:
+    """Let a policy, as the run loads it, take over the weights that a phase begins with."""
+    step = setting.place.begun(setting.phases, index)
+    if step:
+        checkpoint.at(setting.config.run, step).load_weights(policy)
+    take_language(policy, setting.phases[index].config.start)
 
 
 def _refuse_many(setting: Setting, algorithm: Algorithm) -> None:

@@ -9,11 +9,13 @@
         algorithm: {name: stepgrpo}
         optimizer: {learning_rate: 1.0e-6}
 
-A phase is the run's configuration with its own sections over it. Weights are always carried over,
-through the checkpoint at the border, so that a run that resumes there is the same run. What else
-is kept is named: `state` (what algorithms remember), `optimizer` (its moments, and those of a
-critic that is kept), `reference` (the frozen policy of the phase before, instead of this phase's
-start), `critic` (what it learnt; without, a new one starts, or the one at `critic.path`).
+A phase is the run's configuration with its own sections over it. Weights are carried over, through
+the checkpoint at the border, so that a run that resumes there is the same run; `weights` names
+another phase's in their place, or `start`, and `reference: {path: "phase:warm-up"}` compares with
+what a phase ended with. What else is kept is named: `state` (what algorithms remember), `optimizer`
+(its moments, and those of a critic that is kept), `reference` (the frozen policy of the phase
+before, instead of this phase's start), `critic` (what it learnt; without, a new one starts, or the
+one at `critic.path`).
 
 An algorithm that needs estimates from an earlier phase gets one where the run names no phases.
 """
@@ -29,6 +31,7 @@ from mmrl.config import PhaseConfig, RunConfig
 from mmrl.data_config import OWN_PHASE
 from mmrl.errors import ConfigError
 from mmrl.stage import ESTIMATED_BY
+from mmrl.train.reference_config import START, reference_of
 from mmrl.validation import validate
 
 MERGED = ("model", "rollout", "optimizer", "critic", "trainer", "media")
@@ -43,6 +46,7 @@ class Phase:
     config: RunConfig
     keep: frozenset[str] = frozenset()
     note: str = ""
+    weights: str | None = None
 
 
 def phases_of(config: RunConfig) -> list[Phase]:
@@ -65,7 +69,7 @@ def phases_of(config: RunConfig) -> list[Phase]:
         if found and "optimizer" in given.keep and whole.model != found[-1].config.model:
             raise ConfigError(f"phase '{name}': other parts learn: leave keep: [optimizer] out")
         _refuse_later(whole, name, found)
-        found.append(Phase(index, name, whole, frozenset(given.keep)))
+        found.append(Phase(index, name, whole, frozenset(given.keep), weights=given.weights))
     names = [phase.name for phase in found]
     if len(set(names)) < len(names):
         raise ConfigError(f"two phases have the same name: {', '.join(names)}")
@@ -80,6 +84,24 @@ def _refuse_later(config: RunConfig, name: str, before: Sequence[Phase]) -> None
         if stored.startswith(OWN_PHASE) and asked not in [phase.name for phase in before]:
             known = ", ".join(phase.name for phase in before) or "there is none"
             raise ConfigError(f"phase '{name}': data.stored: no phase '{asked}' before it: {known}")
+
+
+def require_earlier(phases: Sequence[Phase]) -> None:
+    """Raise ConfigError where a phase begins with, or is compared with, one that is not before."""
+    for index, phase in enumerate(phases):
+        where, earlier = _named(phase), [START, *(before.name for before in phases[:index])]
+        asked = reference_of(phase.config.reference).phases
+        for key, name in (("weights", phase.weights), *(("reference", name) for name in asked)):
+            if name is not None and name not in earlier:
+                raise ConfigError(
+                    f"{where}{key} names '{name}', which is no phase before it: there "
+                    f"{'is' if len(earlier) == 1 else 'are'} {', '.join(earlier)}"
+                )
+        if phase.weights is not None and "optimizer" in phase.keep:
+            raise ConfigError(
+                f"{where}the optimizer's moments are those of other weights: leave keep: "
+                "[optimizer] or weights out"
+            )
 
 
 UNTIL_ASKED = 100_000
@@ -143,17 +165,17 @@ def _named(phase: Phase) -> str:
 def _merged(config: RunConfig, given: PhaseConfig, index: int) -> dict[str, Any]:
     """The run's sections with the phase's over them, and seeds of the phase's own."""
     values = config.model_dump(exclude={"phases"})
-    own = given.model_dump(exclude={"name", "keep", "language"}, exclude_none=True)
+    own = given.model_dump(exclude={"name", "keep", "weights", "language"}, exclude_none=True)
     for section, changes in own.items():
         if section in MERGED or (section == "algorithm" and "name" not in changes):
             values[section] = {**values[section], **changes}
         else:
             values[section] = changes
     # A phase goes on with the language weights of the one before, unless it takes others.
-    added = values["start"]["add_tokens"]
+    first = not index or given.weights == START
     values["start"] = {
-        "add_tokens": added,
-        "language": given.language or (None if index else values["start"]["language"]),
+        "add_tokens": values["start"]["add_tokens"],
+        "language": given.language or (values["start"]["language"] if first else None),
     }
     # Later phases draw other prompts and answers than the first, from the same seed.
     values["seed"] = config.seed + 1_000_003 * index
@@ -178,12 +200,23 @@ class Place:
         """Steps of the run before its current phase."""
         return self.starts[-1]
 
-    def reference_start(self, phases: Sequence[Phase]) -> int:
-        """Steps of the run before the phase whose start is the current phase's reference."""
+    def begun(self, phases: Sequence[Phase], index: int | None = None) -> int:
+        """Steps behind the weights that a phase, the current one, began with; 0: model.path."""
+        index = self.phase if index is None else index
+        name = phases[index].weights
+        return self.starts[index] if name is None else self.ended(phases, name)
+
+    def ended(self, phases: Sequence[Phase], name: str) -> int:
+        """Steps of the run up to the end of an earlier phase; 0 up to its start."""
+        names = [START, *(phase.name for phase in phases)]
+        return self.starts[names.index(name)]
+
+    def reference_phase(self, phases: Sequence[Phase]) -> int:
+        """The phase whose start is the current phase's reference."""
         index = self.phase
         while index and "reference" in phases[index].keep:
             index -= 1
-        return self.starts[index]
+        return index
 
     def done(self, phases: Sequence[Phase]) -> dict[str, tuple[int, int]]:
         """The steps of the phases before the current one, by name: after one, up to the other."""

@@ -8,11 +8,18 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from mmrl.algorithm import Follows
+from mmrl.data_config import OWN_PHASE
 from mmrl.validation import Section, validate
+
+START = "start"
+"""In place of a phase's name: the model that the run began with."""
 
 
 class TeacherConfig(Section):
-    path: str = Field(description="model folder or checkpoint with the policy's tokens")
+    path: str = Field(
+        description="model folder or checkpoint with the policy's tokens; phase:NAME and "
+        "phase:start as for reference.path"
+    )
     weight: float = Field(
         1.0, description="its share in the mean of log-probs; below 0 it is taken off (see rto)"
     )
@@ -28,7 +35,11 @@ class TeacherConfig(Section):
 class ReferenceConfig(Section):
     """Of algorithms that compare with a reference; without it, the policy's start is theirs."""
 
-    path: str | None = Field(None, description="model folder or checkpoint that it is")
+    path: str | None = Field(
+        None,
+        description="model folder or checkpoint that it is; phase:NAME is what an earlier phase of "
+        "the run ended with, phase:start model.path",
+    )
     mean_of: tuple[str, ...] = Field((), description="several of them, whose weights are averaged")
     teachers: tuple[TeacherConfig, ...] = Field(
         (), description="models whose mean log-probs take its place; see docs/teachers.md"
@@ -59,6 +70,12 @@ class ReferenceConfig(Section):
     def moves(self) -> bool:
         """True if it follows the policy."""
         return self.average is not None or self.every is not None
+
+    @property
+    def phases(self) -> list[str]:
+        """The phases of the run that it is made of."""
+        paths = [self.path or "", *self.mean_of, *(teacher.path for teacher in self.teachers)]
+        return [path.removeprefix(OWN_PHASE) for path in paths if path.startswith(OWN_PHASE)]
 
     @property
     def is_start(self) -> bool:

@@ -12,7 +12,7 @@ from mmrl.config import RolloutConfig, RunConfig
 from mmrl.errors import ConfigError
 from mmrl.stage import Context, Need
 from mmrl.train.checkpoint_files import CRITIC, newest
-from mmrl.train.phases import Phase, require_critics
+from mmrl.train.phases import Phase, require_critics, require_earlier
 from mmrl.types import Group
 
 PROVIDED: frozenset[Need] = frozenset(
@@ -91,10 +91,11 @@ def refuse_stale(algorithm: Algorithm, rollout: RolloutConfig) -> None:
 
 
 def refuse_phases(phases: Sequence[Phase], *, resume: bool) -> None:
-    """Raise ConfigError where a phase's algorithm or critic cannot be what it is said to be.
+    """Raise ConfigError where a phase's algorithm, critic or start cannot be what it is said to be.
 
     A run that is resumed has its own copy of what it began with.
     """
+    require_earlier(phases)
     algorithms = [load_algorithm(phase.config) for phase in phases]
     have = ["values" in algorithm.needs for algorithm in algorithms]
     require_critics(phases, have)

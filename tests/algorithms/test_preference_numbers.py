@@ -28,7 +28,15 @@ from mmrl.algorithms.ppo_max import NormalisedRewards, merged
 from mmrl.algorithms.stages.credit import token_rewards
 from mmrl.algorithms.stages.pairs import Paired
 from mmrl.algorithms.stages.win_rates import WinRates, win_rates
+from mmrl.errors import UserError
+from mmrl.objective import Reducer
+from mmrl.objectives.advantage_regression import DirectAdvantage
+from mmrl.objectives.clipped_ratio import Clipped
+from mmrl.train.correction import Correction, correct
+from mmrl.types import Response, TrainSample
 from tests.algorithms.cases import context, evaluate, group
+from tests.train.test_correction import sample as drawn
+from tests.train.test_losses import loss_and_gradient
 
 DPO = 0.598139
 
@@ -191,6 +199,17 @@ def test_group_robust_weights_follow_the_losses() -> None:
     assert found == pytest.approx({"a": 0.425557, "b": 0.574443}, abs=1e-6)
     again = moved_weights(found, {"b": [0.8]}, 0.5)
     assert again["b"] == pytest.approx(0.574443 * 1.491825 / (0.425557 + 0.856968), abs=1e-5)
+
+
+def test_group_robust_weights_stay_numbers_where_losses_are_large() -> None:
+    """IPO's at beta 0.01 is 2,500: exp(1,250) is no number, exp(-20) beside 1 is."""
+    found = moved_weights({}, {"a": [2500.0], "b": [2460.0]}, 0.5)
+    assert found == pytest.approx({"a": 1.0, "b": math.exp(-20)}, rel=1e-6)
+    far = moved_weights({}, {"a": [5000.0], "b": [0.0]}, 0.5)
+    assert far["a"] == 1.0 and 0 <= far["b"] < 1e-300
+    back = moved_weights(far, {"a": [0.0], "b": [2500.0]}, 0.5)
+    assert all(math.isfinite(weight) for weight in back.values())
+    assert back["b"] > back["a"]
 
 
 def test_group_robust_dpo_counts_kinds_by_their_weights() -> None:
@@ -465,3 +484,127 @@ def test_rewards_take_the_place_of_ranks() -> None:
     assert labels == [None, 1.0, None, 0.0]
     whole = Paired("all", earned=True)([made], context())
     assert [s.advantages[0] if s.mask.any() else None for s in whole] == [0.5, 1.0, None, 0.0]
+
+
+# --- slopes, and that none is left out -----------------------------------------------------------
+
+SLOPES: dict[str, tuple[dict[str, Any], float, float]] = {
+    # name, options: d loss / d log-prob of a token of the better and of the worse answer; sigmoid
+    # of the margin 0.2 is 0.549834, of -0.2 0.450166, and beta is 0.1
+    "dpo": ({}, -0.0450166, 0.0450166),
+    # 1 - p and p weighed: (0.9 x 0.450166 + 0.1 x 0.549834) / 0.8
+    "rdpo": ({}, -0.0575166, 0.0575166),
+    # sigmoid(-0.14) = 0.465057, times 0.8
+    "h_dpo": ({"alpha": 0.8}, -0.0372046, 0.0372046),
+    # p (1 - p) (log(p / 0.999) - log((1 - p) / 0.001)) = 0.247517 x -6.706755
+    "exo": ({}, -0.1660036, 0.1660036),
+    "rpo_regularised": ({}, -0.0450166 - 0.005, 0.0450166),
+    # 0.549834 - sigmoid(1.5) = 0.549834 - 0.817574
+    "rpo_reward_aware": ({"scale": 1.5}, -0.0267740, 0.0267740),
+    # sigmoid(0.3) = 0.574443
+    "odpo": ({"offset": 0.5}, -0.0574443, 0.0574443),
+    # IPO: 2 x (2 - 5)
+    "ipo": ({}, -6.0, 6.0),
+    "rs_dpo": ({}, -0.0450166, 0.0450166),
+    "tr_dpo": ({}, -0.0450166, 0.0450166),
+    "iterative_dpo": ({}, -0.0450166, 0.0450166),
+}
+
+
+@pytest.mark.parametrize("name", SLOPES)
+def test_slopes_of_pair_losses(name: str) -> None:
+    options, better, worse = SLOPES[name]
+    first, second = evaluate(name, [answers()], **options)["gradient"][0]
+    assert first == pytest.approx([better] * 10, abs=1e-6)
+    assert second == pytest.approx([worse] * 20, abs=1e-6)
+
+
+def test_group_robust_ipo() -> None:
+    """(2 - 5)^2 of a kind that is alone."""
+    assert loss("gr_dpo", answers(implied=(1.0, -1.0)), loss="ipo") == pytest.approx(9.0, abs=1e-9)
+
+
+def test_kinds_must_be_named() -> None:
+    rows = answers(implied=(1.0, -1.0))
+    with pytest.raises(UserError, match="sample '0' has no 'country': records say it in a column"):
+        evaluate("gr_dpo", [rows], kind="country")
+
+
+def test_egpo_brings_margins_to_win_rates() -> None:
+    """Two answers: log-ratios to the reference 0.3 and -0.3, win rates 0.75 and 0.25, beta 0.1."""
+    result = evaluate("egpo", [[played()[0], played()[2]]], beta=0.1)
+    assert result["loss"] == pytest.approx((0.6 - 5.0) ** 2, abs=1e-9)
+    slopes = [row[0] for row in result["gradient"][0]]
+    np.testing.assert_allclose(slopes, [2 * (0.6 - 5.0), -2 * (0.6 - 5.0)], atol=1e-9)
+
+
+def test_direct_advantage_regresses_every_step() -> None:
+    """Steps a, b of one token each: values 0.2 and 0.5, reward 1, so they gained 0.3 and 0.5.
+
+    beta 2, log-ratios 0.1 and 0.4: ((0.1 - 0.15)^2 + (0.4 - 0.25)^2) / 2 / 2.
+    """
+    batch = TrainSample(
+        prompt=None,
+        response=Response(np.arange(2), np.array([-1.0, -1.0]), "", "stop"),
+        advantages=step_advantages(np.array([0.2, 0.5]), np.array([0, 1]), 1.0),
+        mask=np.ones(2, dtype=bool),
+        old_logprobs=np.array([-1.0, -1.0]),
+        ref_logprobs=np.array([-1.1, -1.4]),
+        group=0,
+        second=np.array([0.0, 1.0]),
+    )
+    found, slopes = loss_and_gradient(
+        [batch], [np.array([-1.0, -1.0])], DirectAdvantage(2.0), Reducer()
+    )
+    assert found == pytest.approx((0.0025 + 0.0225) / 4, abs=1e-9)
+    np.testing.assert_allclose(slopes[0], [-0.05 / 2, 0.15 / 2], atol=1e-9)
+
+
+def test_cgpo_weighs_log_probs_by_calibrated_rewards() -> None:
+    """Rewards 1 and 0: sigmoid(1) = 0.731059 and, unmet, 0, or less their mean of 0.365529.
+
+    CRRAFT: the best one's log-prob alone, over two answers. CODPO: DPO.
+    """
+    rows = [{"reward": 1.0, "logprobs": [-2.0]}, {"reward": 0.0, "logprobs": [-3.0]}]
+    rows[1]["status"] = "missing"
+    crpg = evaluate("cgpo", [rows], kl=None)["gradient"][0]
+    np.testing.assert_allclose([row[0] for row in crpg], [-0.365529 / 2, 0.365529 / 2], atol=1e-6)
+    raft = evaluate("cgpo", [rows], kl=None, optimiser="crraft")["gradient"][0]
+    np.testing.assert_allclose([row[0] for row in raft], [-0.731059 / 2, 0.0], atol=1e-6)
+    assert loss("cgpo", optimiser="codpo") == pytest.approx(DPO, abs=1e-6)
+
+
+def test_dvpo_pays_values_alone() -> None:
+    """Values 0.1, 0.4 and 0.9 of three tokens, whatever the reward: those after are whitened.
+
+    0.4, 0.9, 0.9 have the mean 0.733333 and the deviation 0.288675 (of a sample): -1.154701 and
+    twice 0.577350.
+    """
+    rows = [{"reward": 5.0, "logprobs": [-1.0] * 3, "values": [0.1, 0.4, 0.9]}]
+    found = evaluate("dvpo", [rows], step=100, total_steps=100)["advantages"][0][0]
+    np.testing.assert_allclose(found, [-1.154701, 0.577350, 0.577350], atol=1e-5)
+
+
+def test_dr_po_compares_what_goes_on_from_one_prefix() -> None:
+    """GRPO's loss on what was written: rewards 1 and 0 are 1 and -1 over 0.5 (of a population)."""
+    rows = [{"reward": r, "logprobs": [-1.0], "old_logprobs": [-1.0]} for r in (1.0, 0.0)]
+    found = evaluate("dr_po", [rows])["gradient"][0]
+    plain = evaluate("grpo", [rows])["gradient"][0]
+    assert found == plain and found[0][0] < 0 < found[1][0]
+
+
+def test_d_ppo_counts_its_ratio_from_a_recent_policy() -> None:
+    """Sampled at -1.0, the step's start is -0.9, now -0.8: e^0.1 is clipped by 0.05, e^0.1 weighs.
+
+    The ratio to what sampled, e^0.2, stands nowhere. Advantage 1: -1.05 e^0.1.
+    """
+    made = replace(drawn([math.exp(-1.0)]), advantages=np.ones(1))
+    recent = [np.array([-0.9])]
+    (weighed,), _ = correct([made], recent, Correction("token_truncate", 100.0))
+    found, _ = loss_and_gradient(
+        [replace(weighed, old_logprobs=recent[0])],
+        [np.array([-0.8])],
+        Clipped(0.05, 0.05),
+        Reducer(),
+    )
+    assert found == pytest.approx(-1.05 * math.exp(0.1), abs=1e-9)

@@ -221,6 +221,8 @@ def test_columns_that_algorithms_read_follow_the_sample(tmp_path: Path) -> None:
         {"gold": 2, "pass_rate": 0.25},
         {"gold": 3, "pass_rate": 2},
         {"gold": 4, "again": "x"},
+        {"gold": 5, "country": "7"},
+        {"gold": 6, "country": 7},
     ]
     path, rejected = write(tmp_path / "d.jsonl", *rows), {}
     kept = load_samples(
@@ -228,8 +230,9 @@ def test_columns_that_algorithms_read_follow_the_sample(tmp_path: Path) -> None:
         path,
         "numbers",
         rejected.__setitem__,
-        columns={"rewrites": "again"},
+        columns={"rewrites": "again", "kind": "country"},
     )
     assert kept[0].meta == {"key_steps": ("a", ("b", "c")), "rewrites": ("x", "y")}
     assert kept[1].meta == {"pass_rate": 0.25}
+    assert [sample.meta for sample in kept[2:]] == [{"kind": "7"}] * 2
     assert "pass_rate 2 is not" in rejected["d-3"] and "not JSON: 'x'" in rejected["d-4"]

@@ -112,12 +112,20 @@ def test_null_takes_an_option_out(tmp_path: Path) -> None:
 
 
 def test_names_are_told_apart() -> None:
-    shared = [name for name in ("SRPO", "BRPO") if len(_called(name)) > 1]
-    assert shared == ["SRPO", "BRPO"]
-    for name in shared:
+    for name in ("SRPO", "BRPO", "RPO", "DAPO"):
+        assert len(_called(name)) > 1
         with pytest.raises(ConfigError, match=f"systems are called '{name}'") as told:
             find_papers([name])
         assert all(paper in str(told.value) for paper in _called(name))
+    listed = papers_page.page(all_papers())
+    for name, others in (
+        ("SRPO", ["`srpo_kwai`", "`srpo_reflection`", "not here: Self-Improving Robust"]),
+        ("DAPO", ["`dapo`", "`direct_advantage`", "not here: Divergence-Augmented"]),
+        ("RPO", ["`rpo_regularised`", "`rpo_reward_aware`", "not here: Relative Preference"]),
+        ("BRPO", ["`anytime_reasoner`", "`writing_zero`"]),
+    ):
+        (line,) = [line for line in listed.splitlines() if line.startswith(f"- {name}: ")]
+        assert all(other in line for other in others)
     assert [p.id for p in find_papers(["R1-VL"])] == ["r1_vl"]
     with pytest.raises(ConfigError, match="did you mean 'r1_vl'"):
         find_papers(["r1_v"])

@@ -34,6 +34,14 @@ def test_a_system_runs_through_its_phases() -> None:
     assert (found.problem, found.steps) == ("", 2)
 
 
+def test_a_phase_that_moves_nothing_is_told() -> None:
+    """The tiny model answers no question of these right: there is no pair."""
+    found = proof_of(named("rs_dpo", algorithm={"tau": 0.001}))
+    assert (found.problem, found.idle) == ("", (1,))
+    assert "2 steps, no gradient in phase 1, evaluated" in found.line()
+    assert proof_of(named("dpo")).idle == ()
+
+
 def test_what_does_not_run_is_told() -> None:
     assert "group_siz" in proof_of(named("open_rs", algorithm={"group_siz": 4})).problem
     assert "no data file at" in proof_of(named("open_rs", data={"path": "nowhere.jsonl"})).problem
@@ -47,7 +55,10 @@ def test_what_is_not_here_is_not_run() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("paper", all_papers(), ids=lambda paper: paper.id)
 def test_every_small_form_runs_end_to_end(paper: PaperFile) -> None:
-    assert proof_of(paper).problem == ""
+    found = proof_of(paper)
+    assert found.problem == ""
+    if paper.about.group == "preference" and paper.about.status == "works":
+        assert found.idle == ()
 
 
 def run_of(name: str, folder: Path, **sections: Any) -> Path:

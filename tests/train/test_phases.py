@@ -100,8 +100,8 @@ def test_where_a_run_goes_on(tmp_path: Path, digits: Path) -> None:
     assert place_of(begun, 4, phases) == Place((0, 2))
     assert place_of(over, 4, phases) == Place((0, 2, 4))
     # The third phase keeps the reference of the second, which is what that one began with.
-    assert Place((0, 2)).reference_start(phases) == 2
-    assert Place((0, 2, 4)).reference_start(phases) == 2
+    assert Place((0, 2)).reference_phase(phases) == 1
+    assert Place((0, 2, 4)).reference_phase(phases) == 1
     assert Place((0, 2)).remaining(phases) == 2 + 3 + 3
     with pytest.raises(UserError, match="fewer phases"):
         place_of(over, 4, phases[:1])
@@ -220,3 +220,89 @@ def test_without_the_earlier_phase_the_error_names_it(
 ) -> None:
     with pytest.raises(UserError, match=f"run a phase with {needed} first"):
         train(config(tmp_path / "run", digits, {"name": "x", "algorithm": {"name": name}}))
+
+
+def test_a_phase_begins_with_the_weights_that_it_names(tmp_path: Path, digits: Path) -> None:
+    """What a run began with, and what each phase ended with, told by the first step's KL.
+
+    Phase `b` begins at the start and is compared with `a`: its KL is not 0. So does `c`, which goes
+    on from `a` and is compared with `a`: 0. `d` begins like `b`, compared with the start: 0.
+    """
+    held = {**RL, "trainer": {"steps": 1}}
+    run = tmp_path / "run"
+    phases = [
+        {**SFT, "name": "a", "trainer": {"steps": 2}},
+        {**held, "name": "b", "weights": "start", "reference": {"path": "phase:a"}},
+        {**held, "name": "c", "weights": "a", "reference": {"path": "phase:a"}},
+        {**held, "name": "d", "weights": "start", "reference": {"path": "phase:start"}},
+        {**held, "name": "e", "weights": "start"},
+    ]
+    made = config(run, digits, *phases)
+    train(made)
+    kl = [row["train/kl"] for row in Journal(run / "metrics.jsonl").rows() if row["step"] > 2]
+    assert abs(kl[0]) > 1e-6
+    assert kl[1:] == pytest.approx([0.0, 0.0, 0.0], abs=1e-6)
+    # Whoever resumes at a border begins with the same weights.
+    last = weights(run, 6)
+    for step in (5, 6):
+        shutil.rmtree(run / "checkpoints" / f"step_{step}")
+    train(made, resume=True)
+    assert equal(weights(run, 6), last)
+
+
+def test_a_reference_is_kept_from_a_phase_that_began_elsewhere(
+    tmp_path: Path, digits: Path
+) -> None:
+    """Steps behind the weights of the policy in phases 2, 3 and 4, and of their reference."""
+    more = {**RL, "keep": ["reference"]}
+    phases = phases_of(
+        config(
+            tmp_path,
+            digits,
+            SFT,
+            {**RL, "name": "back", "weights": "start"},
+            {**more, "name": "on"},
+            {**more, "name": "aside", "weights": "warm-up"},
+        )
+    )
+    places = [Place((0, 2)), Place((0, 2, 5)), Place((0, 2, 5, 8))]
+    assert [place.begun(phases) for place in places] == [0, 5, 2]
+    kept = [place.reference_phase(phases) for place in places]
+    assert kept == [1, 1, 1]
+    assert [place.begun(phases, 1) for place in places] == [0, 0, 0]
+
+
+def test_policy_and_reference_each_take_their_own_start(tmp_path: Path, digits: Path) -> None:
+    """The reference is what `rl` began with; `back` begins at the start, `same` where `rl` did."""
+    kept = {**RL, "trainer": {"steps": 1}, "keep": ["reference"]}
+    phases = [
+        SFT,
+        {**RL, "trainer": {"steps": 1}},
+        {**kept, "name": "back", "weights": "start"},
+        {**kept, "name": "same", "weights": "warm-up"},
+    ]
+    run = tmp_path / "run"
+    train(config(run, digits, *phases))
+    kl = {row["step"]: row.get("train/kl") for row in Journal(run / "metrics.jsonl").rows()}
+    assert abs(kl[4]) > 1e-6
+    assert kl[5] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("phase", "message"),
+    [
+        ({"weights": "rl"}, "phase 'rl': weights names 'rl', which is no phase before it"),
+        ({"weights": "wram-up"}, "there are start, warm-up"),
+        ({"reference": {"path": "phase:later"}}, "phase 'rl': reference names 'later'"),
+        ({"reference": {"mean_of": ["phase:warm-up", "phase:x"]}}, "reference names 'x'"),
+        ({"weights": "start", "keep": ["optimizer"]}, "moments are those of other weights"),
+    ],
+)
+def test_a_phase_names_those_before_it(
+    phase: dict[str, Any], message: str, tmp_path: Path, digits: Path
+) -> None:
+    later = {**RL, "name": "later"}
+    with pytest.raises(UserError) as error:
+        train(config(tmp_path / "run", digits, SFT, {**RL, **phase}, later))
+    assert message in str(error.value)
+    assert not (tmp_path / "run").exists()

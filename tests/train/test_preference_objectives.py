@@ -13,16 +13,21 @@ from itertools import permutations
 import numpy as np
 import pytest
 
+from mmrl.algorithms.compose import compose
 from mmrl.objective import Objective, Reducer
 from mmrl.objectives.advantage_regression import APA, DirectAdvantage
+from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.objectives.entropy_control import HDPO
 from mmrl.objectives.exact_optimisation import EXO
+from mmrl.objectives.likelihood import Likelihood
 from mmrl.objectives.mirror_descent import HeldByKL
 from mmrl.objectives.nash_pairs import DNO, INPO, OnlineIPO
 from mmrl.objectives.noisy_labels import NoisyLabels
 from mmrl.objectives.on_policy_weights import WPO
 from mmrl.objectives.online_kl import HyPO
 from mmrl.objectives.other_objectives import MODPO
+from mmrl.objectives.preference import Preference
+from mmrl.objectives.reference_free import SimPO
 from mmrl.objectives.relative_policy_gradient import P3O
 from mmrl.objectives.reward_gaps import Margins, RewardAware
 from mmrl.objectives.self_refined import SelfRefined
@@ -32,7 +37,9 @@ from mmrl.objectives.weighted_tokens import BMC, DMPO
 from mmrl.objectives.win_rate_regression import RSPO, SPPO
 from mmrl.objectives.with_likelihood import RegularisedPreference
 from mmrl.objectives.worst_group import GroupRobust
+from mmrl.papers.paper_files import all_papers
 from mmrl.train.losses import token_weights
+from mmrl.train.phases import phases_of
 from mmrl.types import Response, TrainSample
 from tests.train.test_losses import loss_and_gradient, numeric_gradient
 
@@ -417,7 +424,45 @@ def group_robust(c: Case, x: Arrays, _: Arrays) -> float:
     return c.over_pairs(loss)
 
 
+def group_robust_ipo(c: Case, x: Arrays, _: Arrays) -> float:
+    return c.over_pairs(
+        lambda w, v: c.beside(w) * (c.ratio(w, x) - c.ratio(v, x) - 1 / (2 * 0.3)) ** 2
+    )
+
+
+def plain_dpo(c: Case, x: Arrays, _: Arrays) -> float:
+    return dpo(c, lambda w, v: 0.3 * (c.ratio(w, x) - c.ratio(v, x)))
+
+
+def plain_ipo(c: Case, x: Arrays, _: Arrays) -> float:
+    return c.over_pairs(lambda w, v: (c.ratio(w, x) - c.ratio(v, x) - 1 / (2 * 0.3)) ** 2)
+
+
+def simpo(c: Case, x: Arrays, _: Arrays) -> float:
+    means = [c.total(i, x[i]) / int(s.mask.sum()) for i, s in enumerate(c.samples)]
+    return dpo(c, lambda w, v: 2.0 * (means[w] - means[v]) - 0.7)
+
+
+def clipped(c: Case, x: Arrays, _: Arrays) -> float:
+    losses = []
+    for i, s in enumerate(c.samples):
+        ratio = np.exp(x[i] - s.old_logprobs)
+        surrogate = np.minimum(ratio * s.advantages, np.clip(ratio, 0.9, 1.2) * s.advantages)
+        losses.append(-surrogate[s.mask])
+    return float(np.concatenate(losses).mean())
+
+
+def likelihood(c: Case, x: Arrays, _: Arrays) -> float:
+    losses = [(-x[i] * s.advantages)[s.mask] for i, s in enumerate(c.samples)]
+    return float(np.concatenate(losses).mean())
+
+
 CASES: dict[str, tuple[Objective, Formula, str]] = {
+    "dpo": (Preference("dpo", 0.3), plain_dpo, "random"),
+    "ipo": (Preference("ipo", 0.3), plain_ipo, "random"),
+    "simpo": (SimPO(2.0, 0.7), simpo, "random"),
+    "clipped": (Clipped(0.1, 0.2), clipped, "random"),
+    "likelihood": (Likelihood(), likelihood, "random"),
     "exo": (EXO(0.3, 0.1), exo_pairs, "random"),
     "exo of groups": (EXO(0.3, temperature=0.7), exo_group, "random"),
     "rdpo": (NoisyLabels(0.3, 0.2), rdpo, "random"),
@@ -456,6 +501,7 @@ CASES: dict[str, tuple[Objective, Formula, str]] = {
     "f_dpg js": (FDPG(0.8, "js"), f_dpg(lambda t: np.log(2 * t / (t + 1))), "random"),
     "f_dpg tv": (FDPG(0.8, "tv"), f_dpg(lambda t: np.sign(t - 1) / 2), "random"),
     "gr_dpo": (GroupRobust(0.3), group_robust, "group"),
+    "gr_ipo": (GroupRobust(0.3, "ipo"), group_robust_ipo, "group"),
 }
 SHORT = (3, 5, 1, 4, 2, 6, 3, 3)
 RAGGED = (700, 1, 1900, 37, 12, 2300, 3, 150)
@@ -463,6 +509,21 @@ RAGGED = (700, 1, 1900, 37, 12, 2300, 3, 150)
 
 def reducer_of(objective: Objective) -> Reducer:
     return Reducer(objective.reducer or "token-mean")
+
+
+def test_every_method_of_the_papers_has_its_formula_here() -> None:
+    """What the phases of each of their files are trained with is one of the cases."""
+    known = {type(objective) for objective, _, _ in CASES.values()}
+    methods = [paper for paper in all_papers() if paper.about.group == "preference" and paper.runs]
+    used = {
+        (paper.id, type(compose(phase.config.algorithm).objective))
+        for paper in methods
+        for phase in phases_of(paper.config())
+    }
+    assert len(methods) >= 40
+    assert [
+        (name, each.__name__) for name, each in sorted(used, key=str) if each not in known
+    ] == []
 
 
 @pytest.mark.parametrize("name", CASES)
