@@ -87,7 +87,7 @@ def _unknown_prompt(sample_id: str) -> Prompt:
     raise UserError(f"this run cannot bring back the prompt of sample '{sample_id}' for replay")
 
 
-def _no_change(sample: Sample, options: Mapping[str, Any]) -> Sample:
+def _no_change(sample: Sample, options: Mapping[str, Any]) -> Sample | None:
     raise UserError("this run cannot change the pictures of a sample")
 
 
@@ -98,9 +98,9 @@ class Context:
     `prompts_per_step` is what the step starts with, `prompt_factor` counted in. `state` is plain
     JSON data that belongs to the algorithm; checkpoints carry it. `rng` is derived from (seed,
     step), so a resumed run draws the same numbers. `recall` encodes the prompt of an earlier
-    sample again, by its id. `change` asks a sample with options set on its pictures; it raises
-    UserError where the task does not know its gold then. `step` and `total_steps` are those of the
-    phase, from 1; `epoch` is that of the source a sampler is asked about, from 0.
+    sample again, by its id. `change` asks a sample with options set on its pictures: None where its
+    gold is not known then, UserError where the task never knows it. `step` and `total_steps` are
+    those of the phase, from 1; `epoch` is that of the source a sampler is asked about, from 0.
     """
 
     step: int
@@ -109,7 +109,7 @@ class Context:
     rng: np.random.Generator
     state: dict[str, Any]
     recall: Callable[[str], Prompt] = _unknown_prompt
-    change: Callable[[Sample, Mapping[str, Any]], Sample] = _no_change
+    change: Callable[[Sample, Mapping[str, Any]], Sample | None] = _no_change
     epoch: int = 0
 
 
