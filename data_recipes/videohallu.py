@@ -1,9 +1,9 @@
 """VideoHallu (Li et al., 2025): what a generated video shows against common sense.
 
-Two forms of IntelligenceLab/VideoHallu: test rows (`RowID`, `video_path`, `Prompt`, `Question`, `Answer`,
-`Categorization-1`) as csv or lines, and training rows (`problem_id`, `path`, `problem`, `solution`)
-as a json list. Questions that are missing, of which the training file has some, are left out. The
-names of the files are not relied on: a row's columns say which split it is of.
+Two forms of IntelligenceLab/VideoHallu: test rows (`RowID`, `video_path`, `Prompt`, `Question`,
+`Answer`, `Categorization-1`) as csv or lines, and training rows (`problem_id`, `path`, `problem`,
+`solution`) as a json list. Questions that are missing, of which the training file has some, are
+left out. The names of the files are not relied on: a row's columns say which split it is of.
 """
 
 from __future__ import annotations
