@@ -69,6 +69,7 @@ class Claim(Section):
     against: str = Field("GRPO", description="what the control is")
     metric: Measure
     better: Literal["higher", "lower"]
+    beyond: float | None = Field(None, description="what the system's number must be better than")
     guard: Guard | None = Field(None, description="at equal accuracy, for claims that say so")
     also: tuple[Measure, ...] = Field((), description="reported beside it")
     setting: str = Field(description="where it is otherwise than the paper's, and what was tried")
@@ -126,7 +127,8 @@ def settings(claim: Claim) -> str:
     made = [fingerprint(sections(claim, arm)) for arm in ARMS]
     counted = [m.model_dump() for m in (claim.metric, *claim.also)]
     guard = claim.guard.model_dump() if claim.guard else None
-    return fingerprint({"arms": made, "counted": counted, "guard": guard, "better": claim.better})
+    asked = {"arms": made, "counted": counted, "guard": guard, "better": claim.better}
+    return fingerprint(asked if claim.beyond is None else {**asked, "beyond": claim.beyond})
 
 
 def trained(values: Mapping[str, Any], out: Path, seed: int) -> Path:
@@ -161,7 +163,7 @@ def tried(claim: Claim, seeds: Sequence[int], out: Path) -> Row:
     guarded = [Measure(name=claim.guard.name)] if claim.guard else []
     beside = {measure.name: of(measure) for measure in (*guarded, *claim.also)}
     held = claim.guard is None or keeps(beside[claim.guard.name], claim.guard.within)
-    found = verdict(counted["system"], counted["control"], claim.better, held=held)
+    found = judged(claim, counted["system"], counted["control"], held=held)
     return Row(claim.claim, counted["system"], counted["control"], found, beside)
 
 
@@ -169,6 +171,17 @@ def keeps(values: Mapping[str, Sequence[float]], within: float) -> bool:
     """True if the system's median is at most `within` below the control's."""
     lost = statistics.median(values["control"]) - statistics.median(values["system"])
     return lost <= within
+
+
+def judged(
+    claim: Claim, system: Sequence[float], control: Sequence[float], *, held: bool
+) -> Verdict:
+    """The verdict of a claim; its system must also be better than what it names, for every seed."""
+    found = verdict(system, control, claim.better, held=held)
+    if claim.beyond is None or found == "opposite":
+        return found
+    reached = verdict(system, [claim.beyond] * len(system), claim.better)
+    return found if reached == "shows" else "does not show"
 
 
 def verdict(

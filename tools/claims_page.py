@@ -25,7 +25,9 @@ besides is said.
 
 `shows`: better for every seed. `opposite`: worse for every seed. `does not show`: seeds disagree.
 `shows, at a cost`: better for every seed, but accuracy, which the paper keeps, fell by more than
-the margin. With three seeds chance alone says `shows` once in eight.
+the margin. With three seeds chance alone says `shows` once in eight. The start of claims about
+lengths is right in 88% of its greedy answers, and GRPO alone shortens the 12 to 14 tokens of its
+sampled ones to 5 to 10, which leaves less to show.
 
 <!-- not run: minutes of training; tests/tools/test_claims.py checks the files and this page -->
 ```bash

@@ -54,8 +54,7 @@ def test_results_are_of_the_claims_as_they_are() -> None:
         held = True
         if claim.guard:
             held = claims.keeps(row["beside"][claim.guard.name], claim.guard.within)
-        found = claims.verdict(row["system"], row["control"], claim.better, held=held)
-        assert row["verdict"] == found
+        assert row["verdict"] == claims.judged(claim, row["system"], row["control"], held=held)
 
 
 def test_the_page_is_true() -> None:
@@ -71,6 +70,14 @@ def test_a_verdict_needs_every_seed() -> None:
     assert claims.verdict([3, 5, 4], [3, 4, 3], "higher") == "does not show"
     assert claims.verdict([1, 1, 1], [2, 2, 2], "lower", held=False) == "shows, at a cost"
     assert claims.verdict([3, 3, 3], [2, 2, 2], "lower", held=False) == "opposite"
+
+
+def test_a_number_that_must_be_reached_is_asked_of_every_seed() -> None:
+    claim = claims.read_claim("pixelthink")
+    assert claim.beyond == 0 and claim.better == "higher"
+    assert claims.judged(claim, [1, 2, 3], [0, -1, 2], held=True) == "shows"
+    assert claims.judged(claim, [1, 2, -1], [0, -1, -2], held=True) == "does not show"
+    assert claims.judged(claim, [-1, -1, -1], [0, 0, 0], held=True) == "opposite"
 
 
 def test_what_must_not_fall_is_compared_by_medians() -> None:
