@@ -91,7 +91,7 @@ def _not_written(sample: Sample, text: str) -> tuple[Prompt, Response] | None:
     raise UserError("this run cannot write completions to questions of the algorithm's own")
 
 
-def _no_change(sample: Sample, options: Mapping[str, Any]) -> Sample:
+def _no_change(sample: Sample, options: Mapping[str, Any]) -> Sample | None:
     raise UserError("this run cannot change the pictures of a sample")
 
 
@@ -102,11 +102,11 @@ class Context:
     `prompts_per_step` is what the step starts with, `prompt_factor` counted in. `state` is plain
     JSON data that belongs to the algorithm; checkpoints carry it. `rng` is derived from (seed,
     step), so a resumed run draws the same numbers. `recall` encodes the prompt of an earlier
-    sample again, by its id. `change` asks a sample with options set on its pictures; it raises
-    UserError where the task does not know its gold then. `write` encodes a question of the
-    algorithm's own with a completion that nobody sampled; None where it cannot be shown, which is
-    noted in the run's quarantine. `step` and `total_steps` are those of the
-    phase, from 1; `epoch` is that of the source a sampler is asked about, from 0.
+    sample again, by its id. `change` asks a sample with options set on its pictures: None where its
+    gold is not known then, UserError where the task never knows it. `write` encodes a question of
+    the algorithm's own with a completion that nobody sampled; None where it cannot be shown, which
+    is noted in the run's quarantine. `step` and `total_steps` are those of the phase, from 1;
+    `epoch` is that of the source a sampler is asked about, from 0.
     """
 
     step: int
@@ -115,7 +115,7 @@ class Context:
     rng: np.random.Generator
     state: dict[str, Any]
     recall: Callable[[str], Prompt] = _unknown_prompt
-    change: Callable[[Sample, Mapping[str, Any]], Sample] = _no_change
+    change: Callable[[Sample, Mapping[str, Any]], Sample | None] = _no_change
     write: Callable[[Sample, str], tuple[Prompt, Response] | None] = _not_written
     epoch: int = 0
 

@@ -10,14 +10,19 @@ from typing import Any, ClassVar, Literal, Protocol
 from mmrl.corpus.completion import completion
 from mmrl.corpus.fields import Fields, NoColumn, fields_of
 from mmrl.corpus.shown import complete
+from mmrl.corpus.sides import hangs_on_sides
 from mmrl.records import read_records
-from mmrl.types import Answer, MediaRef, Observation, Record, Sample, Score
+from mmrl.types import Answer, MediaRef, Observation, Record, Sample, Score, Text
 
 Better = Literal["higher", "lower"]
 """Which way a metric is better: accuracy rises, an error falls."""
 
 Scope = Literal["answer", "group", "batch"]
 """What is scored in one call: an answer, all answers to a prompt, or all of a step."""
+
+Keeps = Literal["", "noise", "turns"]
+"""What pictures may be given while a question's gold stays known: nothing; noise and blur; those,
+and turns and flips where no word of the question hangs on sides (the Frame maps coordinates)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +111,12 @@ def mean_by_each(
     return {name: sum(groups[name]) / len(groups[name]) for name in sorted(groups)}
 
 
+PICTURES = ("image", "screenshot")
+NOISE = frozenset({"noise", "blur"})
+
+
 def with_options(sample: Sample, options: Mapping[str, Any]) -> Sample:
-    """Set options on all images of a sample; its gold stays as it is.
+    """Set options on all images and screenshots of a sample; its gold stays as it is.
 
     Args:
         sample: the question as it stands.
@@ -120,7 +129,7 @@ def with_options(sample: Sample, options: Mapping[str, Any]) -> Sample:
     """
     parts = (
         replace(part, options={**part.options, **options})
-        if isinstance(part, MediaRef) and part.kind == "image"
+        if isinstance(part, MediaRef) and part.kind in PICTURES
         else part
         for part in sample.parts
     )
@@ -155,6 +164,8 @@ class Task(Protocol):
     Hosting. That calls the model itself, and gives the verdict."""
     scope: ClassVar[Scope | None] = None
     """What `score_together` gets in a call; None: answers are scored alone, by `score`."""
+    keeps: ClassVar[Keeps] = ""
+    """How its pictures may be changed while it knows the gold; `changed` says the rest."""
     imports: ClassVar[tuple[str, ...]] = ()
     """Modules that `score` imports lazily; a worker imports them before its deadlines start."""
 
@@ -296,8 +307,9 @@ class Task(Protocol):
     def changed(self, sample: Sample, options: Mapping[str, Any]) -> Sample | None:
         """Return the same question about its pictures with these options (turned, noisy).
 
-        None where the gold would not be known then. `task.with_options` does it for a gold that
-        does not depend on how a picture lies, or that is mapped through its Frame.
+        None where the gold would not be known then: as `keeps` says, and where there is no picture.
+        A task whose gold changes with the picture has a `changed` of its own; `task.with_options`
+        sets options for it.
 
         Args:
             sample: the question as it stands.
@@ -306,7 +318,16 @@ class Task(Protocol):
         Returns:
             The question with the options on its pictures, its gold as it is then.
         """
-        return None
+        kinds = {part.kind for part in sample.parts if isinstance(part, MediaRef)}
+        allowed = NOISE if self.keeps else frozenset[str]()
+        if self.keeps == "turns" and not hangs_on_sides(self.asked(sample)):
+            allowed |= {"turn"}
+        shown = bool(kinds & set(PICTURES))
+        return with_options(sample, options) if shown and options.keys() <= allowed else None
+
+    def asked(self, sample: Sample) -> str:
+        """What its question says that may hang on sides, without what the task always says."""
+        return " ".join(part.text for part in sample.parts if isinstance(part, Text))
 
     def target(self, sample: Sample, answer: Answer) -> str | None:
         """Write the completion that earns full marks, for supervised phases and self-checks.

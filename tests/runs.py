@@ -56,8 +56,8 @@ def write_config(path: Path, config: dict[str, Any]) -> Path:
 
 
 def run_files() -> list[Path]:
-    """The shipped configurations, without those of papers that only say why nothing runs."""
+    """The shipped configurations, without claims and papers that only say why nothing runs."""
     configs = Path(__file__).parents[1] / "configs"
     silent = {paper.path.name for paper in all_papers() if not paper.runs}
-    files = sorted(configs.rglob("*.yaml"))
+    files = sorted(f for f in configs.rglob("*.yaml") if "claims" not in f.parts)
     return [f for f in files if f.parent.name != "papers" or f.name not in silent]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 from pydantic import Field
 
 from mmrl.errors import MediaError, one_line
@@ -36,6 +36,7 @@ class Options(opts.Options):
     )
     turn: Turn | None = Field(None, description="rotate or flip, after the crop")
     noise: float = Field(0.0, ge=0, description="sigma of Gaussian noise, in levels of 0-255")
+    blur: float = Field(0.0, ge=0, description="sigma of Gaussian blur, in pixels, before noise")
     max_aspect_ratio: float = Field(
         200.0, ge=1, description="longer side over shorter; above it no model sees anything"
     )
@@ -81,7 +82,10 @@ def read_picture(source: Path | bytes, arguments: Mapping[str, Any]) -> decode_w
         )
     if options.turn is not None:
         image = image.transpose(_TRANSPOSE[options.turn])
-    array: Pixels = np.array(_scaled(image, options))
+    image = _scaled(image, options)
+    if options.blur:
+        image = image.filter(ImageFilter.GaussianBlur(options.blur))
+    array: Pixels = np.array(image)
     if options.noise:
         array = _noisy(array, options.noise)
     return header, [array]

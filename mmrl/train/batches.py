@@ -50,7 +50,7 @@ class Asker:
     config: TrainerConfig
     seed: int
     state: dict[str, object]
-    change: Callable[[Sample, Mapping[str, Any]], Sample]
+    change: Callable[[Sample, Mapping[str, Any]], Sample | None]
     completed: Callable[[Prompt, str], Response]
     max_unusable_share: float = 1.0
     _asked: int = 0

@@ -21,6 +21,7 @@ from mmrl.rollout.resets import FromWithin
 from mmrl.rollout.rollouts import Rollouts
 from mmrl.rollout.stored import Stored
 from mmrl.rollout.thinking import Thinking
+from mmrl.task import Task
 from mmrl.train.ahead import Ahead
 from mmrl.train.batches import Asker, OnPolicy
 from mmrl.train.correction import Correction
@@ -135,20 +136,24 @@ def build_ahead(
     )
 
 
-def changing(sources: Sequence[Source]) -> Callable[[Sample, Mapping[str, Any]], Sample]:
-    """What asks a sample with changed pictures; without a gold then it raises ConfigError."""
+def changing(
+    sources: Sequence[Source],
+) -> Callable[[Sample, Mapping[str, Any]], Sample | None]:
+    """What asks a sample with changed pictures, None where its gold is not known then.
+
+    A task that never knows it raises ConfigError.
+    """
     tasks = {source.key: source.task for source in sources}
 
-    def change(sample: Sample, options: Mapping[str, Any]) -> Sample:
+    def change(sample: Sample, options: Mapping[str, Any]) -> Sample | None:
         task = tasks[sample.task]
-        changed = task.changed(sample, options)
-        if changed is None:
+        if not task.keeps and type(task).changed is Task.changed:
             named = ", ".join(f"{key} {value}" for key, value in options.items())
             raise ConfigError(
                 f"task '{task.name}' does not say its gold for changed pictures ({named}): "
                 "take the changes out of the algorithm, or give the task a `changed`"
             )
-        return changed
+        return task.changed(sample, options)
 
     return change
 

@@ -37,6 +37,7 @@ class Task(contract.Task):
     name: ClassVar[str] = "audio_visual_qa"
     summary: ClassVar[str] = "questions about a picture and a sound, by problem type"
     metric: ClassVar[str] = "accuracy"
+    keeps: ClassVar[contract.Keeps] = "noise"
 
     @property
     def parts(self) -> Mapping[str, RewardPart]:  # type: ignore[override]

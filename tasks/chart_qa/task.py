@@ -39,6 +39,7 @@ class Task(contract.Task):
     summary: ClassVar[str] = "questions about charts, numbers within five percent"
     parts: ClassVar[Mapping[str, RewardPart]] = ACCURACY_AND_FORMAT
     metric: ClassVar[str] = "relaxed_accuracy"
+    keeps: ClassVar[contract.Keeps] = "noise"
     official: ClassVar[Mapping[str, Any]] = {"variant": "code"}
 
     def sample(self, record: Record) -> Sample:

@@ -35,6 +35,7 @@ class Task(contract.Task):
     summary: ClassVar[str] = "count objects in a picture, exact match"
     parts: ClassVar[Mapping[str, RewardPart]] = ACCURACY_AND_FORMAT
     metric: ClassVar[str] = "accuracy"
+    keeps: ClassVar[contract.Keeps] = "turns"
 
     def sample(self, record: Record) -> Sample:
         """Ask a record: `image`, `problem` and `solution`, or `question` and `ground_truth`."""
@@ -64,6 +65,10 @@ class Task(contract.Task):
         right = parsed.value == gold
         paid = right or (self.variant == "code" and _right_as_coded(answer.text, gold))
         return grade(region, parsed, paid, right)
+
+    def asked(self, sample: Sample) -> str:
+        """The question without the line of instructions below it."""
+        return super().asked(sample).rpartition("\n")[0]
 
     def breakdown(
         self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]

@@ -37,6 +37,7 @@ class Task(contract.Task):
     }
     metric: ClassVar[str] = "mae"
     better: ClassVar[Better] = "lower"
+    keeps: ClassVar[contract.Keeps] = "turns"
 
     def sample(self, record: Record) -> Sample:
         """Ask a record: `image`, `problem` and the true count as `solution`."""
@@ -73,6 +74,10 @@ class Task(contract.Task):
             reason=parsed.reason,
             evidence={"predicted": parsed.value or 0},
         )
+
+    def asked(self, sample: Sample) -> str:
+        """The question without the line of instructions below it."""
+        return super().asked(sample).rpartition("\n")[0]
 
     def aggregate(self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]) -> float:
         """Mean absolute error; lower is better, and no answer is a count of 0."""

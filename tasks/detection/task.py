@@ -56,6 +56,7 @@ class Task(contract.Task):
         "format": RewardPart(0.0, 1.0),
     }
     metric: ClassVar[str] = "AP"
+    keeps: ClassVar[contract.Keeps] = "turns"
 
     def sample(self, record: Record) -> Sample:
         """Ask for every box of the record's categories; one category only in Visual-RFT's form."""
@@ -101,6 +102,10 @@ class Task(contract.Task):
             evidence={"matches": matches},
             marks=marks(boxes, found, gold.labels),
         )
+
+    def asked(self, sample: Sample) -> str:
+        """The labels to look for; what is said around them is the same everywhere."""
+        return " ".join(sample.gold.asked)
 
     def aggregate(self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]) -> float:
         """COCO's AP at 0.50:0.95 over all records."""

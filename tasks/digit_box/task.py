@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -31,6 +30,7 @@ class Task(contract.Task):
     summary: ClassVar[str] = "box the handwritten digit on a canvas, overlap as reward"
     parts: ClassVar[dict[str, RewardPart]] = {"iou": RewardPart(0.0, 1.0)}
     metric: ClassVar[str] = "accuracy"
+    keeps: ClassVar[contract.Keeps] = "turns"
 
     def sample(self, record: Record) -> Sample:
         """Ask a record of the `digits` recipe: `image` and `box`, xyxy in source pixels."""
@@ -58,9 +58,9 @@ class Task(contract.Task):
             marks=marks([wanted], found),
         )
 
-    def changed(self, sample: Sample, options: Mapping[str, Any]) -> Sample | None:
-        """The Frame maps what the model says of a turned picture to the source."""
-        return contract.with_options(sample, options)
+    def asked(self, sample: Sample) -> str:
+        """Nothing that hangs on sides: the same question everywhere."""
+        return ""
 
     def target(self, sample: Sample, answer: Answer) -> str | None:
         """The gold box in whole numbers of the model's own space."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,6 +24,7 @@ class Task(contract.Task):
     summary: ClassVar[str] = "count the handwritten digits on a canvas, exact match"
     parts: ClassVar[dict[str, RewardPart]] = {"accuracy": RewardPart(0.0, 1.0)}
     metric: ClassVar[str] = "accuracy"
+    keeps: ClassVar[contract.Keeps] = "turns"
 
     def sample(self, record: Record) -> Sample:
         """Ask a record of the `digits` recipe: `image` and `count`."""
@@ -43,6 +43,6 @@ class Task(contract.Task):
         right = float(parsed.value == gold)
         return Score({"accuracy": right}, metric=right, status=parsed.status, reason=parsed.reason)
 
-    def changed(self, sample: Sample, options: Mapping[str, Any]) -> Sample | None:
-        """Digits are counted however they lie."""
-        return contract.with_options(sample, options)
+    def asked(self, sample: Sample) -> str:
+        """Nothing that hangs on sides: digits are counted however they lie."""
+        return ""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, TypedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypedDict
 
 from mmrl import task as contract
 from mmrl.records import media_source
@@ -53,10 +53,21 @@ class Task(contract.Task):
             id=record.id,
             task=self.name,
             parts=(MediaRef("image", media_source(record, record.fields["image"])), Text(QUESTION)),
-            gold=Gold(rows=rows, count=count),
-            target=GRAMMAR.write(str(count), thought=" ".join(map(str, rows))),
-            meta={"key_steps": [str(row) for row in rows]},
+            **_of_rows(rows, count),
         )
+
+    def changed(self, sample: Sample, options: Mapping[str, Any]) -> Sample | None:
+        """Rows stay rows in a picture that is mirrored; flipped, they come in the other order."""
+        if not options.keys() <= {*contract.NOISE, "turn"}:
+            return None
+        made = contract.with_options(sample, options)
+        match options.get("turn"):
+            case None | "mirror":
+                return made
+            case "upside_down" | "rotate_180" | "mirror_180":
+                rows = sample.gold["rows"][::-1]
+                return replace(made, **_of_rows(rows, sample.gold["count"]))
+        return None
 
     def score(self, gold: Gold, answer: Answer) -> Score:
         """1 for the right number, else 0; the steps are read off the thought."""
@@ -71,6 +82,15 @@ class Task(contract.Task):
             "validity": float(parsed.value is not None and len(steps) == len(gold["rows"])),
         }
         return Score(parts, metric=right, status=parsed.status, reason=parsed.reason)
+
+
+def _of_rows(rows: list[int], count: int) -> dict[str, Any]:
+    """What a sample knows of its rows: gold, target and key steps."""
+    return {
+        "gold": Gold(rows=rows, count=count),
+        "target": GRAMMAR.write(str(count), thought=" ".join(map(str, rows))),
+        "meta": {"key_steps": [str(row) for row in rows]},
+    }
 
 
 def counted(text: str) -> Sequence[int]:

@@ -37,6 +37,7 @@ class Task(contract.Task):
     summary: ClassVar[str] = "species, models and breeds, one label of a closed set"
     parts: ClassVar[Mapping[str, RewardPart]] = ACCURACY_AND_FORMAT
     metric: ClassVar[str] = "accuracy"
+    keeps: ClassVar[contract.Keeps] = "turns"
 
     def sample(self, record: Record) -> Sample:
         """Ask a record: `image`, `problem`, `solution` in tags, and `labels` if it has any."""
@@ -65,6 +66,10 @@ class Task(contract.Task):
         as_coded = contained(first_region_or_text(answer.text), gold.name)
         paid = as_coded if self.variant == "code" else right
         return grade(region, parsed, paid, right, {"contained": as_coded})
+
+    def asked(self, sample: Sample) -> str:
+        """The question without the line of instructions below it."""
+        return super().asked(sample).rpartition("\n")[0]
 
     def breakdown(
         self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]

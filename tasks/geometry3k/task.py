@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -42,6 +42,7 @@ class Task(contract.Task):
         "format": RewardPart(0.0, 1.0, 0.1),
     }
     metric: ClassVar[str] = "accuracy"
+    keeps: ClassVar[contract.Keeps] = "noise"
     imports: ClassVar[tuple[str, ...]] = LAZY_IMPORTS
 
     def own_records(self, path: Path) -> Iterator[Record] | None:
@@ -73,10 +74,6 @@ class Task(contract.Task):
             right = right and region.well_formed
         parts = {"accuracy": float(right), "format": float(region.well_formed)}
         return Score(parts, metric=float(right), status=parsed.status, reason=parsed.reason)
-
-    def changed(self, sample: Sample, options: Mapping[str, Any]) -> Sample | None:
-        """Noise keeps the answer; on a turned diagram "left" and its labels would not be."""
-        return contract.with_options(sample, options) if options.keys() == {"noise"} else None
 
     def _grammar(self) -> BoxedAnswer | TagAnswer:
         return BoxedAnswer(self.think) if self.answer == "boxed" else TagAnswer(self.think)

@@ -62,6 +62,7 @@ class Task(contract.Task):
         "format": RewardPart(0.0, 1.0, 0.2),
     }
     metric: ClassVar[str] = "step_accuracy"
+    keeps: ClassVar[contract.Keeps] = "noise"
 
     def sample(self, record: Record) -> Sample:
         """Ask a record; the gold keeps its native space."""

@@ -63,6 +63,7 @@ class Task(contract.Task):
         "format": RewardPart(0.0, 1.0, 0.1),
     }
     metric: ClassVar[str] = "accuracy"
+    keeps: ClassVar[contract.Keeps] = "noise"
 
     def sample(self, record: Record) -> Sample:
         """Ask a record; the gold is its region in the space its layout declares."""

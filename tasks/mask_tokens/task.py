@@ -49,6 +49,7 @@ class Task(contract.Task):
         "brevity": RewardPart(0.0, 1.0, 0.0),
     }
     metric: ClassVar[str] = "gIoU"
+    keeps: ClassVar[contract.Keeps] = "noise"
 
     def sample(self, record: Record) -> Sample:
         """Ask for the mask of a record's reference; `mask` is a picture of the image's size."""

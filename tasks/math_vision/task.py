@@ -40,6 +40,7 @@ class Task(contract.Task):
     summary: ClassVar[str] = "competition mathematics with a figure, a letter or a value"
     parts: ClassVar[Mapping[str, RewardPart]] = ACCURACY_AND_FORMAT
     metric: ClassVar[str] = "accuracy"
+    keeps: ClassVar[contract.Keeps] = "noise"
     official: ClassVar[Mapping[str, Any]] = {"extractor": "official"}
     imports: ClassVar[tuple[str, ...]] = LAZY_IMPORTS
 

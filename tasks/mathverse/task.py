@@ -33,6 +33,7 @@ class Task(contract.Task):
     summary: ClassVar[str] = "geometry problems in six versions, a letter or a value"
     parts: ClassVar[Mapping[str, RewardPart]] = ACCURACY_AND_FORMAT
     metric: ClassVar[str] = "accuracy"
+    keeps: ClassVar[contract.Keeps] = "noise"
     imports: ClassVar[tuple[str, ...]] = LAZY_IMPORTS
 
     def sample(self, record: Record) -> Sample:

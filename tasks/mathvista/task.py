@@ -60,6 +60,7 @@ class Task(contract.Task):
     summary: ClassVar[str] = "mathematics in pictures, a letter or a typed number"
     parts: ClassVar[Mapping[str, RewardPart]] = ACCURACY_AND_FORMAT
     metric: ClassVar[str] = "accuracy"
+    keeps: ClassVar[contract.Keeps] = "noise"
     official: ClassVar[Mapping[str, Any]] = {"extractor": "official"}
 
     def own_records(self, path: Path) -> Iterator[Record] | None:

@@ -33,6 +33,7 @@ class Task(contract.Task):
         "format": RewardPart(0.0, 1.0, 0.1),
     }
     metric: ClassVar[str] = "success_rate"
+    keeps: ClassVar[contract.Keeps] = "noise"
 
     def sample(self, record: Record) -> Sample:
         """Ask with the map; the episode begins on the disc."""

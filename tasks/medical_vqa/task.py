@@ -38,6 +38,7 @@ class Task(contract.Task):
     summary: ClassVar[str] = "multiple choice about medical images, by modality and question type"
     parts: ClassVar[Mapping[str, RewardPart]] = ACCURACY_AND_FORMAT
     metric: ClassVar[str] = "accuracy"
+    keeps: ClassVar[contract.Keeps] = "noise"
 
     def sample(self, record: Record) -> Sample:
         """Ask a record: `image`, `problem` with options `A) ..., B) ...`, `solution`."""

@@ -52,6 +52,7 @@ class Task(contract.Task):
     summary: ClassVar[str] = "college questions with images, a letter or a short answer"
     parts: ClassVar[Mapping[str, RewardPart]] = ACCURACY_AND_FORMAT
     metric: ClassVar[str] = "accuracy"
+    keeps: ClassVar[contract.Keeps] = "noise"
     official: ClassVar[Mapping[str, Any]] = {"extractor": "official"}
 
     def sample(self, record: Record) -> Sample:

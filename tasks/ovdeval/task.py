@@ -47,6 +47,7 @@ class Task(contract.Task):
         "format": RewardPart(0.0, 1.0),
     }
     metric: ClassVar[str] = "NMS-AP"
+    keeps: ClassVar[contract.Keeps] = "turns"
 
     def own_records(self, path: Path) -> Iterator[Record] | None:
         """Read a public per-aspect json file: a record for each image."""
@@ -105,6 +106,10 @@ class Task(contract.Task):
             evidence={"matches": matches},
             marks=marks(boxes, found, gold.labels),
         )
+
+    def asked(self, sample: Sample) -> str:
+        """The labels to look for; what is said around them is the same everywhere."""
+        return " ".join(sample.gold.asked)
 
     def aggregate(self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]) -> float:
         """Mean over aspects of each one's corpus AP."""

@@ -65,6 +65,7 @@ class Task(contract.Task):
         "points": RewardPart(0.0, 1.0),
     }
     metric: ClassVar[str] = "gIoU"
+    keeps: ClassVar[contract.Keeps] = "turns"
 
     def own_records(self, path: Path) -> Iterator[Record] | None:
         """Read a ReasonSeg folder of json files and pictures."""
@@ -115,6 +116,10 @@ class Task(contract.Task):
             evidence={"intersection": shared, "union": union},
             marks=marks(_places(gold.targets), _places(found)),
         )
+
+    def asked(self, sample: Sample) -> str:
+        """The question without what is said around it."""
+        return super().asked(sample).partition('"')[2].rpartition('"\n')[0]
 
     def breakdown(
         self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]

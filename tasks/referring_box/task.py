@@ -58,6 +58,7 @@ class Task(contract.Task):
         "format": RewardPart(0.0, 1.0),
     }
     metric: ClassVar[str] = "Acc@IoU"
+    keeps: ClassVar[contract.Keeps] = "turns"
 
     def sample(self, record: Record) -> Sample:
         """Ask for the box of a record's expression; `solution` is xyxy in source pixels."""
@@ -97,6 +98,10 @@ class Task(contract.Task):
             evidence={"iou": overlap},
             marks=marks([wanted], found),
         )
+
+    def asked(self, sample: Sample) -> str:
+        """The expression alone."""
+        return super().asked(sample).partition(QUESTION)[2].partition("\n")[0]
 
     def breakdown(
         self, values: Sequence[float], metas: Sequence[Mapping[str, Any]]

@@ -53,6 +53,7 @@ class Task(contract.Task):
         "format": RewardPart(0.0, 1.0, 0.0),
     }
     metric: ClassVar[str] = "accuracy_with_tools"
+    keeps: ClassVar[contract.Keeps] = "noise"
     imports: ClassVar[tuple[str, ...]] = LAZY_IMPORTS
 
     def sample(self, record: Record) -> Sample:

@@ -33,6 +33,7 @@ class Task(contract.Task):
     name: ClassVar[str] = "trance"
     summary: ClassVar[str] = "transformations between two views, graded set match"
     metric: ClassVar[str] = "accuracy"
+    keeps: ClassVar[contract.Keeps] = "noise"
 
     @property
     def parts(self) -> Mapping[str, RewardPart]:  # type: ignore[override]

@@ -54,6 +54,7 @@ class Task(contract.Task):
         "format": RewardPart(0.0, 1.0, 0.2),
     }
     metric: ClassVar[str] = "accuracy"
+    keeps: ClassVar[contract.Keeps] = "noise"
     own_tools: ClassVar[Mapping[str, str]] = {TOOL: "zoom"}
 
     def sample(self, record: Record) -> Sample:

@@ -31,6 +31,7 @@ class Task(contract.Task):
     summary: ClassVar[str] = "visual questions of mixed types, each by its own verifier"
     parts: ClassVar[Mapping[str, RewardPart]] = ACCURACY_AND_FORMAT
     metric: ClassVar[str] = "accuracy"
+    keeps: ClassVar[contract.Keeps] = "noise"
 
     def sample(self, record: Record) -> Sample:
         """Ask a record: `problem`, `problem_type`, `options`, `solution`, `image` or `images`."""

@@ -427,6 +427,25 @@ def test_a_picture_is_not_changed_where_nobody_knows_the_gold() -> None:
         Rewrites(2, changes=("mirror",))(Sample("a", "t", (Text("left?"),), 3), context())
 
 
+def upright(sample: Sample, options: Mapping[str, Any]) -> Sample | None:
+    """What a run does for a question that hangs on sides: only noise is taken."""
+    return None if "turn" in options else changing(sample, options)
+
+
+def test_changes_that_a_question_refuses_give_way_to_others() -> None:
+    able = replace(context(), change=upright)
+    words = ("Look: {text}",)
+    samples = [Sample(str(i), "t", (Text("left?"),), 3) for i in range(20)]
+    for sample in samples:
+        alone = Rewrites(2, changes=("mirror", "rotate_180", "noise_10"))(sample, able)
+        assert [s.variant for s in alone] == ["", "noise_10"]
+        said = Rewrites(2, words, ("mirror", "noise_10"), change_share=1.0)(sample, able)
+        assert said[1].variant == "template-0+noise_10"
+        assert Rewrites(2, words, ("mirror",), 1.0)(sample, able)[1].variant == "template-0"
+    with pytest.raises(UserError, match="after 1 of `changes`"):
+        Rewrites(3, changes=("mirror", "noise_10"))(samples[0], able)
+
+
 def test_steps_pay_the_tokens_of_their_own_section() -> None:
     text = "### Step 1: two digits\n### Step 2: so 80\n### The final answer is: 80"
     words = text.split(" ")

@@ -605,7 +605,8 @@ def reasonseg(root: Path) -> Expected:
         {"label": "target", "points": [[5, 5], [40, 5], [40, 30], [5, 30]], "group_id": None},
         {"label": "ignore", "points": [[50, 5], [60, 5], [60, 20]], "group_id": None},
     ]
-    fields = {"shapes": shapes, "text": ["the food that keeps", "what lasts"], "is_sentence": True}
+    fields = {"shapes": shapes, "text": ["the food that keeps", "what lasts"], "is_sentence": True,
+              "difficulty_score": [2.0, 6.5], "uncertainty_score": 0.4}  # fmt: skip
     write_json(root / "train" / "1001.json", fields)
     picture(root / "train" / "1001.jpg", 1)
     latin = '{"shapes": [{"label": "target", "points": [[5,5],[40,5],[40,30]]}], ' \
@@ -613,6 +614,167 @@ def reasonseg(root: Path) -> Expected:
     write(root / "val" / "2002.json", latin.encode("cp1252"))
     picture(root / "val" / "2002.jpg", 2)
     return Expected({"train": 2, "val": 1})
+
+
+def gsm8k(root: Path) -> Expected:
+    row = {"question": "Half of 48?", "answer": "It is 48/2 = <<48/2=24>>24.\n#### 24"}
+    write_lines(root / "train.jsonl", [row, {**row, "answer": "24"}])
+    write_lines(root / "test.jsonl", [{**row, "question": "And 1,000?", "answer": "#### 1,000"}])
+    return Expected({"train": 1, "test": 1}, left_out=1)
+
+
+def gsm8k_hub(root: Path) -> Expected:
+    row = {"question": "Half of 48?", "answer": "48/2=<<48/2=24>>24\n#### 24"}
+    write_parquet(root / "main" / "train-00000-of-00001.parquet", [row])
+    write_parquet(root / "socratic" / "train-00000-of-00001.parquet", [row])
+    return Expected({"train": 1})
+
+
+def hendrycks_math(root: Path) -> Expected:
+    row = {"problem": "What is $2x$ for $x=1/4$?", "level": "Level 2", "type": "Algebra",
+           "solution": r"$2x = 2/4 = 1/2$, so $\boxed{\frac{1}{2}}$."}  # fmt: skip
+    write_json(root / "MATH" / "train" / "algebra" / "1.json", row)
+    write_json(root / "MATH" / "train" / "algebra" / "10.json", {**row, "solution": "None."})
+    write_json(root / "MATH" / "test" / "algebra" / "2.json", row | {"problem": "Again?"})
+    return Expected({"train": 1, "test": 1}, left_out=1)
+
+
+def hendrycks_math_hub(root: Path) -> Expected:
+    row = {"problem": "1+1?", "level": "Level 1", "type": "Algebra", "solution": r"\boxed{2}"}
+    write_parquet(root / "algebra" / "train-00000-of-00001.parquet", [row])
+    write_parquet(root / "geometry" / "test-00000-of-00001.parquet", [{**row, "problem": "x?"}])
+    return Expected({"train": 1, "test": 1})
+
+
+def hendrycks_math_lines(root: Path) -> Expected:
+    row = {"problem": "1+1?", "answer": "2", "subject": "Algebra", "level": 1,
+           "solution": r"So \boxed{2}.", "unique_id": "test/algebra/1.json"}  # fmt: skip
+    write_lines(root / "test.jsonl", [row])
+    return Expected({"test": 1})
+
+
+def musique(root: Path) -> Expected:
+    row = {
+        "id": "2hop__1_2", "question": "Where was the painter of the ship born?",
+        "paragraphs": [{"idx": 0, "title": "The ship", "is_supporting": True,
+                        "paragraph_text": "Ida Ek painted it."},
+                       {"idx": 1, "title": "Ida Ek", "is_supporting": True,
+                        "paragraph_text": "She was born in Bergen."}],
+        "question_decomposition": [
+            {"id": 1, "question": "The ship >> painter", "answer": "Ida Ek",
+             "paragraph_support_idx": 0},
+            {"id": 2, "question": "#1 >> born in", "answer": "Bergen", "paragraph_support_idx": 1}],
+        "answer": "Bergen", "answer_aliases": ["Bjorgvin"], "answerable": True,
+    }  # fmt: skip
+    folder = root / "data"
+    write_lines(folder / "musique_ans_v1.0_train.jsonl", [row])
+    hidden = {k: v for k, v in row.items() if k not in ("answer", "question_decomposition")}
+    write_lines(folder / "musique_ans_v1.0_test.jsonl", [hidden])
+    wrong = {**row, "id": "2hop__3_4", "answerable": False}
+    write_lines(folder / "musique_ans_v1.0_dev.jsonl", [{**row, "id": "2hop__5_6"}, wrong])
+    return Expected({"train": 1, "dev": 1}, left_out=2)
+
+
+def geoqa(root: Path) -> Expected:
+    row = {"image": hub_picture(1), "problem": "How wide is the angle?",
+           "solution": "<answer> 145\u00b0 </answer>"}  # fmt: skip
+    prose = {**row, "image": hub_picture(2), "solution": "<answer> cannot be known </answer>"}
+    write_parquet(root / "data" / "train-00000-of-00001.parquet", [row, prose])
+    test = {"image_path": "./images/3.png", "question": "Angle?", "ground_truth": "60\u00b0"}
+    write_lines(root / "geoqa_test_prompts.jsonl", [test])
+    picture(root / "images" / "3.png", 3)
+    return Expected({"train": 1, "test": 1}, left_out=1)
+
+
+def super_clevr(root: Path) -> Expected:
+    def row(scene: int, question: str, answer: Any) -> dict[str, Any]:
+        picture(root / "images" / f"superCLEVR_new_{scene:06}.png", scene)
+        return {"image_filename": f"superCLEVR_new_{scene:06}.png", "image_index": scene,
+                "question": question, "answer": answer, "question_hash": "x"}  # fmt: skip
+
+    questions = [
+        row(7, "How many buses are there?", 3), row(7, "Is there a bus?", True),
+        row(20_000, "How many cars are there?", 0), row(29_999, "How many wheels?", 4),
+    ]  # fmt: skip
+    write_json(root / "superCLEVR_questions_30k.json", {"info": {}, "questions": questions})
+    return Expected({"train": 1, "val": 1, "test": 1})
+
+
+def next_gqa(root: Path) -> Expected:
+    head = "video_id,frame_count,width,height,question,answer,qid,type,a0,a1,a2,a3,a4\n"
+    row = "42,60,64,48,why did it stop,it was red,{},CW,it fell,it was red,a dog,rain,a car\n"
+    write(root / "test.csv", head + row.format(1) + row.format(2))
+    write(root / "val.csv", head + row.format(3).replace("it was red,{", "x").replace("42", "43"))
+    spans = {"duration": 2, "fps": 30.0, "location": {"1": [[0.2, 1.1], [1.5, 1.9]], "3": [[0, 1]]}}
+    write_json(root / "gsub_test.json", {"42": spans})
+    write_json(root / "gsub_val.json", {"43": spans})
+    write_json(root / "map_vid_vidorID.json", {"42": "1164/42", "43": "1164/43"})
+    for name in ("42", "43"):
+        video(root / "videos" / "1164" / f"{name}.mp4")
+    return Expected({"test": 1, "val": 1}, left_out=1)
+
+
+def videohallu(root: Path) -> Expected:
+    test = "RowID,Model,video_path,Prompt,Question,Answer,Categorization-1,Categorization-2\n"
+    test += "1,Sora,videos/a.mp4,A ball falls,Does the ball fall?,Yes,Physics,Gravity\n"
+    write(root / "synthetic_data.csv", test)
+    row = {"problem_id": 1.0, "data_type": "video", "problem_type": "free-form", "options": [],
+           "path": "./videos/b.mp4", "problem": "Is it red?", "solution": "<answer>No</answer>",
+           "data_source": "x"}  # fmt: skip
+    write_json(root / "train.json", [row, {**row, "problem": None}])
+    for name in ("a", "b"):
+        video(root / "videos" / f"{name}.mp4")
+    return Expected({"test": 1, "train": 1}, left_out=1)
+
+
+def mmar(root: Path) -> Expected:
+    row = {"id": "x1", "audio_path": "./audio/x1.wav", "question": "Who speaks first?",
+           "choices": ["a child", "a man"], "answer": "a man", "modality": "speech",
+           "category": "Perception Layer", "sub-category": "Speaker Analysis", "language": "en",
+           "source": "youtube", "url": "u", "timestamp": "00:00,00:10"}  # fmt: skip
+    write_json(root / "MMAR-meta.json", [row, {**row, "id": "x2", "audio_path": "./audio/no.wav"}])
+    sound(root / "audio" / "x1.wav", 1)
+    return Expected({"test": 1}, left_out=1)
+
+
+def trance(root: Path) -> Expected:
+    row = {"id": 0, "image": ["trance/0_a.png", "trance/0_b.png"], "problem": "What changed?",
+           "solution": "<answer>change_color(0, 'red')</answer>"}  # fmt: skip
+    write_json(root / "train_jsons" / "Trance-train.json", [row, {**row, "solution": "nothing"}])
+    write_json(root / "train_jsons" / "Clevr-train.json", [row])
+    for n, name in enumerate(("0_a", "0_b")):
+        picture(root / "trance" / f"{name}.png", n)
+    return Expected({"Trance-train": 1}, left_out=1)
+
+
+def mulberry(root: Path) -> Expected:
+    row = {
+        "image_path": "./images/1.png",
+        "problem": "<image>How long is AB?",
+        "solution": "<answer>4</answer>",
+        "key_steps": {"Steps": ["right angle", ["3", "5"]]},
+    }
+    prose = {**row, "solution": "It cannot be known from the picture, since nothing is given"}
+    write_json(root / "r1vl_10k.json", [row, prose])
+    picture(root / "images" / "1.png")
+    return Expected({"r1vl_10k": 1}, left_out=1)
+
+
+def blind_test(root: Path) -> Expected:
+    rows = [
+        {"task": "Touching Circles", "groundtruth": "Yes",
+         "prompt": "Are the two circles touching each other? Answer with Yes/No."},
+        {"task": "Line Plot Intersections", "groundtruth": "2",
+         "prompt": "How many times do the lines touch each other? "
+                   "Answer with a number in curly brackets, e.g., {5}."},
+        {"task": "Counting Grid - Blank Grids", "groundtruth": "3,4",
+         "prompt": "Count the number of rows and columns and answer with numbers in curly "
+                   "brackets. For example, rows={5} columns={6}"},
+        {"task": "Circled Letter", "groundtruth": "q", "prompt": "Which letter is in the oval?"},
+    ]  # fmt: skip
+    made = [{**r, "image": hub_picture(n), "metadata": "{}"} for n, r in enumerate(rows)]
+    write_parquet(root / "data" / "valid-00000-of-00001.parquet", made)
+    return Expected({"valid": 4})
 
 
 def database(path: Path) -> None:
@@ -632,6 +794,7 @@ LAYOUTS: dict[str, Callable[[Path], Expected]] = {
     "avqa_r1": avqa_r1,
     "bfcl": bfcl,
     "bird": bird,
+    "blind_test": blind_test,
     "charades_sta": charades_sta,
     "chart_qa": chart_qa,
     "chart_qa@hub": chart_qa_hub,
@@ -642,8 +805,14 @@ LAYOUTS: dict[str, Callable[[Path], Expected]] = {
     "ego_st": ego_st,
     "geometry3k": geometry3k,
     "geometry3k@hub": geometry3k_hub,
+    "geoqa": geoqa,
     "got10k": got10k,
+    "gsm8k": gsm8k,
+    "gsm8k@hub": gsm8k_hub,
     "gui_r1": gui_r1,
+    "hendrycks_math": hendrycks_math,
+    "hendrycks_math@hub": hendrycks_math_hub,
+    "hendrycks_math@lines": hendrycks_math_lines,
     "kadid": kadid,
     "koniq": koniq,
     "koniq@scores": koniq_scores,
@@ -656,9 +825,13 @@ LAYOUTS: dict[str, Callable[[Path], Expected]] = {
     "mathvista@hub": mathvista_hub,
     "mm_eureka": mm_eureka,
     "mm_eureka@hub": mm_eureka_hub,
+    "mmar": mmar,
     "mmau": mmau,
     "mmmu": mmmu,
+    "mulberry": mulberry,
+    "musique": musique,
     "mvbench": mvbench,
+    "next_gqa": next_gqa,
     "omnimedvqa": omnimedvqa,
     "reasonseg": reasonseg,
     "refcoco": refcoco,
@@ -669,8 +842,11 @@ LAYOUTS: dict[str, Callable[[Path], Expected]] = {
     "shanghaitech": shanghaitech,
     "shanghaitech@hub": shanghaitech_hub,
     "spider": spider,
+    "super_clevr": super_clevr,
     "toolrl": toolrl,
+    "trance": trance,
     "video_mme": video_mme,
+    "videohallu": videohallu,
     "visual_rft_classes": visual_rft_classes,
     "visual_rft_detection": visual_rft_detection,
     "vsi_bench": vsi_bench,

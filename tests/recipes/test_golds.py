@@ -188,3 +188,46 @@ def test_segmentation_files_of_other_encodings_are_read(tmp_path: Path) -> None:
     first, second = records("reasonseg", tmp_path, "train")
     assert (first["id"], second["id"]) == ("1001-0", "1001-1")
     assert first["shapes"][1]["label"] == "ignore"
+
+
+def test_what_a_gsm8k_solution_works_out_are_key_steps(tmp_path: Path) -> None:
+    (row,) = records("gsm8k", tmp_path, "train")
+    assert (row["answer"], row["key_steps"]) == ("24", ["48/2=24"])
+
+
+def test_math_takes_the_last_box_with_its_braces(tmp_path: Path) -> None:
+    (row,) = records("hendrycks_math", tmp_path, "train")
+    assert (row["answer"], row["level"]) == (r"\frac{1}{2}", "2")
+    assert row["key_steps"] == [["2/4 = 1/2", "1/2"]]
+
+
+def test_musique_keeps_the_hops(tmp_path: Path) -> None:
+    (row,) = records("musique", tmp_path, "train")
+    assert row["key_steps"] == ["Ida Ek", "Bergen"] and row["answer_aliases"] == ["Bjorgvin"]
+    assert [set(each) for each in row["paragraphs"]] == [{"title", "paragraph_text"}] * 2
+
+
+def test_next_gqa_has_the_letter_of_the_answer_and_its_moments(tmp_path: Path) -> None:
+    (row,) = records("next_gqa", tmp_path, "test")
+    assert row["answer"] == "(B)" and row["options"][1] == "(B) it was red"
+    assert row["glue"] == [[0.2, 1.1], [1.5, 1.9]] and row["video"].endswith("1164/42.mp4")
+
+
+def test_super_clevr_splits_by_scene(tmp_path: Path) -> None:
+    (row,) = records("super_clevr", tmp_path, "val")
+    assert (row["solution"], row["image"]) == ("0", "images/superCLEVR_new_020000.png")
+
+
+def test_blind_test_asks_in_its_own_form(tmp_path: Path) -> None:
+    circles, lines, grid, letter = records("blind_test", tmp_path, "valid")
+    kinds = [row["problem_type"] for row in (circles, lines, grid, letter)]
+    assert kinds == ["yes/no", "numerical", "OCR", "OCR"]
+    assert lines["problem"].endswith("touch each other? Answer with a number")
+    assert grid["problem"].endswith("columns and answer. Answer with rows,columns.")
+    assert not any("{" in row["problem"] for row in (circles, lines, grid, letter))
+
+
+def test_difficulties_of_reasonseg_are_those_of_their_texts(tmp_path: Path) -> None:
+    easy, hard = records("reasonseg", tmp_path, "train")
+    assert (easy["difficulty_score"], hard["difficulty_score"]) == (2.0, 6.5)
+    assert easy["uncertainty_score"] == hard["uncertainty_score"] == 0.4

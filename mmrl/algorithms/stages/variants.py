@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from itertools import count
+from itertools import count, islice
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -30,6 +30,8 @@ Change = Literal[
     "noise_10",
     "noise_25",
     "noise_50",
+    "blur_1",
+    "blur_2",
     "upside_down",
     "mirror",
     "mirror_180",
@@ -42,6 +44,8 @@ CHANGES: Mapping[Change, tuple[Mapping[str, Any], str]] = {
     "noise_10": ({"noise": 10.0}, "has some noise"),
     "noise_25": ({"noise": 25.0}, "has noise"),
     "noise_50": ({"noise": 50.0}, "has strong noise"),
+    "blur_1": ({"blur": 1.0}, "is slightly blurred"),
+    "blur_2": ({"blur": 2.0}, "is blurred"),
     "upside_down": ({"turn": "upside_down"}, "is flipped upside down"),
     "mirror": ({"turn": "mirror"}, "is mirrored: left and right are swapped"),
     "mirror_180": ({"turn": "mirror_180"}, "is flipped upside down and mirrored"),
@@ -59,9 +63,10 @@ class Rewrites(Stage):
     for the sample's last text part; each takes that part's place. Then every variant but the
     original gets one of `changes` with probability `change_share`, and a sentence that says so;
     variants for which no words are left get one for certain. A change may change the gold, which is
-    then the variant's own. What is drawn follows from the sample's id and the step. The original is
-    always among the variants (the released code draws it like any other). Raises UserError where
-    neither words nor changes are enough.
+    then the variant's own; one after which it is not known is passed over for another. What is
+    drawn follows from the sample's id and the step. The original is always among the variants (the
+    released code draws it like any other). Raises UserError where neither words nor changes are
+    enough.
     """
 
     count: int = 2
@@ -83,8 +88,13 @@ class Rewrites(Stage):
         rng = np.random.default_rng(seed)
         chosen = [words[int(i)] for i in sorted(rng.permutation(len(words))[: self.count - 1])]
         variants = [self._changed(v, rng, context) for v in chosen]
-        left = rng.permutation(len(self.changes))[: max(missing, 0)]
-        alone = [self._with(sample, self.changes[int(i)], context) for i in left]
+        order = [self.changes[int(i)] for i in rng.permutation(len(self.changes))]
+        alone = list(islice(self._each(sample, order, context), max(missing, 0)))
+        if len(alone) < missing:
+            raise UserError(
+                f"sample '{sample.id}' knows its answer after {len(alone)} of `changes` "
+                f"({', '.join(order)}), its variants need {missing}: add others, such as noise_10"
+            )
         return [sample, *variants, *alone]
 
     def _words(self, sample: Sample) -> list[Sample]:
@@ -103,15 +113,25 @@ class Rewrites(Stage):
     def _changed(self, variant: Sample, rng: np.random.Generator, context: Context) -> Sample:
         if not self.changes or rng.random() >= self.change_share:
             return variant
-        return self._with(variant, self.changes[int(rng.integers(len(self.changes)))], context)
+        first = int(rng.integers(len(self.changes)))
+        order = (*self.changes[first:], *self.changes[:first])
+        return next(self._each(variant, order, context), variant)
 
-    def _with(self, sample: Sample, change: Change, context: Context) -> Sample:
-        options, told = CHANGES[change]
-        changed = context.change(sample, options)
+    def _each(
+        self, sample: Sample, changes: Sequence[Change], context: Context
+    ) -> Iterator[Sample]:
+        """The sample after each of the changes that leave its gold known."""
+        for change in changes:
+            options, told = CHANGES[change]
+            changed = context.change(sample, options)
+            if changed is not None:
+                yield self._told(changed, change, told)
+
+    def _told(self, changed: Sample, change: Change, told: str) -> Sample:
         place = max(i for i, part in enumerate(changed.parts) if isinstance(part, Text))
         part = changed.parts[place]
         assert isinstance(part, Text)
-        name = "+".join(filter(None, (sample.variant, change)))
+        name = "+".join(filter(None, (changed.variant, change)))
         said = f"The picture {told}. {part.text}" if told else part.text
         return _said(changed, place, said, name)
 
