@@ -15,7 +15,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ class Workload:
     learning_rate: float
     seed: int
     peer_micro_batch: int
+    kept: int | None = None
 
     @property
     def model(self) -> str:
@@ -91,32 +92,41 @@ def reward(text: str) -> float:
 
 @dataclass
 class Meter:
-    """Measures one step: seconds, memory, and what went through tower and language layers."""
+    """Measures one step: seconds, memory, and what went through tower and language layers.
+
+    That is counted in the first step alone: hooks make every other one slower. `_back` are those of
+    the patches and tokens whose passes gradients are taken of.
+    """
 
     counts: Counter[str]
     started: float = 0.0
     started_cpu: float = 0.0
+    hooks: list[Any] = field(default_factory=list)
 
     def watch(self, model: Any) -> None:
         """Count patches through the tower and tokens through the language layers."""
-        counts = self.counts
+        import torch
+
+        def counted(kind: str, unit: str, size: int) -> None:
+            self.counts[f"{kind}_calls"] += 1
+            self.counts[f"{kind}_{unit}"] += size
+            self.counts[f"{kind}_back"] += size * torch.is_grad_enabled()
 
         def tower(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            counts["tower_calls"] += 1
-            counts["tower_patches"] += len(args[0] if args else kwargs["hidden_states"])
+            counted("tower", "patches", len(args[0] if args else kwargs["hidden_states"]))
 
         def layers(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            counts["language_calls"] += 1
-            embedded = kwargs["inputs_embeds"]
-            counts["language_tokens"] += embedded.shape[0] * embedded.shape[1]
+            rows, length, _ = kwargs["inputs_embeds"].shape
+            counted("language", "tokens", rows * length)
 
-        model.model.visual.register_forward_pre_hook(tower, with_kwargs=True)
-        model.model.language_model.register_forward_pre_hook(layers, with_kwargs=True)
+        self.hooks += [
+            model.model.visual.register_forward_pre_hook(tower, with_kwargs=True),
+            model.model.language_model.register_forward_pre_hook(layers, with_kwargs=True),
+        ]
 
     def start(self) -> None:
         import torch
 
-        self.counts.clear()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
@@ -128,6 +138,8 @@ class Meter:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         seconds = time.perf_counter() - self.started
+        for hook in self.hooks:
+            hook.remove()
         measured = {
             "step": seconds,
             "rollout": rollout_seconds,
@@ -213,6 +225,7 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
     algorithm = compose(
         {"group_size": workload.group, "kl_coefficient": workload.kl, "numerics": "trl"}
     )
+    budget = default_budget(policy.device)
     optimizer = OptimizerConfig(learning_rate=workload.learning_rate)
     rollout = RolloutConfig(max_new_tokens=workload.new_tokens, temperature=TEMPERATURE)
     config = TrainerConfig(steps=10**6, prompts_per_step=workload.prompts)
@@ -221,8 +234,8 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
         algorithm,
         LocalBackend(policy.model, optimizer, config.steps),
         temperature=TEMPERATURE,
-        tokens_per_micro_batch=default_budget(policy.device),
-        kept_tokens=int(default_budget(policy.device) * SHARE),
+        tokens_per_micro_batch=budget,
+        kept_tokens=int(budget * SHARE) if workload.kept is None else workload.kept,
     )
     rollouts = Rollouts(HFEngine(policy, rollout.max_sequences), Scorer(), rollout)
     asker = Asker(

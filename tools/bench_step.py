@@ -99,8 +99,34 @@ def summary(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def results(sides: Sequence[Side]) -> dict[str, Any]:
+def floors(workload: Workload, prompt_tokens: int) -> dict[str, int]:
+    """The least that a step's mathematics needs, a forward being 1 and its way back 2.
+
+    Every picture and every prompt token once, every answer's token once to sample and once to learn
+    from; and all of them once more for a reference. An answer's last token is never fed.
+    """
+    patches = workload.prompts * (workload.pixels // 14) ** 2
+    answers = workload.prompts * workload.group * (workload.new_tokens - 1)
+    again = 1 if workload.kl else 0
+    return {
+        "tower": patches * (3 + again),
+        "language": (prompt_tokens + answers) * (3 + again) + answers,
+    }
+
+
+def over_floor(work: Mapping[str, int], floor: Mapping[str, int]) -> dict[str, float]:
+    """What a side did, by what it had to do, in tower and language layers."""
+    units = {"tower": "patches", "language": "tokens"}
+    return {
+        kind: (work[f"{kind}_{unit}"] + 2 * work[f"{kind}_back"]) / floor[kind]
+        for kind, unit in units.items()
+    }
+
+
+def results(sides: Sequence[Side], workload: Workload) -> dict[str, Any]:
     """Medians and spreads by side, and the peer's medians over mmrl's."""
+    tokens = sum(len(ids) for ids in sides[0].samples[-1]["prompt_ids"])
+    floor = floors(workload, tokens)
     memory = "cuda_peak_mib" if "cuda_peak_mib" in sides[0].samples[0] else "peak_mib"
     found: dict[str, Any] = {
         side.name: {q: summary([s[q] for s in side.samples]) for q in QUANTITIES}
@@ -108,6 +134,7 @@ def results(sides: Sequence[Side]) -> dict[str, Any]:
             "peak_mib": max(s[memory] for s in side.samples),
             "loaded_mib": side.about["loaded_mib"],
             "work": side.samples[-1]["work"],
+            "over_floor": over_floor(side.samples[-1]["work"], floor),
         }
         for side in sides
     }
@@ -135,6 +162,8 @@ def table(found: dict[str, Any], names: Sequence[str]) -> str:
     row("loaded, MiB", [f"{found[n]['loaded_mib']:.0f}" for n in names], None)
     for kind in ("tower_patches", "language_tokens"):
         row(kind, [f"{found[n]['work'].get(kind, 0)}" for n in names], None)
+    for kind in ("tower", "language"):
+        row(f"{kind}/floor", [f"{found[n]['over_floor'][kind]:.2f}" for n in names], None)
     return "\n".join(lines)
 
 
@@ -171,6 +200,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--peer-micro-batch", type=int, default=0, help="answers a pass; default: all in one"
     )
+    parser.add_argument(
+        "--kept-prompt-tokens",
+        type=int,
+        help="prompt tokens that mmrl's rollouts keep for the update; default: as a run does",
+    )
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
     return parser.parse_args()
 
@@ -190,13 +224,14 @@ def main() -> None:
         learning_rate=args.learning_rate,
         seed=args.seed,
         peer_micro_batch=args.peer_micro_batch,
+        kept=args.kept_prompt_tokens,
     )
     before = machine()
     with tempfile.TemporaryDirectory() as folder:
         sides = measure(
             replace(workload, folder=folder), names, args.warmup, args.repeats, args.threads
         )
-    found = results(sides)
+    found = results(sides, workload)
     print(
         f"{args.prompts} prompts x {args.group} answers x {args.new_tokens} tokens, "
         f"{args.pixels} px, KL {args.kl:g}, {args.dtype} on {sides[0].about['device']} "

@@ -26,3 +26,6 @@ def test_a_step_of_both_sides_is_timed(tmp_path: Path) -> None:
         work = measured[side]["work"]
         # The peer's tower sees the image once for each answer of the group.
         assert work["tower_patches"] == towers * (56 // 14) ** 2 * work["tower_calls"]
+    # One picture and its prompt are run once here, in the rollout and for the update alike.
+    assert measured["mmrl"]["over_floor"] == {"tower": 1.0, "language": 1.0}
+    assert measured["trl"]["over_floor"]["tower"] > 2
