@@ -72,9 +72,9 @@ class Targets:
 def as_long_as_hard(sample: Sample) -> str | None:
     """Of the record's completions that earned the most, the one whose length fits its difficulty.
 
-    The shortest for a record that is always solved, the longest for one that never is, those between
-    by their place. None without completions; raises UserError where they have no pass rate beside
-    them. Adaptive-length distillation as in Skywork R1V, arXiv 2504.05599.
+    The shortest for a record that is always solved, the longest for one that never is, those
+    between by their place. None without completions; raises UserError where they have no pass rate
+    beside them. Adaptive-length distillation as in Skywork R1V, arXiv 2504.05599.
     """
     ranked = sample.reference.ranked if sample.reference else ()
     if not ranked:
@@ -86,7 +86,8 @@ def as_long_as_hard(sample: Sample) -> str | None:
         )
     most = max(reward or 0.0 for _, reward in ranked)
     best = sorted((text for text, reward in ranked if (reward or 0.0) == most), key=len)
-    return best[round((1 - sample.meta["pass_rate"]) * (len(best) - 1))]
+    difficulty = 1 - float(sample.meta["pass_rate"])
+    return best[round(difficulty * (len(best) - 1))]
 
 
 def written(policy: Policy, prompt: Prompt, text: str, longest: int, what: str) -> Response:
