@@ -155,14 +155,14 @@ def under_full(means: Sequence[float], full: float) -> list[int]:
 
 
 PASS_RATES = "pass_rates"
-"""Where an earlier phase `pass_rate_estimates` notes, by sample id, how often the policy was right."""
+"""Where a phase `pass_rate_estimates` notes, by sample id, how often the policy was right."""
 
 
 @dataclass(frozen=True)
 class Failed(Stage, Sampler):
-    """Ask what an earlier phase `pass_rate_estimates` found right less often than `below`, or did not ask.
+    """Ask what an earlier phase found right less often than `below`, or did not ask.
 
-    Raises UserError where there was no such phase.
+    That phase is one of `pass_rate_estimates`; raises UserError where there was none.
     """
 
     below: float = 1.0
