@@ -290,8 +290,8 @@ class StartConfig(Section):
 
     add_tokens: tuple[str, ...] = Field(
         (),
-        description="become tokens of the vocabulary, such as control tokens; each starts as the "
-        "mean of those it is written with",
+        description="become tokens of the vocabulary, such as control tokens; <TOK_{0..255}> are "
+        "256; each starts as the mean of those it is written with",
     )
     language: str | None = Field(
         None,

@@ -86,8 +86,8 @@ def as_long_as_hard(sample: Sample) -> str | None:
         )
     most = max(reward or 0.0 for _, reward in ranked)
     best = sorted((text for text, reward in ranked if (reward or 0.0) == most), key=len)
-    place = round((1 - float(sample.meta["pass_rate"])) * (len(best) - 1))
-    return best[place]
+    difficulty = 1 - float(sample.meta["pass_rate"])
+    return best[round(difficulty * (len(best) - 1))]
 
 
 def written(policy: Policy, prompt: Prompt, text: str, longest: int, what: str) -> Response:
