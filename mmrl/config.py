@@ -56,6 +56,11 @@ class RolloutConfig(Section):
     thought_dropout: float = Field(
         0.0, ge=0, le=1, description="of engine targets: chance that a target's thought is emptied"
     )
+    adaptive_targets: bool = Field(
+        False,
+        description="of engine targets: of a record's best completions, one as long as the record "
+        "is hard (its pass_rate)",
+    )
     stored: int = Field(
         0,
         ge=0,
@@ -279,8 +284,8 @@ class StartConfig(Section):
 
     add_tokens: tuple[str, ...] = Field(
         (),
-        description="become tokens of the vocabulary, such as control tokens; each starts as the "
-        "mean of those it is written with",
+        description="become tokens of the vocabulary, such as control tokens; <TOK_{0..255}> are "
+        "256; each starts as the mean of those it is written with",
     )
     language: str | None = Field(
         None,

@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +52,9 @@ class Options(opts.Options):
         False, description="also take the video's own sound; `auto`: where it has one"
     )
     rate: int = Field(16_000, gt=0, description="samples a second of that sound")
+    shuffle: int | None = Field(
+        None, ge=0, description="show the frames in another order, drawn by this number"
+    )
 
 
 def decode(ref: MediaRef) -> Media:
@@ -61,6 +65,8 @@ def decode(ref: MediaRef) -> Media:
     is asked for and not there.
     """
     options = opts.of(ref, Options)
+    if options.shuffle is not None:
+        return _shuffled(decode(_in_order(ref)), options.shuffle)
     if isinstance(ref.source, tuple):
         return _of_stills(ref.source, options)
     source = resolve(ref, options)
@@ -80,6 +86,26 @@ def decode(ref: MediaRef) -> Media:
         raise MediaError("no audio stream in the file (media.video.audio=auto takes silent clips)")
     rate = 0 if track is None else options.rate
     return Media("video", array, frame, _hash(array, frame, track), track=track, rate=rate)
+
+
+def _in_order(ref: MediaRef) -> MediaRef:
+    kept = {name: value for name, value in ref.options.items() if name != "shuffle"}
+    return replace(ref, options=kept)
+
+
+def _shuffled(media: Media, seed: int) -> Media:
+    """The clip with its frames in another order, shown at the times of those in order.
+
+    A clip of one frame stays as it is.
+    """
+    rng, count = np.random.default_rng(seed), len(media.array)
+    order = np.arange(count)
+    while count > 1 and (order == np.arange(count)).all():
+        order = rng.permutation(count)
+    indices = tuple(media.frame.indices[int(i)] for i in order)
+    frame = replace(media.frame, indices=indices)
+    array = np.ascontiguousarray(media.array[order])
+    return replace(media, array=array, frame=frame, hash=_hash(array, frame, media.track))
 
 
 def _of_stills(sources: Sequence[MediaSource], options: Options) -> Media:

@@ -47,7 +47,8 @@ def build_engine(
         case "hf_copy":
             return CopyEngine(policy, model, rollout.max_sequences, prefill_tokens)
         case "targets":
-            return Targets(policy, tasks, rollout.thought_dropout)
+            dropout, adaptive = rollout.thought_dropout, rollout.adaptive_targets
+            return Targets(policy, tasks, dropout, adaptive=adaptive)
         case "vllm":
             _require("vllm", rollout)
             from mmrl.engines.vllm.in_process import VLLMEngine

@@ -22,6 +22,8 @@ from mmrl.policy.policy import Policy, load_policy
 
 FOLDER = "start"
 """Where a run keeps the model that it starts with, if that is not the one it was given."""
+SHOWN = 6
+"""New tokens that are named."""
 WRAPPERS = ("model", "language_model", "text_model")
 """What models call the modules around their language layers."""
 
@@ -31,7 +33,7 @@ def own_start(config: RunConfig, say: Callable[[str], None]) -> Path | None:
 
     What is half written, of a run that was killed, is written again.
     """
-    tokens = config.start.add_tokens
+    tokens = expanded(config.start.add_tokens)
     if not tokens:
         return None
     folder = config.run / FOLDER
@@ -43,8 +45,27 @@ def own_start(config: RunConfig, say: Callable[[str], None]) -> Path | None:
         new = add_tokens(policy.model, policy.processor.tokenizer, tokens)
         policy.save(half)
         half.rename(folder)
-        say(f"start: {len(new)} new tokens ({', '.join(new)}), written to {folder}")
+        shown = ", ".join([*new[:SHOWN], *(["..."] if len(new) > SHOWN else [])])
+        say(f"start: {len(new)} new tokens ({shown}), written to {folder}")
     return folder
+
+
+def expanded(tokens: Sequence[str]) -> list[str]:
+    """The tokens, one with `{first..last}` in it as many as there are numbers.
+
+    >>> expanded(["<a>", "<b{0..2}>"])
+    ['<a>', '<b0>', '<b1>', '<b2>']
+    """
+    found: list[str] = []
+    for token in tokens:
+        head, opened, rest = token.partition("{")
+        numbers, closed, tail = rest.partition("}")
+        first, dots, last = numbers.partition("..")
+        if opened and closed and dots and first.isdigit() and last.isdigit():
+            found += [f"{head}{i}{tail}" for i in range(int(first), int(last) + 1)]
+        else:
+            found.append(token)
+    return found
 
 
 def add_tokens(model: Any, tokenizer: Any, tokens: Sequence[str]) -> list[str]:

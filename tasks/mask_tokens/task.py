@@ -14,6 +14,7 @@ from mmrl import task as contract
 from mmrl.records import file_source, media_source
 from mmrl.rewards import masks
 from mmrl.rewards.custom import load_callable
+from mmrl.rewards.mask_codes import MaskCodes, load_codes
 from mmrl.rewards.masks import RunLengths, read_mask, run_lengths
 from mmrl.rewards.parsed import Parsed, ok
 from mmrl.task import RewardPart
@@ -32,8 +33,10 @@ _REF = re.compile(r"<ref>([^<]{1,500})</ref>")
 class Task(contract.Task):
     """Mask IoU, a reward for order, and one for few tokens if its weight is set.
 
-    `decoder` names a function f(token ids, side) -> bool mask [side, side]; `quadtree` is a
-    stand-in that needs no model. `variant` code pays what ALToLLM's script pays a broken answer.
+    `decoder` names a tokenizer that `tools/learn_mask_codes.py` has learnt (`codes.npz`), or a
+    function f(token ids, side) -> bool mask [side, side]; `quadtree` needs neither. `codebook` is
+    how many tokens a function knows. `variant` code pays what ALToLLM's script pays a broken
+    answer.
     """
 
     decoder: str = "quadtree"
@@ -99,14 +102,16 @@ class Task(contract.Task):
         return {"cIoU": masks.iou(shared, union), "tokens": tokens}
 
     def target(self, sample: Sample, answer: Answer) -> str | None:
-        """The quadtree tokens of the gold mask; None with another decoder."""
-        if self.decoder != "quadtree":
+        """The fewest tokens that draw the gold mask; None with a function for a decoder."""
+        if self.decoder != "quadtree" and self._codes is None:
             return None
         width, height = sample.gold.size
         side = max(width, height)
         square = np.zeros((side, side), dtype=bool)
         square[:height, :width] = sample.gold.mask()
-        tokens = encode_quadtree(_resize(square, SIDE))
+        square = _resize(square, SIDE)
+        known = self._codes
+        tokens = encode_quadtree(square) if known is None else known.encode(square)
         return START + "".join(f"<TOK_{token}>" for token in tokens) + END
 
     def _read(self, answer: Answer) -> tuple[list[bool], Parsed[tuple[int, ...]]]:
@@ -115,13 +120,16 @@ class Task(contract.Task):
         starts, ends = text.count(START), text.count(END)
         inner = text.partition(START)[2].partition(END)[0] if starts and ends else ""
         tokens = [int(token) for token in _TOKEN.findall(inner)]
-        known = bool(tokens) and max(tokens) < self.codebook
+        most = self.codebook if self._codes is None else self._codes.size
+        known = bool(tokens) and max(tokens) < most
         checks = [starts == 1, ends == 1, 1 <= len(tokens) <= self.max_tokens, known]
         if not starts and not ends:
             absent: Status = "truncated" if answer.truncated else "missing"
             return checks, Parsed(absent, None, f"no {START}")
         if starts > 1 or ends > 1:
             return checks, Parsed("multiple", None, "more than one run of tokens")
+        if tokens and self._codes is not None and self._codes.decode(tokens, SIDE) is None:
+            return checks, Parsed("malformed", None, "the tokens are not of the stages in order")
         written = START + "".join(f"<TOK_{token}>" for token in tokens) + END
         if not all(checks) or len(set(tokens)) != len(tokens) or written != text:
             broken: Status = "truncated" if answer.truncated and not ends else "malformed"
@@ -132,11 +140,18 @@ class Task(contract.Task):
         """The mask [H, W]: the decoder's square, resized to the longer side and cut."""
         if self.decoder == "quadtree":
             square = decode_quadtree(tokens, SIDE)
+        elif self._codes is not None:
+            drawn = self._codes.decode(tokens, SIDE)
+            square = np.zeros((SIDE, SIDE), dtype=bool) if drawn is None else drawn
         else:
             square = np.asarray(
                 load_callable(self.decoder, "mask decoder")(tokens, SIDE), dtype=bool
             )
         return _resize(square, max(size))[: size[1], : size[0]]
+
+    @property
+    def _codes(self) -> MaskCodes | None:
+        return load_codes(self.decoder) if self.decoder.endswith(".npz") else None
 
 
 def _resize(square: Bools, side: int) -> Bools:

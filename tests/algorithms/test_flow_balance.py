@@ -1,4 +1,4 @@
-"""Flow balance: gradients by log-probs and log-flows against finite differences, and its minimum."""
+"""Flow balance: gradients by log-probs and log-flows against finite differences."""
 
 from __future__ import annotations
 
@@ -63,9 +63,7 @@ def test_tokens_get_the_gradient_of_their_turn_and_flows_that_of_their_state() -
     (sample,) = FlowBalance("detailed")([episode([values], [-1.0])], context())
     # Token t has log-prob -0.1 (t + 1): the turns have -0.6 and -1.1.
     first, second = 0.3 - 0.6 + 0.4, -0.4 - 1.1 + 1.0
-    assert sample.advantages.tolist() == pytest.approx(
-        [-2 * first] * 3 + [0.0] + [-2 * second] * 2
-    )
+    assert sample.advantages.tolist() == pytest.approx([-2 * first] * 3 + [0.0] + [-2 * second] * 2)
     assert sample.mask.tolist() == [True] * 3 + [False] + [True] * 2
     assert sample.returns is not None
     moved = values - sample.returns

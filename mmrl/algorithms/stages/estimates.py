@@ -14,15 +14,19 @@ from mmrl.types import Group, Sample, TrainSample
 
 @dataclass(frozen=True)
 class EachOnce(Stage, Sampler):
-    """Ask every sample once, then end; state: the ids under `key` are done."""
+    """Ask every sample once, then end; state: the ids under `key` are done.
+
+    `anew`: those too, whose estimates of an earlier phase are of an earlier policy.
+    """
 
     key: str
+    anew: bool = False
 
     def epoch(self, samples: Sequence[Sample], context: Context) -> Sequence[int] | None:
         """Samples without an estimate, in their order; after that epoch nothing is left."""
         if context.epoch:
             return []
-        done = context.state.get(self.key, {})
+        done = {} if self.anew else context.state.get(self.key, {})
         return [i for i, sample in enumerate(samples) if sample.id not in done]
 
 

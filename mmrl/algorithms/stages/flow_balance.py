@@ -4,8 +4,8 @@
     l_k   log-prob of turn k, of all its tokens
     F_n   log-reward of the episode
 
-A stretch of turns i to j balances where F_i + l_i + ... + l_(j-1) = F_j. A state is all that was said
-and seen, which one way alone leads to, so that backward probabilities are 1.
+A stretch of turns i to j balances where F_i + l_i + ... + l_(j-1) = F_j. A state is all that was
+said and seen, which one way alone leads to, so that backward probabilities are 1.
 """
 
 from __future__ import annotations

@@ -154,6 +154,28 @@ def under_full(means: Sequence[float], full: float) -> list[int]:
     return [i for i, mean in enumerate(means) if mean < full]
 
 
+PASS_RATES = "pass_rates"
+"""Where an earlier phase `pass_rates` notes, by sample id, how often the policy was right."""
+
+
+@dataclass(frozen=True)
+class Failed(Stage, Sampler):
+    """Ask what an earlier phase `pass_rates` found right less often than `below`, or did not ask.
+
+    Raises UserError where there was no such phase.
+    """
+
+    below: float = 1.0
+
+    def epoch(self, samples: Sequence[Sample], context: Context) -> Sequence[int] | None:
+        """Those samples, shuffled."""
+        if PASS_RATES not in context.state:
+            raise UserError("sampler 'failed' needs an earlier phase with the algorithm pass_rates")
+        rates = context.state[PASS_RATES]
+        kept = [i for i, s in enumerate(samples) if rates.get(s.id, 0.0) < self.below]
+        return [kept[int(i)] for i in context.rng.permutation(len(kept))]
+
+
 SAMPLERS: Mapping[str, Sampler] = plugins.Named(
     "mmrl.samplers",
     {
@@ -161,6 +183,7 @@ SAMPLERS: Mapping[str, Sampler] = plugins.Named(
         "drop_solved": DropSolved(),
         "easy_to_hard": EasyToHard(),
         "hard_stage": HardStage(),
+        "failed": Failed(),
     },
 )
 """Samplers by the name a config uses."""
