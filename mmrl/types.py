@@ -1,7 +1,7 @@
 """Every value of the pipeline, frozen, in its order; ARCHITECTURE.md says who makes which.
 
     Record -> Sample -> Media -> Prompt -> Response -> Score -> Group -> TrainSample
-Shapes: L prompt and T response tokens, G responses.
+    (shapes: L prompt and T response tokens, G responses)
 """
 
 from __future__ import annotations

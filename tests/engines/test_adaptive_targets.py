@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mmrl.algorithms.compose import compose
-from mmrl.algorithms.pass_rates import Params, build
+from mmrl.algorithms.pass_rate_estimates import Params, build
 from mmrl.algorithms.stages.samplers import Failed
 from mmrl.engines.targets import as_long_as_hard
 from mmrl.errors import UserError

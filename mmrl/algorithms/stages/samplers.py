@@ -155,14 +155,14 @@ def under_full(means: Sequence[float], full: float) -> list[int]:
 
 
 PASS_RATES = "pass_rates"
-"""Where an earlier phase `pass_rates` notes, by sample id, how often the policy was right."""
+"""Where a phase `pass_rate_estimates` notes, by sample id, how often the policy was right."""
 
 
 @dataclass(frozen=True)
 class Failed(Stage, Sampler):
-    """Ask what an earlier phase `pass_rates` found right less often than `below`, or did not ask.
+    """Ask what an earlier phase found right less often than `below`, or did not ask.
 
-    Raises UserError where there was no such phase.
+    That phase is one of `pass_rate_estimates`; raises UserError where there was none.
     """
 
     below: float = 1.0
@@ -170,7 +170,9 @@ class Failed(Stage, Sampler):
     def epoch(self, samples: Sequence[Sample], context: Context) -> Sequence[int] | None:
         """Those samples, shuffled."""
         if PASS_RATES not in context.state:
-            raise UserError("sampler 'failed' needs an earlier phase with the algorithm pass_rates")
+            raise UserError(
+                "sampler 'failed' needs an earlier phase with algorithm pass_rate_estimates"
+            )
         rates = context.state[PASS_RATES]
         kept = [i for i, s in enumerate(samples) if rates.get(s.id, 0.0) < self.below]
         return [kept[int(i)] for i in context.rng.permutation(len(kept))]

@@ -43,7 +43,7 @@ class PassRate(Stage):
 def build(params: Params) -> Algorithm:
     """Fill the prompt sampler and credit."""
     return Algorithm(
-        name="pass_rates",
+        name="pass_rate_estimates",
         sampler=EachOnce(PASS_RATES, anew=True),
         plan=FixedGroup(params.group_size),
         credit=Note(PASS_RATES, PassRate(params.part)),
