@@ -272,6 +272,16 @@ def test_a_reference_is_kept_from_a_phase_that_began_elsewhere(
     assert [place.begun(phases, 1) for place in places] == [0, 0, 0]
 
 
+def test_a_phase_that_begins_at_the_start_has_the_language_of_the_start(
+    tmp_path: Path, digits: Path
+) -> None:
+    """One that goes on has the language weights that are in its checkpoint."""
+    phases = [SFT, {**RL, "weights": "start"}, {**RL, "name": "on"}]
+    values = {**run_config(tmp_path, digits), "start": {"language": "L"}, "phases": phases}
+    made = phases_of(validate(RunConfig, values, "test"))
+    assert [phase.config.start.language for phase in made] == ["L", "L", None]
+
+
 def test_policy_and_reference_each_take_their_own_start(tmp_path: Path, digits: Path) -> None:
     """The reference is what `rl` began with; `back` begins at the start, `same` where `rl` did."""
     kept = {**RL, "trainer": {"steps": 1}, "keep": ["reference"]}
