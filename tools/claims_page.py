@@ -43,6 +43,8 @@ def page(claims: Mapping[str, Claim], results: Mapping[str, Mapping[str, Any]]) 
     counted = ", ".join(f"{count} {verdict}" for verdict, count in found.most_common())
     machines = " or ".join(sorted({row["machine"] for row in tried.values()}))
     text = f"{HEAD}\n{len(tried)} claims tried on {machines}: {counted}. Medians (least to most)."
+    if untried := sorted(set(claims) - set(tried)):
+        text += f" Written down, and not yet tried: {', '.join(f'`{name}`' for name in untried)}."
     text += "\n\n"
     text += _table(claims, tried) + "\n## Each\n"
     for name in tried:
