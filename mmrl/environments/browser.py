@@ -28,8 +28,11 @@ addEventListener('DOMContentLoaded', () => {
 });
 """
 """What would make two screenshots of one state differ is taken out of the page."""
-TICKS = """new Promise(done => FRAME(() => FRAME(() => done(
-  [location.href, scrollX, scrollY, document.readyState].join(' ')))))"""
+TICKS = """new Promise(done => FRAME(() => FRAME(() => {
+  let inner = 0;
+  for (const each of document.querySelectorAll('*')) inner += each.scrollTop + each.scrollLeft;
+  done([location.href, scrollX, scrollY, inner, document.readyState].join(' '));
+})))"""
 STATE = "JSON.stringify(window.mmrl.state())"
 """The contract of a page: `key`, `outcome` and `done` of what it now is."""
 

@@ -78,6 +78,11 @@ class MiniWob(Pages):
         super().__init__(folder(), *WINDOW, pixel_ratio)
 
 
+def miniwob_of(task: Any) -> MiniWob:
+    """The world of a task that says at which `pixel_ratio` it shows screens."""
+    return MiniWob(task.pixel_ratio)
+
+
 def folder() -> Path:
     """Where the package keeps its pages; it is not imported, which would want selenium."""
     found = importlib.util.find_spec("miniwob")

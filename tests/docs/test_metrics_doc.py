@@ -23,7 +23,10 @@ from tests.algorithms.cases import group
 from tests.runs import make_digits, run_config
 
 ROOT = Path(__file__).resolve().parents[2]
-ELSEWHERE = {"memory/cuda_peak": "where CUDA is in use"}
+ELSEWHERE = {
+    "memory/cuda_peak": "where CUDA is in use",
+    "turns/branches": "of hosted environments: tests/rollout/test_hosted.py",
+}
 
 
 def documented() -> dict[str, re.Pattern[str]]:

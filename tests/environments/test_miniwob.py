@@ -11,8 +11,19 @@ import pytest
 
 from mmrl.environments.devtools import browser_path
 from mmrl.environments.environment import Seen
-from mmrl.environments.miniwob import HEIGHT, WIDTH, MiniWob, MiniWobPage, begin_of, names
+from mmrl.environments.live import Live, LiveStep
+from mmrl.environments.miniwob import (
+    HEIGHT,
+    WIDTH,
+    MiniWob,
+    MiniWobPage,
+    begin_of,
+    miniwob_of,
+    names,
+)
 from mmrl.errors import UserError
+from mmrl.scoring.tasks import fixture_path, load_task
+from mmrl.types import Answer
 from tests.environments.seeing import far_apart, picture
 
 try:
@@ -72,3 +83,21 @@ def test_pages_that_move_come_back_from_seed_and_actions(name: str) -> None:
     assert [s.key for s in one[:2]] != [s.key for s in another]
     assert not any(far_apart(a.png, b.png) for a, b in zip(one, other, strict=True))
     assert far_apart(one[0].png, one[-1].png), "time went on with the actions"
+
+
+def test_the_tasks_own_way_earns_the_raw_reward_of_the_page() -> None:
+    """The fixture's paths, carried out where the task's episodes live."""
+    task = load_task("miniwob")
+    live = Live(lambda: miniwob_of(task), seconds=120.0)
+    try:
+        asked = [task.ask(record) for record in task.records(fixture_path("miniwob"))][:3]
+        starts = [sample.start.state["start"] for sample in asked if sample.start]
+        ways = [tuple(sample.gold["path"]) for sample in asked]
+        seen = live.step([LiveStep(s, way) for s, way in zip(starts, ways, strict=True)])
+        assert [s.reward for s in seen if isinstance(s, Seen)] == [1.0] * 3
+        shown = [s.png for s in seen if isinstance(s, Seen)]
+        assert all(picture(png).shape == (2 * HEIGHT, 2 * WIDTH, 3) for png in shown)
+    finally:
+        live.close()
+    score = task.score(asked[0].gold, Answer("", outcome=0.0, turns=("x",)))
+    assert (score.parts["raw"], score.metric) == (-1.0, 0.0)
