@@ -36,6 +36,7 @@ def both(ordered: list[float | None], shuffled: list[float | None]) -> list[Grou
     ("ordered", "shuffled", "paid"),
     [
         ([1.0, 1.0, 0.0, 0.0], [1.0, 0.0], True),  # 0.5 >= 0.8 x 0.5
+        ([1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0, 0.0], True),  # 0.5 >= 0.8 x 0.6
         ([1.0, 0.0, 0.0, 0.0], [1.0, 0.0], False),  # 0.25 < 0.4
         ([1.0, 0.0, 0.0, 0.0], [0.0, 0.0], True),
         ([1.0, 0.0, None, None], [1.0, 0.0], True),  # the unscorable do not count
