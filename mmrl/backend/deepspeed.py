@@ -31,6 +31,7 @@ from mmrl.backend.local import not_finite, schedule_factor, trained
 from mmrl.backend.world import World
 from mmrl.config import OptimizerConfig, RunConfig
 from mmrl.errors import ConfigError, UserError
+from mmrl.policy.buckets import SHARE, Bucket, Buckets, named, whole_bytes
 from mmrl.policy.policy import Policy
 
 OURS = (
@@ -110,7 +111,8 @@ class DeepSpeedBackend:
     def carrying(self, policy: Policy) -> Policy:
         """Return the policy it was made for, or its reference, with passes that the engine runs."""
         own = policy.model is self._model and not policy.bare
-        return dataclasses.replace(policy, run=self._engine if own else self._host_of_reference)
+        host = self._engine if own else self._host_of_reference
+        return dataclasses.replace(policy, run=host, gather=_gather if self._stage == 3 else None)
 
     @property
     def in_step(self) -> bool:
@@ -166,10 +168,19 @@ class DeepSpeedBackend:
         return self._config.learning_rate * schedule_factor(place, self._total, self._config)
 
     def state(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+        buckets, data = self.state_in_buckets()
+        return dict(named(buckets)), data
+
+    def state_in_buckets(self) -> tuple[Buckets, Mapping[str, Any]]:
+        return self._own_tensors(), {"updates": self.updates}
+
+    def _own_tensors(self) -> Buckets:
+        """Yield what is this process's to write, each parameter's tensors in its whole shape."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         self._link_moments()
-        tensors: dict[str, Tensor] = {}
+        most = sum(map(whole_bytes, self._named.values())) // SHARE
+        tensors: Bucket = {}
         for index, (name, parameter) in enumerate(self._named.items() if self.updates else ()):
             whole = {
                 f"{key}.{name}": safe_get_full_optimizer_state(parameter, key) for key in MOMENTS
@@ -180,7 +191,10 @@ class DeepSpeedBackend:
                 shape = getattr(parameter, "ds_shape", parameter.shape)
                 tensors |= {key: value.view(shape).cpu() for key, value in whole.items()}
                 tensors[f"step.{name}"] = torch.tensor(float(self.updates))
-        return tensors, {"updates": self.updates}
+            if sum(map(whole_bytes, tensors.values())) >= most:
+                yield tensors
+                tensors.clear()
+        yield tensors
 
     @torch.no_grad()
     def load_state(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
@@ -269,6 +283,17 @@ class DeepSpeedBackend:
             address = parameter._hp_mapping.lp_fragment_address
             target = parameter._hp_mapping.get_hp_fragment(key)
             target.copy_(flat.narrow(0, address.start, address.numel))
+
+
+@contextmanager
+def _gather(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Make some parameters, of any shapes, whole on every process, to be read."""
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(parameters):
+        for parameter in parameters:
+            getattr(parameter, "ds_active_sub_modules").clear()  # noqa: B009
+        yield
 
 
 def read_settings(path: Path, config: RunConfig) -> dict[str, Any]:
