@@ -86,6 +86,8 @@ class DeepSpeedBackend:
         self._model, self._named = policy.model, trained(policy.model)
         extension_locks.remove_stale(lambda line: print(line, file=sys.stderr))
         deepspeed.init_distributed()
+        if self._stage == 3:
+            _shard(policy.model, settings)
         # Its ZeRO-1 in bfloat16 prints the memory it takes, whatever the log level.
         with redirect_stdout(io.StringIO()):
             self._engine: Any = deepspeed.initialize(
@@ -106,6 +108,7 @@ class DeepSpeedBackend:
             return reference.run
         import deepspeed
 
+        _shard(reference.model, settings)
         return deepspeed.initialize(model=Pass(reference.model), config=dict(settings))[0]
 
     def carrying(self, policy: Policy) -> Policy:
@@ -229,7 +232,8 @@ class DeepSpeedBackend:
         for number, flat in enumerate(flats):
             step = torch.tensor(float(self.updates)) if torch_own else self.updates
             with self._off_disk(number):
-                moments = {key: torch.zeros_like(flat) for key in MOMENTS}
+                kept = sharded.optimizer.state[flat]
+                moments = {k: kept[k] if k in kept else torch.zeros_like(flat) for k in MOMENTS}
                 sharded.optimizer.state[flat] = {"step": step, **moments}
 
     def _recount_steps(self) -> None:
@@ -285,15 +289,44 @@ class DeepSpeedBackend:
             target.copy_(flat.narrow(0, address.start, address.numel))
 
 
-@contextmanager
-def _gather(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Make some parameters, of any shapes, whole on every process, to be read."""
+def _shard(model: nn.Module, settings: Mapping[str, Any]) -> None:
+    """Take this process's part of every weight to its device, a weight at a time.
+
+    DeepSpeed would take the model there whole. What it was loaded from stays a file's memory,
+    which nobody holds, as long as nobody writes to it: so weights are copied first.
+    """
     import deepspeed
 
-    with deepspeed.zero.GatheredParameters(parameters):
+    sharding = deepspeed.zero.Init(config_dict_or_path=dict(settings))
+    half = settings["bf16"]["enabled"]
+    for parameter in model.parameters():
+        dtype = torch.bfloat16 if half and parameter.is_floating_point() else parameter.dtype
+        parameter.data = parameter.data.to(dtype, copy=True)
+        sharding._convert_to_zero_parameters([parameter])
+    for buffer in model.buffers():
+        buffer.data = buffer.data.to(sharding.local_device)
+
+
+@contextmanager
+def _gather(parameters: Sequence[nn.Parameter], *, written: bool = False) -> Iterator[None]:
+    """Make some parameters, of any shapes, whole on every process, to be read or to be written.
+
+    What the first process writes into them stays.
+    """
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(parameters, modifier_rank=0 if written else None):
         for parameter in parameters:
             getattr(parameter, "ds_active_sub_modules").clear()  # noqa: B009
         yield
+
+
+def shards_weights(config: RunConfig) -> bool:
+    """Whether a run's processes have a part of the weights each."""
+    if config.trainer.backend == "local" or config.trainer.deepspeed is None:
+        return False
+    settings = read_settings(config.trainer.deepspeed, config)
+    return bool(settings["zero_optimization"]["stage"] == 3)
 
 
 def read_settings(path: Path, config: RunConfig) -> dict[str, Any]:

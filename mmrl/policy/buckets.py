@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 SHARE = 16
@@ -22,20 +23,46 @@ or a file is made of them, they are there twice."""
 Bucket = dict[str, Tensor]
 Buckets = Iterator[Bucket]
 """Weights of any shapes by name, each bucket as it is until the next one is asked for."""
-Gather = Callable[[Sequence[nn.Parameter]], AbstractContextManager[Any]]
-"""What makes parameters whole that are sharded."""
+
+
+class Gather(Protocol):
+    """What makes parameters whole that are sharded, to be read, or `written` to."""
+
+    def __call__(
+        self, parameters: Sequence[nn.Parameter], *, written: bool = False
+    ) -> AbstractContextManager[Any]:
+        """Make parameters, of any shapes, whole until the block ends."""
+        ...
 
 
 def weights_in_buckets(model: nn.Module, gather: Gather | None) -> Buckets:
     """Yield a model's weights, in its `state_dict`'s shapes; without `gather` they are whole."""
     tensors = stored(model)
     for names in plan(tensors):
-        parameters = [p for name in names if isinstance(p := tensors[name], nn.Parameter)]
-        with gather(parameters) if gather else nullcontext():
+        with gathered(tensors, names, gather, written=False):
             bucket = {name: tensors[name].detach() for name in names}
             yield bucket
             # The caller may still hold it, while what it is made of is to go.
             bucket.clear()
+
+
+@torch.no_grad()
+def take_in_buckets(model: nn.Module, gather: Gather | None, weights: Mapping[str, Tensor]) -> None:
+    """Write a model's weights, which are all there, in the shapes of its `state_dict`."""
+    tensors = stored(model)
+    assert tensors.keys() == weights.keys(), "weights of another model"
+    for names in plan(tensors):
+        with gathered(tensors, names, gather, written=True):
+            for name in names:
+                tensors[name].copy_(weights[name])
+
+
+def gathered(
+    tensors: Mapping[str, Tensor], names: Iterable[str], gather: Gather | None, *, written: bool
+) -> AbstractContextManager[Any]:
+    """Make those of the tensors, of any shapes, whole that are parameters."""
+    parameters = [p for name in names if isinstance(p := tensors[name], nn.Parameter)]
+    return gather(parameters, written=written) if gather else nullcontext()
 
 
 def stored(model: nn.Module) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
@@ -22,7 +22,7 @@ from mmrl import plugins
 from mmrl.errors import UserError, one_line
 from mmrl.model_config import ModelConfig
 from mmrl.policy import attention, linears, lora, plain, recurrent_layers, text_processor
-from mmrl.policy.buckets import Buckets, Gather, weights_in_buckets
+from mmrl.policy.buckets import Buckets, Gather, take_in_buckets, weights_in_buckets
 from mmrl.policy.family import Declaration, Family, Limits
 from mmrl.policy.features import FeatureStore
 from mmrl.policy.head import HeadTap
@@ -195,13 +195,17 @@ class Policy:
                 for module in acting:
                     module.training = False
 
-    def frozen_copy(self) -> Policy:
-        """The reference policy, which never changes: a copy, or the base of the adapters."""
+    def frozen_copy(self, *, sharing: bool = False) -> Policy:
+        """The reference policy, which never changes: a copy, or the base of the adapters.
+
+        `sharing` leaves both on one memory, for a backend that shards them, each for itself.
+        """
         if self.adapter is not None:
             return dataclasses.replace(
                 self, store=FeatureStore(self.family), bare=True, kept=Kept()
             )
-        model = copy.deepcopy(self.model).eval().requires_grad_(False)
+        shared = {id(p): nn.Parameter(p.data, p.requires_grad) for p in self.model.parameters()}
+        model = copy.deepcopy(self.model, shared if sharing else {}).eval().requires_grad_(False)
         return wrap(model, self.processor, self._family_of(model), asked_for=self.asked_for)
 
     def _family_of(self, model: Any) -> Family:
@@ -213,10 +217,12 @@ class Policy:
     def load_weights(self, folder: Path) -> None:
         """Take over the weights of a checkpoint of the same model, bit for bit."""
         if self.adapter is not None:
-            self.adapter.load_weights(folder)
+            small = lora.adapter_parameters(self.model)
+            with self.gather(small, written=True) if self.gather else nullcontext():
+                self.adapter.load_weights(folder)
             return
         saved = type(self.model).from_pretrained(folder, dtype=self.model.dtype)
-        self.model.load_state_dict(saved.state_dict())
+        take_in_buckets(self.model, self.gather, saved.state_dict())
 
     def weights(self) -> Buckets:
         """Yield the weights by name and in shapes as without adapters, which are added in.
@@ -242,8 +248,8 @@ class Policy:
         weights are sharded all processes save, of which one `writes`.
         """
         if self.gather is None or self.adapter:
-            gather = self.gather or (lambda _: nullcontext())
-            with gather(lora.adapter_parameters(self.model)):
+            small = lora.adapter_parameters(self.model)
+            with self.gather(small) if self.gather else nullcontext():
                 if writes:
                     (self.adapter.save if self.adapter else self.model.save_pretrained)(folder)
         else:

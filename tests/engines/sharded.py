@@ -8,9 +8,11 @@ It writes what its memory peaked at, and whether what arrived was the weights, t
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import multiprocessing
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -19,7 +21,7 @@ from typing import Any
 
 import deepspeed
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from mmrl import plugins
@@ -28,25 +30,26 @@ from mmrl.backend.deepspeed import DeepSpeedBackend
 from mmrl.backend.world import World, join
 from mmrl.config import OptimizerConfig
 from mmrl.engines.hf_copy import CopyEngine
-from mmrl.engines.vllm.broadcast import announcement, joined
+from mmrl.engines.vllm.broadcast import announcement
 from mmrl.engines.vllm.client.parts import Parts
 from mmrl.engines.vllm.client.process import free_port
 from mmrl.engines.vllm.client.push import ByBroadcast, WeightFiles
 from mmrl.engines.vllm.server.weight_files import stored_weights
 from mmrl.model_config import ModelConfig
 from mmrl.policy.family import Limits
-from mmrl.policy.policy import Policy, wrap
+from mmrl.policy.policy import Policy, load_policy, wrap
 from mmrl.policy.weights import weights_of
 from mmrl.train import checkpoint
 from mmrl.train.learner import Learner
+from tests.engines.receiving import receive
 from tests.engines.steps import samples, settings, sharded_config
 from tests.families import tiny
 
-WIDTH, LAYERS = 384, 24
+WIDTH, LAYERS = 256, 24
 
 
 def deep() -> Policy:
-    """A tiny model's kin with layers enough that one is little, 160 MB in all."""
+    """A tiny model's kin with layers enough that one is little, 77 MB in all."""
     small, processor = tiny.build("qwen2_5_vl")
     config = copy.deepcopy(small.config)
     config.vision_config.out_hidden_size = WIDTH
@@ -62,7 +65,11 @@ def deep() -> Policy:
 
 
 class Meter:
-    """Peaks of a block: bytes of parameters that are whole, and of memory over what it began at."""
+    """Peaks of a block: bytes of parameters that are whole, and of memory over what it began at.
+
+    Memory is a process's own; what the system keeps of files that are read is everybody's, and it
+    takes that back when it likes.
+    """
 
     def __init__(self) -> None:
         self.parameters: list[torch.nn.Parameter] = []
@@ -84,12 +91,22 @@ class Meter:
     @contextmanager
     def over(self, name: str) -> Iterator[None]:
         self._whole = 0
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        before, held = status("VmRSS"), self.here()
+        gc.collect()
+        held, seen, ended = self.here(), [status("RssAnon")], threading.Event()
+
+        def look() -> None:
+            while not ended.wait(0.001):
+                seen.append(status("RssAnon"))
+
+        looking = threading.Thread(target=look)
+        looking.start()
         yield
+        ended.set()
+        looking.join()
         self.peaks[name] = {
             "gathered": max(self._whole - held, 0),
-            "memory": status("VmHWM") - before,
+            "memory": max(seen) - seen[0],
+            "stays": status("RssAnon") - seen[0],
         }
 
 
@@ -99,12 +116,6 @@ def status(key: str) -> int:
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) << 10
     raise KeyError(key)
-
-
-def receive(said: Mapping[str, Any], file: Path) -> None:
-    """What the worker of a server gets."""
-    with joined(said, said["first_rank"]) as exchange:
-        save_file(dict(exchange.receive()), file)
 
 
 def broadcast(made: Policy, world: World, file: Path) -> None:
@@ -147,19 +158,22 @@ def step(made: Policy, backend: DeepSpeedBackend, world: World) -> None:
 
 def main(folder: Path) -> None:
     world = join(300.0)
-    made = deep()
     if world.first:
-        made.save(folder / "start")
+        deep().save(folder / "start")
     world.gather(None)
     config = sharded_config(settings(folder, "zero3", world), OptimizerConfig(learning_rate=1e-3))
-    backend = DeepSpeedBackend(made, None, config, 10, world)
-    made = backend.carrying(made)
+    meter = Meter()
+    with meter.over("load"):
+        made = load_policy(ModelConfig(path=str(folder / "start")))
+        reference = made.frozen_copy(sharing=True)
+        backend = DeepSpeedBackend(made, reference, config, 10, world)
+        del reference  # the backend has it
+        made = backend.carrying(made)
+    meter.parameters = list(made.model.parameters())
     step(made, backend, world)
     engine = CopyEngine(made, ModelConfig(path=str(folder / "start")))
     files = WeightFiles(folder / "pushed")
 
-    meter = Meter()
-    meter.parameters = list(made.model.parameters())
     tasks: dict[str, Callable[[], Any]] = {
         "copy": lambda: engine.sync(weights_of(made, 1)),
         "broadcast": partial(broadcast, made, world, folder / "received.safetensors"),
@@ -173,14 +187,27 @@ def main(folder: Path) -> None:
         wanted = {name: value.clone() for name, value in made.model.state_dict().items()}
         if world.first:
             made.model.save_pretrained(folder / "whole")
+    step(made, backend, world)  # away from what was saved
+    with meter.over("resume"):
+        resume(made, backend, folder)
+    with backend.gathered():
+        resumed = same(made.model.state_dict(), wanted)
     arrived = {"copy": same(engine._copy.model.state_dict(), wanted)}
     if world.first:
         arrived |= compare(made, folder, files)
     total = sum(p.numel() * p.element_size() for p in wanted.values())
-    report = {"total": total, "peaks": meter.peaks, "arrived": arrived}
+    report = {"total": total, "peaks": meter.peaks, "arrived": arrived, "resumed": resumed}
     (folder / f"{world.rank}.json").write_text(json.dumps(report))
     world.gather(None)
     files.close()
+
+
+def resume(made: Policy, backend: DeepSpeedBackend, folder: Path) -> None:
+    """Take up the checkpoint just written."""
+    found = checkpoint.latest(folder)
+    assert found is not None
+    found.load_weights(made)
+    found.restore(backend)
 
 
 def compare(made: Policy, folder: Path, files: WeightFiles) -> dict[str, bool]:

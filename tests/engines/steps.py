@@ -185,8 +185,7 @@ def step(folder: Path, name: str, sharding: str, budget: str, number: int, world
     if number == 2:
         found = checkpoint.latest(folder)
         assert found is not None
-        with backend.gathered():
-            made.load_weights(found.path)
+        made.load_weights(found.path)
         found.restore(backend)
     algorithm = compose({"name": "grpo", "kl_coefficient": 0.05})
     learner = Learner(

@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(1800)]
 
 PROCESSES = 4
 WAYS = ("copy", "broadcast", "files", "save")
+READS = ("resume",)
 # Blocks go back to the system when they are freed, so that its count is that of what is in use.
 RETURNING = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
@@ -31,7 +32,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(PROCESSES)]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [*WAYS, *READS])
 def test_a_process_holds_its_shard_and_an_eighth(reports: list[dict[str, Any]], way: str) -> None:
     for report in reports:
         total, found = report["total"], report["peaks"][way]
@@ -41,6 +42,14 @@ def test_a_process_holds_its_shard_and_an_eighth(reports: list[dict[str, Any]], 
         assert report["peaks"]["whole"]["gathered"] >= 0.99 * total
 
 
+def test_what_is_loaded_is_never_there_beside_the_shards(reports: list[dict[str, Any]]) -> None:
+    """Of the policy and its reference; shards and the optimiser's part stay."""
+    for report in reports:
+        found = report["peaks"]["load"]
+        assert found["memory"] <= found["stays"] + report["total"] / 8
+
+
 def test_what_arrives_is_the_weights_bit_for_bit(reports: list[dict[str, Any]]) -> None:
     assert all(report["arrived"]["copy"] for report in reports)
     assert reports[0]["arrived"] == dict.fromkeys((*WAYS, "loaded"), True)
+    assert all(report["resumed"] for report in reports)
