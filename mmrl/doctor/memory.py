@@ -52,8 +52,8 @@ class Plan:
 
     The first line stays; the second comes and goes with the update, whose fullest micro-batch is
     `batch`, the third with the rollout.
-    `gathered` are the weights that a sharded run has whole at a time, all of them where it rolls out
-    with its own, else what syncs and saves make whole at once;
+    `gathered` are the weights that a sharded run has whole at a time: all of them where it rolls
+    out with its own, else what syncs and saves make whole at once;
     `engine` is what vLLM or a copy of the weights takes beside the trainer, for good or, where it
     `sleeps`, to roll out. `ahead`: rollouts overlap with the update. `processed` are media that are
     kept for steps to come, a part of `host`.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import gc
 import json
-import multiprocessing
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -41,7 +41,6 @@ from mmrl.policy.policy import Policy, load_policy, wrap
 from mmrl.policy.weights import weights_of
 from mmrl.train import checkpoint
 from mmrl.train.learner import Learner
-from tests.engines.receiving import receive
 from tests.engines.steps import samples, settings, sharded_config
 from tests.families import tiny
 
@@ -126,11 +125,10 @@ def broadcast(made: Policy, world: World, file: Path) -> None:
         parts.follow()
         return
     said = announcement(weights.device, "127.0.0.1", free_port(), 1, 2, 120.0)
-    worker = multiprocessing.get_context("spawn").Process(target=receive, args=(said, file))
-    worker.start()
+    command = [sys.executable, "-m", "tests.engines.receiving", json.dumps(said), str(file)]
+    worker = subprocess.Popen(command)
     parts.given(lambda: ByBroadcast(parts.take("whole"), [said]).send())
-    worker.join()
-    assert worker.exitcode == 0
+    assert worker.wait() == 0
 
 
 def write(made: Policy, world: World, files: WeightFiles) -> None:

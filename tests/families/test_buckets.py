@@ -41,32 +41,30 @@ class Sharded:
         self._all = list(model.parameters())
         self.most = 0
         for parameter in self._all:
+            parameter.ds_numel = parameter.numel()  # as DeepSpeed tells how large it is
             parameter.data = parameter.data[:0]
 
     @contextmanager
-    def gather(self, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    def gather(
+        self, parameters: Sequence[nn.Parameter], *, written: bool = False
+    ) -> Iterator[None]:
         for p in parameters:
             p.data = self._held[id(p)].clone()
         self.most = max(self.most, sum(p.numel() * p.element_size() for p in self._all))
         yield
         for p in parameters:
+            if written:
+                self._held[id(p)].copy_(p.data)
             # What was kept of it is no weight any more.
             p.data.fill_(float("nan")) if p.is_floating_point() else p.data.zero_()
             p.data = p.data[:0]
-
-
-def sizes(model: nn.Module) -> dict[str, Tensor]:
-    """As DeepSpeed tells how large a sharded parameter is."""
-    for parameter in model.parameters():
-        parameter.ds_numel = parameter.numel()  # type: ignore[attr-defined]
-    return stored(model)
 
 
 @every_family
 def test_a_folder_written_in_buckets_is_the_one_written_whole(name: str, tmp_path: Path) -> None:
     made = policy(name)
     made.save(tmp_path / "whole")
-    total = sum(whole_bytes(p) for p in sizes(made.model).values())
+    total = sum(whole_bytes(p) for p in stored(made.model).values())
     planned = plan(stored(made.model))
     largest = max(sum(whole_bytes(stored(made.model)[n]) for n in names) for names in planned)
     backend = Sharded(made.model)
@@ -81,6 +79,22 @@ def test_a_folder_written_in_buckets_is_the_one_written_whole(name: str, tmp_pat
     again: Any = type(made.model).from_pretrained(tmp_path / "buckets")
     wanted: Any = type(made.model).from_pretrained(tmp_path / "whole")
     assert_same(again.state_dict(), wanted.state_dict())
+
+
+@every_family
+def test_a_checkpoint_is_taken_up_in_buckets(name: str, tmp_path: Path) -> None:
+    made = policy(name)
+    made.save(tmp_path)
+    wanted = {n: t.clone() for n, t in made.model.state_dict().items()}
+    with torch.no_grad():
+        for tensor in stored(made.model).values():
+            tensor.add_(1)
+    backend = Sharded(made.model)
+    replace(made, gather=backend.gather).load_weights(tmp_path)
+    total = sum(t.numel() * t.element_size() for t in wanted.values())
+    assert backend.most < total / 2
+    found = weights_in_buckets(made.model, backend.gather)
+    assert_same({n: t.clone() for n, t in named(found)}, wanted)
 
 
 @every_family

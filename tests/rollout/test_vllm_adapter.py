@@ -191,7 +191,7 @@ def test_a_base_that_is_sharded_is_not_sent_empty() -> None:
     kept = weights_of(policy, 0).copied(adapter_only=True)
     base, _ = Parts(policy, kept, World()).take("base", "adapter")
     assert len(dict(named(base))) > 50
-    sharded = replace(policy, gather=lambda _: nullcontext())
+    sharded = replace(policy, gather=lambda _, written=False: nullcontext())
     Parts(sharded, weights_of(sharded, 0), World()).take("base", "adapter")
     with pytest.raises(UserError, match=r"set rollout\.servers\.weights=file"):
         Parts(sharded, kept, World()).take("base", "adapter")
