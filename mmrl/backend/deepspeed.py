@@ -87,7 +87,7 @@ class DeepSpeedBackend:
         extension_locks.remove_stale(lambda line: print(line, file=sys.stderr))
         deepspeed.init_distributed()
         if self._stage == 3:
-            _shard(policy.model, settings)
+            shard(policy.model, settings)
         # Its ZeRO-1 in bfloat16 prints the memory it takes, whatever the log level.
         with redirect_stdout(io.StringIO()):
             self._engine: Any = deepspeed.initialize(
@@ -108,7 +108,7 @@ class DeepSpeedBackend:
             return reference.run
         import deepspeed
 
-        _shard(reference.model, settings)
+        shard(reference.model, settings)
         return deepspeed.initialize(model=Pass(reference.model), config=dict(settings))[0]
 
     def carrying(self, policy: Policy) -> Policy:
@@ -289,8 +289,8 @@ class DeepSpeedBackend:
             target.copy_(flat.narrow(0, address.start, address.numel))
 
 
-def _shard(model: nn.Module, settings: Mapping[str, Any]) -> None:
-    """Take this process's part of every weight to its device, a weight at a time.
+def shard(model: nn.Module, settings: Mapping[str, Any]) -> None:
+    """Take this process's part of every weight, of any shape, to its device, one after the other.
 
     DeepSpeed would take the model there whole. What it was loaded from stays a file's memory,
     which nobody holds, as long as nobody writes to it: so weights are copied first.

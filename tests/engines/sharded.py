@@ -26,9 +26,9 @@ from torch import Tensor
 
 from mmrl import plugins
 from mmrl.algorithms.compose import compose
-from mmrl.backend.deepspeed import DeepSpeedBackend
+from mmrl.backend.deepspeed import DeepSpeedBackend, read_settings, shard
 from mmrl.backend.world import World, join
-from mmrl.config import OptimizerConfig
+from mmrl.config import OptimizerConfig, RunConfig
 from mmrl.engines.hf_copy import CopyEngine
 from mmrl.engines.vllm.broadcast import announcement
 from mmrl.engines.vllm.client.parts import Parts
@@ -41,6 +41,7 @@ from mmrl.policy.policy import Policy, load_policy, wrap
 from mmrl.policy.weights import weights_of
 from mmrl.train import checkpoint
 from mmrl.train.learner import Learner
+from tests.conftest import TINY
 from tests.engines.steps import samples, settings, sharded_config
 from tests.families import tiny
 
@@ -161,12 +162,12 @@ def main(folder: Path) -> None:
     world.gather(None)
     config = sharded_config(settings(folder, "zero3", world), OptimizerConfig(learning_rate=1e-3))
     meter = Meter()
+    load(Path(TINY), config)  # for what the first one leaves in memory
     with meter.over("load"):
-        made = load_policy(ModelConfig(path=str(folder / "start")))
-        reference = made.frozen_copy(sharing=True)
-        backend = DeepSpeedBackend(made, reference, config, 10, world)
-        del reference  # the backend has it
-        made = backend.carrying(made)
+        made, reference = load(folder / "start", config)
+    backend = DeepSpeedBackend(made, reference, config, 10, world)
+    del reference  # the backend has it
+    made = backend.carrying(made)
     meter.parameters = list(made.model.parameters())
     step(made, backend, world)
     engine = CopyEngine(made, ModelConfig(path=str(folder / "start")))
@@ -206,6 +207,17 @@ def resume(made: Policy, backend: DeepSpeedBackend, folder: Path) -> None:
     assert found is not None
     found.load_weights(made)
     found.restore(backend)
+
+
+def load(folder: Path, config: RunConfig) -> tuple[Policy, Policy]:
+    """A policy and its reference, sharded."""
+    assert config.trainer.deepspeed is not None
+    made = load_policy(ModelConfig(path=str(folder)))
+    reference = made.frozen_copy(sharing=True)
+    deepspeed.init_distributed()
+    for each in (made, reference):
+        shard(each.model, read_settings(config.trainer.deepspeed, config))
+    return made, reference
 
 
 def compare(made: Policy, folder: Path, files: WeightFiles) -> dict[str, bool]:
