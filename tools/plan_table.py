@@ -36,6 +36,8 @@ LORA, QLORA = "model.lora.rank=16", "model.lora.quantize=nf4"
 NO_KL = "algorithm.kl_coefficient=0"
 NARROW = "rollout.max_sequences=32"
 SMALL = "optimizer.moments=bfloat16"
+SERVERS = ("rollout.engine=vllm_server", "rollout.servers.weights=broadcast")
+"""vLLM on GPUs of its own."""
 
 
 def zero(name: str) -> tuple[str, str]:
@@ -53,18 +55,24 @@ SPREADS: dict[str, tuple[int, tuple[str, ...]]] = {
     "ZeRO-3, 8": (8, zero("zero3")),
     "ZeRO-3, 8, offload": (8, zero("zero3_offload")),
     "ZeRO-3, 8, LoRA": (8, (LORA, *zero("zero3"))),
+    "ZeRO-3, 8, servers": (8, (*SERVERS, *zero("zero3"))),
     "ZeRO-3, 64": (64, zero("zero3")),
+    "ZeRO-3, 48, servers": (48, (*SERVERS, *zero("zero3"))),
 }
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A size on so many GPUs of so many GB (10^9 bytes), and what is set over the base file."""
+    """A size on so many GPUs of so many GB (10^9 bytes), and what is set over the base file.
+
+    `serving` of them are vLLM's servers', the others train.
+    """
 
     gpus: int
     gigabytes: int
     size: str
     overrides: tuple[str, ...]
+    serving: int = 0
 
 
 RECIPES = (
@@ -83,6 +91,8 @@ RECIPES = (
     Recipe(8, 141, "72B", (LORA, QLORA, NARROW)),
     Recipe(64, 80, "7B", (NO_KL, *zero("zero2"), "trainer.prompts_per_step=256")),
     Recipe(64, 141, "32B", (NO_KL, NARROW, *zero("zero3"), "trainer.prompts_per_step=256")),
+    Recipe(64, 80, "32B", (*SERVERS, *zero("zero3"), "trainer.prompts_per_step=256"), 8),
+    Recipe(64, 80, "72B", (*SERVERS, *zero("zero3"), "trainer.prompts_per_step=256"), 16),
     Recipe(64, 141, "72B", (LORA, QLORA, NARROW, "trainer.prompts_per_step=256")),
 )
 
@@ -152,11 +162,13 @@ def spreads() -> Iterator[str]:
 def recipes() -> Iterator[str]:
     """The recipes, each with the peak of a GPU, and what a machine of eight holds in its memory."""
     for recipe in RECIPES:
-        _, found = planned(recipe.size, recipe.gpus, recipe.overrides)
+        training = recipe.gpus - recipe.serving
+        _, found = planned(recipe.size, training, recipe.overrides)
         room = recipe.gigabytes * 1e9 / GIB
         assert found.peak < FULL * recipe.gigabytes * 1e9, f"{recipe} does not fit"
-        host = found.host * min(recipe.gpus, 8) / GIB
-        cells = [str(recipe.gpus), f"{recipe.gigabytes} GB", recipe.size]
+        host = found.host * min(training, 8) / GIB
+        shared = f"{training} + {recipe.serving}" if recipe.serving else str(training)
+        cells = [shared, f"{recipe.gigabytes} GB", recipe.size]
         settings = " ".join(f"`{override}`" for override in recipe.overrides)
         yield row([*cells, settings, f"{found.peak / GIB:.0f} of {room:.0f}", f"{host:.0f}"])
 

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from mmrl.policy.buckets import Buckets
+
 
 class Backend(Protocol):
     """Owns the optimiser and its schedule.
@@ -67,6 +69,10 @@ class Backend(Protocol):
 
         All processes ask for it; each gets the tensors that are its own to write.
         """
+        ...
+
+    def state_in_buckets(self) -> tuple[Buckets, Mapping[str, Any]]:
+        """`state()` a few whole tensors at a time; all processes ask for all of theirs."""
         ...
 
     def load_state(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:

@@ -31,6 +31,7 @@ from mmrl.backend.local import not_finite, schedule_factor, trained
 from mmrl.backend.world import World
 from mmrl.config import OptimizerConfig, RunConfig
 from mmrl.errors import ConfigError, UserError
+from mmrl.policy.buckets import SHARE, Bucket, Buckets, named, whole_bytes
 from mmrl.policy.policy import Policy
 
 OURS = (
@@ -85,6 +86,8 @@ class DeepSpeedBackend:
         self._model, self._named = policy.model, trained(policy.model)
         extension_locks.remove_stale(lambda line: print(line, file=sys.stderr))
         deepspeed.init_distributed()
+        if self._stage == 3:
+            shard(policy.model, settings)
         # Its ZeRO-1 in bfloat16 prints the memory it takes, whatever the log level.
         with redirect_stdout(io.StringIO()):
             self._engine: Any = deepspeed.initialize(
@@ -105,12 +108,14 @@ class DeepSpeedBackend:
             return reference.run
         import deepspeed
 
+        shard(reference.model, settings)
         return deepspeed.initialize(model=Pass(reference.model), config=dict(settings))[0]
 
     def carrying(self, policy: Policy) -> Policy:
         """Return the policy it was made for, or its reference, with passes that the engine runs."""
         own = policy.model is self._model and not policy.bare
-        return dataclasses.replace(policy, run=self._engine if own else self._host_of_reference)
+        host = self._engine if own else self._host_of_reference
+        return dataclasses.replace(policy, run=host, gather=_gather if self._stage == 3 else None)
 
     @property
     def in_step(self) -> bool:
@@ -166,10 +171,19 @@ class DeepSpeedBackend:
         return self._config.learning_rate * schedule_factor(place, self._total, self._config)
 
     def state(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+        buckets, data = self.state_in_buckets()
+        return dict(named(buckets)), data
+
+    def state_in_buckets(self) -> tuple[Buckets, Mapping[str, Any]]:
+        return self._own_tensors(), {"updates": self.updates}
+
+    def _own_tensors(self) -> Buckets:
+        """Yield what is this process's to write, each parameter's tensors in its whole shape."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         self._link_moments()
-        tensors: dict[str, Tensor] = {}
+        most = sum(map(whole_bytes, self._named.values())) // SHARE
+        tensors: Bucket = {}
         for index, (name, parameter) in enumerate(self._named.items() if self.updates else ()):
             whole = {
                 f"{key}.{name}": safe_get_full_optimizer_state(parameter, key) for key in MOMENTS
@@ -180,7 +194,10 @@ class DeepSpeedBackend:
                 shape = getattr(parameter, "ds_shape", parameter.shape)
                 tensors |= {key: value.view(shape).cpu() for key, value in whole.items()}
                 tensors[f"step.{name}"] = torch.tensor(float(self.updates))
-        return tensors, {"updates": self.updates}
+            if sum(map(whole_bytes, tensors.values())) >= most:
+                yield tensors
+                tensors.clear()
+        yield tensors
 
     @torch.no_grad()
     def load_state(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
@@ -215,7 +232,8 @@ class DeepSpeedBackend:
         for number, flat in enumerate(flats):
             step = torch.tensor(float(self.updates)) if torch_own else self.updates
             with self._off_disk(number):
-                moments = {key: torch.zeros_like(flat) for key in MOMENTS}
+                kept = sharded.optimizer.state[flat]
+                moments = {k: kept[k] if k in kept else torch.zeros_like(flat) for k in MOMENTS}
                 sharded.optimizer.state[flat] = {"step": step, **moments}
 
     def _recount_steps(self) -> None:
@@ -269,6 +287,46 @@ class DeepSpeedBackend:
             address = parameter._hp_mapping.lp_fragment_address
             target = parameter._hp_mapping.get_hp_fragment(key)
             target.copy_(flat.narrow(0, address.start, address.numel))
+
+
+def shard(model: nn.Module, settings: Mapping[str, Any]) -> None:
+    """Take this process's part of every weight, of any shape, to its device, one after the other.
+
+    DeepSpeed would take the model there whole. What it was loaded from stays a file's memory,
+    which nobody holds, as long as nobody writes to it: so weights are copied first.
+    """
+    import deepspeed
+
+    sharding = deepspeed.zero.Init(config_dict_or_path=dict(settings))
+    half = settings["bf16"]["enabled"]
+    for parameter in model.parameters():
+        dtype = torch.bfloat16 if half and parameter.is_floating_point() else parameter.dtype
+        parameter.data = parameter.data.to(dtype, copy=True)
+        sharding._convert_to_zero_parameters([parameter])
+    for buffer in model.buffers():
+        buffer.data = buffer.data.to(sharding.local_device)
+
+
+@contextmanager
+def _gather(parameters: Sequence[nn.Parameter], *, written: bool = False) -> Iterator[None]:
+    """Make some parameters, of any shapes, whole on every process, to be read or to be written.
+
+    What the first process writes into them stays.
+    """
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(parameters, modifier_rank=0 if written else None):
+        for parameter in parameters:
+            getattr(parameter, "ds_active_sub_modules").clear()  # noqa: B009
+        yield
+
+
+def shards_weights(config: RunConfig) -> bool:
+    """Whether a run's processes have a part of the weights each."""
+    if config.trainer.backend == "local" or config.trainer.deepspeed is None:
+        return False
+    settings = read_settings(config.trainer.deepspeed, config)
+    return bool(settings["zero_optimization"]["stage"] == 3)
 
 
 def read_settings(path: Path, config: RunConfig) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from mmrl.backend.adamw import AdamW
 from mmrl.backend.world import World
 from mmrl.config import FLOAT16, OptimizerConfig
 from mmrl.errors import ConfigError, TrainingError
+from mmrl.policy.buckets import Buckets
 
 
 class LocalBackend:
@@ -134,6 +135,10 @@ class LocalBackend:
             for key, value in self._optimizer.tensors(parameter)
         }
         return tensors, {"updates": self.updates}
+
+    def state_in_buckets(self) -> tuple[Buckets, Mapping[str, Any]]:
+        tensors, data = self.state()
+        return iter([tensors]), data
 
     def load_state(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
         keys: dict[str, list[str]] = {name: [] for name in self._named}

@@ -17,6 +17,7 @@ from mmrl.doctor.fullest import MicroBatch, fullest, group_size
 from mmrl.doctor.shape import Shape
 from mmrl.engines.vllm.in_process import CPU_CACHE_BYTES, SHARE_OF_GPU
 from mmrl.evaluate.ask import ANSWERS_AT_ONCE
+from mmrl.policy.buckets import SHARE
 from mmrl.policy.encoder import MAX_KEPT_BYTES
 from mmrl.policy.features import MAX_KEPT_TOKENS
 from mmrl.policy.logprobs import CHUNK_TOKENS
@@ -51,7 +52,8 @@ class Plan:
 
     The first line stays; the second comes and goes with the update, whose fullest micro-batch is
     `batch`, the third with the rollout.
-    `gathered` are the weights that a sharded run makes whole to roll out, to sync and to save;
+    `gathered` are the weights that a sharded run has whole at a time: all of them where it rolls
+    out with its own, else what syncs and saves make whole at once;
     `engine` is what vLLM or a copy of the weights takes beside the trainer, for good or, where it
     `sleeps`, to roll out. `ahead`: rollouts overlap with the update. `processed` are media that are
     kept for steps to come, a part of `host`.
@@ -152,7 +154,7 @@ def plan(
         media=media(config, shape, counts, batch, width),
         logits=logits(shape),
         cache=_cache(config, counts, processes) * token_cache(shape, width),
-        gathered=base if stage == 3 else 0,
+        gathered=_gathered(config, shape, base, width) if stage == 3 else 0,
         engine=engine,
         batch=batch,
         processed=processed,
@@ -172,6 +174,17 @@ def _kept(config: RunConfig, shape: Shape, counts: Counts, width: int, batch: Mi
     """Bytes that a micro-batch keeps for its backward pass, of language layers and of towers."""
     found = media(config, shape, counts, batch, width)
     return activations(config, shape, batch, width) + found
+
+
+def _gathered(config: RunConfig, shape: Shape, base: int, width: int) -> int:
+    """Bytes of sharded weights that are whole at a time, on their way as what other programs read.
+
+    The embedded engine samples with all of them, which evaluates supervised phases too.
+    """
+    if config.rollout.engine in ("hf", "targets"):
+        return base
+    largest = max(base // shape.layers, shape.vocabulary * shape.hidden * width)
+    return 2 * max(base // SHARE, largest)
 
 
 def _handed(config: RunConfig, shape: Shape, width: int, own: int) -> int:

@@ -221,8 +221,8 @@ _FIXED = {
     "logits": "the vocabulary's logits alone do not fit: take a larger device",
     "critic": "set critic.trunk=shared",
     "cache": "lower rollout.max_sequences or rollout.max_new_tokens",
-    "gathered": "the whole weights must fit beside the rest once: take a larger device, or "
-    "zero2.json",
+    "gathered": "an engine without weights of its own needs the whole ones once: take "
+    "rollout.engine=vllm_server with servers on other devices, or zero2.json",
 }
 _CHOSEN = {
     "weights": _on_weights,

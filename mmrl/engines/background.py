@@ -129,9 +129,9 @@ class BackgroundEngine:
     def hand_over(self, *, wait: bool = True) -> None:
         """Give the engine the newest weights for all jobs to come, unless it has them.
 
-        The policy must be whole meanwhile. Without `wait` a copy of this moment stays in the host's
-        memory until the engine is done with the jobs before and has loaded it. Every one is loaded,
-        in its turn, so as many wait as were handed over since.
+        The policy must stand still meanwhile. Without `wait` a copy of this moment stays in the
+        host's memory until the engine is done with the jobs before and has loaded it. Every one is
+        loaded, in its turn, so as many wait as were handed over since.
         """
         if self._newest is None:
             return

@@ -10,6 +10,7 @@ from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
 from mmrl.errors import UserError
 from mmrl.model_config import ModelConfig
+from mmrl.policy.buckets import named
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.weights import Weights, weights_of
 from mmrl.types import Prompt, Response
@@ -49,10 +50,10 @@ class CopyEngine:
 
     @torch.no_grad()
     def sync(self, weights: Weights) -> None:
-        """Take over the weights, one at a time; features of the towers are not kept."""
+        """Take over the weights, some at a time; features of the towers are not kept."""
         self.version: int | None = None
         own = self._copy.model.state_dict()
-        for name, value in weights.whole():
+        for name, value in named(weights.whole()):
             own.pop(name).copy_(value)
         assert not own, f"no weights came for {next(iter(own))}"
         self.version = weights.version

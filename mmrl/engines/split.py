@@ -104,7 +104,10 @@ def _asked(encoded: Encoded, variants: Sequence[Sample]) -> Encoded:
 
 
 class SplitEngine:
-    """Rolls out the prompts whose media are here; `gathered` makes the weights whole meanwhile."""
+    """Rolls out the prompts whose media are here.
+
+    `gathered` makes the policy's weights whole meanwhile, for an engine that samples with them.
+    """
 
     def __init__(self, engine: Engine, world: World, gathered: Gathered) -> None:
         self._engine, self._world, self._gathered = engine, world, gathered
@@ -127,9 +130,8 @@ class SplitEngine:
         return [merged[i] for i in range(len(prompts))]
 
     def sync(self, weights: Weights) -> None:
-        """Let the engine take over the weights, whole."""
-        with self._gathered():
-            self._engine.sync(weights)
+        """Let the engine take over the weights."""
+        self._engine.sync(weights)
 
     def close(self) -> None:
         """Free what the engine holds."""

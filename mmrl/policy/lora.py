@@ -10,8 +10,8 @@ import importlib.util
 import itertools
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mmrl.errors import UserError
 from mmrl.model_config import LoraConfig
+from mmrl.policy.buckets import Buckets, Gather, weights_in_buckets
 from mmrl.policy.family import Declaration
 
 
@@ -182,8 +183,8 @@ def merge(model: Any, folder: Path) -> Any:
     return _import_peft().PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
 
 
-def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights under the base model's names, in its shapes, adapters added, one by one."""
+def merged_weights(model: nn.Module, gather: Gather | None) -> Buckets:
+    """Yield the weights under the base model's names, in its shapes, adapters added."""
     from peft.tuners.lora import LoraLayer
 
     adapted: dict[str, Any] = {
@@ -191,46 +192,63 @@ def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         for name, module in model.named_modules()
         if isinstance(module, LoraLayer)
     }
-    for name, value in base_weights(model):
-        if name in adapted:
-            with torch.no_grad():
-                value = value + adapted[name].get_delta_weight("default").to(value.dtype)
-        yield name, value
+
+    @torch.no_grad()
+    def added(name: str, value: Tensor) -> Tensor:
+        if name not in adapted:
+            return value
+        delta: Tensor = adapted[name].get_delta_weight("default")
+        return value + delta.to(value.dtype)
+
+    for base in base_weights(model, gather):
+        bucket = {name: added(name, value) for name, value in base.items()}
+        yield bucket
+        bucket.clear()
 
 
-def adapter_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def adapter_weights(model: nn.Module, gather: Gather | None) -> Buckets:
     """Yield `LINEAR.lora_A.weight` [r, in] and `LINEAR.lora_B.weight` [out, r] of every linear.
 
-    The factor alpha / rank is in the second one: the delta is their plain product.
+    The factor alpha / rank is in the second one: the delta is their plain product. They are small:
+    there is one bucket.
     """
     from peft.tuners.lora import LoraLayer
 
-    for name, module in model.named_modules():
-        if isinstance(module, LoraLayer):
-            yield f"{name}.lora_A.weight", module.lora_A["default"].weight.detach()
-            scaled = module.lora_B["default"].weight.detach() * module.scaling["default"]
-            yield f"{name}.lora_B.weight", scaled
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer)}
+    with gather(adapter_parameters(model)) if gather else nullcontext():
+        bucket: dict[str, Tensor] = {}
+        for name, module in layers.items():
+            first, second = (m["default"].weight.detach() for m in (module.lora_A, module.lora_B))
+            bucket[f"{name}.lora_A.weight"] = first
+            bucket[f"{name}.lora_B.weight"] = second * module.scaling["default"]
+        yield bucket
+        bucket.clear()
 
 
-def base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights under the base model's names, in its shapes, without adapters, one by one.
+def adapter_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters, of any shapes, that adapters brought."""
+    return [parameter for name, parameter in model.named_parameters() if ".lora_" in name]
+
+
+def base_weights(model: nn.Module, gather: Gather | None) -> Buckets:
+    """Yield the weights under the base model's names, in its shapes, without adapters.
 
     A quantised base is unpacked on the way.
     """
     from peft.utils.integrations import dequantize_module_weight
 
     modules = dict(model.named_modules())
-    for full, value in model.state_dict().items():
-        owner, _, own = full.rpartition(".")
-        module = modules.get(owner)
-        # Beside a packed weight stand its scales, which are no tensors of the model.
-        if module is None or own not in {**module._parameters, **module._buffers}:
-            continue
-        if ".lora_" in full:
-            continue
+
+    def unpacked(full: str, value: Tensor) -> Tensor:
+        module = modules[full.rpartition(".")[0]]
         if isinstance(module, nn.Linear) and not value.is_floating_point():
             value = dequantize_module_weight(module)
-        yield _base_name(full), value
+        return value
+
+    for whole in weights_in_buckets(model, gather):
+        bucket = {_base_name(n): unpacked(n, w) for n, w in whole.items() if ".lora_" not in n}
+        yield bucket
+        bucket.clear()
 
 
 def _base_name(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
@@ -22,6 +22,7 @@ from mmrl import plugins
 from mmrl.errors import UserError, one_line
 from mmrl.model_config import ModelConfig
 from mmrl.policy import attention, linears, lora, plain, recurrent_layers, text_processor
+from mmrl.policy.buckets import Buckets, Gather, take_in_buckets, weights_in_buckets
 from mmrl.policy.family import Declaration, Family, Limits
 from mmrl.policy.features import FeatureStore
 from mmrl.policy.head import HeadTap
@@ -31,6 +32,7 @@ from mmrl.policy.logprobs import CHUNK_TOKENS, token_logprobs
 from mmrl.policy.model_folder import check_folder
 from mmrl.policy.prompts import Prompts
 from mmrl.policy.responses import Responses
+from mmrl.policy.saving import save_in_buckets
 from mmrl.policy.shared_prefix import SharedPrefix, SharedRow, lay_out
 from mmrl.types import EncodedMedium, Prompt
 
@@ -45,9 +47,9 @@ class Policy:
 
     `adapter` is what is trained where there is one; `bare` runs the model without it. `recurs` says
     that layouts decide in recurrent layers too. `run` carries a pass out, of a policy whose weights
-    a backend shards. With a `lockstep` the passes of all processes are alike. `asked_for` names the
-    family where the model's type did not choose it. `kept` are prompts that wait for
-    their update.
+    a backend shards, and `gather` makes some of these whole. With a `lockstep` the passes of all
+    processes are alike. `asked_for` names the family where the model's type did not choose it.
+    `kept` are prompts that wait for their update.
     """
 
     model: Any
@@ -59,6 +61,7 @@ class Policy:
     bare: bool = False
     recurs: bool = False
     run: Callable[[Callable[[], Any]], Any] = field(default=lambda call: call())
+    gather: Gather | None = None
     asked_for: str | None = None
     kept: Kept = field(default_factory=Kept)
 
@@ -192,13 +195,17 @@ class Policy:
                 for module in acting:
                     module.training = False
 
-    def frozen_copy(self) -> Policy:
-        """The reference policy, which never changes: a copy, or the base of the adapters."""
+    def frozen_copy(self, *, sharing: bool = False) -> Policy:
+        """The reference policy, which never changes: a copy, or the base of the adapters.
+
+        `sharing` leaves both on one memory, for a backend that shards them, each for itself.
+        """
         if self.adapter is not None:
             return dataclasses.replace(
                 self, store=FeatureStore(self.family), bare=True, kept=Kept()
             )
-        model = copy.deepcopy(self.model).eval().requires_grad_(False)
+        shared = {id(p): nn.Parameter(p.data, p.requires_grad) for p in self.model.parameters()}
+        model = copy.deepcopy(self.model, shared if sharing else {}).eval().requires_grad_(False)
         return wrap(model, self.processor, self._family_of(model), asked_for=self.asked_for)
 
     def _family_of(self, model: Any) -> Family:
@@ -210,29 +217,45 @@ class Policy:
     def load_weights(self, folder: Path) -> None:
         """Take over the weights of a checkpoint of the same model, bit for bit."""
         if self.adapter is not None:
-            self.adapter.load_weights(folder)
+            small = lora.adapter_parameters(self.model)
+            with self.gather(small, written=True) if self.gather else nullcontext():
+                self.adapter.load_weights(folder)
             return
         saved = type(self.model).from_pretrained(folder, dtype=self.model.dtype)
-        self.model.load_state_dict(saved.state_dict())
+        take_in_buckets(self.model, self.gather, saved.state_dict())
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the weights by name and in shapes as without adapters, which are added in."""
+    def weights(self) -> Buckets:
+        """Yield the weights by name and in shapes as without adapters, which are added in.
+
+        Here and below, where weights are sharded all processes go through the buckets alike.
+        """
         if self.adapter is None:
-            yield from self.model.state_dict().items()
-        else:
-            yield from lora.merged_weights(self.model)
+            return weights_in_buckets(self.model, self.gather)
+        return lora.merged_weights(self.model, self.gather)
 
-    def adapter_weights(self) -> Iterator[tuple[str, Tensor]]:
+    def base_weights(self) -> Buckets:
+        """Yield the weights beside the adapters, in shapes as without these."""
+        return lora.base_weights(self.model, self.gather)
+
+    def adapter_weights(self) -> Buckets:
         """Yield the adapter's pairs, [rank, in] and [out, rank], alpha / rank in the second."""
-        yield from lora.adapter_weights(self.model)
+        return lora.adapter_weights(self.model, self.gather)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, *, writes: bool = True) -> None:
         """Write safetensors, config and processor; loads with `from_pretrained`.
 
-        Of a model with adapters, the adapters only: loads with PeftModel's `from_pretrained`.
+        Of a model with adapters, the adapters only: loads with PeftModel's `from_pretrained`. Where
+        weights are sharded all processes save, of which one `writes`.
         """
-        (self.adapter.save if self.adapter else self.model.save_pretrained)(folder)
-        self.processor.save_pretrained(folder)
+        if self.gather is None or self.adapter:
+            small = lora.adapter_parameters(self.model)
+            with self.gather(small) if self.gather else nullcontext():
+                if writes:
+                    (self.adapter.save if self.adapter else self.model.save_pretrained)(folder)
+        else:
+            save_in_buckets(self.model, self.weights(), folder, writes=writes)
+        if writes:
+            self.processor.save_pretrained(folder)
 
 
 def load_policy(config: ModelConfig, device: torch.device | None = None, seed: int = 0) -> Policy:

@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -51,8 +50,7 @@ class _Batch:
 class Ahead:
     """Takes a step's batch from a queue of at most `staleness` + 1, which it keeps filled.
 
-    `rollouts` samples with the engine that `engine` lets work in the background; `gathered` makes
-    the policy whole while its weights are handed over.
+    `rollouts` samples with the engine that `engine` lets work in the background.
     """
 
     def __init__(
@@ -60,11 +58,10 @@ class Ahead:
         asker: Asker,
         rollouts: Rollouts,
         engine: BackgroundEngine,
-        gathered: Callable[[], AbstractContextManager[None]],
         staleness: int,
     ) -> None:
         self._asker, self._rollouts, self._engine = asker, rollouts, engine
-        self._gathered, self._staleness = gathered, staleness
+        self._staleness = staleness
         self._queue: deque[_Batch] = deque()
         self._asked = 0
         self._waited, self._ready = 0.0, 0
@@ -112,7 +109,7 @@ class Ahead:
         wait = self._staleness == 1
         if wait and self._queue:
             self._wait(self._queue[-1].made, clock)
-        with clock.stage("sync"), self._gathered():
+        with clock.stage("sync"):
             self._engine.hand_over(wait=wait)
 
     def _ask(self, last: int, version: int, clock: Clock) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from mmrl.backend.backend import Backend
 from mmrl.backend.world import World
 from mmrl.errors import TrainingError, one_line
+from mmrl.policy.buckets import Buckets
 from mmrl.policy.policy import Policy
 from mmrl.train.checkpoint_files import (
     OPTIMIZER,
@@ -172,23 +173,30 @@ def save(
     # A name that `whole` does not know: a killed run leaves it behind, the next save removes it.
     partial = folder / f".writing_{step}"
     world.once(lambda: _start(partial))
-    with backend.gathered():
-        if world.first:
-            policy.save(partial)
-    tensors, data = backend.state()
+    policy.save(partial, writes=world.first)
+    buckets, data = backend.state_in_buckets()
     stem = OPTIMIZER if world.size == 1 else f"{OPTIMIZER}-{world.rank:05d}"
-    save_file(_contiguous(tensors), partial / "trainer" / f"{stem}.safetensors")
+    written = _write_buckets(buckets, partial, stem)
     if world.first:
         for name, values in (more or {}).items():
             save_file(_contiguous(values), partial / "trainer" / f"{name}.safetensors")
         text = json.dumps({**state, "step": step, "backend": data})
         (partial / "trainer" / STATE).write_text(text, encoding="utf-8")
     # Each its own, while it is still in memory; when all are gathered, everybody has written.
-    own = checksums(partial, [f"trainer/{stem}.safetensors"])
+    own = checksums(partial, written)
     known = {name: value for part in world.gather(own) for name, value in part.items()}
     if world.first:
         write_checksums(partial, known)
     return world.once(lambda: _finish(partial, folder_of(run, step), keep, pinned))
+
+
+def _write_buckets(buckets: Buckets, partial: Path, stem: str) -> list[str]:
+    """Write a file a bucket, and return their paths in the folder."""
+    written: list[str] = []
+    for number, tensors in enumerate(buckets):
+        written.append(f"trainer/{stem}{f'-{number:05d}' if number else ''}.safetensors")
+        save_file(_contiguous(tensors), partial / written[-1])
+    return written
 
 
 def _start(partial: Path) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from mmrl.algorithm import Algorithm, Follows
 from mmrl.backend.backend import Backend
+from mmrl.backend.deepspeed import shards_weights
 from mmrl.backend.local import LocalBackend
 from mmrl.config import OptimizerConfig, RunConfig
 from mmrl.data.sources import Say
@@ -19,7 +21,7 @@ from mmrl.policy import linears
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.family import Family
 from mmrl.policy.packing import default_budget
-from mmrl.policy.policy import Policy, load_policy
+from mmrl.policy.policy import Policy, default_device, load_policy
 from mmrl.rewards.thoughts import note_of
 from mmrl.stage import NEEDS
 from mmrl.train import checkpoint
@@ -59,7 +61,7 @@ def build_models(setting: Setting, algorithm: Algorithm) -> ModelParts:
     config, phase = setting.config, setting.phase
     _refuse_many(setting, algorithm)
     policy = load_and_say(config, setting.say)
-    budget = config.trainer.tokens_per_micro_batch or default_budget(policy.device)
+    budget = config.trainer.tokens_per_micro_batch or default_budget(default_device())
     # The reference is copied before a backend may shard the policy.
     needed = "reference" in algorithm.needs
     reference = build_reference(policy, setting, needed=needed, follows=algorithm.follows)
@@ -103,7 +105,7 @@ def rate_factors(family: Family, config: OptimizerConfig) -> dict[nn.Parameter, 
 def load_and_say(config: RunConfig, say: Say) -> Policy:
     """Load the model, and say what came of it: of a large one this takes a while."""
     say(f"loading {config.model.path}")
-    policy = load_policy(config.model, seed=config.seed)
+    policy = load_policy(config.model, place_to_load(config), config.seed)
     parameters = list(policy.model.parameters())
     total = sum(p.numel() for p in parameters)
     learning = sum(p.numel() for p in parameters if p.requires_grad)
@@ -115,6 +117,12 @@ def load_and_say(config: RunConfig, say: Say) -> Policy:
     if note := note_of(policy.family.trial().opening):
         say(note)
     return policy
+
+
+def place_to_load(config: RunConfig) -> torch.device:
+    """Where a model is loaded: where it works, or in host memory where processes shard it."""
+    quantised = config.model.lora is not None and config.model.lora.quantize != "none"
+    return torch.device("cpu") if shards_weights(config) and not quantised else default_device()
 
 
 def build_reference(
@@ -167,7 +175,9 @@ def _other(policy: Policy, setting: Setting, path: str, own: Mapping[str, int]) 
     folder = _folder(setting, path)
     changes = {"path": folder, "lora": None, "gradient_checkpointing": False, **own}
     setting.say(f"loading the reference {folder}")
-    found = load_policy(setting.config.model.model_copy(update=changes))
+    found = load_policy(
+        setting.config.model.model_copy(update=changes), place_to_load(setting.config)
+    )
     found.model.eval().requires_grad_(False)
     if path == OWN_PHASE + START:
         take_language(found, setting.phases[0].config.start)
@@ -216,7 +226,8 @@ def take_start(policy: Policy, setting: Setting, *, needed: bool) -> Policy | No
         raise ConfigError("start.language: adapters stay on the base they were made for")
     if own == kept:
         _begin(policy, setting, own)
-        return policy.frozen_copy() if needed else None
+        sharing = shards_weights(setting.config)
+        return policy.frozen_copy(sharing=sharing) if needed else None
     copied = policy.frozen_copy() if needed else None
     if copied is not None:
         _begin(copied, setting, kept)

@@ -143,8 +143,7 @@ def roll_back(parts: Parts, found: Checkpoint) -> None:
 def _take_models(parts: Parts, found: Checkpoint, state: Mapping[str, Any]) -> None:
     """Load weights, the critic and a reference that moves."""
     models = parts.models
-    with models.backend.gathered():
-        found.load_weights(models.policy)
+    found.load_weights(models.policy)
     if models.critic is not None:
         models.critic.load_state(found.tensors(CRITIC), state["critic"])
     if models.reference is not None and models.reference.moves:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
 from mmrl.backend.world import World
@@ -58,7 +58,7 @@ def build_rollout(
 
     What an engine does in the background may use the others.
     """
-    config, world, gathered = setting.config, setting.world, models.backend.gathered
+    config, world = setting.config, setting.world
     family = models.policy.family
     made = Encoder(family, defaults=config.media, overflow=config.model.overflow)
     encoder = SplitEncoder(made, world)
@@ -78,12 +78,14 @@ def build_rollout(
     _probe_turns(sources, models)
     engine, background, aside = _start_engine(setting, sources, models)
     closing.callback(engine.close)
+    own = models.backend.gathered
+    gathered = own if config.rollout.engine == "hf" else nullcontext
     rolls = play(setting, sources, encoder, SplitEngine(engine, world, gathered), scorer)
     closing.callback(lambda: end_hosts(rolls))
     if config.rollout.engine != "targets":
         return RolloutParts(encoder, workers, scorer, rolls, rolls, background, aside, panel)
     greedy = HFEngine(models.policy, config.rollout.max_sequences, models.budget)
-    judge = play(setting, sources, encoder, SplitEngine(greedy, world, gathered), scorer)
+    judge = play(setting, sources, encoder, SplitEngine(greedy, world, own), scorer)
     closing.callback(lambda: end_hosts(judge))
     return RolloutParts(encoder, workers, scorer, rolls, judge, background, aside, panel)
 
@@ -115,8 +117,7 @@ def _start_engine(
     # A thread of its own needs an exchange of its own: for all that an engine says to others.
     aside = world.beside(config.trainer.exchange_timeout_seconds) if ahead else world
     tasks = {source.key: source.task for source in sources}
-    with models.backend.gathered():
-        engine = build_engine(view, config.model, config.rollout, tasks, aside, models.budget)
+    engine = build_engine(view, config.model, config.rollout, tasks, aside, models.budget)
     if not ahead:
         return engine, None, aside
     background = BackgroundEngine(holding(engine))

@@ -131,7 +131,6 @@ def build_ahead(
         asker,
         dataclasses.replace(rollouts, engine=engine),
         rollout.background,
-        models.backend.gathered,
         setting.config.rollout.max_staleness,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +306,22 @@ def test_what_is_offloaded_is_not_on_the_device() -> None:
     assert stored.host == parameters * 4 // 2
     state = planned(config(trainer=deepspeed("zero2_offload"), model=half), processes=2)
     assert (state.optimizer, state.weights) == (0, parameters * 2)
+
+
+def test_sharded_weights_are_whole_only_where_a_process_rolls_out_with_them() -> None:
+    own = config(trainer=deepspeed("zero3"))
+    found = shape.measure(own)
+    weights = found.parameters * 4
+    assert plan(own, found, NO_MEDIA, 4).gathered == weights
+    served = config(trainer=deepspeed("zero3"), rollout={"engine": "vllm_server"})
+    # A sixteenth at a time, as it is and as it is sent; or a layer, or the embeddings.
+    many = replace(found, layers=80, vocabulary=8)
+    assert plan(served, many, NO_MEDIA, 4).gathered == 2 * (weights // 16)
+    few = replace(found, layers=10, vocabulary=8)
+    assert plan(served, few, NO_MEDIA, 4).gathered == 2 * (weights // 10)
+    wide = replace(found, layers=80, vocabulary=10**6)
+    assert plan(served, wide, NO_MEDIA, 4).gathered == 2 * 10**6 * found.hidden * 4
+    assert plan(config(), found, NO_MEDIA, 1).gathered == 0
 
 
 def test_a_colocated_engine_takes_its_share(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,8 +93,7 @@ def take_up(folder: Path, name: str, sharding: str, world: World) -> dict[str, T
     made, _, backend = build(folder, name, sharding, world, half=True, rate=1e-6)
     found = checkpoint.latest(folder)
     assert found is not None
-    with backend.gathered():
-        made.load_weights(found.path)
+    made.load_weights(found.path)
     found.restore(backend)
     return arrived(made, backend, world)
 

@@ -6,6 +6,9 @@ import os
 import sys
 from pathlib import Path
 
+from safetensors.torch import load_file
+from torch import Tensor
+
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {
@@ -16,6 +19,12 @@ ENVIRONMENT = {
     "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
 }
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+
+
+def saved(folder: Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint, in one file or, of sharded ones, in several."""
+    files = folder.glob("*model*.safetensors")
+    return {name: value for file in files for name, value in load_file(file).items()}
 
 
 def children(launcher: int) -> list[int]:

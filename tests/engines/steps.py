@@ -151,21 +151,22 @@ def build(
     optimizer = OptimizerConfig(learning_rate=rate, weight_decay=0.1, max_grad_norm=0.5)
     if sharding in LOCAL:
         return made, reference, LocalBackend(made.model, optimizer, 10, world)
-    config = RunConfig.model_validate(
+    config = sharded_config(settings(folder, sharding, world), optimizer, half=half)
+    backend = DeepSpeedBackend(made, reference, config, 10, world)
+    return backend.carrying(made), backend.carrying(reference), backend
+
+
+def sharded_config(file: Path, optimizer: OptimizerConfig, *, half: bool = False) -> RunConfig:
+    """A run under DeepSpeed's settings in a file."""
+    return RunConfig.model_validate(
         {
             "run": "unused",
             "model": {"path": "unused", "dtype": "bfloat16" if half else "float32"},
             "data": {"task": "unused", "path": "unused"},
             "optimizer": optimizer,
-            "trainer": {
-                "steps": 10,
-                "backend": "deepspeed",
-                "deepspeed": settings(folder, sharding, world),
-            },
+            "trainer": {"steps": 10, "backend": "deepspeed", "deepspeed": file},
         }
     )
-    backend = DeepSpeedBackend(made, reference, config, 10, world)
-    return backend.carrying(made), backend.carrying(reference), backend
 
 
 def settings(folder: Path, sharding: str, world: World) -> Path:
@@ -184,8 +185,7 @@ def step(folder: Path, name: str, sharding: str, budget: str, number: int, world
     if number == 2:
         found = checkpoint.latest(folder)
         assert found is not None
-        with backend.gathered():
-            made.load_weights(found.path)
+        made.load_weights(found.path)
         found.restore(backend)
     algorithm = compose({"name": "grpo", "kl_coefficient": 0.05})
     learner = Learner(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mmrl.runlog.journal import Journal
 from tests.conftest import TINY
-from tests.engines.launching import ENVIRONMENT, ROOT, TORCHRUN, children
+from tests.engines.launching import ENVIRONMENT, ROOT, TORCHRUN, children, saved
 from tests.engines.steps import CONFIGS, cases
 from tests.families.cases import policy as family_policy
 from tests.runs import make_digits, run_config, write_config
@@ -230,7 +230,7 @@ def test_a_killed_process_ends_the_run_and_resume_is_exact(
     command = run_command(runs, name, model, sharding, "--resume")
     assert subprocess.run(command, cwd=ROOT, env=ENVIRONMENT).returncode == 0
     found, early, final = (
-        load_file(runs / n / "checkpoints" / f"step_{step}" / "model.safetensors")
+        saved(runs / n / "checkpoints" / f"step_{step}")
         for n, step in ((name, STEPS), (whole, STEPS - 2), (whole, STEPS))
     )
     assert all(torch.equal(found[key], final[key]) for key in final)

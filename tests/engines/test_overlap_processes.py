@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from mmrl.runlog.journal import Journal
-from tests.engines.launching import ENVIRONMENT, ROOT, TORCHRUN, children
+from tests.engines.launching import ENVIRONMENT, ROOT, TORCHRUN, children, saved
 from tests.engines.steps import CONFIGS
 from tests.rollout.overlapping import ahead
 from tests.runs import make_digits
@@ -73,8 +72,5 @@ def test_two_processes_ahead_end_with_a_killed_one_and_resume_exactly(
     again = command(killed, digits, stage, staleness, "--resume")
     assert subprocess.run(again, cwd=ROOT, env=ENVIRONMENT).returncode == 0
     assert said(killed) == said(whole)
-    final = [
-        load_file(run / "checkpoints" / f"step_{STEPS}" / "model.safetensors")
-        for run in (killed, whole)
-    ]
+    final = [saved(run / "checkpoints" / f"step_{STEPS}") for run in (killed, whole)]
     assert all(torch.equal(final[0][key], final[1][key]) for key in final[1])

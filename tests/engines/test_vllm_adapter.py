@@ -20,6 +20,7 @@ from mmrl.config import RolloutConfig
 from mmrl.engines.engine import Sampling
 from mmrl.errors import UserError
 from mmrl.model_config import LoraConfig
+from mmrl.policy.buckets import named
 from mmrl.types import Response
 from tests.engines.models import MODELS, THOROUGH, TOLERANCE
 from tests.engines.pair import GREEDY, LENGTH, SAMPLED, TIED, Pair, teacher_forced
@@ -189,7 +190,7 @@ def test_chosen_linears_and_a_class_without_adapters(tmp_path: Path) -> None:
 def test_a_module_that_vllm_has_no_layer_for_is_named(tmp_path: Path) -> None:
     """vLLM itself would pass over it."""
     pair = make(tmp_path, "adapter")
-    _, tensor = next(iter(pair.policy.adapter_weights()))
+    _, tensor = next(named(pair.policy.adapter_weights()))
     lost = {f"model.language_model.layers.0.lost.lora_{half}.weight": tensor for half in "AB"}
     with pytest.raises(ValueError, match=r"layers\.0\.lost: set rollout\.adapter_sync=merged"):
         pair.vllm._engine.collective_rpc("take_adapter", args=(lost,))
@@ -235,22 +236,22 @@ def test_a_server_takes_the_base_once_and_again_when_it_is_not_sure() -> None:
         asyncio.run(endpoint._take(push, workers))
         return workers.took[-1]
 
-    assert take(file="b", base="r-1", adapter="a1")["file"] == "b"
-    assert take(file="b", base="r-1", adapter="a2") == {
-        "file": None,
+    assert take(folder="b", base="r-1", adapter="a1")["folder"] == "b"
+    assert take(folder="b", base="r-1", adapter="a2") == {
+        "folder": None,
         "base": "r-1",
         "adapter": "a2",
     }
-    assert take(file="c", base="other-1", adapter=None)["file"] == "c"  # another run's
-    assert take(file="b", base="r-1", adapter="a3")["file"] == "b"
+    assert take(folder="c", base="other-1", adapter=None)["folder"] == "c"  # another run's
+    assert take(folder="b", base="r-1", adapter="a3")["folder"] == "b"
     workers.fails = True
     with pytest.raises(RuntimeError):
-        take(file="d", base="r-4", adapter="a4")
+        take(folder="d", base="r-4", adapter="a4")
     workers.fails = False
-    assert take(file="b", base="r-1", adapter="a3")["file"] == "b"
+    assert take(folder="b", base="r-1", adapter="a3")["folder"] == "b"
 
-    assert take(host="h", weights=0, base="r-1")["weights"] == 0
+    assert take(host="h", weights=False, base="r-1")["weights"] is False
     with pytest.raises(ValueError, match="without the weights"):
-        take(host="h", weights=0, base="r-5")
-    assert take(host="h", weights=9, base="r-5")["weights"] == 9
-    assert take(host="h", weights=0, base="r-5")["weights"] == 0
+        take(host="h", weights=False, base="r-5")
+    assert take(host="h", weights=True, base="r-5")["weights"] is True
+    assert take(host="h", weights=False, base="r-5")["weights"] is False

@@ -16,9 +16,9 @@ from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
 from mmrl.errors import UserError
 from mmrl.model_config import LoraConfig, ModelConfig
+from mmrl.policy.buckets import named
 from mmrl.policy.checkpoint_names import (
     checkpoint_adapter,
-    checkpoint_base,
     checkpoint_weights,
 )
 from mmrl.policy.policy import Policy, load_policy
@@ -166,7 +166,7 @@ def test_merged_weights_equal_the_adapters(name: str, tmp_path: Path) -> None:
     assert relative(shared(merged, asked), wanted) < TOLERANCE
     assert relative(shared(made.frozen_copy(), asked), wanted) > 1e-2
 
-    by_name, own = dict(made.weights()), merged.model.state_dict()
+    by_name, own = dict(named(made.weights())), merged.model.state_dict()
     assert by_name.keys() == own.keys()
     for key, value in own.items():
         torch.testing.assert_close(by_name[key], value, rtol=TOLERANCE, atol=1e-6)
@@ -183,9 +183,9 @@ def test_the_adapters_tensors_stand_on_the_checkpoints_names(name: str, tmp_path
     made = adapted(base(name, tmp_path), "trained")
     if any(".experts." in name for name in adapters(made)):
         pytest.skip("fused experts: engines get them merged")
-    tensors = checkpoint_adapter(made.model, made.adapter_weights())
-    beneath = checkpoint_base(made.model)
-    merged = checkpoint_weights(made.model, made.weights())
+    tensors = dict(named(checkpoint_adapter(made.model, made.adapter_weights())))
+    beneath = dict(named(checkpoint_weights(made.model, made.base_weights())))
+    merged = dict(named(checkpoint_weights(made.model, made.weights())))
     assert len(tensors) == len(adapters(made))
     changed = {key for key in merged if not torch.equal(merged[key], beneath[key])}
     assert {key.replace("lora_A.weight", "weight") for key in tensors if "lora_A" in key} == changed
@@ -311,8 +311,8 @@ def test_a_quantised_base_learns_through_adapters(
     found = shared(made, asked)
     found.sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in adapters(made).values())
-    weights, exact = dict(made.weights()), adapted(tmp_path / "base")
-    own = dict(exact.weights())
+    weights, exact = dict(named(made.weights())), adapted(tmp_path / "base")
+    own = dict(named(exact.weights()))
     assert weights.keys() == own.keys()
     quantised = [k for k in own if "language_model.layers" in k and own[k].ndim == 2]
     assert all(0 < relative(weights[k], own[k]) < 0.2 for k in quantised)

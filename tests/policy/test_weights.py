@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
-from torch import Tensor
 
 from mmrl.model_config import LoraConfig, ModelConfig
+from mmrl.policy.buckets import Buckets, named
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.policy.weights import Weights, weights_of
 from tests.conftest import TINY
@@ -38,14 +36,14 @@ def test_a_copy_is_every_tensor_of_its_moment(lora: bool, dtype: str) -> None:
     made = policy(lora, dtype)
     for adapter_only in (False, True) if lora else (False,):
         read = made.adapter_weights if adapter_only else made.weights
-        wanted = {name: value.clone() for name, value in read()}
+        wanted = {name: value.clone() for name, value in named(read())}
         copied = weights_of(made, 3).copied(adapter_only=adapter_only)
         move(made, seed=2)
         assert copied.version == 3
-        found = dict(copied.adapter() if adapter_only else copied.whole())
+        found = dict(named(copied.adapter() if adapter_only else copied.whole()))
         assert found.keys() == wanted.keys()
         assert [n for n, value in wanted.items() if not torch.equal(found[n], value)] == []
-        changed = {name: value for name, value in read() if not torch.equal(value, wanted[name])}
+        changed = {name for name, value in named(read()) if not torch.equal(value, wanted[name])}
         assert len(changed) > 20
 
 
@@ -53,7 +51,7 @@ def test_a_copy_is_every_tensor_of_its_moment(lora: bool, dtype: str) -> None:
 def test_what_is_tied_is_copied_once_and_nothing_else_is(lora: bool) -> None:
     if lora:
         pytest.importorskip("peft")
-    found = dict(weights_of(policy(lora), 0).copied(adapter_only=False).whole())
+    found = dict(named(weights_of(policy(lora), 0).copied(adapter_only=False).whole()))
     names: dict[int, list[str]] = {}
     for name, value in found.items():
         names.setdefault(value.data_ptr(), []).append(name)
@@ -67,22 +65,17 @@ def test_what_is_tied_is_copied_once_and_nothing_else_is(lora: bool) -> None:
 
 
 def test_tensors_that_live_one_after_the_other_at_one_address_are_not_tied() -> None:
-    """Merged weights are made one at a time; here every one lies where the first one lay."""
+    """Of sharded weights a bucket is whole at a time; here all lie where the first one lay."""
     place = torch.zeros(2, 3)
 
-    def merged() -> Iterator[tuple[str, Tensor]]:
+    def merged() -> Buckets:
         for i in range(3):
             place.fill_(i)
-            value = place.view(2, 3)
-            yield f"w{i}", value
-            del value
+            yield {f"w{i}": place.view(2, 3)}
 
-    copied = Weights(0, merged, merged).copied(adapter_only=False)
-    assert {name: float(value[0, 0]) for name, value in copied.whole()} == {
-        "w0": 0,
-        "w1": 1,
-        "w2": 2,
-    }
+    copied = Weights(0, merged, merged, place.device).copied(adapter_only=False)
+    found = {name: float(value[0, 0]) for name, value in named(copied.whole())}
+    assert found == {"w0": 0, "w1": 1, "w2": 2}
 
 
 def test_a_copy_has_what_it_was_made_for_and_nothing_else() -> None:

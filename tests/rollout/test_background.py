@@ -12,6 +12,7 @@ import torch
 from mmrl.engines import background
 from mmrl.engines.background import BackgroundEngine
 from mmrl.engines.engine import Sampling
+from mmrl.policy.buckets import named
 from mmrl.policy.policy import Policy
 from mmrl.policy.weights import Weights, weights_of
 from mmrl.types import Prompt, Response
@@ -37,7 +38,7 @@ class Loader:
         assert self.may_load.wait(WAIT)
         if self.fails:
             raise RuntimeError("the servers are gone")
-        (self.number,) = (float(value) for _, value in weights.whole())
+        (self.number,) = (float(value) for _, value in named(weights.whole()))
         self.loaded.append(self.number)
         self.version = weights.version
 
@@ -55,6 +56,7 @@ class Side:
 
     def __init__(self) -> None:
         self.model = torch.nn.Linear(1, 1, bias=False)
+        self.model.device = torch.device("cpu")
         self.policy = Policy(self.model, None, None, None, None)  # type: ignore[arg-type]
         self.loader = Loader()
         self.engine = BackgroundEngine(self.loader)
@@ -158,7 +160,7 @@ def test_a_copy_that_fails_leaves_the_engine_outdated(side: Side) -> None:
     def full() -> Any:
         raise MemoryError
 
-    side.engine.sync(Weights(1, full, full))
+    side.engine.sync(Weights(1, full, full, torch.device("cpu")))
     with pytest.raises(MemoryError):
         side.engine.hand_over(wait=False)
     assert side.engine.outdated

@@ -25,6 +25,7 @@ from mmrl.errors import UserError
 from mmrl.model_config import ModelConfig
 from mmrl.objectives.clipped_ratio import Clipped
 from mmrl.policy.attention import active_layout, attention
+from mmrl.policy.buckets import named
 from mmrl.policy.policy import load_policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.runlog.journal import Journal
@@ -89,7 +90,7 @@ def learnt(monkeypatch: pytest.MonkeyPatch) -> Weighted:
     def noting(self: Learner, *args: Any) -> Any:
         stats = update(self, *args)
         # What is tied stays so.
-        found.append(copy.deepcopy({n: w.detach() for n, w in self._policy.weights()}))
+        found.append(copy.deepcopy({n: w.detach() for n, w in named(self._policy.weights())}))
         return stats
 
     monkeypatch.setattr(Learner, "update", noting)

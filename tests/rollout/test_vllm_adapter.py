@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,15 +11,18 @@ from typing import Any
 import pytest
 import torch
 
+from mmrl.backend.world import World
 from mmrl.config import RolloutConfig, RunConfig
 from mmrl.engines.vllm import adapter
 from mmrl.engines.vllm.adapter import adapter_arguments, room_for, takes_adapter
+from mmrl.engines.vllm.client.parts import Parts
 from mmrl.engines.vllm.client.push import WeightFiles
-from mmrl.engines.vllm.client.remote import VLLMServerEngine
 from mmrl.engines.vllm.in_process import engine_arguments
 from mmrl.errors import UserError
 from mmrl.model_config import LoraConfig, ModelConfig
+from mmrl.policy.buckets import named
 from mmrl.policy.policy import load_policy
+from mmrl.policy.weights import weights_of
 from mmrl.validation import validate
 from tests.conftest import TINY
 
@@ -158,32 +163,35 @@ def test_engines_of_the_policys_own_model_take_no_adapters() -> None:
 def test_servers_that_come_later_find_the_base_and_the_newest_adapter(tmp_path: Path) -> None:
     files = WeightFiles(tmp_path)
     base, adapter = {"w": torch.zeros(1000)}, {"w.lora_A.weight": torch.ones(2, 4)}
-    files.write(base, "r-1")
-    first = files.write_adapter(adapter, "r-1")
+    files.write(iter([base]), "r-1")
+    first = files.write_adapter(iter([adapter]), "r-1")
     files.drop_old()
-    second = files.write_adapter(adapter, "r-2")
+    second = files.write_adapter(iter([adapter]), "r-2")
     files.drop_old()
     assert first.told(0)["base"] == second.told(0)["base"] == "r-1"
-    assert first.told(0)["file"] == second.told(0)["file"]
+    assert first.told(0)["folder"] == second.told(0)["folder"]
     assert second.later == second.told(1)
     assert not Path(first.told(0)["adapter"]).exists()
-    sizes = {key: Path(second.told(0)[key]).stat().st_size for key in ("file", "adapter")}
-    assert sizes["adapter"] < 300 < 4000 < sizes["file"]
-    merged = files.write(base, "r-3")
+    (base_file,), (adapter_file,) = (
+        Path(second.told(0)[key]).iterdir() for key in ("folder", "adapter")
+    )
+    assert adapter_file.stat().st_size < 300 < 4000 < base_file.stat().st_size
+    merged = files.write(iter([base]), "r-3")
     files.drop_old()
     assert merged.told(0)["base"] == "r-3"
     assert merged.told(0)["adapter"] is None
-    assert not Path(second.told(0)["file"]).exists()
+    assert not Path(second.told(0)["folder"]).exists()
     files.close()
 
 
 def test_a_base_that_is_sharded_is_not_sent_empty() -> None:
     """A server that came back without it may ask while the trainer is in the middle of a step."""
     pytest.importorskip("peft")
-    engine = VLLMServerEngine.__new__(VLLMServerEngine)
-    engine._policy = load_policy(ModelConfig(path=TINY, lora=LoraConfig(rank=2)))
-    assert len(engine._whole_base()) > 50
-    named = engine._policy.model.named_parameters()
-    next(p for name, p in named if "q_proj.base_layer" in name).data = torch.empty(0)
+    policy = load_policy(ModelConfig(path=TINY, lora=LoraConfig(rank=2)))
+    kept = weights_of(policy, 0).copied(adapter_only=True)
+    base, _ = Parts(policy, kept, World()).take("base", "adapter")
+    assert len(dict(named(base))) > 50
+    sharded = replace(policy, gather=lambda _, written=False: nullcontext())
+    Parts(sharded, weights_of(sharded, 0), World()).take("base", "adapter")
     with pytest.raises(UserError, match=r"set rollout\.servers\.weights=file"):
-        engine._whole_base()
+        Parts(sharded, kept, World()).take("base", "adapter")

@@ -174,7 +174,7 @@ def test_a_server_that_comes_back_gets_the_weights_before_it_is_asked(
     deadline = time.monotonic() + 60
     while pool.restarts == 0 and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert first.pushes[-1] == {"file": "newer", "base": "1", "adapter": None}
+    assert first.pushes[-1] == {"folder": "newer", "base": "1", "adapter": None}
     second.close()
     expect(pool, 4, version="1")
     assert sorted(first.seen) == [0, 1, 2, 3]

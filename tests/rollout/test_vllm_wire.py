@@ -120,8 +120,8 @@ def test_the_newest_weights_stay_and_older_ones_go(tmp_path: Path) -> None:
     weights = WeightFiles(tmp_path)
     files = []
     for version in range(3):
-        push = weights.write({"a": torch.full((2,), float(version))}, str(version))
-        files.append(Path(push.told(0)["file"]))
+        push = weights.write(iter([{"a": torch.full((2,), float(version))}]), str(version))
+        files.append(Path(push.told(0)["folder"]))
         weights.drop_old()
     assert [file.exists() for file in files] == [False, False, True]
     weights.close()

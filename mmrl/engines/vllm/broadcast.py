@@ -1,13 +1,17 @@
 """Weights sent from a trainer to the workers of all servers at once, over NCCL or gloo.
 
 Both sides open a process group of its own for every broadcast, apart from all others of their
-processes, so that a server that comes or goes changes nothing but the next group's size.
+processes, so that a server that comes or goes changes nothing but the next group's size. Weights
+are sent a bucket at a time, each behind its names, dtypes and shapes.
 """
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -15,15 +19,17 @@ import torch
 from torch import Tensor
 from torch._C import _distributed_c10d as c10d
 
+from mmrl.policy.buckets import Buckets
+
 SENDER = 0
 
 
 def announcement(
-    weights: Mapping[str, Tensor], host: str, port: int, first_rank: int, size: int, seconds: float
+    device: torch.device, host: str, port: int, first_rank: int, size: int, seconds: float
 ) -> dict[str, Any]:
     """What a server must know to take part: its workers are the ranks from `first_rank`.
 
-    Dtypes and shapes of the weights are in it; `seconds` is how long a process waits for another.
+    Weights travel from `device`; `seconds` is how long a process waits for another.
     """
     return {
         "host": host,
@@ -31,30 +37,63 @@ def announcement(
         "first_rank": first_rank,
         "size": size,
         "seconds": seconds,
-        "backend": "nccl" if next(iter(weights.values())).is_cuda else "gloo",
-        "tensors": [
-            [n, str(w.dtype).removeprefix("torch."), list(w.shape)] for n, w in weights.items()
-        ],
+        "backend": "nccl" if device.type == "cuda" else "gloo",
     }
 
 
-def send(weights: Mapping[str, Tensor], said: Mapping[str, Any]) -> None:
-    """Send weights, shapes as announced; raises RuntimeError where one does not take part."""
-    group = _join(said, SENDER)
-    for weight in weights.values():
-        _broadcast(group, weight.detach().contiguous())
-    _leave(group, said)
+@contextmanager
+def joined(said: Mapping[str, Any], rank: int) -> Iterator[Exchange]:
+    """Meet the others, and part from them when all is sent.
 
-
-def receive(said: Mapping[str, Any], rank: int) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights by name, in the shapes announced, on the device that they travel to."""
+    Raises RuntimeError where one does not take part.
+    """
     group = _join(said, rank)
-    device = "cuda" if said["backend"] == "nccl" else "cpu"
-    for name, dtype, shape in said["tensors"]:
-        weight = torch.empty(shape, dtype=getattr(torch, dtype), device=device)
-        _broadcast(group, weight)
-        yield name, weight
+    yield Exchange(group, torch.device("cuda" if said["backend"] == "nccl" else "cpu"))
     _leave(group, said)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A group of one sender and all who receive, with the device that weights travel to."""
+
+    group: Any
+    device: torch.device
+
+    def send(self, weights: Buckets) -> None:
+        """Send weights of any shapes, a bucket at a time, then that there are no more."""
+        for bucket in weights:
+            kinds = {n: (str(w.dtype).removeprefix("torch."), w.shape) for n, w in bucket.items()}
+            self._send_text(json.dumps(kinds))
+            for name in bucket:
+                self._broadcast(bucket[name].detach().to(self.device).contiguous())
+        self._send_text("")
+
+    def receive(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the weights of one `send` by name, in the shapes that they were sent in."""
+        while text := self._receive_text():
+            for name, (dtype, shape) in json.loads(text).items():
+                weight = torch.empty(shape, dtype=getattr(torch, dtype), device=self.device)
+                self._broadcast(weight)
+                yield name, weight
+
+    def _send_text(self, text: str) -> None:
+        said = bytearray(text.encode())
+        self._broadcast(torch.tensor([len(said)], device=self.device))
+        if said:
+            self._broadcast(torch.frombuffer(said, dtype=torch.uint8).to(self.device))
+
+    def _receive_text(self) -> str:
+        length = torch.zeros(1, dtype=torch.long, device=self.device)
+        self._broadcast(length)
+        said = torch.empty(int(length), dtype=torch.uint8, device=self.device)
+        if len(said):
+            self._broadcast(said)
+        return bytes(said.tolist()).decode()
+
+    def _broadcast(self, tensor: Tensor) -> None:
+        options = c10d.BroadcastOptions()
+        options.rootRank, options.rootTensor = SENDER, 0
+        self.group.broadcast([tensor], options).wait()
 
 
 def _join(said: Mapping[str, Any], rank: int) -> Any:
@@ -62,12 +101,6 @@ def _join(said: Mapping[str, Any], rank: int) -> Any:
     store = c10d.TCPStore(said["host"], said["port"], size, rank == SENDER, timeout)
     kind: Any = c10d.ProcessGroupNCCL if said["backend"] == "nccl" else c10d.ProcessGroupGloo
     return kind(store, rank, size, timeout)
-
-
-def _broadcast(group: Any, tensor: Tensor) -> None:
-    options = c10d.BroadcastOptions()
-    options.rootRank, options.rootTensor = SENDER, 0
-    group.broadcast([tensor], options).wait()
 
 
 def _leave(group: Any, said: Mapping[str, Any]) -> None:

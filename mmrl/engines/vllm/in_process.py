@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from mmrl.config import RolloutConfig
 from mmrl.engines.engine import Sampling
@@ -21,11 +20,8 @@ from mmrl.engines.vllm.media import placed_media, sent_positions
 from mmrl.engines.vllm.thinker import whole_configuration
 from mmrl.errors import UserError
 from mmrl.model_config import ModelConfig
-from mmrl.policy.checkpoint_names import (
-    checkpoint_adapter,
-    checkpoint_base,
-    checkpoint_weights,
-)
+from mmrl.policy.buckets import Buckets, named
+from mmrl.policy.checkpoint_names import checkpoint_adapter, checkpoint_weights
 from mmrl.policy.model_folder import base_of, model_folder
 from mmrl.policy.policy import Policy
 from mmrl.policy.weights import Weights, weights_of
@@ -132,10 +128,10 @@ class VLLMEngine:
         model = self._policy.model
         if self.takes_adapter:
             if not self._has_base:
-                self._load(checkpoint_base(model))
+                self._load(checkpoint_weights(model, self._policy.base_weights()))
             self._has_base = True
-            adapter = checkpoint_adapter(model, weights.adapter())
-            self._engine.collective_rpc("take_adapter", args=(adapter,))
+            for adapter in checkpoint_adapter(model, weights.adapter()):
+                self._engine.collective_rpc("take_adapter", args=(adapter,))
         else:
             self._load(checkpoint_weights(model, weights.whole()))
         self._engine.reset_prefix_cache()
@@ -143,8 +139,8 @@ class VLLMEngine:
         self._engine.reset_encoder_cache()
         self.version = weights.version
 
-    def _load(self, weights: Mapping[str, Tensor]) -> None:
-        self._engine.collective_rpc("take_weights", args=(iter(weights.items()),))
+    def _load(self, weights: Buckets) -> None:
+        self._engine.collective_rpc("take_weights", args=(named(weights),))
 
     def close(self) -> None:
         """Shut vLLM down, with the process group it opened."""

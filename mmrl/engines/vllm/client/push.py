@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
-from mmrl.engines.vllm.broadcast import announcement, own_address, send
+from mmrl.engines.vllm.broadcast import SENDER, announcement, joined, own_address
 from mmrl.engines.vllm.client.http import Client
 from mmrl.engines.vllm.client.process import free_port
 from mmrl.errors import UserError
+from mmrl.policy.buckets import Buckets
 
 SHARED_MEMORY = Path("/dev/shm")
 PREFIX = "mmrl-weights"
@@ -47,9 +48,9 @@ class Push(Protocol):
 
 @dataclass(frozen=True)
 class ByFile:
-    """Weights in a file, and an adapter in another where there is one."""
+    """Weights in a folder's files, and an adapter in another's where there is one."""
 
-    file: Path
+    folder: Path
     base: str
     adapter: Path | None = None
 
@@ -57,7 +58,7 @@ class ByFile:
     def later(self) -> Mapping[str, Any]:
         """The same files."""
         adapter = None if self.adapter is None else str(self.adapter)
-        return {"file": str(self.file), "base": self.base, "adapter": adapter}
+        return {"folder": str(self.folder), "base": self.base, "adapter": adapter}
 
     def told(self, number: int) -> Mapping[str, Any]:
         """The same files for all."""
@@ -69,9 +70,12 @@ class ByFile:
 
 @dataclass(frozen=True)
 class ByBroadcast:
-    """Tensors that all workers of all servers receive at once; `said` has a value a server."""
+    """Weights, an adapter or both, in this order, that all workers of all servers receive at once.
 
-    weights: Mapping[str, Tensor]
+    `said` has a value a server.
+    """
+
+    parts: Sequence[Buckets]
     said: Sequence[Mapping[str, Any]]
     later: None = None
 
@@ -84,7 +88,9 @@ class ByBroadcast:
         if not self.said:
             return
         try:
-            send(self.weights, self.said[0])
+            with joined(self.said[0], SENDER) as exchange:
+                for part in self.parts:
+                    exchange.send(part)
         except RuntimeError as error:
             raise UserError(
                 f"the weights could not be broadcast to vLLM's servers: {error}"
@@ -92,13 +98,14 @@ class ByBroadcast:
 
 
 def broadcast(
-    weights: Mapping[str, Tensor],
-    adapter: Mapping[str, Tensor],
+    weights: Buckets | None,
+    adapter: Buckets | None,
+    device: torch.device,
     base: str,
     clients: Sequence[Client],
     seconds: float,
 ) -> Push:
-    """A push of weights, in their parameters' shapes, from an address that all servers reach.
+    """A push of weights of any shapes on `device`, from an address that all servers reach.
 
     `base` is the version that brought these weights, or where there are none an earlier one.
     """
@@ -107,12 +114,13 @@ def broadcast(
     addresses = {own_address(host) for host in hosts}
     host = next(iter(addresses - {"127.0.0.1"}), "127.0.0.1")
     port, size = free_port(), 1 + sum(workers)
-    tensors = {**weights, **adapter}
+    parts = {"weights": weights, "adapter": adapter}
+    comes = {name: part is not None for name, part in parts.items()}
     said = []
     for i in range(len(workers)):
-        where = announcement(tensors, host, port, 1 + sum(workers[:i]), size, seconds)
-        said.append({**where, "weights": len(weights), "base": base})
-    return ByBroadcast(tensors, said)
+        where = announcement(device, host, port, 1 + sum(workers[:i]), size, seconds)
+        said.append({**where, **comes, "base": base})
+    return ByBroadcast([part for part in parts.values() if part is not None], said)
 
 
 class WeightFiles:
@@ -129,12 +137,12 @@ class WeightFiles:
         self._folder = Path(tempfile.mkdtemp(prefix=stem, dir=place))
         self._newest: ByFile | None = None
 
-    def write(self, weights: Mapping[str, Tensor], version: str) -> Push:
-        """Write the weights of a version, in their parameters' shapes."""
+    def write(self, weights: Buckets, version: str) -> Push:
+        """Write the weights of a version, of any shapes, a file a bucket."""
         self._newest = ByFile(self._save(weights, version), version)
         return self._newest
 
-    def write_adapter(self, adapter: Mapping[str, Tensor], version: str) -> Push:
+    def write_adapter(self, adapter: Buckets, version: str) -> Push:
         """Write a version's adapter, [rank, in] and [out, rank], for the weights written last."""
         assert self._newest is not None
         written = self._save(adapter, f"{version}-adapter")
@@ -143,15 +151,19 @@ class WeightFiles:
 
     def drop_old(self) -> None:
         """Remove all files but the newest: nobody will ask for them."""
-        kept = self._newest and {self._newest.file, self._newest.adapter}
-        for file in self._folder.iterdir():
-            if kept and file not in kept:
-                file.unlink()
+        kept = self._newest and {self._newest.folder, self._newest.adapter}
+        for folder in self._folder.iterdir():
+            if kept and folder not in kept:
+                shutil.rmtree(folder)
 
-    def _save(self, tensors: Mapping[str, Tensor], name: str) -> Path:
-        file = self._folder / f"{name}.safetensors"
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, file)
-        return file
+    def _save(self, weights: Buckets, name: str) -> Path:
+        folder = self._folder / name
+        folder.mkdir()
+        for number, bucket in enumerate(weights):
+            tensors = {name: t.detach().cpu().contiguous() for name, t in bucket.items()}
+            save_file(tensors, folder / f"{number:05d}.safetensors")
+            tensors.clear()  # before the next ones are whole
+        return folder
 
     def close(self) -> None:
         """Remove everything."""

@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import torch
-from torch import Tensor
 
 from mmrl.backend.world import World
 from mmrl.config import SERVER_KEY, RolloutConfig
@@ -25,6 +24,7 @@ from mmrl.engines.hf import respond
 from mmrl.engines.vllm import wire
 from mmrl.engines.vllm.adapter import RANKS, takes_adapter
 from mmrl.engines.vllm.client.http import Client
+from mmrl.engines.vllm.client.parts import Parts
 from mmrl.engines.vllm.client.process import ServerProcess, devices_of_servers, free_port
 from mmrl.engines.vllm.client.push import Push, WeightFiles, broadcast
 from mmrl.engines.vllm.client.server_pool import Pool
@@ -32,11 +32,7 @@ from mmrl.engines.vllm.in_process import ENDPOINT, Request, check_length, engine
 from mmrl.engines.vllm.media import placed_media, sent_positions
 from mmrl.errors import UserError
 from mmrl.model_config import ModelConfig
-from mmrl.policy.checkpoint_names import (
-    checkpoint_adapter,
-    checkpoint_base,
-    checkpoint_weights,
-)
+from mmrl.policy.buckets import Buckets
 from mmrl.policy.policy import Policy
 from mmrl.policy.weights import Weights, weights_of
 from mmrl.types import Prompt, Response
@@ -113,7 +109,10 @@ class VLLMServerEngine:
             self.version: int | None = None
             self._syncs += 1
             self._label = f"{self._run}-{self._syncs}"
-            later = self._world.once(lambda: self._hand_out(weights))
+            parts = Parts(self._policy, weights, self._world)
+            if not self._world.first:
+                parts.follow()
+            later = self._world.once(lambda: parts.given(lambda: self._hand_out(parts)))
             if not self._world.first:
                 self.pool.expect(later, self._label)
             self._world.gather(None)  # nobody needs the old ones any more
@@ -121,47 +120,44 @@ class VLLMServerEngine:
                 self._files.drop_old()
             self.version = weights.version
 
-    def _hand_out(self, weights: Weights) -> Mapping[str, Any] | None:
+    def _hand_out(self, parts: Parts) -> Mapping[str, Any] | None:
         """Push the weights; returns what servers are told that come later."""
         if self._files is None:
-            self.pool.push(lambda clients: self._broadcast(weights, clients), self._label)
+            self.pool.push(lambda clients: self._broadcast(parts, clients), self._label)
             return None
-        push = self._write(weights, self._files)
+        push = self._write(parts, self._files)
         self.pool.push(lambda _: push, self._label)
         return push.later
 
-    def _write(self, weights: Weights, files: WeightFiles) -> Push:
+    def _write(self, parts: Parts, files: WeightFiles) -> Push:
         """Write the weights, or the adapter; the base only the first time."""
-        model = self._policy.model
         if not self.takes_adapter:
-            return files.write(checkpoint_weights(model, weights.whole()), self._label)
-        if not self._base:
-            files.write(checkpoint_base(model), self._label)
-            self._base = self._label
-        return files.write_adapter(checkpoint_adapter(model, weights.adapter()), self._label)
+            (whole,) = parts.take("whole")
+            return files.write(whole, self._label)
+        base, adapter = self._base_and_adapter(parts, lacks=not self._base)
+        if base is not None:
+            files.write(base, self._label)
+        return files.write_adapter(adapter, self._label)
 
-    def _broadcast(self, weights: Weights, clients: Sequence[Client]) -> Push:
+    def _broadcast(self, parts: Parts, clients: Sequence[Client]) -> Push:
         """Send the weights, or the adapter; the base too where one of the servers lacks it."""
-        model, seconds = self._policy.model, self._servers.request_timeout_seconds
+        seconds, device = self._servers.request_timeout_seconds, parts.weights.device
         if not self.takes_adapter:
-            self._base, whole = self._label, checkpoint_weights(model, weights.whole())
-            return broadcast(whole, {}, self._base, clients, seconds)
-        adapter, base = checkpoint_adapter(model, weights.adapter()), dict[str, Tensor]()
-        if not self._base or any(c.state()["base"] != self._base for c in clients):
-            self._base, base = self._label, self._whole_base()
-            # One group sends both: an adapter that waited in the host's memory joins the base.
-            adapter = {name: t.to(self._policy.device) for name, t in adapter.items()}
-        return broadcast(base, adapter, self._base, clients, seconds)
+            self._base, (whole,) = self._label, parts.take("whole")
+            return broadcast(whole, None, device, self._base, clients, seconds)
+        lacks = not self._base or any(c.state()["base"] != self._base for c in clients)
+        base, adapter = self._base_and_adapter(parts, lacks=lacks)
+        # One group sends both: an adapter that waited in the host's memory joins the base.
+        device = self._policy.device if lacks else device
+        return broadcast(base, adapter, device, self._base, clients, seconds)
 
-    def _whole_base(self) -> dict[str, Tensor]:
-        """The weights beneath the adapter; raises UserError where they are sharded by now."""
-        base = checkpoint_base(self._policy.model)
-        if not all(tensor.numel() for tensor in base.values()):
-            raise UserError(
-                "a vLLM server came back without the weights beneath the adapter, which are "
-                "sharded while the run trains: resume it, or set rollout.servers.weights=file"
-            )
-        return base
+    def _base_and_adapter(self, parts: Parts, *, lacks: bool) -> tuple[Buckets | None, Buckets]:
+        """The adapter, and the base where it is lacking, which is then this version's."""
+        if not lacks:
+            return None, parts.take("adapter")[0]
+        base, adapter = parts.take("base", "adapter")
+        self._base = self._label
+        return base, adapter
 
     def close(self) -> None:
         """End the servers that were started here."""

@@ -136,7 +136,7 @@ class Endpoint:
         elif push["base"] != self._base:
             raise ValueError("an adapter came without the weights that it stands on")
         else:
-            push = {**push, "file": None}
+            push = {**push, "folder": None}
         await engine.collective_rpc("take_pushed", args=(push,))
         self._base = push["base"]
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.peft_helper import PEFTHelper
@@ -16,9 +14,10 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
     VocabParallelEmbedding,
 )
 
-from mmrl.engines.vllm.broadcast import receive
+from mmrl.engines.vllm.broadcast import joined
 from mmrl.engines.vllm.inputs import ADAPTER_ID
 from mmrl.engines.vllm.sampling import POSITIONS
+from mmrl.engines.vllm.server.weight_files import stored_weights
 from mmrl.engines.vllm.server.weight_names import adapted_name, as_read
 from mmrl.engines.vllm.thinker import named
 
@@ -66,13 +65,13 @@ class TakesWeights:
     def take_pushed(self: Any, push: Mapping[str, Any]) -> None:
         """Load what a trainer has pushed, weights or an adapter or both: see `vllm_push`."""
         if "host" in push:
-            received = receive(push, push["first_rank"] + self.rank)
-            if push["weights"]:
-                self.take_weights(islice(received, push["weights"]))
-            adapter = dict(received)
+            with joined(push, push["first_rank"] + self.rank) as exchange:
+                if push["weights"]:
+                    self.take_weights(exchange.receive())
+                adapter = dict(exchange.receive()) if push["adapter"] else {}
         else:
-            if push["file"]:
-                self.take_weights(stored_weights(push["file"]))
+            if push["folder"]:
+                self.take_weights(stored_weights(push["folder"]))
             adapter = dict(stored_weights(push["adapter"])) if push["adapter"] else {}
         if adapter:
             self.take_adapter(adapter)
@@ -120,13 +119,6 @@ def _all_have_layers(adapted: Iterable[str], known: frozenset[str]) -> None:
         raise ValueError(
             f"vLLM has no layer for the adapter of {lost[0]}: set rollout.adapter_sync=merged"
         )
-
-
-def stored_weights(file: str) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of a safetensors file by name, in their stored shapes, one at a time."""
-    with safe_open(file, "pt") as opened:
-        for name in opened.keys():  # noqa: SIM118
-            yield name, opened.get_tensor(name)
 
 
 def tied_heads(model: Any) -> Iterator[Any]:
