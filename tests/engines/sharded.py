@@ -31,9 +31,9 @@ from mmrl.backend.world import World, join
 from mmrl.config import OptimizerConfig, RunConfig
 from mmrl.engines.hf_copy import CopyEngine
 from mmrl.engines.vllm.broadcast import announcement
-from mmrl.engines.vllm.client.parts import Parts
 from mmrl.engines.vllm.client.process import free_port
 from mmrl.engines.vllm.client.push import ByBroadcast, WeightFiles
+from mmrl.engines.vllm.client.pushed_parts import Parts
 from mmrl.engines.vllm.server.weight_files import stored_weights
 from mmrl.model_config import ModelConfig
 from mmrl.policy.family import Limits

@@ -15,8 +15,8 @@ from mmrl.backend.world import World
 from mmrl.config import RolloutConfig, RunConfig
 from mmrl.engines.vllm import adapter
 from mmrl.engines.vllm.adapter import adapter_arguments, room_for, takes_adapter
-from mmrl.engines.vllm.client.parts import Parts
 from mmrl.engines.vllm.client.push import WeightFiles
+from mmrl.engines.vllm.client.pushed_parts import Parts
 from mmrl.engines.vllm.in_process import engine_arguments
 from mmrl.errors import UserError
 from mmrl.model_config import LoraConfig, ModelConfig

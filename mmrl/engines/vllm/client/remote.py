@@ -24,9 +24,9 @@ from mmrl.engines.hf import respond
 from mmrl.engines.vllm import wire
 from mmrl.engines.vllm.adapter import RANKS, takes_adapter
 from mmrl.engines.vllm.client.http import Client
-from mmrl.engines.vllm.client.parts import Parts
 from mmrl.engines.vllm.client.process import ServerProcess, devices_of_servers, free_port
 from mmrl.engines.vllm.client.push import Push, WeightFiles, broadcast
+from mmrl.engines.vllm.client.pushed_parts import Parts
 from mmrl.engines.vllm.client.server_pool import Pool
 from mmrl.engines.vllm.in_process import ENDPOINT, Request, check_length, engine_arguments, requests
 from mmrl.engines.vllm.media import placed_media, sent_positions
