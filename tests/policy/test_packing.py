@@ -9,8 +9,10 @@ import torch
 
 from mmrl.algorithms.stages.credit import GroupCredit, GroupRelative, pair
 from mmrl.algorithms.stages.variants import AcrossVariants
-from mmrl.policy.packing import Row, Weighted, pack
-from mmrl.policy.shared_prefix import lay_out
+from mmrl.policy.kept import Kept
+from mmrl.policy.packing import Chunk, Row, Weighted, chunks, content_of, pack
+from mmrl.policy.prompts import Prompts
+from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.stage import Context
 from mmrl.types import TrainSample
 from tests.algorithms.cases import context, group
@@ -107,3 +109,56 @@ def test_a_long_tail_has_the_micro_batches_that_its_tokens_need() -> None:
         plan = lay_out([row.shared() for row in batch], torch.device("cpu")).plan(None)
         tokens = sum(part.real.count for part in plan.first)
         assert sum(part.padded for part in plan.first) <= 1.3 * tokens
+
+
+def apart(*lengths: list[int]) -> list[TrainSample]:
+    """Groups whose prompts are not the same."""
+    made = credit(*lengths)
+    one = replace(made[0].prompt, positions=np.zeros((1, 1), dtype=np.int64), next_position=1)
+    prompts = [replace(one, ids=np.array([g])) for g in range(len(lengths))]
+    return [replace(sample, prompt=prompts[sample.group]) for sample in made]
+
+
+def counted(chunk: Chunk) -> list[tuple[int, int]]:
+    """Group and length of each sample of a chunk."""
+    return [
+        (m.sample.group, len(m.sample.mask))
+        for batch in chunk.batches
+        for _, row in batch
+        for m in row.members
+    ]
+
+
+def test_chunks_hold_every_sample_once_and_no_more_than_the_budget() -> None:
+    samples = apart([5, 3, 9, 9], [2, 2, 2], [7, 1, 1])
+    every = sorted((s.group, len(s.mask)) for s in samples)
+    for budget in (1, 8, 12, 1000):
+        for whole in (False, True):
+            found = chunks(weighted(samples), budget, whole)
+            assert sorted(each for chunk in found for each in counted(chunk)) == every
+            for chunk in found:
+                prompts = sum(len(prompt.ids) for prompt in chunk.prompts)
+                for batch in chunk.batches:
+                    members = [m.sample for _, row in batch for m in row.members]
+                    assert all(row.prompt is chunk.prompts[n] for n, row in batch)
+                    tokens = sum(len(s.response.ids) - 1 for s in members)
+                    assert whole or prompts + tokens <= budget or len(members) == 1
+
+
+def test_no_prompt_is_in_two_chunks() -> None:
+    """However a group is split, its prompt runs once."""
+    found = chunks(weighted(apart([9] * 8, [9] * 8)), 30)
+    assert [len(chunk.prompts) for chunk in found] == [1, 1]
+    assert all(len(chunk.batches) > 2 for chunk in found)
+
+
+def test_kept_prompts_come_first_with_nothing_but_responses() -> None:
+    samples = apart([9] * 8, [5] * 3)
+    ran = Prompts(lay_out([SharedRow(samples[-1].prompt, ())], torch.device("cpu")))
+    kept = Kept(room=100)
+    kept.add([content_of(samples[-1].prompt)], ran)
+    first, *others = chunks(weighted(samples), 13, kept=kept)
+    assert first.ran is ran and not first.prompts
+    assert counted(first) == [(1, 5)] * 3 and len(first.batches) == 1, "3 x 4 tokens fit in 13"
+    assert all(chunk.ran is None for chunk in others)
+    assert [g for chunk in others for g, _ in counted(chunk)] == [0] * 8
