@@ -43,6 +43,7 @@ from mmrl.rewards import (
     numbers,
     points,
     quantities,
+    room_map,
     sql,
     thoughts,
     tracks,
@@ -274,6 +275,7 @@ def payload_parsers() -> dict[str, Parser]:
         "numbers.parse_integer": numbers.parse_integer,
         "points.parse_point": points.parse_point,
         "quantities.parse_quantity": quantities.parse_quantity,
+        "room_map.parse_map": room_map.parse_map,
         "tracks.parse_track": lambda text: tracks.parse_track(text, 8),
     }
 

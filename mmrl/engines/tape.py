@@ -50,7 +50,7 @@ class Steps:
 
     def __init__(self, step: Step, decoding: Decoding, faith: Faith, model: nn.Module) -> None:
         self._step, self._decoding, self._faith = step, decoding, faith
-        self._hooked = hooked(model)
+        self._hooked = hooked(model) or not torch.is_inference_mode_enabled()
         self._rows = self._made = 0
         self._again: Step | None = None
 

@@ -61,8 +61,10 @@ def gathered(
     tensors: Mapping[str, Tensor], names: Iterable[str], gather: Gather | None, *, written: bool
 ) -> AbstractContextManager[Any]:
     """Make those of the tensors, of any shapes, whole that are parameters."""
-    parameters = [p for name in names if isinstance(p := tensors[name], nn.Parameter)]
-    return gather(parameters, written=written) if gather else nullcontext()
+    found = (tensors[name] for name in names)
+    # What is tied has several names and is gathered, and written back, once.
+    parameters = {id(p): p for p in found if isinstance(p, nn.Parameter)}
+    return gather([*parameters.values()], written=written) if gather else nullcontext()
 
 
 def stored(model: nn.Module) -> dict[str, Tensor]:

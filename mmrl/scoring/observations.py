@@ -18,4 +18,6 @@ def observation_values(observation: Observation) -> dict[str, Any]:
 
 def observation_of(values: Mapping[str, Any]) -> Observation:
     """The observation of what `observation_values` made."""
-    return Observation(**{**values, "parts": tuple(map(part_of, values["parts"]))})
+    parts = tuple(map(part_of, values["parts"]))
+    history = tuple((role, count) for role, count in values["history"])
+    return Observation(**{**values, "parts": parts, "history": history})

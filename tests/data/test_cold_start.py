@@ -31,6 +31,7 @@ def cold_starts() -> dict[str, DataConfig]:
                 if (
                     phase.config.rollout.engine == "targets"
                     and not phase.config.rollout.thought_dropout
+                    and path.stem != "alto"  # its words for masks are learnt before
                 ):
                     found[f"{path.stem}/{phase.name}"] = source
     return found

@@ -154,7 +154,7 @@ def test_intent_candidates_are_closed_and_shown() -> None:
 
 
 CONTEXT = "The old bridge was built by Clara Weiss in 1912 and crosses the river near the mill."
-BRIDGE = Faithful(("1912",), CONTEXT)
+BRIDGE = Faithful(("1912",), CONTEXT, "When was the bridge built?")
 PASSAGE = "Clara Weiss built it; the year was 1912."
 
 

@@ -31,8 +31,13 @@ def public_parsers() -> set[str]:
     for module in pkgutil.iter_modules(mmrl.rewards.__path__):
         loaded = importlib.import_module(f"mmrl.rewards.{module.name}")
         for name, value in inspect.getmembers(loaded, callable):
-            if getattr(value, "__module__", "") == loaded.__name__ and re.match(
-                r"parse_|grade_(math|typed)|run_query|\w+(Grammar|Format|Answer)$", name
+            own = getattr(value, "__module__", "") == loaded.__name__
+            if (
+                own
+                and not getattr(value, "_is_protocol", False)
+                and re.match(
+                    r"parse_|grade_(math|typed)|run_query|\w+(Grammar|Format|Answer)$", name
+                )
             ):
                 found.add(f"{module.name}.{name}")
     return found

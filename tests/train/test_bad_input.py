@@ -94,6 +94,7 @@ def test_an_empty_response_has_no_token_and_breaks_nothing(name: str) -> None:
         ),
     )
     here = context(value_estimates={"q": 0.5}, probes={"q": {"rate": 0.5, "norm": 1.0}})
+    here = replace(here, write=lambda sample, text: None)  # a question that cannot be shown
     shaped = algorithm.shape_rewards([rich], here)
     samples = algorithm.train_samples(algorithm.edit_groups(shaped, here).groups, here)
     assert all(len(s.advantages) == len(s.mask) == len(s.response.ids) for s in samples)

@@ -90,7 +90,7 @@ def test_the_readmes_section_trains_with_its_name_changed(
     made["trainer"] |= {"steps": 1, "max_refills": 1}
     carry_out(made)
     *estimates, row = Journal(tmp_path / "run" / "metrics.jsonl").rows()
-    trains = name not in ("gvm_probe", "value_estimates")  # they only ask
+    trains = name not in ("gvm_probe", "value_estimates", "pass_rate_estimates")  # they only ask
     assert np.isfinite(row["train/loss"]) if trains else "train/loss" not in row
     # Where a phase of estimates comes first, it asks each of the six samples once.
     assert len(estimates) == (3 if name in ("a_star_po", "gvm_raft") else 0)
