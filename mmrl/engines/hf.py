@@ -13,7 +13,7 @@ from torch import Tensor
 from mmrl.engines import plain_generate
 from mmrl.engines.decoding import Decoding, Prefill
 from mmrl.engines.engine import Sampling
-from mmrl.engines.tape import Faith, Steps
+from mmrl.engines.tape import Recordable, Steps
 from mmrl.engines.threads import decoding_threads
 from mmrl.errors import UserError
 from mmrl.policy.attention import active_layout
@@ -35,7 +35,7 @@ class HFEngine:
         """Prompts are prefilled some at a time, at most `prefill_tokens` in one pass (or one)."""
         self._policy = policy
         self._max_sequences = max_sequences
-        self._faith = Faith()
+        self._recordable = Recordable()
         self._prefill_tokens = prefill_tokens or default_budget(policy.device)
 
     @torch.inference_mode()
@@ -59,7 +59,7 @@ class HFEngine:
         for number, (start, stop) in enumerate(_spans(counts, self._max_sequences)):
             generator = torch.Generator(self._policy.device).manual_seed(seed + number)
             part = prompts[start:stop], counts[start:stop]
-            batch = Batch(self._policy, *part, sampling, self._faith)
+            batch = Batch(self._policy, *part, sampling, self._recordable)
             groups += batch.run(generator, self._prefill_tokens)
         return groups
 
@@ -101,10 +101,10 @@ class Batch:
         prompts: Sequence[Prompt],
         counts: Sequence[int],
         sampling: Sampling,
-        faith: Faith,
+        recordable: Recordable,
     ) -> None:
         self._policy, self._prompts, self._sampling = policy, prompts, sampling
-        self._faith = faith
+        self._recordable = recordable
         self._banned = policy.banned
         self._owners = np.repeat(np.arange(len(prompts)), counts)
         lasts = np.cumsum(counts) - 1
@@ -126,7 +126,7 @@ class Batch:
         position = starts.to(logits.device)
         tokens: list[tuple[Ints, Ints, Tensor]] = []
         step = partial(self._step, decoding)
-        steps = Steps(step, decoding, self._faith, self._policy.model)
+        steps = Steps(step, decoding, self._recordable, self._policy.model)
         ends = set(self._policy.family.end_ids)
         while True:
             chosen, logprobs = self._sample(logits, self._greedy[live], generator)

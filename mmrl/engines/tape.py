@@ -48,8 +48,10 @@ class Steps:
     Who hooks into the model wants to see every step: then there is none.
     """
 
-    def __init__(self, step: Step, decoding: Decoding, faith: Faith, model: nn.Module) -> None:
-        self._step, self._decoding, self._faith = step, decoding, faith
+    def __init__(
+        self, step: Step, decoding: Decoding, recordable: Recordable, model: nn.Module
+    ) -> None:
+        self._step, self._decoding, self._recordable = step, decoding, recordable
         self._hooked = hooked(model) or not torch.is_inference_mode_enabled()
         self._rows = self._made = 0
         self._again: Step | None = None
@@ -61,14 +63,14 @@ class Steps:
             self._rows, self._made, self._again = rows, 0, None
         self._made += 1
         if self._again is not None:
-            return self._checked(*inputs) if self._faith.unproved else self._again(*inputs)
-        if self._made < SETTLED or self._faith.lost or self._hooked:
+            return self._checked(*inputs) if self._recordable.unchecked else self._again(*inputs)
+        if self._made < SETTLED or self._recordable.refused or self._hooked:
             return self._step(*inputs)
         before = self._decoding.memories()
         try:
             out, self._again = record(self._step, inputs)
         except Unfit:
-            self._faith.lost = True
+            self._recordable.refused = True
             self._decoding.remember(before)
             return self._step(*inputs)
         return out
@@ -80,9 +82,9 @@ class Steps:
         found = self._again(*inputs)
         self._decoding.remember(before)
         out = self._step(*inputs)
-        self._faith.unproved = False
+        self._recordable.unchecked = False
         if not torch.equal(found, out):
-            self._faith.lost, self._again = True, None
+            self._recordable.refused, self._again = True, None
         return out
 
 
@@ -97,11 +99,11 @@ def hooked(model: nn.Module) -> bool:
 
 
 @dataclass
-class Faith:
-    """Whether a model's steps can be recorded: not yet tried, proved, or lost."""
+class Recordable:
+    """Whether a model's steps can be recorded: not checked yet, or refused."""
 
-    unproved: bool = True
-    lost: bool = False
+    unchecked: bool = True
+    refused: bool = False
 
 
 def record(step: Step, inputs: Sequence[Tensor]) -> tuple[Tensor, Step]:

@@ -10,7 +10,7 @@ sees          its prompt, and what came before it among its own tokens; in a lay
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
@@ -20,34 +20,18 @@ from torch import Tensor
 
 from mmrl.policy.prompts import Prompts
 from mmrl.policy.recurrent import Continuation, Mixer
-from mmrl.policy.shared_prefix import SharedRow, answers_of, numbers_of, shown_by, spread, written
-from mmrl.policy.tiled import Plan
+from mmrl.policy.shared_prefix import Flat, SharedRow, answers_of, numbers_of, shown_by, written
 from mmrl.policy.tiles import Run, Tiles
-from mmrl.types import EncodedMedium, Ints
 
 
-@dataclass(frozen=True)
-class Responses:
-    """The flat form of responses, and the prompts that they go on from.
+@dataclass(frozen=True, kw_only=True)
+class Responses(Flat):
+    """The flat form of responses alone, and the prompts that they go on from.
 
-    `ids` [N], `positions` [axes, N] and `media` are theirs alone. `predictors` [W] says what
-    predicts each token that the model wrote: a prompt [P], or from P on a flat token. `targets`,
-    `written`, `responses`, `owner`, `sizes` and `blocks` are as in `SharedPrefix`.
+    `predictors` are prompts [P], and from P on flat tokens.
     """
 
     prompts: Prompts
-    ids: Tensor
-    positions: Tensor
-    predictors: Tensor
-    targets: Tensor
-    responses: tuple[Run, ...]
-    owner: Ints
-    sizes: Ints
-    blocks: tuple[Run, ...] = ()
-    blocks_slide_only: bool = False
-    media: tuple[EncodedMedium, ...] = ()
-    written: Tensor | None = None
-    _plans: dict[int | None, Plan] = field(default_factory=dict, init=False)
 
     def attend(
         self,
@@ -75,26 +59,17 @@ class Responses:
         """Hidden states [W, H] that predict what the model wrote, of the flat tokens' [N, H]."""
         return torch.cat([self.prompts.last, hidden])[self.predictors]
 
-    def spread(self, values: Tensor) -> Tensor:
-        """Values [W] of what the model wrote, at their places among all [M]; the others' are 0."""
-        return spread(values, self.written, self.sizes)
+    @property
+    def before(self) -> int:
+        """Tokens of the prompts."""
+        return self.prompts.num_tokens
 
-    def plan(self, window: int | None) -> Plan:
-        """The tiles of attention in one kind of layer."""
-        if window not in self._plans:
-            before = self.prompts.num_tokens
-            self._plans[window] = Plan(self._tiles(window, before), self.ids.device, before)
-        return self._plans[window]
-
-    def _tiles(self, window: int | None, before: int) -> Tiles:
+    def _tiles(self, window: int | None) -> Tiles:
         tiles = Tiles()
         for run, owner in zip(self.responses, self.owner, strict=True):
-            placed = Run(before + run.start, before + run.stop)
+            placed = Run(self.before + run.start, self.before + run.stop)
             tiles.itself(placed, window)
             tiles.behind(placed, self.prompts.runs[owner], window)
-        if window is not None or not self.blocks_slide_only:
-            for run in self.blocks:
-                tiles.both_ways(Run(before + run.start, before + run.stop))
         return tiles
 
 

@@ -63,24 +63,23 @@ class SharedRow:
         return len(self.prompt.ids) + sum(max(len(r) - 1, 0) for r in self.responses)
 
 
-@dataclass(frozen=True)
-class SharedPrefix:
-    """The flat form of some rows, and who sees whom in it.
+@dataclass(frozen=True, kw_only=True)
+class Flat:
+    """The flat form of some responses, with their prompts among the tokens or before them.
 
     `ids` [N], `positions` [axes, N], `media` in the order of their placeholders. `predictors` [W]
-    is the flat index that predicts each response token that the model wrote, in row order;
-    `targets` [W] the token it predicts; `written` [W] its place among all response tokens [M], None
-    where the model wrote all of them. `prompts` [P] and `responses` [S] are where each stands among
-    the flat tokens; `owner` [S] is a response's prompt, `sizes` [S] its length with the token that
-    is not fed. `blocks` are the runs of tokens that see each other both ways, in all layers or only
-    in those with a sliding window. Everything here is linear in the flat tokens.
+    says what predicts each response token that the model wrote, in row order; `targets` [W] is the
+    token it predicts; `written` [W] its place among all response tokens [M], None where the model
+    wrote all of them. `responses` [S] are where each stands among the flat tokens, `owner` [S] is a
+    response's prompt, `sizes` [S] its length with the token that is not fed. `blocks` are the runs
+    of tokens that see each other both ways, in all layers or only in those with a sliding window.
+    Everything here is linear in the flat tokens.
     """
 
     ids: Tensor
     positions: Tensor
     predictors: Tensor
     targets: Tensor
-    prompts: tuple[Run, ...]
     responses: tuple[Run, ...]
     owner: Ints
     sizes: Ints
@@ -89,6 +88,42 @@ class SharedPrefix:
     media: tuple[EncodedMedium, ...] = ()
     written: Tensor | None = None
     _plans: dict[int | None, Plan] = field(default_factory=dict, init=False)
+
+    @property
+    def before(self) -> int:
+        """Tokens of prompts that ran before, whose keys stand in front of those here."""
+        return 0
+
+    def plan(self, window: int | None) -> Plan:
+        """The tiles of attention in one kind of layer."""
+        if window not in self._plans:
+            tiles = self._tiles(window)
+            if window is not None or not self.blocks_slide_only:
+                for run in self.blocks:
+                    tiles.both_ways(Run(self.before + run.start, self.before + run.stop))
+            self._plans[window] = Plan(tiles, self.ids.device, self.before)
+        return self._plans[window]
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Values [W] of what the model wrote, at their places among all [M]; the others' are 0."""
+        if self.written is None:
+            return values
+        everywhere = values.new_zeros(int(self.sizes.sum()))
+        return everywhere.index_copy(0, self.written, values)
+
+    def _tiles(self, window: int | None) -> Tiles:
+        """Who sees whom before him."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedPrefix(Flat):
+    """The flat form of some rows, and who sees whom in it.
+
+    `prompts` [P] are where each stands among the flat tokens, of which `predictors` are some.
+    """
+
+    prompts: tuple[Run, ...]
 
     def attend(
         self,
@@ -101,10 +136,6 @@ class SharedPrefix:
     ) -> Tensor:
         """Prompts attend to themselves; responses to their prompt and themselves."""
         return self.plan(window).attend(query, key, value, scale)
-
-    def spread(self, values: Tensor) -> Tensor:
-        """Values [W] of what the model wrote, at their places among all [M]; the others' are 0."""
-        return spread(values, self.written, self.sizes)
 
     def predicting(self, hidden: Tensor) -> Tensor:
         """Hidden states [W, H] that predict what the model wrote, of the flat tokens' [N, H]."""
@@ -119,12 +150,6 @@ class SharedPrefix:
         """The sequences that recurrent layers run over."""
         return Recurrence(self.prompts, self.responses, self.owner, self.ids.device)
 
-    def plan(self, window: int | None) -> Plan:
-        """The tiles of attention in one kind of layer."""
-        if window not in self._plans:
-            self._plans[window] = Plan(self._tiles(window), self.ids.device)
-        return self._plans[window]
-
     def _tiles(self, window: int | None) -> Tiles:
         tiles = Tiles()
         alone = np.bincount(self.owner, minlength=len(self.prompts)) == 1
@@ -138,9 +163,6 @@ class SharedPrefix:
             else:
                 tiles.itself(run, window)
                 tiles.behind(run, prompt, window)
-        if window is not None or not self.blocks_slide_only:
-            for run in self.blocks:
-                tiles.both_ways(run)
         return tiles
 
 
@@ -243,13 +265,6 @@ def shown_by(
     ]
     media = [medium for _, media, _ in shown for medium in media]
     return Shown(tuple(media), tuple(blocks))
-
-
-def spread(values: Tensor, chosen: Tensor | None, sizes: Ints) -> Tensor:
-    """Values [W] of what the model wrote, at their places among all [M]; the others' are 0."""
-    if chosen is None:
-        return values
-    return values.new_zeros(int(sizes.sum())).index_copy(0, chosen, values)
 
 
 def _runs(rows: Sequence[SharedRow]) -> tuple[tuple[Run, ...], tuple[Run, ...]]:

@@ -104,6 +104,18 @@ def test_parts_equal_the_whole(name: str, checkpointing: bool) -> None:
     assert apart(made, other) < LARGE_SCORES.get(made.model.config.model_type, TOLERANCE)
 
 
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "gemma3", "gemma4", "qwen3_5", "lfm2_vl"])
+def test_long_ragged_parts_equal_the_whole(name: str) -> None:
+    """Behind windows, wide heads and states: answers of 1 to 400 tokens, far beyond any window."""
+    made, other = policy(name), policy(name)
+    prompt = rows_of(made, name)[0]
+    rows = [replace(prompt, responses=responses(5, (1, 400, 3, 97, 211, 64, 65, 2)))]
+    wanted = learn_at_once(other, rows)
+    found = learn_in_parts(made, rows, size=3)
+    assert relative(found, wanted) < LARGE_SCORES.get(made.model.config.model_type, TOLERANCE)
+    assert apart(made, other) < 10 * TOLERANCE
+
+
 def detached(self: Prompts, send: Send) -> None:
     """Responses that teach their prompts nothing."""
 

@@ -13,7 +13,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from importlib import import_module
 from importlib.metadata import files
@@ -108,6 +109,17 @@ def number(pixels: npt.NDArray[np.uint8]) -> int:
     return sum(int(bright) << bit for bit, bright in enumerate(bars))
 
 
+@contextmanager
+def ordinary_priority() -> Iterator[None]:
+    """Undo what the AV1 encoder does to its caller: SVT-AV1 makes it a real-time process."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
+@ordinary_priority()
 def write(path: Path, form: Form, frames: int = FRAMES) -> Path:
     """Write a clip whose frames say their numbers."""
     whole = path.with_name(f"whole-{path.name}") if form.cut or form.hidden else path

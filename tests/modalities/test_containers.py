@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,13 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         name: clips.write(folder / f"{name}.{form.container}", form) for name, form in FORMS.items()
     }
+
+
+def test_a_written_clip_leaves_the_process_as_it_was(tmp_path: Path) -> None:
+    """As root, SVT-AV1 would make it a real-time process, with all that it starts."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0).sched_priority
+    clips.write(tmp_path / "a.mp4", FORMS["mp4-av1"])
+    assert (os.sched_getscheduler(0), os.sched_getparam(0).sched_priority) == before
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -16,7 +16,7 @@ from mmrl.engines.hf import HFEngine
 from mmrl.engines.tape import Unfit, record
 from mmrl.policy.policy import Policy
 from mmrl.types import Prompt, Response
-from tests.families.cases import Case, ask, make, policy
+from tests.families.cases import Case, ask, make, policy, retyped
 from tests.families.tiny import TINY
 
 WORDS = 60
@@ -36,7 +36,7 @@ def answers(made: Policy, name: str) -> tuple[list[Response], bool]:
     made.family.end_ids = (*made.family.end_ids, *range(60, 66))
     engine = HFEngine(made)
     groups = engine.generate(prompts_of(made, name), [5, 3], Sampling(WORDS, 1.0), 7)
-    return [answer for group in groups for answer in group], not engine._faith.lost
+    return [answer for group in groups for answer in group], not engine._recordable.refused
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -59,6 +59,19 @@ def test_recorded_steps_say_the_same(name: str, monkeypatch: pytest.MonkeyPatch)
     for mine, theirs in zip(found, wanted, strict=True):
         assert np.array_equal(mine.ids, theirs.ids)
         assert np.array_equal(mine.logprobs, theirs.logprobs)
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl_moe", "gemma4", "nemotron_h_omni"])
+def test_in_bfloat16_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for settled in (tape.SETTLED, 10**9):
+        monkeypatch.setattr(tape, "SETTLED", settled)
+        made = policy(name)
+        retyped(made.model, torch.bfloat16)
+        found.append(answers(made, name))
+    (mine, recorded), (theirs, _) = found
+    assert recorded
+    assert all(np.array_equal(a.logprobs, b.logprobs) for a, b in zip(mine, theirs, strict=True))
 
 
 def again_and_once(step: Callable[[Tensor], Tensor]) -> None:
