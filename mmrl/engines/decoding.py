@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmrl.policy.prompts import Prompts as Ran
+from mmrl.policy.prompts import Prompts
 from mmrl.policy.recurrent import Memory, Mixer
 from mmrl.policy.shared_prefix import SharedPrefix
 from mmrl.policy.tiles import batches
@@ -29,7 +29,7 @@ SPARE_SEATS = 16
 
 
 @dataclass(frozen=True)
-class Prompts:
+class PromptKeys:
     """Prompts of like lengths: keys and values [P, K, L, D] by layer, padded with zeros."""
 
     numbers: Ints
@@ -45,7 +45,7 @@ class Prompts:
                 cache[layer] = new.new_zeros(size)
             cache[layer].transpose(1, 2)[at.prompt, at.place] = new[at.flat]
 
-    def chosen(self, places: Ints, device: torch.device) -> Prompts:
+    def chosen(self, places: Ints, device: torch.device) -> PromptKeys:
         """Some of the prompts, no longer than they are."""
         kept, lengths = torch.from_numpy(places).to(device), self.lengths[places]
         longest = int(lengths.max())
@@ -53,7 +53,7 @@ class Prompts:
             {layer: rows[kept][:, :, :longest].contiguous() for layer, rows in cache.items()}
             for cache in (self.keys, self.values)
         )
-        return Prompts(self.numbers[places], lengths, keys, values)
+        return PromptKeys(self.numbers[places], lengths, keys, values)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Prefill:
         self._memories: dict[int, list[Memory]] = {}
         groups = [sorted(group) for group in batches(lengths, spare=SPARE_TOKENS)]
         sizes = np.array(lengths)
-        self.prompts = [Prompts(np.array(group), sizes[group]) for group in groups]
+        self.prompts = [PromptKeys(np.array(group), sizes[group]) for group in groups]
 
     def part(self, rows: SharedPrefix, start: int) -> _Part:
         """The layout of a pass over the prompts from `start` on."""
@@ -92,7 +92,7 @@ class Prefill:
                 found.append((prompts, Where(*(torch.from_numpy(a).to(device) for a in arrays))))
         return _Part(rows, found, self._memories)
 
-    def take(self, ran: Ran, start: int) -> None:
+    def take(self, ran: Prompts, start: int) -> None:
         """Remember what prompts from `start` on ended with, which ran before."""
         part = self.part(ran.rows, start)
         for layer, key in ran.keys.items():
@@ -112,7 +112,7 @@ class _Part:
     """One of the passes that prefill is made of."""
 
     rows: SharedPrefix
-    prompts: Sequence[tuple[Prompts, Where]]
+    prompts: Sequence[tuple[PromptKeys, Where]]
     memories: dict[int, list[Memory]]
 
     def attend(
@@ -206,7 +206,7 @@ class Table:
     where some prompts have many responses left and some few.
     """
 
-    def __init__(self, prompts: Prompts, rows: Ints, owners: Ints, room: int) -> None:
+    def __init__(self, prompts: PromptKeys, rows: Ints, owners: Ints, room: int) -> None:
         cache = next(iter(prompts.keys.values()))
         self._device, self._room = cache.device, room
         self._prompts, self._owners = prompts, owners
