@@ -52,10 +52,15 @@ FLAGS = (
 )
 _AT_3_AND_4 = (
     "import fcntl, os, sys; "
+    "hasattr(os, 'SCHED_OTHER') and os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0)); "
     "r, w = (fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3]); "
     "os.dup2(r, 3); os.dup2(w, 4); os.close(r); os.close(w); os.execv(sys.argv[3], sys.argv[3:])"
 )
-"""The browser reads from 3 and writes to 4, numbers that the parent's own files may have."""
+"""The browser reads from 3 and writes to 4, numbers that the parent's own files may have.
+
+Real-time priority of the parent is not for it: a page that loops would never give its core back to
+whoever is to end it.
+"""
 
 Events = Callable[[str, Mapping[str, Any]], None]
 

@@ -40,9 +40,9 @@ LINES = 20
 
 @dataclass(frozen=True)
 class Ended:
-    """How an episode ended: its reward, or why there is none. `id` None: the process has."""
+    """How an episode ended: its reward, or why there is none."""
 
-    id: str | None
+    id: str
     reward: float | None
     error: str = ""
 
@@ -96,6 +96,9 @@ class Host:
         self._ended = ended
         self._noise: deque[str] = deque(maxlen=LINES)
         self._ready: queue.Queue[Mapping[str, Any]] = queue.Queue()
+        self._lock = threading.Lock()
+        self._playing: set[str] = set()
+        self._over = ""
         interpreter = python or sys.executable
         try:
             self._process = subprocess.Popen(
@@ -130,11 +133,16 @@ class Host:
         return self._process.poll() is None
 
     def play(self, name: str, index: int, seed: int, url: str, model: str) -> None:
-        """Begin an episode, which calls `url` as `model`."""
+        """Begin an episode, which calls `url` as `model`; it ends with the process at the latest."""
+        with self._lock:
+            if self._over:
+                return self._ended.put(Ended(name, None, self._over))
+            self._playing.add(name)
         self._say({"play": name, "index": index, "seed": seed, "url": url, "model": model})
 
     def stop(self, name: str) -> None:
         """Give an episode up; nothing more is heard of it."""
+        self._take(name)
         self._say({"stop": name})
 
     def close(self) -> None:
@@ -163,6 +171,7 @@ class Host:
             elif "ended" in value:
                 reward = value.get("reward")
                 known = None if reward is None else float(reward)
+                self._take(str(value["ended"]))
                 self._ended.put(Ended(str(value["ended"]), known, str(value.get("error", ""))))
             elif "began" in value:
                 self._ended.put(Began(str(value["began"]), dict(value.get("about") or {})))
@@ -172,7 +181,15 @@ class Host:
         last = " ".join(list(self._noise)[-3:])
         reason = f"its process ended with {self._process.returncode}: {last:.500}"
         self._ready.put({"error": reason})
-        self._ended.put(Ended(None, None, reason))
+        with self._lock:
+            self._over = reason
+            left = sorted(self._playing)
+        for name in left:
+            self._ended.put(Ended(name, None, reason))
+
+    def _take(self, name: str) -> None:
+        with self._lock:
+            self._playing.discard(name)
 
     def _keep(self, stream: IO[str]) -> None:
         for line in _lines(stream):

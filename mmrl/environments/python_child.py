@@ -1,9 +1,9 @@
 """Runs one program of a model in a process that can compute and say something, and nothing else.
 
 Started by `python_tool.py`; reads {"code", "pictures", "memory", "seconds"} and the pictures'
-bytes, writes what the program prints. What it may import is loaded first; then a filter of system
-calls (seccomp) allows memory, reading and writing what is open, time, and the end: no file is
-opened, no socket made, no process or thread started. Linux on x86-64 or arm64.
+bytes, writes `LOCKED` and then what the program prints. What it may import is loaded first; then a
+filter of system calls (seccomp) allows memory, reading and writing what is open, time, and the end:
+no file is opened, no socket made, no process or thread started. Linux on x86-64 or arm64.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ ALLOWED = {
 REFUSED, ALLOW, KILL = 0x00050001, 0x7FFF0000, 0x80000000
 NO_NEW_PRIVILEGES, SECCOMP, FILTER = 38, 22, 2
 MOST = 1 << 16
+LOCKED = b"locked\n"
 
 
 def lock() -> None:
@@ -58,16 +59,17 @@ def lock() -> None:
     libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
     if libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "no_new_privs")
-    place = ctypes.addressof(ctypes.create_string_buffer(header, len(header)))
-    if libc.prctl(SECCOMP, FILTER, place, 0, 0):
+    filtered = ctypes.create_string_buffer(header, len(header))
+    if libc.prctl(SECCOMP, FILTER, ctypes.addressof(filtered), 0, 0):
         raise OSError(ctypes.get_errno(), "seccomp")
 
 
 def limit(memory: int, seconds: int) -> None:
-    """Bound memory and processor time, and every file that is written to, to nothing."""
+    """Bound memory, processor time and what is written; nothing is dumped."""
     for kind, most in (
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_FSIZE, 8 * MOST),
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(kind, (most, most))
@@ -98,6 +100,8 @@ def main() -> None:
     out = sys.stdout.buffer
     limit(order["memory"], order["seconds"])
     lock()
+    out.write(LOCKED)
+    out.flush()
     given = {"__name__": "__main__", "pictures": pictures, "np": numpy, "numpy": numpy}
     out.write(run(order["code"], given)[:MOST].encode(errors="replace"))
     out.flush()

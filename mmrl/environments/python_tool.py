@@ -11,11 +11,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
 
 from mmrl.environments.picture_tools import NotUsable
+from mmrl.environments.python_child import LOCKED
 from mmrl.errors import UserError
 from mmrl.modalities.child_environment import without_secrets
 
@@ -49,24 +51,35 @@ def run_python(
     }
     payload = json.dumps(order).encode() + b"\n" + b"".join(array.tobytes() for array in arrays)
     try:
-        done = subprocess.run(
-            [sys.executable, "-I", str(CHILD)],
-            input=payload,
-            capture_output=True,
-            timeout=seconds + START,
-            env={**without_secrets(), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            start_new_session=True,
-        )
+        status, out, noise = _run(payload, seconds + START)
     except subprocess.TimeoutExpired:
         return f"The program took over {seconds} seconds."
-    said = done.stdout.decode(errors="replace")
-    if done.returncode == 0:
-        return said[:MOST_SAID] or "The program printed nothing."
-    noise = done.stderr.decode(errors="replace")
-    if "seccomp" in noise or "no_new_privs" in noise or "KeyError" in noise:
+    # Only what comes before the program is not the program's own word.
+    if status > 0 and not out.startswith(LOCKED):
         raise UserError(
-            "the tool python needs Linux with seccomp on x86-64 or arm64: leave it out of tools"
+            "the tool python needs Linux with seccomp on x86-64 or arm64: leave it out of tools "
+            f"({noise.strip().rpartition(chr(10))[2]:.200})"
         )
-    if done.returncode < 0:
-        return f"The program took over {seconds} seconds, or was stopped ({-done.returncode})."
+    said = out.removeprefix(LOCKED).decode(errors="replace")
+    if status == 0:
+        return said[:MOST_SAID] or "The program printed nothing."
+    if status < 0:
+        return f"The program took over {seconds} seconds, or was stopped ({-status})."
     return "The program used too much memory." if "MemoryError" in noise else "The program failed."
+
+
+def _run(payload: bytes, seconds: float) -> tuple[int, bytes, str]:
+    """Exit status, output and errors; both go to files, whose size the kernel bounds."""
+    with TemporaryDirectory(prefix="mmrl-python-") as folder:
+        said, noise = Path(folder, "said"), Path(folder, "noise")
+        with said.open("ab") as out, noise.open("ab") as error:  # append: nothing is written over
+            done = subprocess.run(
+                [sys.executable, "-I", str(CHILD)],
+                input=payload,
+                stdout=out,
+                stderr=error,
+                timeout=seconds,
+                env={**without_secrets(), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                start_new_session=True,
+            )
+        return done.returncode, said.read_bytes(), noise.read_text(errors="replace")

@@ -45,7 +45,7 @@ def record(hosting: Hosting, path: Path, indices: Sequence[int]) -> int:
                 about[int(event.id)] = event.about
             elif isinstance(event, Ended):
                 running -= 1
-                if event.id is None or int(event.id) not in found:
+                if int(event.id) not in found:
                     raise UserError(f"episode {event.id} asked nothing: {event.error}")
     finally:
         host.close()

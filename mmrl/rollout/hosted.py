@@ -168,7 +168,8 @@ class Hosted:
                 else:
                     event.reply(Refusal(404, "no_session", f"no episode '{event.session:.40}'"))
             elif isinstance(event, Ended):
-                _take_end(event, ended, sessions)
+                if event.id in sessions:
+                    ended[event.id] = event
 
     def _answer(
         self, calls: Sequence[Call], sessions: Mapping[str, Session], sampling: Sampling, seed: int
@@ -211,14 +212,6 @@ class Hosted:
                 reason = f"no end within {EPISODE_SECONDS:g} s"
                 ended[name] = Ended(name, None, reason)
                 self._hosts[session.prompt.sample.task].stop(name)
-
-
-def _take_end(event: Ended, ended: dict[str, Ended], sessions: Mapping[str, Session]) -> None:
-    """An episode's end, or that of the process that played them all."""
-    names = [event.id] if event.id is not None else [n for n in sessions if n not in ended]
-    for name in names:
-        if name in sessions:
-            ended[name] = replace(event, id=name)
 
 
 def _response(session: Session, end: Ended) -> Response:

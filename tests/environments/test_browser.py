@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from PIL import Image
 
 from mmrl.config import RunConfig
 from mmrl.environments.browser import Page, Pages
-from mmrl.environments.devtools import browser_path
+from mmrl.environments.devtools import DevTools, browser_path
 from mmrl.environments.environment import EnvironmentFailure, Seen
 from mmrl.environments.live import Live, LiveStep
 from mmrl.errors import UserError
@@ -164,6 +165,28 @@ def test_a_page_that_hangs_ends_at_the_deadline(tmp_path: Path) -> None:
     live.close()
     assert isinstance(failed, str) and failed.startswith("environment failed")
     assert children() <= before
+
+
+def test_a_browser_has_no_priority_of_its_parents() -> None:
+    """A page that loops at one would hold its core against whoever is to end it."""
+
+    async def started() -> list[int]:
+        browser = await DevTools.start(120.0)
+        try:
+            return [os.sched_getscheduler(pid) for pid in children()]
+        finally:
+            await browser.close()
+
+    def in_real_time() -> list[int]:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        return asyncio.run(started())
+
+    with ThreadPoolExecutor(1) as alone:  # its thread alone, which ends here, is so urgent
+        try:
+            found = alone.submit(in_real_time).result()
+        except PermissionError:
+            pytest.skip("no right to real-time priority")
+    assert found and set(found) == {os.SCHED_OTHER}
 
 
 def test_a_page_reaches_nothing(tmp_path: Path) -> None:

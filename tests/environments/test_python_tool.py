@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmrl.environments import python_tool
 from mmrl.environments.picture_tools import NotUsable
 from mmrl.environments.python_tool import run_python
+from mmrl.errors import UserError
 
 SECRET = "the gold is 42"
 
@@ -88,3 +90,37 @@ def test_time_memory_and_words_are_bounded() -> None:
     assert len(run_python("print('a' * 10_000_000)")) == 2_000
     with pytest.raises(NotUsable, match="characters"):
         run_python("#" * 10_000)
+
+
+def test_a_program_cannot_pass_for_a_machine_that_lacks_seccomp() -> None:
+    forged = "import os\nos.write(2, b'OSError: seccomp KeyError')\nos._exit(1)"
+    assert run_python(forged) == "The program failed."
+    over = "import os\nos.lseek(1, 0, 0)\nos.write(1, b'another')\nos._exit(1)"
+    assert run_python(over) == "The program failed."
+
+
+def test_what_a_program_writes_past_print_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    run = python_tool._run
+
+    def sized(payload: bytes, seconds: float) -> tuple[int, bytes, str]:
+        found = run(payload, seconds)
+        sizes.append(len(found[1]) + len(found[2]))
+        return found
+
+    monkeypatch.setattr(python_tool, "_run", sized)
+    run_python("import os\nfor _ in range(400): os.write(1, b'x' * 10_000)")
+    run_python("import os\nfor _ in range(400): os.write(2, b'x' * 10_000)")
+    assert max(sizes) < 2_000_000
+
+
+def test_a_machine_that_cannot_lock_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = python_tool.CHILD.read_text()
+    assert child.count("    lock()\n") == 1
+    broken = tmp_path / "child.py"
+    broken.write_text(child.replace("    lock()\n", "    raise OSError(22, 'seccomp')\n"))
+    monkeypatch.setattr(python_tool, "CHILD", broken)
+    with pytest.raises(UserError, match="seccomp on x86-64"):
+        run_python("print(1)")

@@ -221,6 +221,22 @@ def test_what_fails_is_no_verdict(plays: Any, how: str, reason: str) -> None:
     assert len(played.play(1)) == 2, "the next episodes find a process"
 
 
+def test_the_end_of_one_process_is_not_that_of_other_episodes(plays: Any) -> None:
+    """One that ends between two rounds of episodes, and one of two tasks'."""
+    played = plays("appends")
+    played.play(1)
+    (idle,) = played.hosted._hosts.values()
+    idle.close()
+    other = load_task("hosted", {"host": "gymnasium", "turns": 6})
+    played.hosted.tasks["other"] = played._hosting(other, "dies")
+    first, second = played.prompts
+    played.prompts = [first, replace(second, sample=replace(second.sample, task="other"))]
+    (one,), (two,) = played.play(1)
+    assert one.episode.outcome == 2.0 and two.episode.outcome is None
+    assert "its process ended with 7" in two.episode.failure
+    assert one.episode.failure == ""
+
+
 def test_an_episode_without_room_is_truncated_and_earned_nothing(plays: Any) -> None:
     played = plays("appends")
     for response in played.play(1, Sampling(3))[0]:
