@@ -142,15 +142,28 @@ class Decoding:
     Responses sit at tables, by prompts of like lengths with about as many responses left.
     """
 
-    def __init__(self, prefill: Prefill, owners: Ints, room: int) -> None:
-        self.length = 0
-        self._memories = prefill.memories(owners)
-        self._tables = []
+    def __init__(self, room: int) -> None:
+        """Nobody is live yet; responses have at most `room` tokens."""
+        self._room, self._live = room, 0
+        self._memories: dict[int, Memory] = {}
+        self._tables: list[Table] = []
+
+    def join(self, prefill: Prefill, owners: Ints) -> None:
+        """Let responses come after those that are live; `owners` [S] are prompts of the prefill."""
+        for layer, memory in prefill.memories(owners).items():
+            before = [self._memories[layer]] if self._live else []
+            self._memories[layer] = Memory.joined([*before, memory])
         for prompts in prefill.prompts:
             rows = np.flatnonzero(np.isin(owners, prompts.numbers))
             if len(rows):
                 places = np.searchsorted(prompts.numbers, owners[rows])
-                self._tables.append(Table(prompts, rows, places, room))
+                self._tables.append(Table(prompts, self._live + rows, places, self._room))
+        self._live += len(owners)
+
+    def advance(self) -> None:
+        """Take note that every live response has a token more."""
+        for table in self._tables:
+            table.length += 1
 
     def attend(
         self,
@@ -167,12 +180,12 @@ class Decoding:
         """
         if len(self._tables) == 1:
             (table,) = self._tables
-            return table.attend(self.length, layer, query, key, value, scale, window)
+            return table.attend(layer, query, key, value, scale, window)
         out = query.new_empty(*query.shape[:2], value.shape[-1])
         for table in self._tables:
             index = table.index
             own = query[index], key[index], value[index]
-            out[index] = table.attend(self.length, layer, *own, scale, window)
+            out[index] = table.attend(layer, *own, scale, window)
         return out
 
     def recur(self, layer: int, mixer: Mixer, hidden: Tensor) -> Tensor:
@@ -189,8 +202,9 @@ class Decoding:
 
     def keep(self, rows: Ints) -> None:
         """Let go of finished responses; `rows` are the live ones."""
+        self._live = len(rows)
         self._memories = {layer: memory.chosen(rows) for layer, memory in self._memories.items()}
-        self._tables = [new for table in self._tables for new in table.kept(rows, self.length)]
+        self._tables = [new for table in self._tables for new in table.kept(rows)]
 
     @property
     def allocated(self) -> int:
@@ -207,6 +221,7 @@ class Table:
     """
 
     def __init__(self, prompts: PromptKeys, rows: Ints, owners: Ints, room: int) -> None:
+        self.length = 0
         cache = next(iter(prompts.keys.values()))
         self._device, self._room = cache.device, room
         self._prompts, self._owners = prompts, owners
@@ -221,7 +236,6 @@ class Table:
 
     def attend(
         self,
-        length: int,
         layer: int,
         query: Tensor,
         key: Tensor,
@@ -229,16 +243,17 @@ class Table:
         scale: float,
         window: int | None,
     ) -> Tensor:
-        """Attend as `Decoding` says, after `length` tokens."""
+        """Attend as `Decoding` says, after the `length` tokens that each has."""
+        length = self.length
         prompt_k, prompt_v = self._prompts.keys[layer], self._prompts.values[layer]
         prompts, kv_heads, longest, dim = prompt_k.shape
-        own_k = self._written(self._own_keys, layer, length, key)
-        own_v = self._written(self._own_values, layer, length, value)
+        own_k = self._written(self._own_keys, layer, key)
+        own_v = self._written(self._own_values, layer, value)
 
         seated = self._seat((query * scale).unflatten(1, (kv_heads, -1)))  # [P, K, W, R, D]
         each = seated.reshape(len(own_k), -1, dim)  # [P K W, R, D]
         together = seated.reshape(prompts * kv_heads, -1, dim)  # [P K, W R, D]
-        hidden = self._hidden if window is None else self._beyond(window, length)
+        hidden = self._hidden if window is None else self._beyond(window)
         hidden = hidden.expand(-1, kv_heads, -1, -1).flatten(0, 1)
         to_prompt = torch.baddbmm(hidden, together, prompt_k.flatten(0, 1).transpose(1, 2))
         to_own = each @ own_k.transpose(1, 2)
@@ -252,8 +267,9 @@ class Table:
         by_seat = out.view(*seated.shape[:-1], -1).transpose(1, 2)  # [P, W, K, R, V]
         return self._unseat(by_seat.reshape(-1, query.shape[1], by_seat.shape[-1]))
 
-    def _written(self, caches: dict[int, Tensor], layer: int, length: int, new: Tensor) -> Tensor:
+    def _written(self, caches: dict[int, Tensor], layer: int, new: Tensor) -> Tensor:
         """A layer's cache with the new token in it, [P K W, length + 1, D]."""
+        length = self.length
         cache = caches.get(layer)
         if cache is None or cache.shape[3] == length:
             room = min(length + max(BLOCK, length // 2), self._room)
@@ -265,13 +281,13 @@ class Table:
         cache[:, :, :, length] = self._seat(new)
         return cache[:, :, :, : length + 1].flatten(0, 2)
 
-    def _beyond(self, window: int, length: int) -> Tensor:
+    def _beyond(self, window: int) -> Tensor:
         """`_hidden` with the prompt's tokens that the window has left behind hidden too."""
         place = torch.arange(self._hidden.shape[-1], device=self._device)
-        lost = place <= (self._lengths + length - window)[:, None]
+        lost = place <= (self._lengths + self.length - window)[:, None]
         return self._hidden.masked_fill(lost[:, None, None], float("-inf"))
 
-    def kept(self, rows: Ints, length: int) -> Iterator[Table]:
+    def kept(self, rows: Ints) -> Iterator[Table]:
         """The table without finished responses, or those that its responses move to."""
         stays = np.isin(self._rows, rows)
         if not stays.any():
@@ -287,13 +303,14 @@ class Table:
             yield self
             return
         for group in groups:
-            yield self._moved(group, np.isin(self._owners, group), numbers, length)
+            yield self._moved(group, np.isin(self._owners, group), numbers)
 
-    def _moved(self, prompts: Ints, who: Bools, rows: Ints, length: int) -> Table:
+    def _moved(self, prompts: Ints, who: Bools, rows: Ints) -> Table:
         """A table of some prompts for some of the responses here, with what they have written."""
         owners = np.searchsorted(prompts, self._owners[who])
         chosen = self._prompts.chosen(prompts, self._device)
         table = Table(chosen, rows[who], owners, self._room)
+        table.length = self.length
         old = np.zeros(len(prompts) * table._width, dtype=np.int64)
         old[table._seat_of] = self._seat_of[who]
         seats = self._sent(old.reshape(len(prompts), table._width))
@@ -302,7 +319,7 @@ class Table:
                 (self._own_keys, table._own_keys),
                 (self._own_values, table._own_values),
             ):
-                cache = mine[layer][:, :, :, :length]
+                cache = mine[layer][:, :, :, : self.length]
                 at = cache[seats // self._width, :, seats % self._width]
                 its[layer] = at.transpose(1, 2).contiguous()
         return table

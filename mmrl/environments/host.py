@@ -133,7 +133,7 @@ class Host:
         return self._process.poll() is None
 
     def play(self, name: str, index: int, seed: int, url: str, model: str) -> None:
-        """Begin an episode, which calls `url` as `model`; it ends with the process at the latest."""
+        """Begin an episode that calls `url` as `model`; with the process, it ends."""
         with self._lock:
             if self._over:
                 return self._ended.put(Ended(name, None, self._over))

@@ -60,7 +60,7 @@ def backward(
     grad, q, k, v, out = (x.transpose(1, 2) for x in (grad, query, key, value, out))
     lse = lse.transpose(1, 2).contiguous()
     if _fused_on_cpu(query):
-        grads = _cpu_backward(grad, q, k, v, out, lse, 0.0, causal, scale=scale)
+        grads = _backward_on_cpu(grad, q, k, v, out, lse, scale, causal)
     elif _on_fast_gpu(query):
         # Nothing is dropped, so the generator's state is never read; nor are lengths of no use.
         state = torch.empty(2, dtype=torch.uint64, device=query.device)
@@ -72,6 +72,33 @@ def backward(
         return _plain_backward(grad, q, k, v, out, lse, scale, causal)
     dq, dk, dv = (g.transpose(1, 2) for g in grads)
     return dq, dk, dv
+
+
+def _backward_on_cpu(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    scale: float,
+    causal: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The kernel's gradients; it gives a thread to each head of keys, so few heads are repeated."""
+    heads = k.shape[1]
+    times = _repeats(len(k) * heads, q.shape[1] // heads, torch.get_num_threads())
+    if times > 1:
+        k, v = (x.repeat_interleave(times, 1) for x in (k, v))
+    dq, dk, dv = _cpu_backward(grad, q, k, v, out, lse, 0.0, causal, scale=scale)
+    if times > 1:
+        dk, dv = (x.unflatten(1, (heads, times)).sum(2) for x in (dk, dv))
+    return dq, dk, dv
+
+
+def _repeats(tasks: int, queries: int, threads: int) -> int:
+    """As few times as give every thread a task, of those that `queries` a head of keys allow."""
+    allowed = [times for times in range(1, queries + 1) if queries % times == 0]
+    return next((times for times in allowed if tasks * times >= threads), allowed[-1])
 
 
 def _fused_on_cpu(query: Tensor) -> bool:

@@ -167,9 +167,8 @@ class Hosted:
                     waiting.append(event)
                 else:
                     event.reply(Refusal(404, "no_session", f"no episode '{event.session:.40}'"))
-            elif isinstance(event, Ended):
-                if event.id in sessions:
-                    ended[event.id] = event
+            elif isinstance(event, Ended) and event.id in sessions:
+                ended[event.id] = event
 
     def _answer(
         self, calls: Sequence[Call], sessions: Mapping[str, Session], sampling: Sampling, seed: int

@@ -192,7 +192,8 @@ def test_the_cache_is_what_decoding_allocates(policy: Policy) -> None:
     with torch.no_grad():
         with active_layout(prefill.part(rows, 0)):
             policy.hidden_states(rows.ids, rows.positions, rows.media)
-        decoding = Decoding(prefill, np.repeat([0, 1], 4), 16)
+        decoding = Decoding(16)
+        decoding.join(prefill, np.repeat([0, 1], 4))
         with active_layout(decoding):
             policy.hidden_states(rows.ids[:8], rows.positions[:, :8], ())
     seen = prompts_of(len(prompt.ids))

@@ -287,7 +287,8 @@ def test_decoding_goes_on_as_training_rows_do(kind: str) -> None:
         assert relative(out, wanted[places]) < 1e-6
 
     fed = np.array([run.size for run in layout.responses])
-    decoding = Decoding(prefill, layout.owner, int(fed.max()))
+    decoding = Decoding(int(fed.max()))
+    decoding.join(prefill, layout.owner)
     live = np.arange(len(fed))
     for at in range(fed.max()):
         stay = (fed[live] > at).nonzero()[0]

@@ -172,6 +172,25 @@ def test_heads_share_keys(heads: tuple[int, int]) -> None:
     compare(MIXES["long tail"], 6, "none", torch.float32, 1e-6, heads)
 
 
+@pytest.mark.parametrize("threads", [2, 3, 16])
+@pytest.mark.parametrize("heads", [(4, 1), (6, 2), (7, 1), (12, 2)])
+def test_every_thread_has_heads_of_keys(
+    heads: tuple[int, int], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One tile of few heads goes over several threads, and to the same gradients."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    given, kernel = [], flash._cpu_backward
+
+    def noted(grad: Tensor, query: Tensor, key: Tensor, *rest: Any, **more: Any) -> Any:
+        given.append((len(key) * key.shape[1], query.shape[1]))
+        return kernel(grad, query, key, *rest, **more)
+
+    monkeypatch.setattr(flash, "_cpu_backward", noted)
+    compare(MIXES["long tail"], None, "none", torch.float32, 1e-6, heads)
+    compare(MIXES["long tail"], None, "none", torch.bfloat16, 8e-3, heads)
+    assert all(tasks >= min(threads, queries) for tasks, queries in given)
+
+
 mixes = st.lists(
     st.tuples(st.integers(1, 14), st.lists(st.integers(0, 16), max_size=4)), min_size=1, max_size=4
 )

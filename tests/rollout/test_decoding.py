@@ -26,31 +26,36 @@ def prefilled(lengths: Sequence[int]) -> Prefill:
     return prefill
 
 
+def decoding_of(prefill: Prefill, owners: np.ndarray, room: int) -> Decoding:
+    batch = Decoding(room)
+    batch.join(prefill, owners)
+    return batch
+
+
 def write(batch: Decoding, live: int, tokens: int) -> None:
     for _ in range(tokens):
         new = torch.randn(live, HEADS, SIZE)
         assert torch.isfinite(batch.attend(0, new, new, new, 0.4)).all()
-        batch.length += 1
+        batch.advance()
 
 
 def test_room_follows_what_was_written_and_not_the_limit() -> None:
-    batch = Decoding(prefilled([5, 5]), np.repeat([0, 1], 8), LIMIT)
+    batch = decoding_of(prefilled([5, 5]), np.repeat([0, 1], 8), LIMIT)
     assert batch.allocated == TOKEN * 10
     write(batch, 16, 10)
     assert batch.allocated == TOKEN * (10 + 16 * BLOCK)
     write(batch, 16, 290)
-    assert batch.length == 300
     assert TOKEN * 16 * 300 < batch.allocated <= TOKEN * (10 + 16 * 1.5 * 300)
 
 
 def test_room_ends_at_the_limit() -> None:
-    batch = Decoding(prefilled([5]), np.repeat([0], 3), BLOCK + 7)
+    batch = decoding_of(prefilled([5]), np.repeat([0], 3), BLOCK + 7)
     write(batch, 3, BLOCK + 7)
     assert batch.allocated == TOKEN * (5 + 3 * (BLOCK + 7))
 
 
 def test_one_long_answer_does_not_hold_the_seats_of_the_others() -> None:
-    batch = Decoding(prefilled([50] * 8), np.repeat(np.arange(8), 8), LIMIT)
+    batch = decoding_of(prefilled([50] * 8), np.repeat(np.arange(8), 8), LIMIT)
     write(batch, 64, 40)
     batch.keep(np.array([3]))
     write(batch, 1, 400)
@@ -59,7 +64,7 @@ def test_one_long_answer_does_not_hold_the_seats_of_the_others() -> None:
 
 def test_a_group_that_goes_on_does_not_hold_seats_for_prompts_with_one_answer_left() -> None:
     owners = np.repeat(np.arange(20), 32)
-    batch = Decoding(prefilled([5] * 20), owners, LIMIT)
+    batch = decoding_of(prefilled([5] * 20), owners, LIMIT)
     write(batch, len(owners), 1)
     live = np.flatnonzero((owners == 4) | (np.arange(len(owners)) % 32 == 0))
     batch.keep(live)
@@ -76,4 +81,4 @@ def test_one_huge_prompt_does_not_pad_the_others(monkeypatch: pytest.MonkeyPatch
 
 
 def prefilled_bytes(lengths: Sequence[int]) -> int:
-    return Decoding(prefilled(lengths), np.arange(len(lengths)), LIMIT).allocated
+    return decoding_of(prefilled(lengths), np.arange(len(lengths)), LIMIT).allocated

@@ -13,10 +13,11 @@ from torch.utils.hooks import RemovableHandle
 from transformers import AutoModelForImageTextToText
 
 from mmrl.engines import decoding as decoding_module
-from mmrl.engines import hf
+from mmrl.engines.batch import Batch, spans
 from mmrl.engines.decoding import Decoding, Prefill, Table
+from mmrl.engines.draws import draw, truncate
 from mmrl.engines.engine import Sampling
-from mmrl.engines.hf import HFEngine, draw, truncate
+from mmrl.engines.hf import HFEngine
 from mmrl.policy.attention import active_layout
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.model_folder import model_folder
@@ -226,7 +227,8 @@ def test_decoding_attends_as_training_rows_do(
         torch.testing.assert_close(out, expected[number][first])
 
     fed = np.array([n for group in lengths for n in group])
-    decoding = Decoding(prefill, whole.owner, int(fed.max()))
+    decoding = Decoding(int(fed.max()))
+    decoding.join(prefill, whole.owner)
     live = np.arange(len(fed))
     for at in range(fed.max()):
         stay = (fed[live] > at).nonzero()[0]
@@ -237,7 +239,7 @@ def test_decoding_attends_as_training_rows_do(
         for number, layer in enumerate(layers):
             out = decoding.attend(number, *(x[now] for x in layer), 0.4, window)
             torch.testing.assert_close(out, expected[number][now])
-        decoding.length += 1
+        decoding.advance()
 
 
 def bare_prompt(length: int) -> Prompt:
@@ -388,7 +390,7 @@ def test_prompts_are_prefilled_within_a_budget(
 
 
 def test_a_group_over_the_limit_stays_whole() -> None:
-    assert list(hf._spans([2, 9, 2, 2], 4)) == [(0, 1), (1, 2), (2, 4)]
+    assert list(spans([2, 9, 2, 2], 4)) == [(0, 1), (1, 2), (2, 4)]
 
 
 def test_finish_and_text(policy: Policy, prompts: list[Prompt], engine: HFEngine) -> None:
@@ -470,14 +472,14 @@ def test_a_greedy_answer_comes_from_the_same_prefill(
     make_noisy(policy, 5)
     alone = engine.generate(prompts, [1, 1, 1], GREEDY, 0)
     prefills = 0
-    prefill = hf.Batch._prefill
+    prefill = Batch._prefill
 
-    def counted(batch: hf.Batch, tokens: int) -> object:
+    def counted(batch: Batch, tokens: int) -> object:
         nonlocal prefills
         prefills += 1
         return prefill(batch, tokens)
 
-    monkeypatch.setattr(hf.Batch, "_prefill", counted)
+    monkeypatch.setattr(Batch, "_prefill", counted)
     sampling = Sampling(LENGTH, temperature=1.3, greedy_too=True)
     groups = engine.generate(prompts, [3, 0, 2], sampling, 0)
     assert prefills == 1

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from mmrl.config import RolloutConfig
+from mmrl.engines.batch import respond
 from mmrl.engines.engine import Sampling
-from mmrl.engines.hf import respond
 from mmrl.engines.vllm.adapter import adapter_arguments, takes_adapter
 from mmrl.engines.vllm.media import placed_media, sent_positions
 from mmrl.engines.vllm.thinker import whole_configuration

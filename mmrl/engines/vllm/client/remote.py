@@ -19,8 +19,8 @@ import torch
 
 from mmrl.backend.world import World
 from mmrl.config import SERVER_KEY, RolloutConfig
+from mmrl.engines.batch import respond
 from mmrl.engines.engine import Sampling
-from mmrl.engines.hf import respond
 from mmrl.engines.vllm import wire
 from mmrl.engines.vllm.adapter import RANKS, takes_adapter
 from mmrl.engines.vllm.client.http import Client
