@@ -99,15 +99,15 @@ def test_what_is_cached_is_no_more_than_at_first(monkeypatch: pytest.MonkeyPatch
     prompts = 8 * prompts_of(made, "qwen2_5_vl")[:1]
     size = len(prompts[0].ids)
     held: list[int] = []
-    keep = Decoding.keep
+    advance = Decoding.advance
 
-    def counted(decoding: Decoding, rows: np.ndarray) -> None:
-        keep(decoding, rows)
+    def counted(decoding: Decoding) -> None:
+        advance(decoding)
         live = batches[0]._live
         owners = len(set(batches[0]._owners[live]))
         held.append(owners * size + len(live) * LENGTH)
 
-    monkeypatch.setattr(Decoding, "keep", counted)
+    monkeypatch.setattr(Decoding, "advance", counted)
     batches: list[Batch] = []
     lengths = np.tile([LENGTH, 2, 2, 2], 8)
     play(made, prompts, [4] * 8, lengths, seats=8, made_batches=batches)
