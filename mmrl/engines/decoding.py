@@ -228,6 +228,7 @@ class Table:
         self._width, self._seat_of = _seats(owners)
         self._own_keys: dict[int, Tensor] = {}
         self._own_values: dict[int, Tensor] = {}
+        self._flat: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         padding = np.arange(prompts.lengths.max()) >= prompts.lengths[:, None]
         hidden = cache.new_zeros(padding.shape)
         self._hidden = hidden.masked_fill(self._sent(padding), float("-inf"))[:, None, None]
@@ -244,42 +245,51 @@ class Table:
         window: int | None,
     ) -> Tensor:
         """Attend as `Decoding` says, after the `length` tokens that each has."""
-        length = self.length
-        prompt_k, prompt_v = self._prompts.keys[layer], self._prompts.values[layer]
-        prompts, kv_heads, longest, dim = prompt_k.shape
+        keys, values, hidden = self._prompt(layer)
+        heads = len(keys) // len(self._lengths)
         own_k = self._written(self._own_keys, layer, key)
         own_v = self._written(self._own_values, layer, value)
+        if window is not None:
+            hidden = self._over_heads(self._beyond(window), heads)
 
-        seated = self._seat((query * scale).unflatten(1, (kv_heads, -1)))  # [P, K, W, R, D]
-        each = seated.reshape(len(own_k), -1, dim)  # [P K W, R, D]
-        together = seated.reshape(prompts * kv_heads, -1, dim)  # [P K, W R, D]
-        hidden = self._hidden if window is None else self._beyond(window)
-        hidden = hidden.expand(-1, kv_heads, -1, -1).flatten(0, 1)
-        to_prompt = torch.baddbmm(hidden, together, prompt_k.flatten(0, 1).transpose(1, 2))
-        to_own = each @ own_k.transpose(1, 2)
-        if window is not None and length >= window:
-            to_own[..., : length + 1 - window] = float("-inf")
-        scores = torch.cat([to_prompt.view(*to_own.shape[:2], longest), to_own], dim=-1)
+        each = self._seat((query * scale).unflatten(1, (heads, -1)))  # [P K W, R, D]
+        together = each.view(len(keys), -1, each.shape[-1])  # [P K, W R, D]
+        to_prompt = torch.baddbmm(hidden, together, keys)
+        to_own = torch.bmm(each, own_k.transpose(1, 2))
+        if window is not None and self.length >= window:
+            to_own[..., : self.length + 1 - window] = float("-inf")
+        longest = keys.shape[-1]
+        scores = torch.cat([to_prompt.view(*each.shape[:2], longest), to_own], dim=-1)
         weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
-        on_prompt = weights[..., :longest].unflatten(0, (len(together), -1)).flatten(1, 2)
-        out = (on_prompt @ prompt_v.flatten(0, 1)).view(*each.shape[:2], -1)
+        on_prompt = weights.view(*together.shape[:2], -1)[..., :longest]
+        out = torch.bmm(on_prompt, values).view(*each.shape[:2], -1)
         out = torch.baddbmm(out, weights[..., longest:], own_v)
-        by_seat = out.view(*seated.shape[:-1], -1).transpose(1, 2)  # [P, W, K, R, V]
-        return self._unseat(by_seat.reshape(-1, query.shape[1], by_seat.shape[-1]))
+        return self._unseat(out, heads)
+
+    def _prompt(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+        """A layer's prompts: keys [P K, D, L], values [P K, L, V], what hides padding."""
+        if layer not in self._flat:
+            key, value = self._prompts.keys[layer], self._prompts.values[layer]
+            hidden = self._over_heads(self._hidden, key.shape[1])
+            self._flat[layer] = key.flatten(0, 1).transpose(1, 2), value.flatten(0, 1), hidden
+        return self._flat[layer]
+
+    def _over_heads(self, hidden: Tensor, heads: int) -> Tensor:
+        return hidden.expand(-1, heads, -1, -1).flatten(0, 1)
 
     def _written(self, caches: dict[int, Tensor], layer: int, new: Tensor) -> Tensor:
         """A layer's cache with the new token in it, [P K W, length + 1, D]."""
         length = self.length
         cache = caches.get(layer)
-        if cache is None or cache.shape[3] == length:
+        if cache is None or cache.shape[1] == length:
             room = min(length + max(BLOCK, length // 2), self._room)
-            size = len(self._lengths), new.shape[1], self._width, room, new.shape[2]
-            grown = new.new_empty(size)
+            seats = len(self._lengths) * self._width
+            grown = new.new_empty(seats * new.shape[1], room, new.shape[2])
             if cache is not None:
-                grown[:, :, :, :length] = cache
+                grown[:, :length] = cache
             cache = caches[layer] = grown
-        cache[:, :, :, length] = self._seat(new)
-        return cache[:, :, :, : length + 1].flatten(0, 2)
+        cache.select(1, length).copy_(self._seat(new))
+        return cache.narrow(1, 0, length + 1)
 
     def _beyond(self, window: int) -> Tensor:
         """`_hidden` with the prompt's tokens that the window has left behind hidden too."""
@@ -319,9 +329,9 @@ class Table:
                 (self._own_keys, table._own_keys),
                 (self._own_values, table._own_values),
             ):
-                cache = mine[layer][:, :, :, : self.length]
-                at = cache[seats // self._width, :, seats % self._width]
-                its[layer] = at.transpose(1, 2).contiguous()
+                by_seat = mine[layer].unflatten(0, (len(self._lengths), -1, self._width))
+                at = by_seat[seats // self._width, :, seats % self._width, : self.length]
+                its[layer] = at.transpose(1, 2).flatten(0, 2)
         return table
 
     def _place(self, rows: Ints) -> None:
@@ -335,13 +345,18 @@ class Table:
         self._seat_index = self._sent(self._seat_of)
 
     def _seat(self, rows: Tensor) -> Tensor:
-        """[S, K, ...] -> [P, K, W, ...]."""
+        """[S, K, ...] -> [P K W, ...]."""
         seated = rows if self._full else rows[self._sitting]
-        by_prompt: Tensor = seated.unflatten(0, (len(self._lengths), self._width))
-        return by_prompt.transpose(1, 2)
+        if rows.shape[1] == 1:
+            return seated.flatten(0, 1)
+        by_prompt = seated.unflatten(0, (len(self._lengths), self._width))
+        return by_prompt.transpose(1, 2).flatten(0, 2)
 
-    def _unseat(self, seated: Tensor) -> Tensor:
-        """[P * W, ...] -> [S, ...]."""
+    def _unseat(self, seated: Tensor, heads: int) -> Tensor:
+        """[P K W, R, V] -> [S, K R, V]."""
+        if heads > 1:
+            by_head = seated.unflatten(0, (len(self._lengths), heads, self._width))
+            seated = by_head.transpose(1, 2).flatten(2, 3).flatten(0, 1)
         return seated if self._full else seated[self._seat_index]
 
     def _sent(self, array: np.ndarray) -> Tensor:

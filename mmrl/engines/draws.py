@@ -34,7 +34,7 @@ def choose(
 
 def draw(log_all: Tensor, generator: torch.Generator) -> Tensor:
     """Sample an id a row from log-weights [S, V]; one at minus infinity is never drawn."""
-    cumulative = log_all.double().exp().cumsum(-1)
+    cumulative = log_all.exp().cumsum(-1, dtype=torch.float64)
     uniform = torch.rand(
         len(log_all), 1, dtype=cumulative.dtype, device=log_all.device, generator=generator
     )

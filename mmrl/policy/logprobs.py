@@ -48,5 +48,5 @@ def token_logprobs(
 
 def policy_log_softmax(logits: Tensor, banned: Tensor, temperature: float) -> Tensor:
     """Log-softmax [M, V] in float32 at `temperature`, with banned ids at minus infinity."""
-    scaled = logits.float() / temperature
+    scaled = logits.float() if temperature == 1 else logits.float() / temperature
     return scaled.index_fill(-1, banned, float("-inf")).log_softmax(-1)
