@@ -81,7 +81,8 @@ class Learner:
         self._correction = correction
         self._exact = policy.model.dtype == torch.float32 and not other_engine
         if reference is None and "reference" in algorithm.needs:
-            reference = ReferencePolicy([Teacher(policy.frozen_copy())])
+            own = ReferencePolicy([Teacher(policy.frozen_copy())])
+            reference = own.with_features_of(policy)
         self._reference = reference
         self._world = world or World()
         self._agreement = Agreement(self._world) if backend.in_step else None

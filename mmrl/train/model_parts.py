@@ -75,7 +75,8 @@ def build_models(setting: Setting, algorithm: Algorithm) -> ModelParts:
         local = LocalBackend(
             policy.model, config.optimizer, total, setting.world, config.seed, factors
         )
-        return ModelParts(policy, local, reference, critic, budget, critic_steps)
+        seeing = reference.with_features_of(policy) if reference else None
+        return ModelParts(policy, local, seeing, critic, budget, critic_steps)
     from mmrl.backend.deepspeed import DeepSpeedBackend
 
     start = reference.only() if reference else None

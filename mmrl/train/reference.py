@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmrl.errors import ConfigError, TrainingError
 from mmrl.policy.encoder import Encoder
+from mmrl.policy.family import Family
 from mmrl.policy.policy import Policy
 from mmrl.types import Floats, Prompt, TrainSample
 
@@ -48,6 +49,19 @@ class ReferencePolicy:
         if average is not None:
             weights = teachers[0].policy.model.named_parameters()
             self._exact = {name: p.detach().float().clone() for name, p in weights}
+
+    def with_features_of(self, policy: Policy) -> ReferencePolicy:
+        """Let models that see with the policy's own frozen towers take what it has seen.
+
+        Weights must not be sharded: they are compared.
+        """
+        self._teachers = tuple(
+            replace(each, policy=replace(each.policy, store=policy.store))
+            if each.encoder is None and _sees_alike(each.policy.family, policy.family)
+            else each
+            for each in self._teachers
+        )
+        return self
 
     @property
     def moves(self) -> bool:
@@ -127,6 +141,19 @@ class ReferencePolicy:
                 seen = encoder.prompt(prompt.sample) if here else prompt
                 prompts[id(prompt)] = replace(seen, home=prompt.home)
         return [replace(sample, prompt=prompts[id(sample.prompt)]) for sample in samples]
+
+
+def _sees_alike(other: Family, own: Family) -> bool:
+    """Whether both make the same features of a medium, for as long as they learn."""
+    behind = [
+        [*family.tower_parameters(), *family.projector_parameters()] for family in (other, own)
+    ]
+    if any(p.requires_grad for p in behind[1]) or len(behind[0]) != len(behind[1]):
+        return False
+    return all(
+        a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)
+        for a, b in zip(*behind, strict=True)
+    )
 
 
 @torch.no_grad()

@@ -106,6 +106,43 @@ def test_a_teacher_sees_pictures_within_its_own_budget(policy: Policy, groups: l
     teacher.close()
 
 
+@pytest.mark.parametrize(
+    ("frozen", "other", "again"),
+    [(True, 0.0, False), (True, 0.02, True), (False, 0.0, True)],
+    ids=["frozen", "another tower", "learning"],
+)
+def test_a_frozen_tower_sees_for_the_reference_too(
+    policy: Policy, groups: list[Group], frozen: bool, other: float, again: bool
+) -> None:
+    """What the reference says is what it says with its own tower."""
+    behind = [*policy.family.tower_parameters(), *policy.family.projector_parameters()]
+    for parameter in behind:
+        parameter.requires_grad_(not frozen)
+    copied = noisy(policy, 1)
+    for own, theirs in zip(
+        behind,
+        [*copied.family.tower_parameters(), *copied.family.projector_parameters()],
+        strict=True,
+    ):
+        theirs.copy_(own + other)
+    alone = referenced(learner(policy, ReferencePolicy([Teacher(copied)])), groups)
+    copied.store.forget()
+    policy.store.forget()
+    seen: list[int] = []
+    for made in (policy, copied):
+        (tower, *_) = made.family.towers()
+        tower.register_forward_pre_hook(lambda *_: seen.append(1))
+    reference = ReferencePolicy([Teacher(copied)]).with_features_of(policy)
+    with torch.no_grad():
+        for group in groups:
+            policy.store.features(group.prompt.media)
+    first = len(seen)
+    found = referenced(learner(policy, reference), groups)
+    for a, b in zip(found, alone, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (len(seen) > first) == again
+
+
 def moved(policy: Policy, by: float) -> None:
     with torch.no_grad():
         for parameter in policy.model.parameters():
