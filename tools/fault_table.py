@@ -41,7 +41,9 @@ NAMES = ("fill_field", "search_list", "sort_table", "turn_pages", "confirm_dialo
 
 def processes() -> list[int]:
     """Of browsers that this process has started."""
-    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True
+    )
     mine = f"--user-data-dir={tempfile.gettempdir()}/mmrl-browser-"
     return [int(line.split()[0]) for line in listed.stdout.splitlines() if mine in line]
 

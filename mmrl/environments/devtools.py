@@ -45,6 +45,9 @@ FLAGS = (
     "--mute-audio",
     "--force-color-profile=srgb",
     "--font-render-hinting=none",
+    "--no-startup-window",
+    # The popup of an address bar that nobody sees: two pages of its own for every context.
+    "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup",
     # No network: names are not found, and what asks by number meets a proxy that is not there.
     "--host-resolver-rules=MAP * ~NOTFOUND",
     "--proxy-server=127.0.0.1:9",

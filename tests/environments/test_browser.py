@@ -38,12 +38,15 @@ NAMES = ("press_button", "fill_field")
 
 
 def children() -> set[int]:
-    """Browsers that this process has started."""
+    """Browsers that this process has started; lines are whole, however wide a test's terminal."""
     found = subprocess.run(
-        ["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True
+        ["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
     ).stdout
-    mine = f"--user-data-dir={tempfile.gettempdir()}/mmrl-browser-"
-    return {int(line.split()[0]) for line in found.splitlines() if mine in line}
+    rows = (line.split(None, 2) for line in found.splitlines())
+    profile = f"--user-data-dir={tempfile.gettempdir()}/mmrl-browser-"
+    return {
+        int(pid) for pid, parent, args in rows if int(parent) == os.getpid() and profile in args
+    }
 
 
 @pytest.fixture
@@ -173,9 +176,12 @@ def test_a_browser_has_no_priority_of_its_parents() -> None:
     async def started() -> list[int]:
         browser = await DevTools.start(120.0)
         try:
-            return [os.sched_getscheduler(pid) for pid in children()]
+            await browser.call("Browser.getVersion", seconds=120.0)  # it is up
+            return [os.sched_getscheduler(pid) for pid in children() - before]
         finally:
             await browser.close()
+
+    before = children()
 
     def in_real_time() -> list[int]:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
