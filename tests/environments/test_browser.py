@@ -170,6 +170,24 @@ def test_a_page_that_hangs_ends_at_the_deadline(tmp_path: Path) -> None:
     assert children() <= before
 
 
+def test_a_context_is_its_page_and_nothing_else() -> None:
+    """No address bar, which would be pages of its own."""
+
+    async def opened() -> list[str]:
+        browser = await DevTools.start(120.0)
+        try:
+            for _ in range(4):
+                await Page.opened(browser, Pages(PAGES, SIDE, SIDE))
+            await asyncio.sleep(2.0)  # they would come a while later
+            found = await browser.call("Target.getTargets", seconds=60.0, filter=[{}])
+            return [each["type"] for each in found["targetInfos"] if each["type"] != "tab"]
+        finally:
+            await browser.close()
+
+    found = asyncio.run(opened())
+    assert found.count("page") == 4 and "browser_ui" not in found
+
+
 def test_a_browser_has_no_priority_of_its_parents() -> None:
     """A page that loops at one would hold its core against whoever is to end it."""
 
