@@ -23,8 +23,8 @@ from typing import Any
 from learning_runs import ready, train
 from small_detail import SEEN, TURNS, write
 
-READY, EVERY = 0.45, 20
-TRAIN, TEST = 400, 200
+READY, EVERY = 0.45, 60
+TRAIN, TEST = 1200, 100
 TASKS = Path(__file__).parent / "small_detail.py"
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "zoom": {"task": f"{TASKS}:Look", "params": {"tools": ["zoom"], "tool_turns": TURNS}},

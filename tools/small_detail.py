@@ -1,9 +1,9 @@
 """A question that no first look can answer: which way do the stripes in the red frame run?
 
-A picture of 896 pixels has a framed patch of 112 somewhere, with stripes of six pixels' period that
-fade out towards the frame. A model that sees the whole at 112 pixels gets every eighth sample of
-it: the four kinds are then the same picture, but for the last bit of a few values
-(tests/tools/test_learn_zoom.py). Zoomed in on, the patch is shown pixel by pixel.
+One of the nine fields of a picture of 672 pixels has the frame, with stripes of seven pixels each
+that fade out towards it. A model that sees the whole at 84 pixels has one for each eight by eight:
+the four kinds are then the same picture, but for the last bit of a few values
+(tests/tools/test_learn_zoom.py). Of the field alone it sees 2.6 pixels a stripe.
 
 Three tasks ask it: `Glance` at once, `Look` after one look with the tool `zoom`, and `Uncropped`
 after the same call, which then shows the whole picture again.
@@ -27,20 +27,21 @@ from mmrl.rewards.exact import Asked, Exact
 from mmrl.rewards.grammar import Think
 from mmrl.types import Answer, MediaRef, Observation, Record, Sample, Text
 
-SIDE, SEEN = 896, 112
+SIDE, SEEN = 672, 84
 """Pixels of a picture's side, and of what the model sees of it at first."""
-PATCH, FRAME, PERIOD, CONTRAST = 112, 16, 6, 100
+FIELDS, FRAME, PERIOD, CONTRAST = 3, 16, 7, 100
+FIELD = SIDE // FIELDS
 RED = (220, 30, 30)
 WAYS = ("across", "down", "rising", "falling")
 TURNS = 2
 
 
 def picture(way: str, corner: tuple[int, int], grey: int) -> Image.Image:
-    """The picture whose patch has its upper left corner (x, y) there."""
+    """The picture whose framed field has its upper left corner (x, y) there."""
     pixels = np.full((SIDE, SIDE, 3), grey, np.uint8)
     x0, y0 = corner
-    pixels[y0 : y0 + PATCH, x0 : x0 + PATCH] = RED
-    inner = PATCH - 2 * FRAME
+    pixels[y0 : y0 + FIELD, x0 : x0 + FIELD] = RED
+    inner = FIELD - 2 * FRAME
     y, x = np.mgrid[0:inner, 0:inner] + 0.5
     along = {"across": y, "down": x, "rising": (x + y) / 2**0.5, "falling": (x - y) / 2**0.5}[way]
     fading = (np.sin(np.pi * x / inner) * np.sin(np.pi * y / inner)) ** 2
@@ -57,11 +58,11 @@ def write(path: Path, count: int, seed: int) -> None:
     pictures.mkdir(parents=True, exist_ok=True)
     rows = []
     for number in range(count):
-        way, step = WAYS[number % len(WAYS)], SIDE // SEEN
-        x, y = (step * drawn.randrange((SIDE - PATCH) // step + 1) for _ in range(2))
+        way = WAYS[number % len(WAYS)]
+        x, y = (FIELD * drawn.randrange(FIELDS) for _ in range(2))
         file = pictures / f"{number}.png"
         picture(way, (x, y), drawn.randrange(112, 145)).save(file)
-        box = [x, y, x + PATCH, y + PATCH]
+        box = [x, y, x + FIELD, y + FIELD]
         image = f"{pictures.name}/{file.name}"
         rows.append({"id": f"{seed}-{number}", "image": image, "way": way, "box": box})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -89,7 +90,7 @@ class Look(Glance):
     own_tools: ClassVar[Mapping[str, str]] = {"zoom": "zoom"}
 
     def sample(self, record: Record) -> Sample:
-        """Ask; the patch's box is known to the target alone."""
+        """Ask; where the field is, the target alone knows."""
         asked = super().sample(record)
         offer = Text(" First zoom in on it.")
         return replace(asked, parts=(*asked.parts, offer), meta={"box": record.fields["box"]})
@@ -99,7 +100,7 @@ class Look(Glance):
         return super().score(gold, replace(answer, text=[answer.text, *answer.turns][-1]))
 
     def target(self, sample: Sample, answer: Answer) -> str | None:
-        """A zoom at the box, then the way."""
+        """A zoom at the field, then the way."""
         box = from_source(Box(*sample.meta["box"]), answer.space, answer.frames[0])
         call = json.dumps({"name": "zoom", "arguments": {"bbox_2d": [round(v) for v in box]}})
         return f"<tool_call>{call}</tool_call>\n{super().target(sample, answer)}"

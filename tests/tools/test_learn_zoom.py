@@ -47,17 +47,17 @@ def seen(tool: ModuleType) -> Callable[[Image.Image], np.ndarray]:
     return process
 
 
-@pytest.mark.parametrize(("corner", "grey"), [((0, 0), 112), ((328, 240), 128), ((784, 784), 144)])
+@pytest.mark.parametrize(("corner", "grey"), [((0, 0), 112), ((448, 224), 128), ((448, 448), 144)])
 def test_the_first_look_has_the_frame_and_not_the_stripes(
     tool: ModuleType, seen: Callable[[Image.Image], np.ndarray], corner: tuple[int, int], grey: int
 ) -> None:
-    from small_detail import PATCH, WAYS, picture
+    from small_detail import FIELD, WAYS, picture
 
     x, y = corner
     pictures = [picture(way, corner, grey) for way in WAYS]
     first = [seen(whole) for whole in pictures]
-    zoomed = [seen(whole.crop((x, y, x + PATCH, y + PATCH))) for whole in pictures]
-    assert first[0].shape == zoomed[0].shape == (8 * 8, 3 * 2 * 14 * 14), "as many pixels"
+    zoomed = [seen(whole.crop((x, y, x + FIELD, y + FIELD))) for whole in pictures]
+    assert first[0].shape == zoomed[0].shape == (6 * 6, 3 * 2 * 14 * 14), "as many pixels"
     for one in range(len(WAYS)):
         for other in range(one):
             assert np.abs(first[one] - first[other]).max() < 1.1, "the last bit"
@@ -76,7 +76,7 @@ def ask(tool: ModuleType, arm: str, folder: Path) -> tuple[Any, Sample, dict[str
 
 def said(tool: ModuleType, sample: Sample, *turns: str) -> Answer:
     (ref,) = (part for part in sample.parts if isinstance(part, MediaRef))
-    frame = Frame((896, 896), (tool.SEEN, tool.SEEN))
+    frame = Frame((672, 672), (tool.SEEN, tool.SEEN))
     return Answer(
         turns[-1],
         frames=(frame,),
@@ -99,14 +99,14 @@ def test_arms_differ_in_what_a_zoom_shows_alone(tool: ModuleType, tmp_path: Path
         task, sample, row = ask(tool, arm, tmp_path)
         call = task.target(sample, said(tool, sample, ""))
         x, y, *_ = (corner // 8 for corner in row["box"])
-        assert json.loads(call[11:-12])["arguments"] == {"bbox_2d": [x, y, x + 14, y + 14]}
+        assert json.loads(call[11:-12])["arguments"] == {"bbox_2d": [x, y, x + 28, y + 28]}
         start = sample.start.state
         observation = task.step(sample.gold, start, said(tool, sample, call))
         seen[arm] = (sample.parts, observation.parts[0], observation.state, observation.done)
         whole = Image.open(tmp_path / row["image"]).convert("RGB")
         right = whole.crop(tuple(row["box"])) if arm == "zoom" else whole
         assert np.array_equal(np.asarray(shown(observation)), np.asarray(right)), arm
-        beyond = call.replace(str([x, y, x + 14, y + 14]), "[200, 200, 300, 300]")
+        beyond = call.replace(str([x, y, x + 28, y + 28]), "[100, 100, 200, 200]")
         refused = task.step(sample.gold, start, said(tool, sample, beyond))
         assert "not in the picture" in refused.text and not refused.parts
         moved = replace(sample, start=observation)
