@@ -25,6 +25,8 @@ from small_detail import SEEN, TURNS, write
 
 READY, EVERY = 0.45, 60
 TRAIN, TEST = 1200, 100
+WORDS = ["<tool_call>", "</tool_call>", '{"name": ', '"zoom"', '"arguments": ', '"bbox_2d": ']
+"""Tokens of their own, for the tiny model's tokenizer has not seen a call."""
 TASKS = Path(__file__).parent / "small_detail.py"
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "zoom": {"task": f"{TASKS}:Look", "params": {"tools": ["zoom"], "tool_turns": TURNS}},
@@ -45,8 +47,8 @@ def config(out: Path, name: str, arm: str, model: str, seed: int) -> dict[str, A
             "eval_path": str(out / "data" / "test.jsonl"),
         },
         "rollout": {
-            "max_new_tokens": 120,
-            "max_turn_tokens": 90,
+            "max_new_tokens": 60,
+            "max_turn_tokens": 45,
             "max_environment_tokens": 100,
             "scoring_workers": 1,
         },
@@ -58,7 +60,8 @@ def start(out: Path, arm: str, share: float, most: int, every: int) -> Path:
     shared = config(out, f"sft-{arm}", arm, "asset:tiny_qwen2_5_vl", 0)
     phase = {
         **shared,
-        "optimizer": {"learning_rate": 1.0e-3, "warmup_steps": 20},
+        "start": {"add_tokens": WORDS},
+        "optimizer": {"learning_rate": 1.5e-3, "betas": [0.9, 0.95], "warmup_steps": 20},
         "trainer": {"prompts_per_step": 16},
     }
     return ready(phase, share, most, every)

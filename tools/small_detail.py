@@ -1,9 +1,9 @@
 """A question that no first look can answer: which way do the stripes in the red frame run?
 
-One of the nine fields of a picture of 672 pixels has the frame, with stripes of seven pixels each
-that fade out towards it. A model that sees the whole at 84 pixels has one for each eight by eight:
-the four kinds are then the same picture, but for the last bit of a few values
-(tests/tools/test_learn_zoom.py). Of the field alone it sees 2.6 pixels a stripe.
+One of the nine fields of a picture of 672 pixels has the frame. Its stripes repeat every seven
+pixels and fade out towards it. A model that sees the whole at 84 pixels has one for each eight by
+eight: the four kinds are then the same picture, but for the last bit of a few values
+(tests/tools/test_learn_zoom.py). Of the field alone it sees 2.6 pixels to a stripe and its gap.
 
 Three tasks ask it: `Glance` at once, `Look` after one look with the tool `zoom`, and `Uncropped`
 after the same call, which then shows the whole picture again.
