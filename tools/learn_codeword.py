@@ -20,6 +20,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from learning_runs import ready, train
+
 READY, EVERY = 0.4, 20
 TRAIN, TEST = 400, 100
 GAME = Path(__file__).parent.parent / "tests" / "environments" / "hosted"
@@ -86,48 +88,14 @@ def config(section: Mapping[str, Any], run: Path, model: str, seed: int) -> dict
     }
 
 
-def train(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The result of a run, made if it is not there."""
-    from mmrl.config import RunConfig
-    from mmrl.train.run import train as run
-    from mmrl.validation import validate
-
-    folder, steps = Path(values["run"]), values["trainer"]["steps"]
-    found = result_of(folder)
-    if found.get("steps", 0) < steps:
-        config = validate(RunConfig, dict(values), "learn_codeword")
-        begun = (folder / "checkpoints").is_dir()
-        run(config, resume=begun, overwrite=not begun, allow_changes=True)
-        found = {**result_of(folder), "steps": steps}
-        (folder / "result.json").write_text(json.dumps(found), encoding="utf-8")
-    return found
-
-
-def result_of(folder: Path) -> dict[str, Any]:
-    """What a run came to; empty where it has not ended."""
-    path = folder / "result.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
 def start(section: Mapping[str, Any], out: Path, steps: int) -> Path:
     """The first checkpoint of the supervised phase that is READY."""
-    from mmrl.train import checkpoint
-
-    run = out / "sft"
-    shared = config(section, run, "asset:tiny_qwen2_5_vl", 0)
     phase = {
-        **shared,
-        "algorithm": {"name": "sft"},
-        "rollout": {**shared["rollout"], "engine": "targets"},
+        **config(section, out / "sft", "asset:tiny_qwen2_5_vl", 0),
         "optimizer": {"learning_rate": 1.0e-3, "warmup_steps": 20},
+        "trainer": {"prompts_per_step": 16},
     }
-    every = {"eval_every": EVERY, "checkpoint_every": EVERY, "keep_checkpoints": 100}
-    for last in range(result_of(run).get("steps", EVERY), steps + 1, EVERY):
-        found = train({**phase, "trainer": {"steps": last, "prompts_per_step": 16, **every}})
-        if found["after"] >= READY:
-            print(f"supervised step {last} is the first with {READY:.0%}", flush=True)
-            return checkpoint.at(run, last).path
-    raise SystemExit(f"no checkpoint of {run} reached {READY:.0%}: give more --sft-steps")
+    return ready(phase, READY, steps, EVERY)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ Pictures are PIL images in RGB; places are in the picture's own pixels.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,6 +96,13 @@ TOOLS: Mapping[str, PictureTool] = {
     "draw": PictureTool(("bbox_2d", "points"), "outlines a box, joins points by a line", draw),
     "measure": PictureTool(("points",), "says how far two points are apart, in pixels", measure),
 }
+
+
+def png_of(picture: Image.Image) -> bytes:
+    """The picture as an encoded medium."""
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _only(boxes: Sequence[Box], what: str) -> Box:

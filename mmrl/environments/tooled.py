@@ -10,7 +10,6 @@ not say which, it means the first. Places are in the model's coordinates of that
 from __future__ import annotations
 
 import functools
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
@@ -18,7 +17,7 @@ from typing import Any, ClassVar, cast
 from PIL import Image
 
 from mmrl import task as contract
-from mmrl.environments.picture_tools import TOOLS, NotUsable, PictureTool, Places
+from mmrl.environments.picture_tools import TOOLS, NotUsable, PictureTool, Places, png_of
 from mmrl.environments.python_tool import run_python
 from mmrl.environments.text_search import index_of, search
 from mmrl.errors import ConfigError
@@ -114,7 +113,7 @@ class Tooled(contract.Task):
         call = {"name": found.value.name, "arguments": dict(found.value.arguments)}
         shown.append({**call, "turn": len(answer.turns)})
         number = len(self._pictures(answer)) + len(shown)
-        parts = (Text(f"Picture {number}: "), MediaRef("image", _png(picture)))
+        parts = (Text(f"Picture {number}: "), MediaRef("image", png_of(picture)))
         return Observation({"shown": shown}, f"{len(shown)}", parts=parts)
 
     def score(self, gold: Any, answer: Answer) -> Score:
@@ -255,9 +254,3 @@ def _places(call: Call, frame: Frame, answer: Answer) -> Places:
     if not is_number(degrees):
         raise NotUsable("degrees is a number")
     return Places(tuple(found_boxes), tuple(found_points), float(degrees))
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()

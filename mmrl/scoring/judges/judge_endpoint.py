@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import os
-import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import urlsplit
 
-from mmrl.errors import ConfigError, MediaError
+from mmrl.environments.chat_client import ChatClient, said_in
+from mmrl.errors import MediaError
 from mmrl.scoring.judges.backend_of_judge import Outage, Usage
 from mmrl.scoring.judges.judge_config import JudgeConfig
 from mmrl.scoring.judges.question import Question, Verdict, read_reply, wanted
 from mmrl.scoring.judges.shown_media import content_of
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 5.0
-MAX_REPLY_BYTES = 1 << 22
 
 
 class Endpoint:
@@ -33,12 +28,7 @@ class Endpoint:
     def __init__(self, config: JudgeConfig) -> None:
         assert config.url is not None, "the configuration was checked"
         self._config = config
-        self._url = urlsplit(config.url.rstrip("/") + "/chat/completions")
-        if self._url.scheme not in ("http", "https") or not self._url.hostname:
-            raise ConfigError(f"judge url '{config.url}': write it as http://host:port/v1")
-        self._key = os.environ.get(config.key_variable, "") if config.key_variable else ""
-        if config.key_variable and not self._key:
-            raise ConfigError(f"a judge's key_variable: {config.key_variable} is not set")
+        self._client = ChatClient(config.url, config.timeout_seconds, config.key_variable)
         self._lock = threading.Lock()
         self._failed_in_a_row = 0
 
@@ -66,7 +56,7 @@ class Endpoint:
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             usage.count(requests=1, retries=int(attempt > 0))
             try:
-                verdict = self._verdict(question, self._post(body), usage)
+                verdict = self._verdict(question, self._client.complete(body), usage)
             except Exception as error:  # a server's: whatever it says, or does not
                 reason = f"{type(error).__name__}: {error}"[:200]
                 continue
@@ -77,7 +67,7 @@ class Endpoint:
             self._failed_in_a_row += 1
         return Outage(f"no usable reply in {1 + self._config.retries} tries: {reason}")
 
-    def _body(self, question: Question) -> bytes:
+    def _body(self, question: Question) -> dict[str, Any]:
         config = self._config
         before, answers = question.text()
         content: list[dict[str, Any]] = [{"type": "text", "text": before}]
@@ -87,41 +77,12 @@ class Endpoint:
             else:
                 content += content_of(part, config.max_side, config.frames)
         content.append({"type": "text", "text": answers + wanted(question, config.scale)})
-        asked = {
+        return {
             "model": config.model,
             "messages": [{"role": "user", "content": content}],
             "temperature": config.temperature,
             "max_tokens": config.max_tokens,
         }
-        return json.dumps(asked).encode()
-
-    def _post(self, body: bytes) -> Mapping[str, Any]:
-        """One request within the deadline as a whole: a server that drips has no more time."""
-        deadline = time.monotonic() + self._config.timeout_seconds
-        secure = self._url.scheme == "https"
-        connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        connection = connect(
-            self._url.hostname or "", self._url.port, timeout=self._config.timeout_seconds
-        )
-        try:
-            headers = {"Content-Type": "application/json"}
-            if self._key:
-                headers["Authorization"] = f"Bearer {self._key}"
-            connection.request("POST", self._url.path, body, headers)
-            held = connection.sock  # which the connection gives up where a server closes it
-            _within(held, deadline)
-            response = connection.getresponse()
-            read = bytearray()
-            while chunk := response.read1(1 << 16):
-                read += chunk
-                if len(read) > MAX_REPLY_BYTES:
-                    raise ValueError("the reply is too long")
-                _within(held, deadline)
-            if response.status != 200:
-                raise ValueError(f"status {response.status}: {bytes(read[:120])!r}")
-        finally:
-            connection.close()
-        return dict(json.loads(read))
 
     def _verdict(self, question: Question, reply: Mapping[str, Any], usage: Usage) -> Verdict:
         spent = reply.get("usage") or {}
@@ -129,13 +90,4 @@ class Endpoint:
             tokens_in=int(spent.get("prompt_tokens") or 0),
             tokens_out=int(spent.get("completion_tokens") or 0),
         )
-        said = reply["choices"][0]["message"]["content"]
-        return read_reply(question, str(said), self._config.scale)
-
-
-def _within(held: socket.socket, deadline: float) -> None:
-    """Let the next read take no longer than is left; raises TimeoutError where nothing is."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("the deadline is over")
-    held.settimeout(left)
+        return read_reply(question, said_in(reply), self._config.scale)
