@@ -12,12 +12,14 @@ bytes, their hash and Frame (`types.Observed`).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mmrl.engines.engine import Engine, Sampling
+from mmrl.engines.engine import Engine, Sampling, Still
 from mmrl.errors import MediaError
 from mmrl.frame import Frame
 from mmrl.policy.encoder import Encodes, Heard
@@ -41,6 +43,7 @@ from mmrl.types import (
 
 SEEDS_OF_A_TURN = 1 << 24
 """Engines count on from the seed they are given; turns and calls must not meet."""
+SEEDS_OF_A_WAVE = 1 << 20
 SEEDS_OF_A_CALL = 1 << 16
 
 
@@ -50,7 +53,9 @@ class Episodes:
     An episode ends when its environment says so, after `Sample.turns` turns, at
     `Sampling.max_new_tokens` tokens in all, or with a turn of over `turn_tokens` tokens; after
     either of the last two it is truncated. With `observed_tokens` the environment's tokens count
-    for themselves, up to so many. Other prompts are answered as they are.
+    for themselves, up to so many. Other prompts are answered as they are. Episodes are played in
+    `waves`: while one is decoded, the environments of the others step. Which is in which, and so
+    what is sampled, does not depend on how long they take.
     """
 
     def __init__(
@@ -60,9 +65,11 @@ class Episodes:
         encoder: Encodes,
         turn_tokens: int | None = None,
         observed_tokens: int | None = None,
+        waves: int = 1,
     ) -> None:
         self._engine, self._steps, self._encoder = engine, steps, encoder
         self._turn_tokens, self._observed_tokens = turn_tokens, observed_tokens
+        self._waves = waves
 
     def generate(
         self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
@@ -89,13 +96,20 @@ class Episodes:
     def _play(
         self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
     ) -> list[list[Response]]:
+        sampling = replace(sampling, still=Still())
         walks = self._begin(prompts, counts, sampling, seed)
-        live = self._act([walk for group in walks for walk in group])
-        turn = 1
-        while live:
-            self._speak(live, sampling, seed + turn * SEEDS_OF_A_TURN)
-            live = self._act(live)
-            turn += 1
+        every = [walk for group in walks for walk in group]
+        with ThreadPoolExecutor(1, thread_name_prefix="mmrl-environments") as hands:
+            waves = [every[number :: self._waves] for number in range(self._waves)]
+            acting = deque(
+                (hands.submit(self._act, wave), seed + number * SEEDS_OF_A_WAVE)
+                for number, wave in enumerate(waves)
+            )
+            while acting:
+                act, seeds = acting.popleft()
+                if live := act.result():
+                    self._speak(live, sampling, seeds + SEEDS_OF_A_TURN)
+                    acting.append((hands.submit(self._act, live), seeds + SEEDS_OF_A_TURN))
         return [[walk.response() for walk in group] for group in walks]
 
     def _begin(
