@@ -74,6 +74,9 @@ class RolloutConfig(Section):
     max_environment_tokens: int | None = Field(
         None, gt=0, description="of an episode's observations; default: they take of max_new_tokens"
     )
+    history_screens: int | None = Field(
+        None, gt=0, description="a turn is asked with the last so many screens of its episode"
+    )
     waves: int = Field(
         2,
         ge=1,

@@ -200,7 +200,10 @@ def timed(
 def what_is_shared(group: Group) -> str:
     seen = [m.hash for m in group.prompt.media] * len(group.responses)
     seen += [m.hash for r in group.responses if r.observed for m in r.observed.media]
-    return f"{len(set(seen))} distinct of {len(seen)} screens"
+    said = [r.episode.said for r in group.responses if r.episode]
+    ways = {turns[: n + 1] for turns in said for n in range(len(turns))}
+    count = sum(map(len, said))
+    return f"{len(ways)} of {count} turns differ, {len(set(seen))} of {len(seen)} screens"
 
 
 def main() -> None:
@@ -209,7 +212,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=6)
     parser.add_argument("--pixels", type=int, default=448, help="side of a screen")
     parser.add_argument("--length", type=int, default=24, help="tokens of a turn")
-    parser.add_argument("--likely", type=float, default=0.8, help="of the likeliest action")
+    parser.add_argument("--likely", type=float, default=0.95, help="of the likeliest action")
     parser.add_argument("--budget", type=int, default=16384, help="trunk tokens of a micro-batch")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)

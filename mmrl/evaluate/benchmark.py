@@ -186,7 +186,8 @@ def _ask(
     rollout = config.rollout
     most, observed = rollout.max_turn_tokens, rollout.max_environment_tokens
     waves = rollout.waves if task.world else 1
-    playing: Engine = Episodes(engine, steps, encoder, most, observed, waves)
+    screens = rollout.history_screens
+    playing: Engine = Episodes(engine, steps, encoder, most, observed, waves, screens)
     playing = following(playing, {config.task: task}, encoder)
     if config.ways.names:
         playing = InWays(playing, config.ways, policy.family, policy.processor.tokenizer)

@@ -140,7 +140,8 @@ def play(
     # Environments of several processes exchange what they show: that thread has no exchange.
     live = setting.world.size == 1 and any(task.world for task in tasks.values())
     waves = rollout.waves if live else 1
-    episodes = Episodes(engine, scorer, encoder, most, observed, waves)
+    screens = rollout.history_screens
+    episodes = Episodes(engine, scorer, encoder, most, observed, waves, screens)
     played = following(episodes, tasks, encoder)
     hosted = {key: task for key, task in tasks.items() if task.hosting}
     if not hosted:
