@@ -74,6 +74,16 @@ class RolloutConfig(Section):
     max_environment_tokens: int | None = Field(
         None, gt=0, description="of an episode's observations; default: they take of max_new_tokens"
     )
+    history_screens: int | None = Field(
+        None, gt=0, description="a turn is asked with the last so many screens of its episode"
+    )
+    waves: int = Field(
+        2,
+        ge=1,
+        le=16,
+        description="live episodes are played in so many parts: while one is decoded, the "
+        "environments of the others step; 1: all together",
+    )
     temperature: float = Field(
         1.0,
         gt=0,

@@ -206,7 +206,7 @@ class Episode:
 
     `turns` are the tokens that the model wrote, what each turn earned, and the key of what it was
     written in; the tokens between are the environment's. `said` are the turns' texts, `screens` the
-    Frame of what was shown last before each. `failure` says why there is no verdict, the `outcome`.
+    Frame shown last before each. `failure`: why there is no `outcome`; `left_out`: screens lacking.
     """
 
     turns: tuple[TokenSpan, ...]
@@ -214,6 +214,7 @@ class Episode:
     outcome: float | None = None
     failure: str = ""
     screens: tuple[Frame | None, ...] = ()
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,10 +377,9 @@ class TrainSample:
 
     `mask`: tokens that enter the loss. `old_logprobs` None: the policy's before the step's updates.
     `group` ties those of a rollout group; `origin` is its place in the step and the response's in
-    it. `positive` marks a right answer, for objectives that imitate those; others read `second`
-    besides advantages. A critic learns `returns` and said `values`. `sampled` False: not of this
-    prompt, or of no policy. `older`: of older weights. `correction` weighs losses. A `branch` is of
-    the episode of the sample before it.
+    it. `positive`: a right answer, for objectives that imitate; others read `second` as well. A
+    critic learns `returns` and said `values`. `sampled` False: not of this prompt, or of no policy.
+    `older`: of older weights. `correction` weighs losses. A `branch` is of the one before it.
     """
 
     prompt: Prompt

@@ -10,12 +10,17 @@ from mmrl.policy.weights import Weights
 from mmrl.types import Prompt, Response
 
 
+class Still:
+    """While one lives, weights stay as they are: what they make of a medium may be kept as long."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How to sample. `temperature` 0 is greedy (log-probs are then those at temperature 1).
 
     With `greedy_too` every prompt gets one response more than asked for, its last: the greedy one.
-    What is sampled `to_train` is trained on next, before the weights move.
+    What is sampled `to_train` is trained on next, before the weights move. Calls with the same
+    `still` are made by the same weights.
     """
 
     max_new_tokens: int
@@ -24,6 +29,7 @@ class Sampling:
     top_k: int = 0
     greedy_too: bool = False
     to_train: bool = False
+    still: Still | None = None
 
     def counts(self, sampled: Sequence[int]) -> list[int]:
         """Responses to each prompt, of which so many are sampled."""

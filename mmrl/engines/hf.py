@@ -36,6 +36,7 @@ class HFEngine:
         """Sample counts[i] responses to prompt i, at most `max_sequences` side by side."""
         was_training = self._policy.model.training
         self._policy.model.eval()
+        self._policy.store.stay(sampling.still)
         sample = self._sample if self._policy.family.declaration.shared_prefix else self._copy
         with packed_linears(self._policy.model):
             groups = sample(prompts, counts, sampling, seed)

@@ -15,6 +15,7 @@ from mmrl.evaluate.answers import Answers, Asked, question_of
 from mmrl.evaluate.summary import Evaluation, Scored, summarise
 from mmrl.policy.encoder import Encodes
 from mmrl.runlog.transcript import Thumbnails
+from mmrl.scoring.groups import whole_episode
 from mmrl.scoring.pool import ScoreJob, Scores
 from mmrl.task import Task
 from mmrl.types import EncodedMedium, MediaRef, Prompt, Response, Sample
@@ -154,7 +155,8 @@ def _seen(
 def _asked(
     question: str, prompt: Prompt, responses: Sequence[Response], media: tuple[dict[str, Any], ...]
 ) -> Asked:
-    episodes = [response.episode for response in responses if response.episode is not None]
+    played = [whole_episode(response) for response in responses]
+    episodes = [episode for episode in played if episode is not None]
     return Asked(
         id=prompt.sample.id,
         question=question,

@@ -184,9 +184,10 @@ def _ask(
     specs = {config.task: TaskSpec(config.task, config.params)}
     steps = Living(_scorer(config, specs), {config.task: task})
     rollout = config.rollout
-    playing: Engine = Episodes(
-        engine, steps, encoder, rollout.max_turn_tokens, rollout.max_environment_tokens
-    )
+    most, observed = rollout.max_turn_tokens, rollout.max_environment_tokens
+    waves = rollout.waves if task.world else 1
+    screens = rollout.history_screens
+    playing: Engine = Episodes(engine, steps, encoder, most, observed, waves, screens)
     playing = following(playing, {config.task: task}, encoder)
     if config.ways.names:
         playing = InWays(playing, config.ways, policy.family, policy.processor.tokenizer)

@@ -21,7 +21,8 @@ from mmrl.engines.engine import Engine, Sampling
 from mmrl.errors import UserError
 from mmrl.policy.family import Family
 from mmrl.policy.weights import Weights
-from mmrl.rollout.episode import SEEDS_OF_A_TURN, continued
+from mmrl.rollout.appending import continued
+from mmrl.rollout.episode import SEEDS_OF_A_TURN
 from mmrl.rollout.thinking import Thinking
 from mmrl.types import Group, Ints, Prompt, Response
 from mmrl.validation import Section

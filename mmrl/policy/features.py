@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -21,10 +22,15 @@ MAX_KEPT_BYTES = 256 << 20
 
 
 class FeatureStore:
-    """Features by content hash. Kept between passes only while nothing behind them can change."""
+    """Features by content hash. Kept between passes only while nothing behind them can change.
+
+    That is where the tower is frozen, and in inference as long as what was given to `stay` lives.
+    """
 
     def __init__(self, family: Family) -> None:
         self._family = family
+        self._still: weakref.ReferenceType[object] | None = None
+        self._meanwhile: OrderedDict[str, Tensor] = OrderedDict()
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
         self._blanks: dict[str, EncodedMedium] = {}
         self._sources = Sources(family)
@@ -41,7 +47,8 @@ class FeatureStore:
             return [], None
         behind = (*self._family.tower_parameters(), *self._family.projector_parameters())
         frozen = not any(p.requires_grad for p in behind)
-        known = self._kept if frozen else {}
+        kept = self._kept if frozen else self._held()
+        known = {} if kept is None else kept
         missing = {m.hash: m for m in media if m.hash not in known}
         asked = [self._sources.whole(m) for m in missing.values()]
         own = calls(asked, self._family.declaration.apart)
@@ -57,13 +64,27 @@ class FeatureStore:
         fresh = {name: rows for name, rows in found.items() if name in missing}
         spare = [rows.sum() * 0.0 for name, rows in found.items() if name not in missing]
         result = [fresh[m.hash] if m.hash in fresh else known[m.hash] for m in media]
-        if frozen:
-            self._keep(fresh)
+        if kept is not None:
+            _keep(kept, fresh)
         return result, torch.stack(spare).sum() if spare else None
+
+    def stay(self, still: object | None) -> None:
+        """Keep what inference makes while `still` lives, and nothing of before; None: nothing."""
+        if self._still is None or self._still() is not still:
+            self._meanwhile.clear()
+        self._still = (
+            None if still is None else weakref.ref(still, lambda _: self._meanwhile.clear())
+        )
+
+    def _held(self) -> OrderedDict[str, Tensor] | None:
+        """What inference may keep features in; None where nothing says that weights stand still."""
+        alive = self._still is not None and self._still() is not None
+        return self._meanwhile if alive and torch.is_inference_mode_enabled() else None
 
     def forget(self) -> None:
         """Let go of what was computed with weights that are no more."""
         self._kept.clear()
+        self._meanwhile.clear()
 
     def _blank(self, call: str) -> EncodedMedium:
         if call not in self._blanks:
@@ -71,10 +92,11 @@ class FeatureStore:
             self._blanks[call] = replace(made, hash=f"blank {call}")
         return self._blanks[call]
 
-    def _keep(self, fresh: dict[str, Tensor]) -> None:
-        self._kept.update(fresh)
-        while sum(len(rows) for rows in self._kept.values()) > MAX_KEPT_TOKENS:
-            self._kept.popitem(last=False)
+
+def _keep(kept: OrderedDict[str, Tensor], fresh: Mapping[str, Tensor]) -> None:
+    kept.update(fresh)
+    while sum(len(rows) for rows in kept.values()) > MAX_KEPT_TOKENS:
+        kept.popitem(last=False)
 
 
 class Sources:

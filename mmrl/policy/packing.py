@@ -7,6 +7,7 @@ split. What the samples add up to does not depend on the packing. Where an objec
 members of a group, its rows share a micro-batch, even one over the budget.
 
 `chunks` are for prompts that run apart from their responses: once, however many parts these have.
+There what responses begin with alike counts once, as it is fed, and such responses stand together.
 `pack` is for rows that carry their prompts, each part with the prompt again.
 """
 
@@ -14,13 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 
 from mmrl.policy.kept import Kept
 from mmrl.policy.prompts import Prompts
 from mmrl.policy.shared_prefix import SharedRow
+from mmrl.policy.stretches import Beginnings, Unit
+from mmrl.policy.stretches import units as units_of
 from mmrl.types import Floats, Prompt, TrainSample
 
 
@@ -67,7 +69,7 @@ def pack(samples: Sequence[Weighted], budget: int, whole_groups: bool = False) -
     """
     groups = _by_prompt(samples, whole_groups)
     asked = [(members, len(members[0].sample.prompt.ids)) for members in groups]
-    rows = [row for members, prompt in asked for row in _split(members, budget, prompt)]
+    rows = [row for members, prompt in asked for row in _split(members, budget, prompt, False)]
     units = _by_group(rows) if whole_groups else [[row] for row in rows]
     sizes = [sum(row.shared().num_tokens for row in unit) for unit in units]
     return [[row for i in sorted(batch) for row in units[i]] for batch in first_fit(sizes, budget)]
@@ -90,14 +92,16 @@ def chunks(
     budget: int,
     whole_groups: bool = False,
     kept: Kept | None = None,
+    alike: bool = True,
 ) -> list[Chunk]:
     """Pack as `pack` does, but for groups over the budget: each is a chunk by itself.
 
-    Prompts that were `kept` come first, with micro-batches of nothing but responses.
+    Prompts that were `kept` come first, with micro-batches of nothing but responses. With `alike`,
+    what responses of a row begin with alike is fed once.
     """
     rows = [Row(tuple(members)) for members in _by_prompt(samples, whole_groups)]
     if kept is None or whole_groups:
-        return _fresh(rows, budget, whole_groups)
+        return _fresh(rows, budget, whole_groups, alike)
     found: dict[int, list[tuple[int, Row]]] = {}
     ran: dict[int, Prompts] = {}
     fresh = []
@@ -108,27 +112,27 @@ def chunks(
             continue
         ran[id(place[0])] = place[0]
         found.setdefault(id(place[0]), []).append((place[1], row))
-    first = [_behind(ran[key], numbered, budget) for key, numbered in found.items()]
-    return [*first, *_fresh(fresh, budget, whole_groups)]
+    first = [_behind(ran[key], numbered, budget, alike) for key, numbered in found.items()]
+    return [*first, *_fresh(fresh, budget, whole_groups, alike)]
 
 
-def _behind(ran: Prompts, numbered: Sequence[tuple[int, Row]], budget: int) -> Chunk:
+def _behind(ran: Prompts, numbered: Sequence[tuple[int, Row]], budget: int, alike: bool) -> Chunk:
     """The micro-batches of rows behind prompts that have run."""
-    parts_of = [(n, part) for n, row in numbered for part in _split(row.members, budget, 0)]
-    sizes = [sum(len(m.sample.response.ids) - 1 for m in part.members) for _, part in parts_of]
+    parts_of = [(n, part) for n, row in numbered for part in _split(row.members, budget, 0, alike)]
+    sizes = [_fed(part, alike) for _, part in parts_of]
     batches = [tuple(parts_of[i] for i in sorted(batch)) for batch in first_fit(sizes, budget)]
     return Chunk((), tuple(batches), ran)
 
 
-def _fresh(rows: Sequence[Row], budget: int, whole_groups: bool) -> list[Chunk]:
+def _fresh(rows: Sequence[Row], budget: int, whole_groups: bool, alike: bool) -> list[Chunk]:
     units = _by_group(rows) if whole_groups else [[row] for row in rows]
-    sizes = [sum(row.shared().num_tokens for row in unit) for unit in units]
+    sizes = [sum(len(row.prompt.ids) + _fed(row, alike) for row in unit) for unit in units]
     long = [i for i, size in enumerate(sizes) if size > budget and not whole_groups]
     found = []
     for i in long:
         ((row,),) = [units[i]]
-        parts_of = tuple(((0, part),) for part in _split(row.members, budget, len(row.prompt.ids)))
-        found.append(Chunk((row.prompt,), parts_of))
+        split = _split(row.members, budget, len(row.prompt.ids), alike)
+        found.append(Chunk((row.prompt,), tuple(((0, part),) for part in split)))
     short = [i for i in range(len(units)) if i not in set(long)]
     for batch in first_fit([sizes[i] for i in short], budget):
         together = [row for i in sorted(batch) for row in units[short[i]]]
@@ -198,8 +202,34 @@ def content_of(prompt: Prompt) -> Hashable:
     return prompt.home, prompt.ids.tobytes(), media, at
 
 
-def _split(members: Sequence[Weighted], budget: int, prompt: int) -> list[Row]:
-    """Rows that fit with so many tokens of their prompt."""
-    left = iter(members)
-    sizes = [len(member.sample.response.ids) - 1 for member in members]
-    return [Row(tuple(islice(left, len(part)))) for part in parts(prompt, sizes, budget)]
+def _split(members: Sequence[Weighted], budget: int, prompt: int, alike: bool) -> list[Row]:
+    """Rows that fit with so many tokens of their prompt, those that begin alike side by side."""
+    beginnings = Beginnings()
+    made = [(beginnings.add(units)[0], units, m) for m, units in _made_of(members, alike)]
+    found: list[list[Weighted]] = []
+    load = budget
+    for _, units, member in sorted(made, key=lambda each: each[0]):
+        _, size = beginnings.add(units)
+        if not found or load + size > budget:
+            beginnings = Beginnings()
+            load = prompt
+            size = beginnings.add(units)[1]
+            found.append([])
+        load += size
+        found[-1].append(member)
+    return [Row(tuple(part)) for part in found]
+
+
+def _fed(row: Row, alike: bool) -> int:
+    """Tokens of a row's responses that go through the trunk."""
+    beginnings = Beginnings()
+    return sum(beginnings.add(units)[1] for _, units in _made_of(row.members, alike))
+
+
+def _made_of(members: Sequence[Weighted], alike: bool) -> list[tuple[Weighted, list[Unit]]]:
+    """What the responses of one prompt are made of; all of each where nothing is shared."""
+    answers = Row(tuple(members)).shared().answers(0)
+    return [
+        (member, units_of(answer) if alike else [Unit(0, answer.fed, (), place)])
+        for place, (member, answer) in enumerate(zip(members, answers, strict=True))
+    ]

@@ -1,6 +1,7 @@
 """Responses that go on from prompts which have run: only their own tokens are fed.
 
-flat tokens   [response 1][response 2]...
+flat tokens   [response 1][response 2]...; turns that several begin with alike stand once
+              (`stretches`)
 positions     each continues its prompt's; media of its own (an episode's later turns) have
               theirs
 sees          its prompt, and what came before it among its own tokens; in a layer with a
@@ -15,12 +16,14 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from mmrl.policy.prompts import Prompts
 from mmrl.policy.recurrent import Continuation, Mixer
-from mmrl.policy.shared_prefix import Flat, SharedRow, answers_of, numbers_of, shown_by, written
+from mmrl.policy.shared_prefix import Flat, SharedRow, numbers_of, shown_by, write, written
+from mmrl.policy.stretches import Answer, apart, together
 from mmrl.policy.tiles import Run, Tiles
 
 
@@ -28,10 +31,12 @@ from mmrl.policy.tiles import Run, Tiles
 class Responses(Flat):
     """The flat form of responses alone, and the prompts that they go on from.
 
-    `predictors` are prompts [P], and from P on flat tokens.
+    `responses` and `owner` are of the stretches that they consist of, `behind` the numbers of those
+    between the prompt and each. `predictors` are prompts [P], and from P on flat tokens.
     """
 
     prompts: Prompts
+    behind: tuple[tuple[int, ...], ...]
 
     def attend(
         self,
@@ -49,6 +54,7 @@ class Responses(Flat):
 
     def recur(self, layer: int, mixer: Mixer, hidden: Tensor) -> Tensor:
         """Responses start from where their prompt ended."""
+        assert not any(self.behind), "what a layer remembers goes on from prompts alone"
         return self._recurrence.run(mixer, hidden, self.prompts.memories[layer])
 
     @cached_property
@@ -66,32 +72,36 @@ class Responses(Flat):
 
     def _tiles(self, window: int | None) -> Tiles:
         tiles = Tiles()
-        for run, owner in zip(self.responses, self.owner, strict=True):
-            placed = Run(self.before + run.start, self.before + run.stop)
-            tiles.itself(placed, window)
-            tiles.behind(placed, self.prompts.runs[owner], window)
+        placed = [Run(self.before + run.start, self.before + run.stop) for run in self.responses]
+        for run, owner, behind in zip(placed, self.owner, self.behind, strict=True):
+            tiles.itself(run, window)
+            gap = 0
+            for number in reversed(behind):
+                tiles.behind(run, placed[number], window, gap)
+                gap += placed[number].size
+            tiles.behind(run, self.prompts.runs[owner], window, gap)
         return tiles
 
 
-def go_on(prompts: Prompts, rows: Sequence[SharedRow], owners: Sequence[int]) -> Responses:
+def go_on(
+    prompts: Prompts, rows: Sequence[SharedRow], owners: Sequence[int], *, alike: bool = True
+) -> Responses:
     """Lay out the responses of rows, whose prompts are those numbered `owners` among the prompts.
 
-    A response's last token is never fed: nothing is predicted from it.
+    A response's last token is never fed: nothing is predicted from it. With `alike`, what responses
+    begin with alike stands once.
     """
-    owner = np.repeat(np.asarray(owners, dtype=np.int64), [len(row.responses) for row in rows])
-    answers = [answer for row in rows for answer in row.responses]
-    fed = [max(len(answer) - 1, 0) for answer in answers]
-    stops = np.cumsum([0, *fed])
+    answers = [a for row, owner in zip(rows, owners, strict=True) for a in row.answers(owner)]
+    stretches, paths = together(answers) if alike else apart(answers)
+    stops = np.cumsum([0, *(stretch.size for stretch in stretches)])
     runs = tuple(Run(int(a), int(b)) for a, b in pairwise(stops))
     ids = np.empty(int(stops[-1]), dtype=np.int64)
     axes = len(rows[0].prompt.positions)
     positions = np.empty((axes, len(ids)), dtype=numbers_of(rows))
-    answers_of(rows, runs, ids, positions)
-    count, predictors = len(prompts.runs), [np.zeros(0, dtype=np.int64)]
-    for own, run, answer in zip(owner, runs, answers, strict=True):
-        predictors.append(np.append(own, count + run.places)[: len(answer)])
-    told, targets, chosen = written(rows, np.concatenate(predictors), answers)
-    shown = shown_by(rows, runs)
+    write(stretches, runs, ids, positions)
+    places = _predictors(len(prompts.runs), answers, [[runs[i] for i in path] for path in paths])
+    told, targets, chosen = written(places, answers)
+    shown = shown_by(stretches, runs, ())
     device = prompts.rows.ids.device
 
     def sent(array: np.ndarray) -> Tensor:
@@ -104,10 +114,22 @@ def go_on(prompts: Prompts, rows: Sequence[SharedRow], owners: Sequence[int]) ->
         predictors=sent(told),
         targets=sent(targets),
         responses=runs,
-        owner=owner,
-        sizes=np.array([len(answer) for answer in answers], dtype=np.int64),
+        behind=tuple(stretch.behind for stretch in stretches),
+        owner=np.array([stretch.answer.owner for stretch in stretches], dtype=np.int64),
+        sizes=np.array([len(answer.ids) for answer in answers], dtype=np.int64),
         blocks=shown.blocks,
         blocks_slide_only=any(row.prompt.blocks_slide_only for row in rows),
         media=shown.media,
         written=None if chosen is None else sent(chosen),
     )
+
+
+def _predictors(
+    count: int, answers: Sequence[Answer], runs_of: Sequence[Sequence[Run]]
+) -> npt.NDArray[np.int64]:
+    """What predicts each token [M]: the first its prompt, the others what stands before them."""
+    pieces = [np.zeros(0, dtype=np.int64)]
+    for answer, runs in zip(answers, runs_of, strict=True):
+        before = [np.array([answer.owner]), *(count + run.places for run in runs)]
+        pieces.append(np.concatenate(before)[: len(answer.ids)])
+    return np.concatenate(pieces).astype(np.int64)

@@ -19,10 +19,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from mmrl.policy.recurrent import Mixer, Recurrence
+from mmrl.policy.stretches import Answer, Stretch, apart
 from mmrl.policy.tiled import Plan
 from mmrl.policy.tiles import Run, Tiles, runs_of
 from mmrl.types import Bools, EncodedMedium, Ints, Observed, Prompt, Response
@@ -52,10 +54,11 @@ class SharedRow:
             tuple(response.written for response in responses) if played else (),
         )
 
-    @property
-    def own(self) -> tuple[Observed | None, ...]:
-        """What each response has of its own."""
-        return self.observed or (None,) * len(self.responses)
+    def answers(self, owner: int) -> list[Answer]:
+        """Its responses, behind the prompt of a number."""
+        count, start = len(self.responses), self.prompt.next_position
+        own, told = self.observed or (None,) * count, self.written or (None,) * count
+        return [Answer(owner, start, *each) for each in zip(self.responses, own, told, strict=True)]
 
     @property
     def num_tokens(self) -> int:
@@ -169,17 +172,21 @@ class SharedPrefix(Flat):
 def lay_out(rows: Sequence[SharedRow], device: torch.device) -> SharedPrefix:
     """Flatten rows; index arithmetic happens in numpy, one transfer a tensor."""
     owner = np.repeat(np.arange(len(rows)), [len(row.responses) for row in rows])
-    answers = [r for row in rows for r in row.responses]
+    answers = [answer for i, row in enumerate(rows) for answer in row.answers(i)]
+    stretches, _ = apart(answers)
     prompts, responses = _runs(rows)
     ids = np.empty(sum(row.num_tokens for row in rows), dtype=np.int64)
     positions = np.empty((len(rows[0].prompt.positions), len(ids)), numbers_of(rows))
     for row, run in zip(rows, prompts, strict=True):
         ids[run.start : run.stop] = row.prompt.ids
         positions[:, run.start : run.stop] = row.prompt.positions
-    answers_of(rows, responses, ids, positions)
-    places = _predictors(prompts, responses, owner, answers)
-    predictors, targets, chosen = written(rows, places, answers)
-    shown = shown_by(rows, responses, prompts)
+    write(stretches, responses, ids, positions)
+    places = _predictors(prompts, responses, answers)
+    predictors, targets, chosen = written(places, answers)
+    asked = [
+        (run, row.prompt.placed, row.prompt.blocks) for row, run in zip(rows, prompts, strict=True)
+    ]
+    shown = shown_by(stretches, responses, asked)
 
     def sent(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(device)
@@ -192,7 +199,7 @@ def lay_out(rows: Sequence[SharedRow], device: torch.device) -> SharedPrefix:
         prompts=prompts,
         responses=responses,
         owner=owner,
-        sizes=np.array([len(r) for r in answers], dtype=np.int64),
+        sizes=np.array([len(answer.ids) for answer in answers], dtype=np.int64),
         blocks=shown.blocks,
         blocks_slide_only=any(row.prompt.blocks_slide_only for row in rows),
         media=shown.media,
@@ -208,35 +215,32 @@ def numbers_of(rows: Sequence[SharedRow]) -> np.dtype[Any]:
     numbers: set[Any] = set()
     for row in rows:
         numbers |= {row.prompt.positions.dtype, np.dtype(type(row.prompt.next_position))}
-        numbers |= {own.positions.dtype for own in row.own if own}
+        numbers |= {own.positions.dtype for own in row.observed if own}
     return np.result_type(*numbers)
 
 
-def answers_of(rows: Sequence[SharedRow], runs: Sequence[Run], ids: Ints, positions: Any) -> None:
-    """Write the responses' tokens into ids [N] and positions [axes, N], at their runs."""
-    places = iter(runs)
-    for row in rows:
-        for answer, own in zip(row.responses, row.own, strict=True):
-            run = next(places)
-            ids[run.start : run.stop] = answer[:-1]
-            after = row.prompt.next_position + np.arange(run.size)
-            positions[:, run.start : run.stop] = own.positions[:, : run.size] if own else after
+def write(
+    stretches: Sequence[Stretch], runs: Sequence[Run], ids: Ints, positions: npt.NDArray[Any]
+) -> None:
+    """Write the tokens of stretches into ids [N] and positions [axes, N], at their runs."""
+    for stretch, run in zip(stretches, runs, strict=True):
+        ids[run.start : run.stop] = stretch.answer.ids[stretch.start : stretch.stop]
+        places = stretch.answer.places(stretch.start, stretch.stop)
+        positions[:, run.start : run.stop] = places
 
 
-def written(
-    rows: Sequence[SharedRow], predictors: Ints, answers: Sequence[Ints]
-) -> tuple[Ints, Ints, Ints | None]:
+def written(predictors: Ints, answers: Sequence[Answer]) -> tuple[Ints, Ints, Ints | None]:
     """Predictors and targets [W] of what the model wrote, and its places; None for all of [M]."""
-    targets = np.concatenate([_EMPTY, *answers])
-    if not any(row.written for row in rows):
+    targets = np.concatenate([_EMPTY, *(answer.ids for answer in answers)])
+    if all(answer.written is None for answer in answers):
         return predictors, targets, None
-    flags = [
-        flag
-        for row in rows
-        for flag in row.written or [np.ones(len(r), dtype=bool) for r in row.responses]
-    ]
+    flags = [np.ones(len(a.ids), dtype=bool) if a.written is None else a.written for a in answers]
     chosen = np.flatnonzero(np.concatenate(flags))
     return predictors[chosen], targets[chosen], chosen
+
+
+Place = tuple[Run, Sequence[EncodedMedium], Ints | None]
+"""Flat tokens, the media that they show and the numbers of their blocks."""
 
 
 @dataclass(frozen=True)
@@ -247,24 +251,21 @@ class Shown:
     blocks: tuple[Run, ...]
 
 
-def shown_by(
-    rows: Sequence[SharedRow], responses: Sequence[Run], prompts: Sequence[Run] = ()
-) -> Shown:
-    """What responses show at their runs, and prompts where they stand among the tokens too."""
-    own_runs = zip(responses, [own for row in rows for own in row.own], strict=True)
-    shown = [
-        (run, row.prompt.placed, row.prompt.blocks) for row, run in zip(rows, prompts, strict=False)
-    ]
-    shown += [(run, own.media, own.blocks) for run, own in own_runs if own]
+def shown_by(stretches: Sequence[Stretch], runs: Sequence[Run], asked: Sequence[Place]) -> Shown:
+    """What stretches show at their runs, beside prompts that stand among the tokens too."""
+    shown = [*asked]
+    for stretch, run in zip(stretches, runs, strict=True):
+        blocks = stretch.answer.blocks(stretch.start, stretch.stop)
+        shown.append((run, stretch.media, blocks))
     shown.sort(key=lambda each: each[0].start)
-    blocks = [
+    blocks_of = [
         block
         for run, _, numbers in shown
         if numbers is not None
-        for block in runs_of(numbers[: run.size], run.start)
+        for block in runs_of(numbers, run.start)
     ]
     media = [medium for _, media, _ in shown for medium in media]
-    return Shown(tuple(media), tuple(blocks))
+    return Shown(tuple(media), tuple(blocks_of))
 
 
 def _runs(rows: Sequence[SharedRow]) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
@@ -287,11 +288,11 @@ def _runs(rows: Sequence[SharedRow]) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
 
 
 def _predictors(
-    prompts: Sequence[Run], responses: Sequence[Run], owner: Ints, answers: Sequence[Ints]
+    prompts: Sequence[Run], responses: Sequence[Run], answers: Sequence[Answer]
 ) -> Ints:
     """A response's first token is predicted by the last prompt token, the rest by its own."""
     pieces = [_EMPTY]
-    for own, run, answer in zip(owner, responses, answers, strict=True):
-        before = np.append(prompts[own].stop - 1, run.places)
-        pieces.append(before[: len(answer)])
+    for answer, run in zip(answers, responses, strict=True):
+        before = np.append(prompts[answer.owner].stop - 1, run.places)
+        pieces.append(before[: len(answer.ids)])
     return np.concatenate(pieces).astype(np.int64)

@@ -65,11 +65,12 @@ class Tiles:
                 self.behind(chunk, before, window)
             before = chunk
 
-    def behind(self, run: Run, keys: Run, window: int | None) -> None:
-        """Let a run see the keys right before it, at most `window` tokens with the one that looks.
+    def behind(self, run: Run, keys: Run, window: int | None, gap: int = 0) -> None:
+        """Let a run see the keys before it, at most `window` tokens with the one that looks.
 
-        Token i of the run is i + 1 from the last key.
+        Token i of the run is i + 1 from the last key, and as many more as there are in the `gap`.
         """
+        window = None if window is None else window - gap
         everything = run.size if window is None else min(max(window - keys.size, 0), run.size)
         self._whole(Run(run.start, run.start + everything), keys)
         if window is None:

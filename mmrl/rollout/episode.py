@@ -12,17 +12,20 @@ bytes, their hash and Frame (`types.Observed`).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mmrl.engines.engine import Engine, Sampling
+from mmrl.engines.engine import Engine, Sampling, Still
 from mmrl.errors import MediaError
 from mmrl.frame import Frame
 from mmrl.policy.encoder import Encodes, Heard
-from mmrl.policy.family import EnvironmentTokens
 from mmrl.policy.weights import Weights
+from mmrl.rollout.appending import continued, joined
+from mmrl.rollout.history import History, Past
 from mmrl.scoring.pool import Scores, StepJob
 from mmrl.types import (
     Answer,
@@ -41,6 +44,7 @@ from mmrl.types import (
 
 SEEDS_OF_A_TURN = 1 << 24
 """Engines count on from the seed they are given; turns and calls must not meet."""
+SEEDS_OF_A_WAVE = 1 << 20
 SEEDS_OF_A_CALL = 1 << 16
 
 
@@ -50,7 +54,9 @@ class Episodes:
     An episode ends when its environment says so, after `Sample.turns` turns, at
     `Sampling.max_new_tokens` tokens in all, or with a turn of over `turn_tokens` tokens; after
     either of the last two it is truncated. With `observed_tokens` the environment's tokens count
-    for themselves, up to so many. Other prompts are answered as they are.
+    for themselves, up to so many. Other prompts are answered as they are. Episodes are played in
+    `waves`: while one is decoded, the environments of the others step. Which is in which, and so
+    what is sampled, does not depend on how long they take. A turn is asked with the last `screens`.
     """
 
     def __init__(
@@ -60,9 +66,12 @@ class Episodes:
         encoder: Encodes,
         turn_tokens: int | None = None,
         observed_tokens: int | None = None,
+        waves: int = 1,
+        screens: int | None = None,
     ) -> None:
         self._engine, self._steps, self._encoder = engine, steps, encoder
         self._turn_tokens, self._observed_tokens = turn_tokens, observed_tokens
+        self._waves, self._history = waves, History(encoder, screens)
 
     def generate(
         self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
@@ -89,13 +98,24 @@ class Episodes:
     def _play(
         self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
     ) -> list[list[Response]]:
+        sampling = replace(sampling, still=Still())
         walks = self._begin(prompts, counts, sampling, seed)
-        live = self._act([walk for group in walks for walk in group])
-        turn = 1
-        while live:
-            self._speak(live, sampling, seed + turn * SEEDS_OF_A_TURN)
-            live = self._act(live)
-            turn += 1
+        every = [walk for group in walks for walk in group]
+        waves = [every[number :: self._waves] for number in range(self._waves)]
+        with ThreadPoolExecutor(1, thread_name_prefix="mmrl-environments") as hands:
+
+            def act(live: Sequence[Walk]) -> tuple[list[Walk], Future[list[Observation | str]]]:
+                waiting = [walk for walk in live if not walk.over]
+                return waiting, hands.submit(self._steps.step, [walk.job() for walk in waiting])
+
+            acting = deque(
+                (act(wave), seed + number * SEEDS_OF_A_WAVE) for number, wave in enumerate(waves)
+            )
+            while acting:
+                (waiting, stepped), seeds = acting.popleft()
+                if live := self._go_on(waiting, stepped.result()):
+                    self._speak(live, sampling, seeds + SEEDS_OF_A_TURN)
+                    acting.append((act(live), seeds + SEEDS_OF_A_TURN))
         return [[walk.response() for walk in group] for group in walks]
 
     def _begin(
@@ -116,16 +136,16 @@ class Episodes:
     def _speak(self, walks: Sequence[Walk], sampling: Sampling, seed: int) -> None:
         speak(self._engine, walks, sampling, seed, self._turn_tokens)
 
-    def _act(self, walks: Sequence[Walk]) -> list[Walk]:
-        """Let the environments answer; returns the walks that go on."""
-        waiting = [walk for walk in walks if not walk.over]
-        observations = self._steps.step([walk.job() for walk in waiting]) if waiting else []
+    def _go_on(
+        self, waiting: Sequence[Walk], observations: Sequence[Observation | str]
+    ) -> list[Walk]:
+        """Take in what the environments have answered; returns the walks that go on."""
         for walk, observation in zip(waiting, observations, strict=True):
             walk.move(observation)
         going = [walk for walk in waiting if not walk.over]
         turns = self._encoder.observe([(walk.prompt, walk.observation) for walk in going])
         for walk, turn in zip(going, turns, strict=True):
-            walk.observe(turn)
+            walk.observe(turn, self._history)
         return [walk for walk in going if not walk.over]
 
     def _limit(self, room: int) -> int:
@@ -162,7 +182,9 @@ def speak(
 class Walk:
     """One episode under way. `prompt` ends with what was said or observed last.
 
-    `room` is in tokens, of the model alone where the environment has an `observed_room`.
+    `room` is in tokens, of the model alone where the environment has an `observed_room`. What is
+    under way is a branch that has `begun` with a prompt and its first turn, number `since`; `ended`
+    are those before it, the first of which begins with the question, `first`.
     """
 
     prompt: Prompt
@@ -178,11 +200,17 @@ class Walk:
     said: list[str] = field(default_factory=list)
     screens: list[Frame | None] = field(default_factory=list)
     shown: list[int] = field(default_factory=list)
+    past: list[Past] = field(default_factory=list)
+    ended: list[tuple[Prompt, Response]] = field(default_factory=list)
+    since: int = 0
+    left_out: int = 0
     first: Prompt = field(init=False)
+    begun: Prompt = field(init=False)
     screen: Frame | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.first, self.screen = self.prompt, _last(self.prompt.media)
+        self.first = self.begun = self.prompt
+        self.screen = _last(self.prompt.media)
 
     @property
     def observation(self) -> Observation:
@@ -225,10 +253,11 @@ class Walk:
         self.prompt = replace(self.prompt, sample=replace(self.prompt.sample, start=observation))
         self.over = observation.done or len(self.said) >= self.prompt.sample.turns
 
-    def observe(self, turn: Heard) -> None:
+    def observe(self, turn: Heard, history: History | None = None) -> None:
         """Append the environment's tokens; without room for them and one more it is cut.
 
-        A medium that cannot be shown is the environment's failure.
+        A medium that cannot be shown is the environment's failure. Where the `history` has no place
+        for it beside those before, a branch begins.
         """
         if isinstance(turn, MediaError):
             self.over, self.failure = True, f"media: {turn}"
@@ -241,26 +270,48 @@ class Walk:
             self.room -= size
         else:
             self.observed_room = own - size
+        self.screen = _last(turn.media) or self.screen
+        if history is not None:
+            newest = Past(self.ids[-1], self.observation, turn, self.prompt.next_position)
+            self.past.append(newest)
+            if history.overflows(self.prompt, turn):
+                self._branch(*history.cut(self.first, self.past))
+                return
         self._append(turn.ids, np.zeros(size))
         self.prompt = joined(self.prompt, turn)
-        self.shown += [len(self.said)] * len(turn.media)
-        self.screen = _last(turn.media) or self.screen
+        self.shown += [len(self.said) - self.since] * len(turn.media)
+
+    def _branch(self, prompt: Prompt, left_out: int) -> None:
+        """End what is under way, and go on from a prompt that lacks so many screens."""
+        self.ended.append((self.begun, self._part()))
+        self.begun = self.prompt = replace(prompt, sample=self.prompt.sample)
+        self.ids, self.logprobs, self.spans, self.shown = [], [], [], []
+        self.since, self.left_out = len(self.said), left_out
 
     def response(self) -> Response:
-        """The episode as one response."""
+        """The episode as one response: its first part, and what began with prompts of its own."""
         outcome = None if self.failure else self.observation.outcome
-        turns, said, screens = tuple(self.spans), tuple(self.said), tuple(self.screens)
+        (_, whole), *others = [*self.ended, (self.begun, self._part())]
+        assert whole.episode is not None, "a part of an episode"
+        verdict = replace(whole.episode, outcome=outcome, failure=self.failure)
+        branches = tuple((p, replace(part, finish=self.finish)) for p, part in others)
+        return replace(whole, finish=self.finish, episode=verdict, branches=branches)
+
+    def _part(self) -> Response:
+        """What was said and observed since the branch began."""
+        said, screens = self.said[self.since :], self.screens[self.since :]
+        turns = Episode(tuple(self.spans), tuple(said), screens=tuple(screens))
         return Response(
             np.concatenate(self.ids),
             np.concatenate(self.logprobs),
-            "\n".join(self.said),
+            "\n".join(said),
             self.finish,
-            episode=Episode(turns, said, outcome, self.failure, screens),
+            episode=replace(turns, left_out=self.left_out),
             observed=self._observed(),
         )
 
     def _observed(self) -> Observed | None:
-        start, media = len(self.first.ids), self.prompt.media[len(self.first.media) :]
+        start, media = len(self.begun.ids), self.prompt.media[len(self.begun.media) :]
         if not media:
             return None
         blocks = self.prompt.blocks
@@ -276,30 +327,3 @@ def _last(media: Sequence[EncodedMedium]) -> Frame | None:
     """The Frame of the last medium that is seen."""
     seen = [medium.frame for medium in media if medium.kind != "audio"]
     return seen[-1] if seen else None
-
-
-def continued(prompt: Prompt, ids: Ints) -> Prompt:
-    """The prompt with more tokens [T] at its end, placed as a response to it would be."""
-    axes = len(prompt.positions)
-    places = np.broadcast_to(prompt.next_position + np.arange(len(ids)), (axes, len(ids)))
-    return joined(prompt, EnvironmentTokens(ids, places))
-
-
-def joined(prompt: Prompt, turn: EnvironmentTokens) -> Prompt:
-    """The prompt with an environment's tokens and media at its end, blocks numbered on."""
-    blocks = prompt.blocks
-    if blocks is not None or turn.blocks is not None:
-        before = np.zeros(len(prompt.ids), int) if blocks is None else blocks
-        more = np.zeros(len(turn.ids), int) if turn.blocks is None else turn.blocks
-        blocks = np.concatenate([before, np.where(more, more + before.max(initial=0), 0)])
-    order, media = prompt.order, len(prompt.media)
-    return replace(
-        prompt,
-        compact_ids=(*prompt.compact_ids, *turn.ids.tolist()),
-        ids=np.concatenate([prompt.ids, turn.ids]),
-        positions=np.concatenate([prompt.positions, turn.positions], axis=1),
-        next_position=(turn.positions.max() + 1).item() if len(turn.ids) else prompt.next_position,
-        blocks=blocks,
-        media=(*prompt.media, *turn.media),
-        order=None if order is None else (*order, *range(media, media + len(turn.media))),
-    )

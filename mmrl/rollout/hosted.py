@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mmrl.engines.engine import Engine, Sampling
+from mmrl.engines.engine import Engine, Sampling, Still
 from mmrl.environments.chat_endpoint import MODEL, Call, Completion, Endpoint, Refusal
 from mmrl.environments.host import Ended, Host, Hosting
 from mmrl.errors import MediaError
@@ -71,7 +71,8 @@ class Hosted:
             made = self.engine.generate(asked, [counts[i] for i in rest], sampling, seed)
             found |= dict(zip(rest, made, strict=True))
         if own:
-            sampling = replace(sampling, to_train=False)  # calls come with prompts of their own
+            # Calls come with prompts of their own.
+            sampling = replace(sampling, to_train=False, still=Still())
             wanted = sampling.counts([counts[i] for i in own])
             groups = [
                 [self._session(prompts[i], sampling, k == n - 1) for k in range(n)]

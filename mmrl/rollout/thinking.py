@@ -20,7 +20,8 @@ from mmrl.algorithm import Cuts
 from mmrl.engines.engine import Engine, Sampling
 from mmrl.errors import UserError
 from mmrl.policy.family import Family
-from mmrl.rollout.episode import SEEDS_OF_A_TURN, continued
+from mmrl.rollout.appending import continued
+from mmrl.rollout.episode import SEEDS_OF_A_TURN
 from mmrl.types import Extra, Group, Ints, Prompt, Response, Score, TokenSpan
 
 

@@ -136,11 +136,15 @@ def _episodes(groups: Sequence[Group]) -> Metrics:
     turns = [sum(len(p.episode.turns) for p in parts if p.episode) for parts in whole]
     observed = sum(len(p.ids) - int(p.written.sum()) for parts in whole for p in parts)
     branches = sum(len(parts) - 1 for parts in whole)
+    left_out = sum(
+        p.episode.left_out * len(p.episode.turns) for parts in whole for p in parts if p.episode
+    )
     return {
         "turns/mean": _mean(turns),
         "turns/max": float(max(turns)),
         "tokens/environment": float(observed),
         **({"turns/branches": branches / len(whole)} if branches else {}),
+        **({"turns/screens_left_out": left_out / sum(turns)} if left_out else {}),
     }
 
 

@@ -196,7 +196,12 @@ def _response(
 def _branches(response: Response) -> list[dict[str, Any]]:
     """What was said in an episode from other prompts than its group's."""
     return [
-        {"begins": len(prompt.ids), "length": len(part.ids), "turns": _turns(part.episode)}
+        {
+            "begins": len(prompt.ids),
+            "length": len(part.ids),
+            "turns": _turns(part.episode),
+            **({"left_out": part.episode.left_out} if part.episode.left_out else {}),
+        }
         for prompt, part in response.branches
         if part.episode is not None
     ]

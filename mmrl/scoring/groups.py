@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mmrl.scoring.pool import OUTSIDE, ScoreJob, Scores, unscorable
 from mmrl.task import Moment
-from mmrl.types import Answer, Group, Response
+from mmrl.types import Answer, Episode, Group, Response
 
 
 def score_groups(scorer: Scores, groups: Sequence[Group], moment: Moment = OUTSIDE) -> list[Group]:
@@ -35,10 +35,10 @@ def score_groups(scorer: Scores, groups: Sequence[Group], moment: Moment = OUTSI
 
 
 def answer_of(group: Group, response: Response) -> Answer:
-    """What a verifier sees of a response."""
-    prompt, episode = group.prompt, response.episode
+    """What a verifier sees of a response, all branches of an episode as one."""
+    prompt, episode = group.prompt, whole_episode(response)
     return Answer(
-        response.text,
+        "\n".join([response.text, *(part.text for _, part in response.branches)]),
         response.truncated,
         prompt.frames,
         prompt.space,
@@ -49,6 +49,17 @@ def answer_of(group: Group, response: Response) -> Answer:
         ids=tuple(response.ids.tolist()),
         followed=response.followed,
     )
+
+
+def whole_episode(response: Response) -> Episode | None:
+    """The episode with what was said in its branches, one after the other; its tokens are not."""
+    first = response.episode
+    if first is None or not response.branches:
+        return first
+    others = [part.episode for _, part in response.branches if part.episode is not None]
+    said = (*first.said, *(text for part in others for text in part.said))
+    screens = (*first.screens, *(screen for part in others for screen in part.screens))
+    return dataclasses.replace(first, said=said, screens=screens)
 
 
 def _failure_of(response: Response) -> str:

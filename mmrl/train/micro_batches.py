@@ -68,7 +68,8 @@ def micro_batches(
         yield from _with_prompts(policy, samples, packing, everyone)
         return
     kept = None if send is None else policy.kept
-    for chunk in chunks(samples, packing.budget, packing.whole_groups, kept):
+    alike = not policy.recurs
+    for chunk in chunks(samples, packing.budget, packing.whole_groups, kept, alike):
         yield from _behind_prompts(policy, chunk, send)
 
 
@@ -77,7 +78,8 @@ def _behind_prompts(policy: Policy, chunk: Chunk, send: SendBack | None) -> Iter
         prompts = chunk.ran or policy.run_prompts(chunk.prompts)
     for batch in chunk.batches:
         owners, rows = zip(*batch, strict=True)
-        layout = go_on(prompts, [row.shared() for row in rows], owners)
+        shared = [row.shared() for row in rows]
+        layout = go_on(prompts, shared, owners, alike=not policy.recurs)
         with active_layout(layout):
             yield MicroBatch(rows, layout, [row.prompt for row in rows], last=False)
     if send is not None:

@@ -137,7 +137,11 @@ def play(
     rollout = setting.config.rollout
     most, observed = rollout.max_turn_tokens, rollout.max_environment_tokens
     tasks = {source.key: source.task for source in sources}
-    episodes = Episodes(engine, scorer, encoder, most, observed)
+    # Environments of several processes exchange what they show: that thread has no exchange.
+    live = setting.world.size == 1 and any(task.world for task in tasks.values())
+    waves = rollout.waves if live else 1
+    screens = rollout.history_screens
+    episodes = Episodes(engine, scorer, encoder, most, observed, waves, screens)
     played = following(episodes, tasks, encoder)
     hosted = {key: task for key, task in tasks.items() if task.hosting}
     if not hosted:

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ELSEWHERE = {
     "memory/cuda_peak": "where CUDA is in use",
     "turns/branches": "of hosted environments: tests/rollout/test_hosted.py",
+    "turns/screens_left_out": "of cut histories: tests/rollout/test_history.py",
 }
 
 

@@ -12,7 +12,7 @@ from mmrl.errors import UserError
 from mmrl.policy.appended import differences
 from mmrl.policy.families import chat
 from mmrl.policy.policy import Policy
-from mmrl.rollout.episode import continued, joined
+from mmrl.rollout.appending import continued, joined
 from mmrl.types import MediaRef, Observation, Role, Sample, Text
 from tests.families.cases import Case, ask, picture, policy
 

@@ -14,7 +14,7 @@ from mmrl.policy.packing import Chunk, Row, Weighted, chunks, content_of, pack
 from mmrl.policy.prompts import Prompts
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.stage import Context
-from mmrl.types import TrainSample
+from mmrl.types import Episode, TokenSpan, TrainSample
 from tests.algorithms.cases import context, group
 
 
@@ -112,11 +112,18 @@ def test_a_long_tail_has_the_micro_batches_that_its_tokens_need() -> None:
 
 
 def apart(*lengths: list[int]) -> list[TrainSample]:
-    """Groups whose prompts are not the same."""
+    """Groups whose prompts are not the same, nor any two responses of one."""
     made = credit(*lengths)
     one = replace(made[0].prompt, positions=np.zeros((1, 1), dtype=np.int64), next_position=1)
     prompts = [replace(one, ids=np.array([g])) for g in range(len(lengths))]
-    return [replace(sample, prompt=prompts[sample.group]) for sample in made]
+    return [
+        replace(
+            sample,
+            prompt=prompts[sample.group],
+            response=replace(sample.response, ids=sample.response.ids + 100 * place),
+        )
+        for place, sample in enumerate(made)
+    ]
 
 
 def counted(chunk: Chunk) -> list[tuple[int, int]]:
@@ -162,3 +169,37 @@ def test_kept_prompts_come_first_with_nothing_but_responses() -> None:
     assert counted(first) == [(1, 5)] * 3 and len(first.batches) == 1, "3 x 4 tokens fit in 13"
     assert all(chunk.ran is None for chunk in others)
     assert [g for chunk in others for g, _ in counted(chunk)] == [0] * 8
+
+
+def in_turns(sample: TrainSample, *turns: int) -> TrainSample:
+    """The sample as an episode of turns of 4 tokens of an id each, 2 tokens shown between."""
+    ids, spans = [], []
+    for turn in turns:
+        ids += [90, 91] if ids else []
+        spans.append(TokenSpan(len(ids), len(ids) + 4))
+        ids += [turn] * 4
+    response = replace(
+        sample.response,
+        ids=np.array(ids),
+        logprobs=np.zeros(len(ids)),
+        episode=Episode(tuple(spans), ("",) * len(turns)),
+    )
+    return replace(sample, response=response, mask=response.written)
+
+
+def test_answers_that_begin_alike_share_a_micro_batch_and_count_once() -> None:
+    """Fed: 4 + 2 + 3 tokens, of the last turn one less; behind a prompt of one."""
+    one, *others = apart([1] * 4)
+    samples = [in_turns(one, *turns) for turns in ((1, 2), (5, 6), (1, 3), (5, 7))]
+    assert len(others) == 3
+    (chunk,) = chunks(weighted(samples), 1 + 4 + 2 + 3 + 3)
+    first = [[m.sample.response.ids[0] for _, r in b for m in r.members] for b in chunk.batches]
+    assert first == [[1, 1], [5, 5]]
+    (chunk,) = chunks(weighted(samples), 1 + 4 + 2 + 3 + 3 - 1)
+    assert len(chunk.batches) == 4
+    (chunk,) = chunks(weighted(samples), 13, alike=False)
+    assert len(chunk.batches) == 4, "recurrent layers go on from prompts alone"
+    (whole,) = chunks(weighted(samples), 1 + 2 * (4 + 2 + 3 + 3))
+    assert len(whole.batches) == 1
+    (chunk,) = chunks(weighted(samples), 2 * (4 + 2 + 3 + 3))
+    assert len(chunk.batches) == 2

@@ -16,7 +16,8 @@ from mmrl.policy.encoder import Encoder
 from mmrl.policy.family import EnvironmentTokens
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
-from mmrl.rollout.episode import Episodes, continued
+from mmrl.rollout.appending import continued
+from mmrl.rollout.episode import Episodes
 from mmrl.scoring.pool import StepJob
 from mmrl.types import Episode, Observation, Prompt, Response, Sample, Score
 from tests.rollout.test_hf import make_noisy, teacher_forced

@@ -175,6 +175,40 @@ def test_pictures_of_later_turns_are_trained_on_and_resumed(
     assert rows(whole, "rollouts.jsonl") == rows(again, "rollouts.jsonl")
 
 
+def test_histories_that_forget_are_trained_on_and_resumed(
+    tmp_path: Path, mazes: Path, started: str
+) -> None:
+    (tmp_path / "sees.py").write_text(SEES)
+    values = config(tmp_path / "whole", mazes, "grpo", model={"path": started})
+    values["data"]["task"] = f"{tmp_path / 'sees.py'}:Task"
+    values["trainer"] |= {"steps": 3, "checkpoint_every": 2}
+    values["rollout"] |= {"max_environment_tokens": 200, "history_screens": 1}
+    whole = carry_out(values)
+    measured = rows(whole, "metrics.jsonl")
+    assert all(row["turns/branches"] > 0 < row["turns/screens_left_out"] for row in measured)
+    assert all(np.isfinite(row["train/loss"]) for row in measured)
+    branches = [
+        branch
+        for group in rows(whole, "rollouts.jsonl")
+        for response in group["responses"]
+        for branch in response.get("branches", ())
+    ]
+    assert branches and all(len(branch["turns"]) == 1 for branch in branches)
+    assert {branch.get("left_out", 0) for branch in branches} >= {1, 2}
+    again = tmp_path / "again"
+    shutil.copytree(whole, again)
+    shutil.rmtree(again / "checkpoints" / "step_3")
+    carry_out({**values, "run": str(again)}, resume=True)
+    one, other = (
+        load_file(r / "checkpoints" / "step_3" / "model.safetensors") for r in (whole, again)
+    )
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert rows(whole, "rollouts.jsonl") == rows(again, "rollouts.jsonl")
+    values["algorithm"]["name"] = "gigpo"
+    with pytest.raises(UserError, match="history_screens"):
+        carry_out({**values, "run": str(tmp_path / "turns")})
+
+
 HOSTILE = """
 import os, time
 from mmrl.tasks.maze_walk.task import Task as Walk

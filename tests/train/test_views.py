@@ -19,7 +19,7 @@ from mmrl.config import OptimizerConfig, RunConfig
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.head import lm_head
 from mmrl.policy.policy import Policy
-from mmrl.rollout.episode import continued
+from mmrl.rollout.appending import continued
 from mmrl.train.learner import Learner
 from mmrl.train.measure import collision
 from mmrl.train.run import train

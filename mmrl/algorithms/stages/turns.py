@@ -13,7 +13,12 @@ from mmrl.types import Floats, Group, Response, Sample, TokenSpan
 
 
 def turns(group: Group) -> list[tuple[TokenSpan, ...]]:
-    """The turns of every episode; raises UserError where a response is none."""
+    """The turns of every episode; raises UserError where a response is none, or has branches."""
+    if any(response.branches for response in group.responses):
+        raise UserError(
+            "the algorithm pays turn by turn, and an episode has branches, which have what it has "
+            "on average: leave rollout.history_screens unset, or take grpo"
+        )
     found = [r.episode.turns for r in group.responses if r.episode is not None]
     if len(found) < len(group.responses):
         raise UserError(f"the algorithm needs {NEEDS['turns']}: {_ELSE}")

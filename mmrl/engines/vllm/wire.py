@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,7 +75,8 @@ def pack(ask: Ask) -> bytes:
         }
         for m in ask.media
     ]
-    plain = {**vars(ask), "media": places, "sampling": asdict(ask.sampling)}
+    sampling = asdict(replace(ask.sampling, still=None))
+    plain = {**vars(ask), "media": places, "sampling": sampling}
     return save(tensors, {"ask": json.dumps(plain)})
 
 

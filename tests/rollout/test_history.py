@@ -1,0 +1,214 @@
+"""Histories that forget: every turn is trained behind exactly what it was asked with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mmrl.algorithms.compose import compose
+from mmrl.algorithms.stages import turns as turn_stages
+from mmrl.engines.engine import Engine, Sampling
+from mmrl.engines.hf import HFEngine
+from mmrl.errors import UserError
+from mmrl.policy.encoder import Encoder, decode
+from mmrl.policy.policy import Policy
+from mmrl.rollout import history
+from mmrl.rollout.episode import Episodes
+from mmrl.rollout.history import LEFT_OUT
+from mmrl.runlog.metrics import group_metrics
+from mmrl.scoring.groups import answer_of
+from mmrl.scoring.pool import StepJob
+from mmrl.train.losses import token_weights
+from mmrl.types import Group, Media, MediaRef, Observation, Prompt, Response, Score, Text
+from tests.algorithms.cases import context
+from tests.families import tiny
+from tests.families.cases import all_gradients, compare_gradients, policy, relative
+from tests.rollout.test_observed import Script, first, library, ref, shown, trained
+
+TURNS, COUNT, SCREENS = 4, 2, 2
+Part = tuple[Prompt, Response]
+
+
+@dataclass
+class Screens:
+    """An environment that shows a picture after every turn, another one each time."""
+
+    shown: int = 0
+
+    def step(self, jobs: Sequence[StepJob]) -> list[Observation | str]:
+        return [self._seen(job) for job in jobs]
+
+    def _seen(self, job: StepJob) -> Observation:
+        self.shown += 1
+        picture = ref(shown("image", 50 + self.shown))
+        turn = len(job.answer.turns)
+        return Observation(0, f"{turn}", parts=(Text("See: "), picture, Text("now?")), outcome=0.5)
+
+
+def asked(made: Policy) -> Prompt:
+    prompt, _ = first(made, 0)
+    return replace(prompt, sample=replace(prompt.sample, turns=TURNS))
+
+
+def played(
+    made: Policy, engine: Engine | None = None, screens: int | None = SCREENS
+) -> list[Response]:
+    player = Episodes(
+        engine or Script(made),  # type: ignore[arg-type]
+        Screens(),  # type: ignore[arg-type]
+        Encoder(made.family),
+        screens=screens,
+    )
+    (group,) = player.generate([asked(made)], [COUNT], Sampling(4000), 2)
+    return group
+
+
+def parts_of(made: Policy, group: Sequence[Response]) -> list[Part]:
+    """Every part of the episodes with the prompt that it begins with."""
+    prompt = asked(made)
+    return [part for answer in group for part in ((prompt, answer), *answer.branches)]
+
+
+def media_of(made: Policy, part: Part) -> list[Media]:
+    """What a part's context shows, decoded from what the environment gave."""
+    prompt, answer = part
+    later = answer.observed.media if answer.observed else ()
+    found = []
+    for medium in (*prompt.media, *later):
+        found.append(first(made, 0)[1][0] if medium.source is None else decode(medium.source))
+    return found
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "gemma3", "qwen3_5", "internvl"])
+def test_each_part_is_the_plain_forward_of_what_it_was_asked_with(name: str) -> None:
+    made, (reference, _) = policy(name), tiny.build(name)
+    parts = parts_of(made, played(made))
+    assert len(parts) == COUNT * 3
+    weights = torch.Generator().manual_seed(0)
+    loose = 3 if name == "qwen3_5" else 1  # see cases.LARGE_SCORES
+    for part in parts:
+        prompt, answer = part
+        written = torch.from_numpy(answer.written)
+        weight = torch.randn(len(written), generator=weights) * written
+        found = trained(made, [prompt], [[answer]])
+        (found * weight).sum().backward()
+        wanted = library(reference, made, prompt, answer, media_of(made, part))
+        (torch.where(written, wanted, 0.0) * weight).sum().backward()
+        assert relative(found[written], wanted[written]) < loose * 1e-5
+    if name != "qwen3_5":  # whose decays' gradients are little but rounding
+        compare_gradients(made.model, reference)
+    assert relative(*(all_gradients(m, reference) for m in (made.model, reference))) < loose * 1e-5
+
+
+def test_places_that_stay_behind_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept screens stand earlier than they did: without that their rotary positions are wrong."""
+    made, (reference, _) = policy("qwen2_5_vl"), tiny.build("qwen2_5_vl")
+    monkeypatch.setattr(history, "_moved", lambda turn, by: turn)
+    part = parts_of(made, played(made))[1]
+    written = torch.from_numpy(part[1].written)
+    with torch.no_grad():
+        found = trained(made, [part[0]], [[part[1]]])
+        wanted = library(reference, made, *part, media_of(made, part))
+    assert relative(found[written], wanted[written]) > 1e-4
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_5"])
+def test_what_is_sampled_behind_a_cut_is_what_is_trained(name: str) -> None:
+    made = policy(name)
+    made.family.end_ids = tuple(range(150, 400))
+    parts = parts_of(made, played(made, HFEngine(made)))
+    assert len(parts) > COUNT
+    for prompt, answer in parts:
+        with torch.no_grad():
+            found = trained(made, [prompt], [[answer]]).numpy()
+        np.testing.assert_allclose(answer.logprobs, found, rtol=1e-4, atol=2e-5)
+
+
+def test_a_turn_is_asked_with_the_last_screens_and_a_text_for_the_others() -> None:
+    """By hand: of four turns the third is asked without one screen, the fourth without two."""
+    made = policy("qwen2_5_vl")
+    engine = Script(made)
+    group = played(made, engine)  # type: ignore[arg-type]
+    decoded = made.processor.tokenizer.decode
+    for answer in group:
+        parts = [(asked(made), answer), *answer.branches]
+        assert [len(p.episode.turns) for _, p in parts if p.episode] == [2, 1, 1]
+        assert [p.episode.left_out for _, p in parts if p.episode] == [0, 1, 2]
+        every = [*parts[0][0].media]
+        for prompt, part in parts:
+            later = part.observed.media if part.observed else ()
+            every += [m for m in (*prompt.media, *later) if m.hash not in {e.hash for e in every}]
+            context = [m.hash for m in (*prompt.media, *later)]
+            assert context == [m.hash for m in every][-SCREENS:]
+            assert decoded(prompt.ids).count(LEFT_OUT.strip()) == len(every) - len(context)
+        said = [part.ids[t.start : t.end] for _, part in parts for t in part.episode.turns]  # type: ignore[union-attr]
+        last = parts[-1][0].ids.tolist()
+        for ids in said[:-1]:
+            assert any(last[at : at + len(ids)] == ids.tolist() for at in range(len(last)))
+    assert max(len(prompt.media) for prompt in engine.asked) == SCREENS
+
+
+@pytest.mark.parametrize(("screens", "parts"), [(None, 1), (4, 1), (3, 2), (1, 4)])
+def test_as_many_screens_as_there_are_cut_nothing(screens: int | None, parts: int) -> None:
+    made = policy("qwen2_5_vl")
+    for answer in played(made, screens=screens):
+        assert 1 + len(answer.branches) == parts
+        assert all(r.finish == answer.finish for _, r in answer.branches)
+
+
+def scored(made: Policy, rewards: Sequence[float]) -> Group:
+    scores = tuple(Score({}, None, reward=reward) for reward in rewards)
+    return Group(asked(made), tuple(played(made)), scores)
+
+
+def test_branches_count_as_one_episode() -> None:
+    made = policy("qwen2_5_vl")
+    group = scored(made, [1.0, 0.0])
+    algorithm = compose({"name": "grpo", "group_size": COUNT, "numerics": "trl"})
+    samples = algorithm.train_samples([group], context())
+    assert [s.branch for s in samples] == [False, True, True] * COUNT
+    for sample, sign in zip(samples, [1] * 3 + [-1] * 3, strict=True):
+        own = sample.advantages[sample.mask]
+        assert np.array_equal(sample.mask, sample.response.written)
+        assert np.allclose(own, sign * 2**-0.5, atol=1e-3), "the baseline is of two episodes"
+    weights = token_weights(samples, replace(algorithm.reducer, name="seq-mean-token-mean"))
+    for start in (0, 3):
+        written = sum(int(s.mask.sum()) for s in samples[start : start + 3])
+        total = sum(float(w.sum()) for w in weights[start : start + 3])
+        assert total == pytest.approx(1 / COUNT)
+        assert weights[start].max() == pytest.approx(1 / (COUNT * written))
+
+
+def test_the_verifier_sees_all_turns_and_the_record_says_what_was_left_out() -> None:
+    made = policy("qwen2_5_vl")
+    group = scored(made, [1.0, 0.0])
+    answer = answer_of(group, group.responses[0])
+    assert answer.turns == ("words",) * TURNS and len(answer.screens) == TURNS
+    assert answer.outcome == 0.5 and answer.text == "\n".join(answer.turns)
+    found = group_metrics([group])
+    assert found["turns/mean"] == TURNS and found["turns/branches"] == 2
+    assert found["turns/screens_left_out"] == (1 + 2) / TURNS
+
+
+def test_who_pays_turn_by_turn_refuses_branches() -> None:
+    made = policy("qwen2_5_vl")
+    with pytest.raises(UserError, match="history_screens"):
+        turn_stages.turns(scored(made, [1.0, 0.0]))
+
+
+def test_sound_is_no_screen_and_a_question_without_media_loses_none() -> None:
+    made = policy("qwen2_5_vl")
+    prompt = asked(made)
+    sample = replace(prompt.sample, parts=(Text("What is here?"),))
+    question = Encoder(made.family).prompt(sample)
+    player = Episodes(Script(made), Screens(), Encoder(made.family), screens=1)  # type: ignore[arg-type]
+    ((answer,),) = player.generate([question], [1], Sampling(4000), 0)
+    left = [p.episode.left_out for _, p in answer.branches if p.episode]
+    assert left == [1, 2], "the first screen comes after the first turn"
+    parts: tuple[Any, ...] = (MediaRef("audio", b""), MediaRef("image", b""))
+    assert history.without(parts) == (parts[0], Text(LEFT_OUT))
