@@ -24,6 +24,9 @@ Keeps = Literal["", "noise", "turns"]
 """What pictures may be given while a question's gold stays known: nothing; noise and blur; those,
 and turns and flips where no word of the question hangs on sides (the Frame maps coordinates)."""
 
+FIRST_STATE = "start"
+"""Key of the state that a live episode begins in, whenever it is in it again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moment:

@@ -7,13 +7,14 @@ import base64
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mmrl.environments.devtools import DevTools
 from mmrl.environments.environment import EnvironmentFailure, Seen
 from mmrl.environments.hands import LONGEST_TEXT, carry_out
+from mmrl.task import FIRST_STATE
 
 START_SECONDS, CALL_SECONDS, CLOSE_SECONDS = 120.0, 30.0, 5.0
 """Deadlines of a browser that starts cold on a busy machine, of a call, of an end."""
@@ -96,7 +97,10 @@ class Pages:
 
 
 class Page:
-    """One episode in a browser: the page's own `mmrl.state()` says its key, outcome and end."""
+    """One episode in a browser: the page's own `mmrl.state()` says its key, outcome and end.
+
+    What looks as it did at first has the key FIRST_STATE again.
+    """
 
     def __init__(self, browser: DevTools, pages: Pages, context: str, session: str) -> None:
         self._browser, self._pages = browser, pages
@@ -104,6 +108,7 @@ class Page:
         self._loaded = asyncio.Event()
         self._said: list[str] = []
         self._replies: set[asyncio.Task[None]] = set()
+        self._first = ""
         width, height = pages.clip or (pages.width, pages.height)
         self._mouse = (width / 2, height / 2)
 
@@ -164,7 +169,9 @@ class Page:
         except TimeoutError as error:
             raise EnvironmentFailure(f"{start['page']} did not load") from error
         await self._begin(start)
-        return await self._look()
+        seen = await self._look()
+        self._first = seen.key
+        return replace(seen, key=FIRST_STATE)
 
     async def step(self, action: Mapping[str, Any]) -> Seen:
         """Carry out an action (`environments/hands.py`), its places in points, and settle."""
@@ -216,7 +223,7 @@ class Page:
         said, self._said = self._said, []
         return Seen(
             base64.b64decode(shot["data"]),
-            known.key,
+            FIRST_STATE if known.key == self._first else known.key,
             " ".join(f"The page says: {text}" for text in said),
             known.outcome,
             known.done,

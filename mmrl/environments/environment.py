@@ -21,9 +21,9 @@ class EnvironmentFailure(Exception):
 class Seen:
     """What an environment shows after an action: a PNG, and the words that go with it.
 
-    `key` names the state (equal keys: the same state), `outcome` is its own verdict so far, 0 to 1;
-    `done`: there is nothing left to do. `reward`: what the episode earns, where that is not the
-    outcome.
+    `key` names the state (equal keys: the same state; FIRST_STATE is that of the reset), `outcome`
+    is its own verdict so far, 0 to 1; `done`: there is nothing left to do. `reward`: what the
+    episode earns, where that is not the outcome.
     """
 
     png: bytes

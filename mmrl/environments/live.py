@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from mmrl.environments.environment import Environment, EnvironmentFailure, Seen, World
 from mmrl.errors import one_line
+from mmrl.task import FIRST_STATE
 from mmrl.types import MediaRef, Observation, Text
 
 T = TypeVar("T")
@@ -152,6 +153,7 @@ def shown(observation: Observation, seen: Seen) -> Observation:
     screen = MediaRef("screenshot", seen.png, {"pixel_ratio": seen.pixel_ratio})
     return replace(
         observation,
+        state={**observation.state, "key": seen.key},
         key=seen.key,
         parts=(screen, Text(said)) if said else (screen,),
         text="",
@@ -159,3 +161,8 @@ def shown(observation: Observation, seen: Seen) -> Observation:
         reward=earned if seen.done else 0.0,
         done=observation.done or seen.done,
     )
+
+
+def unmoved(observation: Observation) -> Observation:
+    """An observation after a turn without an action, in the state that the environment has."""
+    return replace(observation, key=observation.state.get("key", FIRST_STATE))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mmrl.environments.live import Live, LiveStep, shown
+from mmrl.environments.live import Live, LiveStep, shown, unmoved
 from mmrl.rewards.custom import load_callable
 from mmrl.scoring.pool import OUTSIDE, ScoreJob, StepJob, Workers
 from mmrl.task import Moment, Task
@@ -35,14 +35,16 @@ class Living:
         """Carry turns out in order; an environment that fails is its reason."""
         found = self._workers.step(jobs)
         for key in self._tasks:
-            places = [
-                i
-                for i, (job, seen) in enumerate(zip(jobs, found, strict=True))
-                if job.task == key and isinstance(seen, Observation) and _has_acted(job, seen)
-            ]
-            for place, seen in zip(
-                places, self._live(key, [found[i] for i in places]), strict=True
-            ):
+            acted = []
+            for i, (job, seen) in enumerate(zip(jobs, found, strict=True)):
+                if job.task != key or isinstance(seen, str):
+                    continue
+                if _has_acted(job, seen):
+                    acted.append(i)
+                else:
+                    found[i] = unmoved(seen)
+            turns = self._live(key, [found[i] for i in acted])
+            for place, seen in zip(acted, turns, strict=True):
                 found[place] = seen
         return found
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from mmrl.records import media_source
-from mmrl.task import RewardPart
+from mmrl.task import FIRST_STATE, RewardPart
 from mmrl.tasks.web_page.task import Task as WebPage
 from mmrl.types import Answer, MediaRef, Observation, Record, Sample, Score, Text
 
@@ -47,7 +47,7 @@ class Task(WebPage):
             parts=(screen, Text(f"{fields['goal']} {self._grammar.instruction()}")),
             gold={"path": [dict(step) for step in fields.get("path") or ()]},
             meta={"page": str(fields["page"])},
-            start=Observation({"start": start, "actions": []}, key="start", outcome=0.0),
+            start=Observation({"start": start, "actions": []}, key=FIRST_STATE, outcome=0.0),
             turns=self.turns,
         )
 

@@ -16,7 +16,7 @@ from mmrl.rewards.boxes import Box
 from mmrl.rewards.grammar import Think
 from mmrl.rewards.parsed import Parsed
 from mmrl.rewards.points import Point, from_source, in_box, to_source
-from mmrl.task import RewardPart, mean_by
+from mmrl.task import FIRST_STATE, RewardPart, mean_by
 from mmrl.types import Answer, MediaRef, Observation, Record, Sample, Score, Status, Text
 
 PAGES = Path(__file__).parent / "pages"
@@ -68,7 +68,7 @@ class Task(contract.Task):
             parts=(screen, Text(ask)),
             gold={"path": path},
             meta={"page": start["page"]},
-            start=Observation({"start": start, "actions": []}, key="start", outcome=0.0),
+            start=Observation({"start": start, "actions": []}, key=FIRST_STATE, outcome=0.0),
             turns=self.turns,
         )
 

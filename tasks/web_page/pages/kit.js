@@ -22,11 +22,14 @@ window.mmrl = (() => {
   };
   const state = () => {
     const fields = [...document.querySelectorAll('input')].map(e => `${e.id}=${e.value}`);
-    const focus = document.activeElement ? document.activeElement.id : '';
+    const active = document.activeElement, focus = active ? active.id : '';
+    // Where the next letter goes.
+    const caret = active && active.selectionStart !== undefined
+      ? `@${active.selectionStart}-${active.selectionEnd}` : '';
     const words = document.body.innerText.replace(/\s+/g, ' ');
     return {
       key: [location.pathname.split('/').pop(), location.hash, scrollX, scrollY, ...fields, words,
-        `focus=${focus}`, mmrl.more(), done].join('|'),
+        `focus=${focus}${caret}`, mmrl.more(), done].join('|'),
       outcome, done,
     };
   };
