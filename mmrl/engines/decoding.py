@@ -349,7 +349,7 @@ class Table:
         seated = rows if self._full else rows[self._sitting]
         if rows.shape[1] == 1:
             return seated.flatten(0, 1)
-        by_prompt = seated.unflatten(0, (len(self._lengths), self._width))
+        by_prompt: Tensor = seated.unflatten(0, (len(self._lengths), self._width))
         return by_prompt.transpose(1, 2).flatten(0, 2)
 
     def _unseat(self, seated: Tensor, heads: int) -> Tensor:
