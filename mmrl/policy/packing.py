@@ -99,7 +99,9 @@ def chunks(
     Prompts that were `kept` come first, with micro-batches of nothing but responses. With `alike`,
     what responses of a row begin with alike is fed once.
     """
-    rows = [Row(tuple(members)) for members in _by_prompt(samples, whole_groups)]
+    groups = _by_prompt(samples, whole_groups)
+    # In one order, whether prompts were kept or not: what is added up is the same, bit for bit.
+    rows = [Row(tuple(_side_by_side(members) if alike else members)) for members in groups]
     if kept is None or whole_groups:
         return _fresh(rows, budget, whole_groups, alike)
     found: dict[int, list[tuple[int, Row]]] = {}
@@ -203,12 +205,11 @@ def content_of(prompt: Prompt) -> Hashable:
 
 
 def _split(members: Sequence[Weighted], budget: int, prompt: int, alike: bool) -> list[Row]:
-    """Rows that fit with so many tokens of their prompt, those that begin alike side by side."""
+    """Rows that fit with so many tokens of their prompt."""
     beginnings = Beginnings()
-    made = [(beginnings.add(units)[0], units, m) for m, units in _made_of(members, alike)]
     found: list[list[Weighted]] = []
     load = budget
-    for _, units, member in sorted(made, key=lambda each: each[0]):
+    for member, units in _made_of(members, alike):
         _, size = beginnings.add(units)
         if not found or load + size > budget:
             beginnings = Beginnings()
@@ -218,6 +219,13 @@ def _split(members: Sequence[Weighted], budget: int, prompt: int, alike: bool) -
         load += size
         found[-1].append(member)
     return [Row(tuple(part)) for part in found]
+
+
+def _side_by_side(members: Sequence[Weighted]) -> list[Weighted]:
+    """The members with those side by side that begin alike."""
+    beginnings = Beginnings()
+    made = [(beginnings.add(units)[0], member) for member, units in _made_of(members, True)]
+    return [member for _, member in sorted(made, key=lambda each: each[0])]
 
 
 def _fed(row: Row, alike: bool) -> int:
