@@ -91,6 +91,10 @@ HOLD = """(() => {
   const drag = window.mmrlDrag = { held, selects: false };
   drag.hear = event => { drag.selects = !event.defaultPrevented; };
   window.addEventListener('selectstart', drag.hear);
+  const box = document.activeElement;
+  if (box && typeof box.selectionStart === 'number')
+    box.setSelectionRange(box.selectionEnd, box.selectionEnd);
+  else getSelection().collapseToEnd && getSelection().rangeCount && getSelection().collapseToEnd();
 })()"""
 LET_GO = """((from_x, from_y, to_x, to_y) => {
   const drag = window.mmrlDrag;
@@ -104,14 +108,13 @@ LET_GO = """((from_x, from_y, to_x, to_y) => {
   if (!from) return;
   const within = (e, x, y) => {
     for (e = e.nodeType === 1 ? e : e.parentElement; e && e !== document.body; e = e.parentElement)
-      if (e.scrollHeight > e.clientHeight) {
+      if (/auto|scroll/.test(getComputedStyle(e).overflowY) && e.clientHeight) {
         const r = e.getBoundingClientRect(), put = (v, a, b) => Math.min(Math.max(v, a + 1), b - 1);
         return at(put(x, r.left, r.right), put(y, r.top, r.bottom));
       }
     return at(x, y);
   };
-  const to = within(from.offsetNode, to_x, to_y);
-  if (!to) return;
+  const to = within(from.offsetNode, to_x, to_y) || from;
   const box = from.offsetNode;
   if (typeof box.selectionStart === 'number') {
     const end = to.offsetNode === box ? to.offset : to_y > from_y ? box.value.length : 0;
