@@ -18,7 +18,9 @@ from mmrl.task import FIRST_STATE
 
 START_SECONDS, CALL_SECONDS, CLOSE_SECONDS = 120.0, 30.0, 5.0
 """Deadlines of a browser that starts cold on a busy machine, of a call, of an end."""
-SETTLES = 40
+SETTLES, PATIENT = 40, 20
+"""How often a page is looked at until it stands still, and how often what it asks for counts."""
+LAID_OUT = "document.documentElement && document.documentElement.offsetHeight"
 
 STILL = """
 addEventListener('DOMContentLoaded', () => {
@@ -109,6 +111,7 @@ class Page:
         self._said: list[str] = []
         self._replies: set[asyncio.Task[None]] = set()
         self._first = ""
+        self._asked: set[str] = set()
         width, height = pages.clip or (pages.width, pages.height)
         self._mouse = (width / 2, height / 2)
 
@@ -175,8 +178,10 @@ class Page:
 
     async def step(self, action: Mapping[str, Any]) -> Seen:
         """Carry out an action (`environments/hands.py`), its places in points, and settle."""
-        by_key = self._pages.key_by_key
-        self._mouse = await carry_out(self._call, action, self._mouse, key_by_key=by_key)
+        by_key, arrived = self._pages.key_by_key, self._arrived
+        self._mouse = await carry_out(
+            self._call, action, self._mouse, arrived=arrived, key_by_key=by_key
+        )
         await self._go_on()
         return await self._look()
 
@@ -231,17 +236,24 @@ class Page:
             known.reward,
         )
 
+    async def _arrived(self) -> None:
+        """Wait for the pictures that a page asks for once the mouse is over something."""
+        await self._call("Runtime.evaluate", expression=LAID_OUT)
+        if self._asked:
+            await self._settle()
+
     async def _settle(self) -> None:
-        """Two frames drawn, and twice the same address, scroll and readiness."""
+        """Two frames drawn, twice the same address, scroll and readiness, and nothing asked for."""
         before = None
-        for _ in range(SETTLES):
+        for number in range(SETTLES):
             try:
                 now = await self.evaluate(TICKS.replace("FRAME", self._pages.frame))
             except EnvironmentFailure as error:
                 if self._browser.down or "context" not in str(error).lower():
                     raise
                 now = None  # between two documents
-            if now is not None and now == before and now.endswith("complete"):
+            still = not self._asked or number >= PATIENT
+            if still and now is not None and now == before and now.endswith("complete"):
                 return
             before = now
         raise EnvironmentFailure("the page does not settle")
@@ -253,6 +265,10 @@ class Page:
         match event:
             case "Page.loadEventFired":
                 self._loaded.set()
+            case "Network.requestWillBeSent":
+                self._asked.add(str(params["requestId"]))
+            case "Network.loadingFinished" | "Network.loadingFailed":
+                self._asked.discard(str(params["requestId"]))
             case "Inspector.targetCrashed":
                 self._browser.lost(self._session, "the page crashed")
             case "Page.javascriptDialogOpening":

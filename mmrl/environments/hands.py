@@ -19,6 +19,8 @@ from typing import Any
 Send = Callable[..., Awaitable[Any]]
 """Carries out a method of the browser, as `send(method, **arguments)`."""
 
+Arrived = Callable[[], Awaitable[None]]
+
 LONGEST_TEXT = 512
 SCROLL = 120
 DRAG_STEPS = 6
@@ -37,21 +39,28 @@ COMMANDS = {"a": "selectAll", "c": "copy", "x": "cut", "v": "paste", "z": "undo"
 
 
 async def carry_out(
-    send: Send, action: Mapping[str, Any], mouse: tuple[float, float], *, key_by_key: bool = False
+    send: Send,
+    action: Mapping[str, Any],
+    mouse: tuple[float, float],
+    *,
+    arrived: Arrived,
+    key_by_key: bool = False,
 ) -> tuple[float, float]:
     """Carry one action out, the mouse being at a place; returns where it then is.
 
-    `key_by_key`: text is typed with a key down and up for each character, not put in as a whole.
+    `arrived` waits until the page shows that the mouse is over something: a picture that is another
+    then must be there to be pressed. `key_by_key`: text is typed with a key down and up for each
+    character, not put in as a whole.
     """
     kind, text = action["type"], str(action.get("text", ""))[:LONGEST_TEXT]
     x, y = float(action.get("x", mouse[0])), float(action.get("y", mouse[1]))
     end = x, y
     match kind:
         case "click" | "double_click" | "right_click" | "move_to" | "long_press":
-            await _point(send, kind, x, y)
+            await _point(send, kind, x, y, arrived)
         case "drag":
             end = float(action.get("to_x", x)), float(action.get("to_y", y))
-            await _drag(send, (x, y), end)
+            await _drag(send, (x, y), end, arrived)
         case "scroll" if text in DIRECTIONS:
             right, down = DIRECTIONS[text]
             await _mouse(send, "mouseWheel", x, y, deltaX=right * SCROLL, deltaY=down * SCROLL)
@@ -65,8 +74,9 @@ async def carry_out(
     return end
 
 
-async def _point(send: Send, kind: str, x: float, y: float) -> None:
+async def _point(send: Send, kind: str, x: float, y: float, arrived: Arrived) -> None:
     await _mouse(send, "mouseMoved", x, y)
+    await arrived()
     if kind == "move_to":
         return
     button = "right" if kind == "right_click" else "left"
@@ -75,16 +85,63 @@ async def _point(send: Send, kind: str, x: float, y: float) -> None:
             await _mouse(send, event, x, y, button=button, clickCount=number)
 
 
-async def _drag(send: Send, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """A press, a way in steps with the button held, and a release."""
+HOLD = """(() => {
+  const parts = [document.scrollingElement, ...document.querySelectorAll('*')];
+  const held = parts.filter(e => e).map(e => [e, e.scrollTop, e.scrollLeft]);
+  const drag = window.mmrlDrag = { held, selects: false };
+  drag.hear = event => { drag.selects = !event.defaultPrevented; };
+  window.addEventListener('selectstart', drag.hear);
+  const box = document.activeElement;
+  if (box && typeof box.selectionStart === 'number')
+    box.setSelectionRange(box.selectionEnd, box.selectionEnd);
+  else getSelection().collapseToEnd && getSelection().rangeCount && getSelection().collapseToEnd();
+})()"""
+LET_GO = """((from_x, from_y, to_x, to_y) => {
+  const drag = window.mmrlDrag;
+  if (!drag) return;
+  delete window.mmrlDrag;
+  window.removeEventListener('selectstart', drag.hear);
+  for (const [e, top, left] of drag.held)
+    if (e.scrollTop !== top || e.scrollLeft !== left) { e.scrollTop = top; e.scrollLeft = left; }
+  const at = (x, y) => document.caretPositionFromPoint && document.caretPositionFromPoint(x, y);
+  const from = at(from_x, from_y);
+  if (!from) return;
+  const within = (e, x, y) => {
+    for (e = e.nodeType === 1 ? e : e.parentElement; e && e !== document.body; e = e.parentElement)
+      if (/auto|scroll/.test(getComputedStyle(e).overflowY) && e.clientHeight) {
+        const r = e.getBoundingClientRect(), put = (v, a, b) => Math.min(Math.max(v, a + 1), b - 1);
+        return at(put(x, r.left, r.right), put(y, r.top, r.bottom));
+      }
+    return at(x, y);
+  };
+  const to = within(from.offsetNode, to_x, to_y) || from;
+  const box = from.offsetNode;
+  if (typeof box.selectionStart === 'number') {
+    const end = to.offsetNode === box ? to.offset : to_y > from_y ? box.value.length : 0;
+    box.setSelectionRange(Math.min(from.offset, end), Math.max(from.offset, end));
+  } else if (drag.selects)
+    getSelection().setBaseAndExtent(box, from.offset, to.offsetNode, to.offset);
+})"""
+"""A browser scrolls by itself, frame by frame, while a selection is drawn near the edge of a part
+that scrolls: how far, and what it selects, is a matter of how busy the machine is. So what a drag
+has scrolled goes back, and what is selected is what lies between its ends, as far as that shows."""
+
+
+async def _drag(
+    send: Send, start: tuple[float, float], end: tuple[float, float], arrived: Arrived
+) -> None:
+    """A press, a way in steps with the button held, and a release; nothing is scrolled by it."""
     held: dict[str, Any] = {"button": "left", "clickCount": 1}
+    await send("Runtime.evaluate", expression=HOLD)
     await _mouse(send, "mouseMoved", *start)
+    await arrived()
     await _mouse(send, "mousePressed", *start, **held)
     for step in range(1, DRAG_STEPS + 1):
         part = step / DRAG_STEPS
         at = [a + (b - a) * part for a, b in zip(start, end, strict=True)]
         await _mouse(send, "mouseMoved", *at, button="left", buttons=1)
     await _mouse(send, "mouseReleased", *end, **held)
+    await send("Runtime.evaluate", expression=f"{LET_GO}{(*start, *end)}")
 
 
 async def _mouse(send: Send, event: str, x: float, y: float, **more: Any) -> None:

@@ -287,3 +287,46 @@ def test_a_run_trains_two_steps_in_the_browser(tmp_path: Path) -> None:
     assert len(rows) == 3 and all(np.isfinite(row["train/loss"]) for row in rows)
     assert rows[0]["tokens/environment"] > 4 * 16
     assert children() <= before
+
+
+HOVERS = """<!doctype html><meta charset="utf-8"><style>
+body { margin: 0; } span { position: absolute; left: 60px; top: 60px; height: 20px; }
+span { content: url(away.svg); } span:hover { content: url(over.svg); }
+div { position: absolute; left: 10px; top: 120px; width: 180px; height: 60px; overflow-y: scroll; }
+</style><span onclick="mmrl.clicks++"></span><div id="box"></div><script>
+document.getElementById('box').innerHTML = 'some words to select and to scroll '.repeat(60);
+window.mmrl = {clicks: 0, state: () => ({
+  key: [mmrl.clicks, document.getElementById('box').scrollTop, String(getSelection())].join('|'),
+  outcome: 0, done: false})};
+</script>"""
+PICTURE = """<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20">
+<rect width="20" height="20"/></svg>"""
+
+
+def test_what_is_pressed_is_there_and_a_drag_scrolls_nothing(tmp_path: Path) -> None:
+    """A picture that appears under the mouse is waited for; held long at an edge, nothing moves."""
+    (tmp_path / "hovers.html").write_text(HOVERS)
+    for name in ("away", "over"):
+        (tmp_path / f"{name}.svg").write_text(PICTURE)
+    drag = {"type": "drag", "x": 40, "y": 130, "to_x": 90, "to_y": 215}
+
+    async def play() -> list[str]:
+        world = Pages(tmp_path, SIDE, SIDE)
+        try:
+            found = []
+            for _ in range(3):
+                page = await world.open()
+                await page.reset({"page": "hovers.html", "seed": 0})
+                clicked = await page.step({"type": "click", "x": 70, "y": 70})
+                dragged = await page.step(drag)
+                found += [clicked.key, dragged.key]
+                await page.close()
+            return found
+        finally:
+            await world.close()
+
+    found = asyncio.run(play())
+    assert found[::2] == ["1|0|"] * 3
+    clicks, top, words = found[1].split("|")
+    assert (clicks, top) == ("1", "0") and words
+    assert len(set(found[1::2])) == 1
