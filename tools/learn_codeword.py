@@ -95,7 +95,7 @@ def train(values: Mapping[str, Any]) -> dict[str, Any]:
     folder, steps = Path(values["run"]), values["trainer"]["steps"]
     found = result_of(folder)
     if found.get("steps", 0) < steps:
-        config = validate(RunConfig, dict(values), "learn_codeword")
+        config = validate(RunConfig, dict(values), str(folder))
         begun = (folder / "checkpoints").is_dir()
         run(config, resume=begun, overwrite=not begun, allow_changes=True)
         found = {**result_of(folder), "steps": steps}
@@ -109,21 +109,20 @@ def result_of(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def start(section: Mapping[str, Any], out: Path, steps: int) -> Path:
-    """The first checkpoint of the supervised phase that is READY."""
+def ready(shared: Mapping[str, Any], steps: int, every: int = EVERY) -> Path:
+    """The first checkpoint of a supervised phase that is READY, looked at `every` few steps."""
     from mmrl.train import checkpoint
 
-    run = out / "sft"
-    shared = config(section, run, "asset:tiny_qwen2_5_vl", 0)
+    run = Path(shared["run"])
     phase = {
         **shared,
         "algorithm": {"name": "sft"},
         "rollout": {**shared["rollout"], "engine": "targets"},
         "optimizer": {"learning_rate": 1.0e-3, "warmup_steps": 20},
     }
-    every = {"eval_every": EVERY, "checkpoint_every": EVERY, "keep_checkpoints": 100}
-    for last in range(result_of(run).get("steps", EVERY), steps + 1, EVERY):
-        found = train({**phase, "trainer": {"steps": last, "prompts_per_step": 16, **every}})
+    often = {"checkpoint_every": every, "keep_checkpoints": 100, "write_rollouts_every": 20}
+    for last in range(result_of(run).get("steps", every), steps + 1, every):
+        found = train({**phase, "trainer": {"steps": last, "prompts_per_step": 16, **often}})
         if found["after"] >= READY:
             print(f"supervised step {last} is the first with {READY:.0%}", flush=True)
             return checkpoint.at(run, last).path
@@ -142,7 +141,8 @@ def main() -> None:
     os.environ["PYTHONPATH"] = f"{GAME}{os.pathsep}{own}"  # where its process finds the game
     section = data(args.out, args.python, {"brief": True})
     record(section)
-    model = start(section, args.out, args.sft_steps)
+    shared = config(section, args.out / "sft", "asset:tiny_qwen2_5_vl", 0)
+    model = ready(shared, args.sft_steps)
     for seed in args.seeds:
         found = train(
             {
