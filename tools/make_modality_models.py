@@ -133,14 +133,19 @@ def chat(media: Mapping[str, str]) -> str:
     )
 
 
-def tokenizer(specials: Sequence[str], roles: Mapping[str, str], template: str) -> Any:
+def tokenizer(
+    specials: Sequence[str],
+    roles: Mapping[str, str],
+    template: str,
+    corpus: Sequence[str] = CORPUS,
+) -> Any:
     """Whole words for what the tasks ask, and a token for each word of a maze."""
     markup = (*MARKUP_TOKENS, *MAZE_TOKENS)
-    return build_tokenizer(specials, roles, CORPUS, template, markup, VOCAB_SIZE)
+    return build_tokenizer(specials, roles, corpus, template, markup, VOCAB_SIZE)
 
 
-def qwen2_5_vl() -> Built:
-    """Sees: the shipped model, which knows digits and boxes, with more words.
+def qwen2_5_vl(corpus: Sequence[str] = CORPUS) -> Built:
+    """Sees: the shipped model, which knows digits and boxes, with the words of a corpus.
 
     Tokens of both vocabularies keep their embedding, the others start at random.
     """
@@ -149,7 +154,7 @@ def qwen2_5_vl() -> Built:
 
     seen = tf.Qwen2_5_VLForConditionalGeneration.from_pretrained(SHIPPED, dtype=torch.float32)
     known = tf.AutoTokenizer.from_pretrained(SHIPPED).get_vocab()
-    tokens = tokenizer(SPECIAL_TOKENS, ROLES, CHAT_TEMPLATE)
+    tokens = tokenizer(SPECIAL_TOKENS, ROLES, CHAT_TEMPLATE, corpus)
     config = build_config(tokens)
     config.text_config.vocab_size = VOCAB_SIZE
     model = tf.Qwen2_5_VLForConditionalGeneration(config)
@@ -247,12 +252,12 @@ def ears() -> Any:
     return tf.WhisperFeatureExtractor(feature_size=MEL_BINS, chunk_length=CHUNK_SECONDS)
 
 
-def build(kind: str, seed: int) -> Built:
+def build(made: Callable[[], Built], seed: int) -> Built:
     """An untrained model in float32 and its processor, the same ones for the same seed."""
     import torch
 
     torch.manual_seed(seed)
-    model, processor = MODELS[kind][0]()
+    model, processor = made()
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     return model, processor
@@ -285,7 +290,7 @@ def make(kind: str, out: Path, seed: int = 0) -> Path:
     if (folder / "config.json").is_file():
         return folder
     if not untrained.is_dir():
-        model, processor = build(kind, seed)
+        model, processor = build(MODELS[kind][0], seed)
         print(f"{kind}: {sum(p.numel() for p in model.parameters()):,} parameters")
         for part in (model, processor):
             part.save_pretrained(untrained)
@@ -297,7 +302,7 @@ def write_asset(kind: str, folder: Path, seed: int) -> None:
     """Write a kind's untrained model in bfloat16, with its processor."""
     import torch
 
-    model, processor = build(kind, seed)
+    model, processor = build(MODELS[kind][0], seed)
     for part in (model.to(torch.bfloat16), processor):
         part.save_pretrained(folder)
 

@@ -101,7 +101,7 @@ def group(sample: Sample) -> Iterator[tuple[Policy, Group]]:
 
     turns = [
         [click(NEXT), click(BACK), click(NEXT), click(FIRST)],
-        [NO_ACTION, click(NEXT), click(FIRST)],
+        [NO_ACTION, click(NEXT), NO_ACTION, click(FIRST)],
         [click(NEXT), click(SECOND)],
         [click(FIRST)],
     ]
@@ -132,21 +132,21 @@ def test_equal_pages_are_one_anchor_whichever_way_led_there(group: tuple[Policy,
     second = detour[1]
     assert second != FIRST_STATE
     assert detour == [FIRST_STATE, second, FIRST_STATE, second]
-    assert hesitant == [FIRST_STATE, FIRST_STATE, second], "what is no action leaves the page"
+    assert hesitant == [FIRST_STATE, FIRST_STATE, second, second], "no action leaves the page"
     assert (wrong, at_once) == ([FIRST_STATE, second], [FIRST_STATE])
 
 
 def test_gigpo_compares_turns_at_the_same_page(group: tuple[Policy, Group]) -> None:
-    """Returns at a discount of 1/2: 1/8 1/4 1/2 1, 1/4 1/2 1, 0 0 and 0.
+    """Returns at a discount of 1/2: twice 1/8 1/4 1/2 1, then 0 0 and 0.
 
-    At the first page they are 1/8, 1/2, 1/4, 1/2, 0, 0 (mean 11/48), at the second 1/4, 1, 1, 0
-    (mean 9/16). The episodes' own advantages are 1/2 and -1/2.
+    At the first page they are 1/8, 1/2, 1/8, 1/4, 0, 0 (mean 1/6), at the second 1/4, 1, 1/2, 1, 0
+    (mean 11/20). The episodes' own advantages are 1/2 and -1/2.
     """
     samples = compose({"name": "gigpo", "gamma": 0.5}).train_samples([group[1]], context())
-    first, second = 0.5 - 11 / 48, 0.5 - 9 / 16
+    first, second = 0.5 - 1 / 6, 0.5 - 11 / 20
     wanted = [
         [first + 1 / 8, second + 1 / 4, first + 1 / 2, second + 1],
-        [first + 1 / 4, first + 1 / 2, second + 1],
+        [first + 1 / 8, first + 1 / 4, second + 1 / 2, second + 1],
         [first - 1, second - 1],
         [first - 1],
     ]
