@@ -1,4 +1,4 @@
-"""Does zooming help where a first look cannot? A tiny model learns it by GRPO, with controls.
+"""Does zooming help where a first look cannot? A tiny model, its zooms, and two controls.
 
     python tools/learn_zoom.py --out runs/zoom
 
