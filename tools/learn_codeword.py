@@ -95,7 +95,7 @@ def start(section: Mapping[str, Any], out: Path, steps: int) -> Path:
         "optimizer": {"learning_rate": 1.0e-3, "warmup_steps": 20},
         "trainer": {"prompts_per_step": 16},
     }
-    return ready(phase, READY, steps, EVERY)
+    return ready(phase, READY, steps, EVERY).path
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Does zooming help where a first look cannot? A tiny model learns it by GRPO, with controls.
+"""Does zooming help where a first look cannot? A tiny model, its zooms, and two controls.
 
     python tools/learn_zoom.py --out runs/zoom
 
@@ -18,10 +18,13 @@ import argparse
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from learning_runs import ready, train
 from small_detail import SEEN, TURNS, write
+
+if TYPE_CHECKING:
+    from mmrl.train.checkpoint import Checkpoint
 
 READY, EVERY = 0.45, 60
 TRAIN, TEST = 1200, 100
@@ -55,7 +58,7 @@ def config(out: Path, name: str, arm: str, model: str, seed: int) -> dict[str, A
     }
 
 
-def start(out: Path, arm: str, share: float, most: int, every: int) -> Path:
+def start(out: Path, arm: str, share: float, most: int, every: int) -> Checkpoint:
     """The checkpoint that the arm's runs begin with."""
     shared = config(out, f"sft-{arm}", arm, "asset:tiny_qwen2_5_vl", 0)
     phase = {
@@ -73,7 +76,7 @@ def learn(out: Path, arm: str, model: Path, seed: int, steps: int) -> dict[str, 
         {
             **config(out, f"{arm}-{seed}", arm, str(model), seed),
             "algorithm": {"name": "grpo", "group_size": 8},
-            "optimizer": {"learning_rate": 3.0e-4, "warmup_steps": 5, "schedule": "linear"},
+            "optimizer": {"learning_rate": 3.0e-4, "warmup_steps": 5},
             "trainer": {"steps": steps, "prompts_per_step": 4},
         }
     )
@@ -104,10 +107,9 @@ def main() -> None:
         if not records.is_file():
             write(records, count, seed)
     looking = start(args.out, "zoom", READY, args.sft_steps, EVERY)
-    taken = int(looking.name.rpartition("-")[2])
-    starts = {"zoom": looking, "uncropped": looking}
+    starts = {"zoom": looking.path, "uncropped": looking.path}
     if "none" in args.arms:
-        starts["none"] = start(args.out, "none", 0.0, taken, taken)
+        starts["none"] = start(args.out, "none", 0.0, looking.step, looking.step).path
     results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in args.arms}
     for arm in args.arms:
         for seed in args.seeds:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmrl.train.checkpoint import Checkpoint
 
 
 def train(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,7 +34,7 @@ def result_of(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def ready(phase: Mapping[str, Any], share: float, most: int, every: int) -> Path:
+def ready(phase: Mapping[str, Any], share: float, most: int, every: int) -> Checkpoint:
     """The first checkpoint of a supervised run that says this share of the held-out right.
 
     It is looked at every so many steps; SystemExit where `most` steps do not get there.
@@ -50,5 +53,5 @@ def ready(phase: Mapping[str, Any], share: float, most: int, every: int) -> Path
         found = train({**supervised, "trainer": trainer})
         if found["after"] >= share:
             print(f"{run.name}: step {last} is the first with {share:.0%}", flush=True)
-            return checkpoint.at(run, last).path
+            return checkpoint.at(run, last)
     raise SystemExit(f"no checkpoint of {run} reached {share:.0%}: give more --sft-steps")

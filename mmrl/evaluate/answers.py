@@ -20,9 +20,10 @@ class Asked:
     """What became of a record: its answers and what scoring needs of its prompt, or `unreadable`.
 
     `question` is the fingerprint of what was asked. `media` describe what was seen, for the page.
-    `turns`, `outcomes` and `screens` are those of episodes, empty where no answer is one;
-    `verdicts` the chances that a verifier gives the answers, empty where none was asked; `followed`
-    what the policy said when it was asked about them.
+    `turns`, `outcomes`, `screens` and `failures` (of an environment, "" where there was none) are
+    those of episodes, empty where no answer is one; `verdicts` the chances that a verifier gives
+    the answers, empty where none was asked; `followed` what the policy said when it was asked about
+    them.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Asked:
     screens: tuple[tuple[Frame | None, ...], ...] = ()
     verdicts: tuple[float, ...] = ()
     followed: tuple[str | None, ...] = ()
+    failures: tuple[str, ...] = ()
 
     def answers(self) -> list[Answer]:
         """What a verifier sees."""
@@ -100,6 +102,7 @@ class Answers:
             screens=row.screens[:count],
             verdicts=row.verdicts[:count],
             followed=row.followed[:count],
+            failures=row.failures[:count],
         )
 
 

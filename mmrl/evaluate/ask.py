@@ -16,7 +16,7 @@ from mmrl.evaluate.summary import Evaluation, Scored, summarise
 from mmrl.policy.encoder import Encodes
 from mmrl.runlog.transcript import Thumbnails
 from mmrl.scoring.groups import whole_episode
-from mmrl.scoring.pool import ScoreJob, Scores
+from mmrl.scoring.pool import ScoreJob, Scores, unscorable
 from mmrl.task import Task
 from mmrl.types import EncodedMedium, MediaRef, Prompt, Response, Sample
 
@@ -166,6 +166,7 @@ def _asked(
         turns=tuple(episode.said for episode in episodes),
         outcomes=tuple(episode.outcome for episode in episodes),
         screens=tuple(episode.screens for episode in episodes),
+        failures=tuple(episode.failure for episode in episodes),
         frames=prompt.frames,
         space=prompt.space,
         opening=prompt.opening,
@@ -177,7 +178,10 @@ def _asked(
 def score(
     samples: Sequence[Sample], key: str, count: int, answers: Answers, scorer: Scores
 ) -> list[Scored]:
-    """Score the answers of all samples by the scorer's task of that key."""
+    """Score the answers of all samples by the scorer's task of that key.
+
+    An episode whose environment failed is unscorable, whatever the verifier would say.
+    """
     asked: list[tuple[Sample, Asked]] = []
     for sample in samples:
         row = answers.find(sample, count)
@@ -186,7 +190,8 @@ def score(
     jobs = [
         ScoreJob(key, sample.gold, answer, i)
         for i, (sample, row) in enumerate(asked)
-        for answer in row.answers()
+        for answer, failure in zip(row.answers(), _failures(row), strict=True)
+        if not failure
     ]
     scores = iter(scorer.score(jobs))
     return [
@@ -194,7 +199,7 @@ def score(
             sample,
             row.texts,
             row.truncated,
-            tuple(next(scores) for _ in row.texts),
+            tuple(unscorable(why) if why else next(scores) for why in _failures(row)),
             row.unreadable,
             row.frames,
             row.lengths,
@@ -202,6 +207,10 @@ def score(
         )
         for sample, row in asked
     ]
+
+
+def _failures(row: Asked) -> tuple[str, ...]:
+    return row.failures or ("",) * len(row.texts)
 
 
 def without_bytes(sample: Sample) -> Sample:

@@ -57,8 +57,8 @@ class Row:
 def default_budget(device: torch.device) -> int:
     """Trunk tokens of one forward where nothing is configured.
 
-    A GPU wants large products. A CPU is busy with a thousand tokens: on two cores twice as many were
-    no faster and took 1.4 times the memory.
+    A GPU wants large products. A CPU is busy with a thousand tokens: on two cores twice as many
+    were no faster and took 1.4 times the memory.
     """
     return 1024 if device.type == "cpu" else 16384
 

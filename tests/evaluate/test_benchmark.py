@@ -122,6 +122,35 @@ def test_records_that_cannot_be_asked_or_seen_are_counted(tmp_path: Path) -> Non
     assert "Rejected records" in page and "not asked:" in page
 
 
+LOST = """
+from dataclasses import replace
+from mmrl.tasks.digit_count.task import Task as Count
+from mmrl.types import Observation
+
+
+class Lost(Count):
+    def sample(self, record):
+        return replace(super().sample(record), start=Observation({}, "0"), turns=2)
+
+    def step(self, gold, state, answer):
+        if gold % 2:
+            raise RuntimeError("the simulator is gone")
+        return Observation(state, "1", done=True)
+"""
+
+
+def test_an_episode_whose_environment_failed_has_no_verdict(tmp_path: Path) -> None:
+    (tmp_path / "lost.py").write_text(LOST)
+    rows = [json.loads(line) for line in fixture_path(TASK).read_text().splitlines()]
+    odd = sum(row["count"] % 2 for row in rows)
+    config = settings(tmp_path / "e.json", task=f"{tmp_path / 'lost.py'}:Lost")
+    for _ in range(2):  # the second time from the answers that were kept
+        found = run_benchmark(config).evaluation
+        assert 0 < odd < found.records == len(rows) and found.unscorable == odd
+    reasons = [row["reason"] for row in json.loads((tmp_path / "e.json").read_text())["answers"]]
+    assert sum("the simulator is gone" in reason for reason in reasons) == odd
+
+
 def test_the_official_reading_stands_beside_the_strict_one(tmp_path: Path) -> None:
     config = settings(None, task="mmmu", data=fixture_path("mmmu"))
     found = run_benchmark(config).evaluation

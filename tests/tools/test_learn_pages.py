@@ -113,9 +113,7 @@ def test_one_step_of_each_algorithm_from_records_to_table(
         browser_path()
     except UserError:
         pytest.skip("no browser on this machine")
-    import learn_codeword
-
-    monkeypatch.setattr(learn_codeword, "READY", 0.0)
+    monkeypatch.setattr(tool, "READY", 0.0)
     monkeypatch.setattr(tool, "EVERY", 1)
     monkeypatch.setattr(tool, "SIZES", {"train": 6, "validation": 2, "test": 2})
     document = tmp_path / "page.md"

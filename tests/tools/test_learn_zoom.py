@@ -129,3 +129,23 @@ def test_the_table_has_every_seed_and_the_mean(tool: ModuleType) -> None:
         "|---|---|---|---|---|",
         "| `zoom` | 50.0% | 70.0% | 90.0% | 80.0% |",
     ]
+
+
+def test_the_command_goes_from_records_to_the_table(
+    tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """A step of each phase; what is there is not made again."""
+    for name, value in {"READY": 0.0, "EVERY": 1, "TRAIN": 16, "TEST": 4}.items():
+        monkeypatch.setattr(tool, name, value)
+    asked = ["--arms", "uncropped", "none", "--seeds", "4", "--steps", "1", "--sft-steps", "1"]
+    monkeypatch.setattr("sys.argv", ["learn_zoom.py", "--out", str(tmp_path), *asked])
+    tool.main()
+    first = capsys.readouterr().out.splitlines()
+    assert first[-4] == "| arm | before | seed 4 | mean |"
+    assert [line.split()[1] for line in first[-2:]] == ["`uncropped`", "`none`"]
+    assert json.loads((tmp_path / "uncropped-4" / "result.json").read_text())["steps"] == 1
+    runs = sorted(path.name for path in tmp_path.iterdir() if (path / "result.json").is_file())
+    assert runs == ["none-4", "sft-none", "sft-zoom", "uncropped-4"]
+    monkeypatch.setattr("mmrl.train.run.train", lambda *_, **__: pytest.fail("made again"))
+    tool.main()
+    assert capsys.readouterr().out.splitlines()[-4:] == first[-4:]
