@@ -212,7 +212,7 @@ class TrainerConfig(Section):
     tokens_per_micro_batch: int | None = Field(
         None,
         gt=0,
-        description="trunk tokens of one forward; default: 16384, on a CPU 1024",
+        description="trunk tokens of one forward; default: 16384, on a CPU 1024 a thread",
     )
     kept_prompt_tokens: int | None = Field(
         None,
