@@ -253,7 +253,7 @@ class Table:
             hidden = self._over_heads(self._beyond(window), heads)
 
         each = self._seat((query * scale).unflatten(1, (heads, -1)))  # [P K W, R, D]
-        together = each.view(len(keys), -1, each.shape[-1])  # [P K, W R, D]
+        together = each.reshape(len(keys), -1, each.shape[-1])  # [P K, W R, D]
         to_prompt = torch.baddbmm(hidden, together, keys)
         to_own = torch.bmm(each, own_k.transpose(1, 2))
         if window is not None and self.length >= window:

@@ -82,3 +82,16 @@ def test_one_huge_prompt_does_not_pad_the_others(monkeypatch: pytest.MonkeyPatch
 
 def prefilled_bytes(lengths: Sequence[int]) -> int:
     return decoding_of(prefilled(lengths), np.arange(len(lengths)), LIMIT).allocated
+
+
+def test_queries_may_lie_as_a_model_has_them() -> None:
+    """Head by head, say."""
+    apart = torch.randn(4, 6, SIZE).transpose(0, 1)
+    key = torch.randn(6, HEADS, SIZE)
+    found = []
+    for query in (apart, apart.contiguous()):
+        torch.manual_seed(0)
+        batch = decoding_of(prefilled([5, 3]), np.repeat([0, 1], 3), LIMIT)
+        found.append(batch.attend(0, query, key, key, 0.4))
+    assert not apart.is_contiguous()
+    torch.testing.assert_close(found[0], found[1])
