@@ -84,10 +84,11 @@ def prefilled_bytes(lengths: Sequence[int]) -> int:
     return decoding_of(prefilled(lengths), np.arange(len(lengths)), LIMIT).allocated
 
 
-def test_queries_may_lie_as_a_model_has_them() -> None:
-    """Head by head, say."""
+def test_queries_may_lie_as_a_model_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Head by head, say, where one head of keys needs no copy."""
+    monkeypatch.setitem(globals(), "HEADS", 1)
     apart = torch.randn(4, 6, SIZE).transpose(0, 1)
-    key = torch.randn(6, HEADS, SIZE)
+    key = torch.randn(6, 1, SIZE)
     found = []
     for query in (apart, apart.contiguous()):
         torch.manual_seed(0)
