@@ -103,6 +103,20 @@ def test_targets_are_written_turn_by_turn(tmp_path: Path, mazes: Path) -> None:
     assert row["share/truncated"] == 0.0
 
 
+def ends_alike(whole: Path, values: dict[str, Any], step: int) -> None:
+    """A run without its last checkpoint, gone on with, comes to the same weights and answers."""
+    again = whole.parent / "again"
+    shutil.copytree(whole, again)
+    shutil.rmtree(again / "checkpoints" / f"step_{step}")
+    carry_out({**values, "run": str(again)}, resume=True)
+    one, other = (
+        load_file(run / "checkpoints" / f"step_{step}" / "model.safetensors")
+        for run in (whole, again)
+    )
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert rows(whole, "rollouts.jsonl") == rows(again, "rollouts.jsonl")
+
+
 @pytest.mark.parametrize("staleness", [0, 1])
 def test_a_resumed_run_ends_as_if_it_had_not_stopped(
     staleness: int, tmp_path: Path, mazes: Path, started: str
@@ -117,15 +131,7 @@ def test_a_resumed_run_ends_as_if_it_had_not_stopped(
         expected = max(0, group["step"] - 1 - staleness) if staleness else None
         assert {response.get("policy_version") for response in group["responses"]} == {expected}
         assert any(len(response["turns"]) > 1 for response in group["responses"])
-    again = tmp_path / "again"
-    shutil.copytree(whole, again)
-    shutil.rmtree(again / "checkpoints" / "step_4")
-    carry_out({**values, "run": str(again)}, resume=True)
-    one, other = (
-        load_file(r / "checkpoints" / "step_4" / "model.safetensors") for r in (whole, again)
-    )
-    assert all(torch.equal(one[key], other[key]) for key in one)
-    assert rows(whole, "rollouts.jsonl") == rows(again, "rollouts.jsonl")
+    ends_alike(whole, values, step=4)
 
 
 SEES = """
@@ -164,15 +170,7 @@ def test_pictures_of_later_turns_are_trained_on_and_resumed(
     assert turns and all(len(turn["media"]) == 1 for turn in turns)
     assert all((whole / turn["media"][0]["thumbnail"]).is_file() for turn in turns)
     assert all(np.isfinite(row["train/loss"]) for row in rows(whole, "metrics.jsonl"))
-    again = tmp_path / "again"
-    shutil.copytree(whole, again)
-    shutil.rmtree(again / "checkpoints" / "step_3")
-    carry_out({**values, "run": str(again)}, resume=True)
-    one, other = (
-        load_file(r / "checkpoints" / "step_3" / "model.safetensors") for r in (whole, again)
-    )
-    assert all(torch.equal(one[key], other[key]) for key in one)
-    assert rows(whole, "rollouts.jsonl") == rows(again, "rollouts.jsonl")
+    ends_alike(whole, values, step=3)
 
 
 def test_histories_that_forget_are_trained_on_and_resumed(
@@ -195,15 +193,7 @@ def test_histories_that_forget_are_trained_on_and_resumed(
     ]
     assert branches and all(len(branch["turns"]) == 1 for branch in branches)
     assert {branch.get("left_out", 0) for branch in branches} >= {1, 2}
-    again = tmp_path / "again"
-    shutil.copytree(whole, again)
-    shutil.rmtree(again / "checkpoints" / "step_3")
-    carry_out({**values, "run": str(again)}, resume=True)
-    one, other = (
-        load_file(r / "checkpoints" / "step_3" / "model.safetensors") for r in (whole, again)
-    )
-    assert all(torch.equal(one[key], other[key]) for key in one)
-    assert rows(whole, "rollouts.jsonl") == rows(again, "rollouts.jsonl")
+    ends_alike(whole, values, step=3)
     values["algorithm"]["name"] = "gigpo"
     with pytest.raises(UserError, match="history_screens"):
         carry_out({**values, "run": str(tmp_path / "turns")})
