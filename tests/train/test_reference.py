@@ -141,6 +141,12 @@ def test_a_frozen_tower_sees_for_the_reference_too(
     for a, b in zip(found, alone, strict=True):
         np.testing.assert_array_equal(a, b)
     assert (len(seen) > first) == again
+    if not frozen:  # the policy's tower learns, and the reference's stays
+        with torch.no_grad():
+            for own in behind:
+                own += 0.1
+        for a, b in zip(referenced(learner(policy, reference), groups), alone, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def moved(policy: Policy, by: float) -> None:
