@@ -10,27 +10,32 @@ from torch import nn
 
 from mmrl.policy.attention import stands_apart
 
-# Waking a second thread costs about 50 microseconds, what one core needs for 8 MFLOP; half of a
-# product is saved by it.
-WORTH_SHARING_FLOP = 16e6
+# What one core needs 20 microseconds for: a thread that still spins takes its share in less, and
+# one that must be woken for every product gains nothing.
+WORTH_A_THREAD_FLOP = 2e6
 
 
 @contextmanager
 def decoding_threads(model: nn.Module, rows: int) -> Iterator[None]:
-    """One thread while the matrix products of `rows` tokens are too small to be shared by cores.
+    """Only as many threads as a matrix product of `rows` tokens, of average size, is shared by.
 
-    Which products are depends on the model and on `rows` alone, so that the same run gives the
-    same numbers. Does nothing where the model is not on the CPU.
+    How many follows from the model and `rows` alone, so that the same run gives the same numbers.
+    Does nothing where the model is not on the CPU.
     """
-    sizes = [p.numel() for p in model.parameters() if p.ndim == 2]
-    work = 2 * rows * sum(sizes) / max(len(sizes), 1)
     before = torch.get_num_threads()
     on_cpu = next(model.parameters()).device.type == "cpu"
-    if not on_cpu or work >= WORTH_SHARING_FLOP or stands_apart():
+    if not on_cpu or stands_apart():
         yield
         return
-    torch.set_num_threads(1)
+    torch.set_num_threads(min(before, worth(model, rows)))
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def worth(model: nn.Module, rows: int) -> int:
+    """Threads that `rows` tokens keep at work, at least one."""
+    sizes = [p.numel() for p in model.parameters() if p.ndim == 2]
+    work = 2 * rows * sum(sizes) / max(len(sizes), 1)
+    return max(1, int(work // WORTH_A_THREAD_FLOP))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,23 +66,24 @@ def uses_onednn(model: nn.Module) -> bool:
 def decoding(model: nn.Module) -> Iterator[None]:
     """Keep packed weights of those linears that multiply few rows, for as long as the block takes.
 
-    Weights must not change in it, and no gradient is taken.
+    Weights must not change in it, and no gradient is taken. Linears that are given the same rows
+    make one product, whose columns they share; nobody may write into rows between them.
     """
     modules = [module for module in model.modules() if isinstance(module, OneDNNLinear)]
+    packed = _Packed()
     for module in modules:
-        module.packs = True
+        module.packed = packed
     try:
         yield
     finally:
         for module in modules:
-            module.packs, module.packed = False, None
+            module.packed = None
 
 
 class OneDNNLinear(nn.Linear):
     """`nn.Linear` by oneDNN: rows [..., in] -> [..., out]."""
 
-    packs = False
-    packed: Tensor | None = None
+    packed: _Packed | None = None
 
     def forward(self, rows: Tensor) -> Tensor:
         """Multiply as `nn.Linear` does; in another dtype, or without rows, by torch's own."""
@@ -91,17 +92,67 @@ class OneDNNLinear(nn.Linear):
         flat = rows.reshape(-1, rows.shape[-1])
         if torch.is_grad_enabled():
             out: Tensor = _Product.apply(flat, self.weight, self.bias)
+        elif self.packed is None or len(flat) > PACKED_ROWS:
+            out = _product(flat, self.weight, self.bias)
         else:
-            out = _product(flat, self._packed(len(flat)), self.bias)
+            out = self.packed.product(self, rows, flat)
         return out.view(*rows.shape[:-1], -1)
 
-    def _packed(self, rows: int) -> Tensor:
-        if not self.packs or rows > PACKED_ROWS:
-            return self.weight
-        if self.packed is None:
-            weight = self.weight.detach()
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_ROWS)
-        return self.packed
+
+class _Packed:
+    """Packed weights of a model that decodes.
+
+    Which linears are given the same rows is seen in a first pass, by weights as they are; the next
+    one packs theirs side by side. It begins where a linear of the first is asked again.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[OneDNNLinear, Tensor] = {}
+        self._joint: dict[OneDNNLinear, _Joint] = {}
+
+    def product(self, linear: OneDNNLinear, rows: Tensor, flat: Tensor) -> Tensor:
+        """What a linear makes of rows [..., in], which are [N, in] when `flat`: [N, out]."""
+        if linear in self._seen:
+            self._pack()
+        if linear in self._joint:
+            return self._joint[linear].part(linear, rows, flat)
+        self._seen[linear] = rows
+        return _product(flat, linear.weight, linear.bias)
+
+    def _pack(self) -> None:
+        groups: dict[tuple[int, bool], list[OneDNNLinear]] = {}
+        for linear, rows in self._seen.items():
+            groups.setdefault((id(rows), linear.bias is None), []).append(linear)
+        for group in groups.values():
+            self._joint |= dict.fromkeys(group, _Joint(group))
+        self._seen = {}
+
+
+class _Joint:
+    """Linears side by side, as one with packed weights."""
+
+    def __init__(self, linears: Sequence[OneDNNLinear]) -> None:
+        weights = [x.weight.detach() for x in linears]
+        biases = [x.bias.detach() for x in linears if x.bias is not None]
+        weight = torch.cat(weights) if len(weights) > 1 else weights[0]
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_ROWS)
+        self._bias = torch.cat(biases) if biases else None
+        self._linears, self._sizes = linears, [len(weight) for weight in weights]
+        self._rows: Tensor | None = None
+        self._parts: dict[OneDNNLinear, Tensor] = {}
+
+    def part(self, linear: OneDNNLinear, rows: Tensor, flat: Tensor) -> Tensor:
+        """A linear's columns of the product; it is made when the first of them is asked for."""
+        if len(self._linears) == 1:
+            return _product(flat, self._weight, self._bias)
+        if rows is not self._rows or linear not in self._parts:
+            out = _product(flat, self._weight, self._bias)
+            parts = out.split(self._sizes, dim=-1)
+            self._rows, self._parts = rows, dict(zip(self._linears, parts, strict=True))
+        part = self._parts.pop(linear)
+        if not self._parts:
+            self._rows = None
+        return part
 
 
 class OnePatch(nn.modules.conv._ConvNd):

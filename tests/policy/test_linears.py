@@ -6,6 +6,7 @@ import copy
 import os
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -111,14 +112,28 @@ def test_no_rows_and_other_dtypes_are_torchs_own() -> None:
     assert linears.exchange(half) == 0
 
 
+def products(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """The products that are made from now on: whether by packed weights."""
+    made: list[bool] = []
+    product = linears._product
+
+    def counted(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        made.append(weight.is_mkldnn)
+        return product(rows, weight, bias)
+
+    monkeypatch.setattr(linears, "_product", counted)
+    return made
+
+
 @pytest.mark.parametrize("rows", [1, 32, linears.PACKED_ROWS, linears.PACKED_ROWS + 1])
-def test_packed_weights_give_the_same_products(rows: int) -> None:
+def test_packed_weights_give_the_same_products(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, given = exchanged(96, 80), torch.randn(rows, 96)
     plain = model(given).detach()
+    made = products(monkeypatch)
     with torch.inference_mode(), linears.decoding(model):
-        found = model(given)
-        assert (model[0].packed is not None) == (rows <= linears.PACKED_ROWS)
-    assert relative(found, plain.double()) < 1e-6
+        found = [model(given) for _ in range(3)]
+    assert made == [False, *[rows <= linears.PACKED_ROWS] * 2]
+    assert all(relative(each, plain.double()) < 1e-6 for each in found)
 
 
 def test_packed_weights_do_not_depend_on_what_came_first() -> None:
@@ -129,6 +144,60 @@ def test_packed_weights_do_not_depend_on_what_came_first() -> None:
             model(torch.randn(first, 96))
             found.append(model(given))
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+class Attends(nn.Module):
+    """Three linears of one input, one without a bias, one of their sum, which a fifth takes too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = {"q": (64, True), "k": (16, True), "g": (48, False), "o": (96, True)}
+        for name, (outer, bias) in sizes.items():
+            self.add_module(name, nn.Linear(96 if name != "o" else 64, outer, bias))
+        self.last = nn.Linear(96, 8)
+        self.apart = self.twice = False
+
+    def forward(self, rows: Tensor) -> list[Tensor]:
+        also = rows.clone() if self.apart else rows
+        found = [self.q(rows), self.k(also), self.g(rows)]
+        found.append(self.o(found[0]))
+        return [*found, *(self.last(each) for each in [found[-1], rows][: 1 + self.twice])]
+
+
+@pytest.mark.parametrize("change", ["", "apart", "twice"])
+def test_linears_of_the_same_rows_are_one_product(
+    change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However a later pass gives them their rows; ragged numbers of rows, batch axes, views."""
+    torch.manual_seed(0)
+    model = Attends()
+    linears.exchange(model)
+    exact = copy.deepcopy(model).double()
+    made = products(monkeypatch)
+    with torch.inference_mode(), linears.decoding(model):
+        for number, rows in enumerate([(1, 5), (7,), (2, 3), (1, 64), (9,)]):
+            setattr(model, change or "apart", bool(change) and number > 1)
+            setattr(exact, change or "apart", bool(change) and number > 1)
+            given, before = torch.randn(*rows, 192)[..., ::2], len(made)
+            found, wanted = model(given), exact(given.double())
+            for own, other in zip(found, wanted, strict=True):
+                assert own.shape == other.shape and relative(own, other) < 1e-6
+            packed = made[before:]
+            # Each alone at first; then q and k are one, unless they are given different rows.
+            expected = [False] * 5 if not number else [True] * (4 + (bool(change) and number > 1))
+            assert packed == expected
+
+
+def test_rows_are_let_go_of_once_all_have_taken_theirs() -> None:
+    model = Attends()
+    linears.exchange(model)
+    with torch.inference_mode(), linears.decoding(model):
+        for _ in range(3):
+            given = torch.randn(4, 96)
+            model(given)
+        seen = weakref.ref(given)
+        del given
+        assert seen() is None
 
 
 def test_weights_that_changed_are_packed_anew() -> None:
