@@ -1,12 +1,15 @@
 """Time updates and rollouts of answers of very different lengths, here and in another checkout.
 
     python tools/bench_tails.py --against ../other-checkout
-    python tools/bench_tails.py --plain --cases "clip of 8,000, 16 to 2,000"
+    python tools/bench_tails.py --plain --padded --cases "clip of 8,000, 16 to 2,000"
 
-Both checkouts run this script, each in a process of its own for every case, and take turns; with
-`--plain` the other side is this checkout without sharing: the prompt again for every answer.
-Prompts and answers are synthetic tokens on the model of bench_step.py: text alone, no end but where
-a case wants one. An update is what a learner does with a batch: pack, lay out, log-probs, backward.
+Both checkouts run this script, each in a process of its own for every case, and take turns. Other
+sides are this checkout without sharing, the prompt again for every answer: `--plain`, one answer at
+a time; `--padded`, the model's own forward of all answers at once, as long as the longest, which is
+what trainers do that know no groups. Prompts and answers are synthetic tokens on the model of
+bench_step.py: text alone, no end but where a case wants one. An update is what a learner does with
+a batch: pack, lay out, log-probs, backward. Seconds are of CPU, with `--threads` over 1 on the
+clock.
 """
 
 from __future__ import annotations
@@ -62,23 +65,26 @@ CASES = {
     "rollout, equal, 32 x 64": Case("rollout", [(112, [64] * 8)] * 4),
     "rollout, 1 x 600 + 127 x 40": Case("rollout", [(100, [600, *[40] * 7]), *TAIL[1:]]),
     "rollout, 48 prompts x 1,000": Case("rollout", [(1000, [4])] * 48),
+    "decoding, 16 rows": Case("rollout", [(112, [256] * 8)] * 2),
+    "decoding, 32 rows": Case("rollout", [(112, [256] * 8)] * 4),
 }
+WAYS = ("shared", "plain", "padded")
 
 
-def prepare(name: str, model: str, plain: bool) -> Callable[[], None]:
+def prepare(name: str, model: str, way: str) -> Callable[[], None]:
     """Load the model and return one step of a case."""
     import numpy as np
     import torch
 
-    from mmrl.model_config import ModelConfig
     from mmrl.policy.policy import load_policy
     from mmrl.types import Prompt, Response, Sample, TrainSample
 
     Weighted = module("policy.packing", "packing").Weighted
     Sampling = module("engines.engine", "rollout.engine").Sampling
     case, rng = CASES[name], np.random.default_rng(0)
-    policy = load_policy(ModelConfig(path=model), torch.device("cpu"))
-    if plain:
+    config = module("model_config", "config").ModelConfig(path=model)
+    policy = load_policy(config, torch.device("cpu"))
+    if way == "plain":
         without_sharing(policy)
 
     def prompt(number: int, size: int) -> Prompt:
@@ -86,6 +92,10 @@ def prepare(name: str, model: str, plain: bool) -> Callable[[], None]:
         return Prompt(Sample(str(number), "bench", (), None), (), ids, places, size, (), "unit")
 
     prompts = [prompt(i, size) for i, (size, _) in enumerate(case.groups)]
+
+    def padded() -> None:
+        padded_logprobs(policy, weighted).sum().backward()
+        policy.model.zero_grad()
 
     def update() -> None:
         for layout, asked in passes(policy, weighted, case.budget):
@@ -124,9 +134,14 @@ def prepare(name: str, model: str, plain: bool) -> Callable[[], None]:
                 response = Response(rng.integers(100, 300, n), np.zeros(n), "", "stop")
                 sample = TrainSample(one, response, np.ones(n), np.ones(n, bool), group=number)
                 weighted.append(Weighted(sample, np.ones(n)))
-        return update
+        return padded if way == "padded" else update
     engine = module("engines.hf", "rollout.hf").HFEngine(policy)
-    return rollout
+    if len({*wanted}) > 1:
+        return rollout
+    # Without a hook: who hooks into a model sees every step as it is, none of which is recorded.
+    policy.family.banned_ids = (*policy.family.banned_ids, *policy.family.end_ids)
+    counts = [len(sizes) for _, sizes in case.groups]
+    return lambda: engine.generate(prompts, counts, Sampling(wanted[0]), 0)
 
 
 def passes(policy: Any, weighted: Sequence[Any], budget: int) -> Iterator[tuple[Any, list[Any]]]:
@@ -156,6 +171,31 @@ def without_sharing(policy: Any) -> None:
     policy.family.plain_inputs = lambda ids, prompt: {}  # there is nothing but text here
 
 
+def padded_logprobs(policy: Any, weighted: Sequence[Any]) -> Any:
+    """Log-probs of all answers by the model's own forward, rows padded to the longest."""
+    import torch
+    from torch.nn.functional import pad
+
+    samples = [each.sample for each in weighted]
+    longest = max(len(s.prompt.ids) for s in samples), max(len(s.response.ids) for s in samples)
+    rows, masks, kept = [], [], []
+    for sample in samples:
+        prompt, answer = map(torch.from_numpy, (sample.prompt.ids, sample.response.ids))
+        sides = longest[0] - len(prompt), longest[1] - len(answer)
+        row = torch.cat([prompt, answer])
+        rows.append(pad(row, sides))
+        masks.append(pad(torch.ones_like(row), sides))
+        kept.append(masks[-1][longest[0] :].bool())
+    ids, mask = torch.stack(rows), torch.stack(masks)
+    policy.model.set_attn_implementation({"text_config": "sdpa"})
+    wanted = {"logits_to_keep": longest[1] + 1, "use_cache": False}
+    logits = policy.model(input_ids=ids, attention_mask=mask, **wanted).logits
+    logits[..., policy.banned] = -torch.inf
+    chosen = ids[:, longest[0] :, None]
+    found = logits[:, :-1].log_softmax(-1).gather(-1, chosen)[..., 0]
+    return found[torch.stack(kept)]
+
+
 def module(*names: str) -> ModuleType:
     """The first of these that this checkout has: its rooms have had other names."""
     root = Path(mmrl.__file__).parent
@@ -163,9 +203,9 @@ def module(*names: str) -> ModuleType:
     return import_module(f"mmrl.{next(there)}")
 
 
-def run(name: str, model: str, plain: bool, turns: Turns) -> None:
+def run(name: str, model: str, way: str, turns: Turns) -> None:
     """Be a side: one step a turn."""
-    step = prepare(name, model, plain)
+    step = prepare(name, model, way)
     turns.say({"loaded_mib": peak_mib()})
     while turns.wait():
         start, cpu = time.perf_counter(), time.process_time()
@@ -175,21 +215,21 @@ def run(name: str, model: str, plain: bool, turns: Turns) -> None:
 
 
 def compare(
-    name: str, model: str, others: Sequence[tuple[Path, bool]], warmup: int, repeats: int
+    name: str, model: str, others: Sequence[tuple[Path, str]], args: argparse.Namespace
 ) -> dict[str, Any]:
     """Let checkouts, without sharing or with it, take turns at a case after warm-up turns."""
     sides = [
         Side(
-            f"{folder}{' plain' * plain}",
-            [sys.executable, __file__, "--side", name, "--model", model, *["--plain"] * plain],
-            {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)},
+            f"{folder} {way}",
+            [sys.executable, __file__, "--side", name, "--model", model, "--way", way],
+            {"OMP_NUM_THREADS": str(args.threads), "PYTHONPATH": str(folder)},
         )
-        for folder, plain in others
+        for folder, way in others
     ]
-    for number in range(warmup + repeats):
+    for number in range(args.warmup + args.repeats):
         for side in sides[:: 1 if number % 2 else -1]:
             sample = side.step()
-            side.samples += [sample] if number >= warmup else []
+            side.samples += [sample] if number >= args.warmup else []
     for side in sides:
         side.close()
     return {
@@ -202,47 +242,54 @@ def compare(
     }
 
 
-def shown(found: dict[str, Any]) -> str:
-    """A case's line: CPU seconds as median (min-max), and memory added to what was loaded."""
-    cells, medians = [], []
-    for side in found.values():
-        cpu = side["cpu"]
-        medians.append((statistics.median(cpu), side["added_mib"]))
-        cells.append(f"{medians[-1][0]:7.2f} s ({min(cpu):.2f}-{max(cpu):.2f})")
-        cells.append(f"+{side['added_mib']:5.0f} MiB")
-    if len(medians) == 2:
-        (own, mine), (other, theirs) = medians
-        cells.append(f"{other / own:5.2f}x faster, {theirs / mine:5.2f}x less memory")
-    return "  ".join(cells)
+def shown(found: dict[str, Any], measure: str) -> str:
+    """A case's lines: seconds as median (min-max), memory added to what was loaded, ratios."""
+    lines = []
+    own, mine = 0.0, 0.0
+    for name, side in found.items():
+        seconds, added = side[measure], side["added_mib"]
+        median = statistics.median(seconds)
+        cells = [f"    {Path(name).name:24}{median:7.2f} s ({min(seconds):.2f}-{max(seconds):.2f})"]
+        cells.append(f"+{added:5.0f} MiB")
+        if lines:
+            cells.append(f"{median / own:5.2f}x the time, {added / mine:5.2f}x the memory")
+        else:
+            own, mine = median, added
+        lines.append("  ".join(cells))
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--against", type=Path, help="another checkout to take turns with")
     parser.add_argument("--plain", action="store_true", help="take turns with no sharing at all")
+    parser.add_argument("--padded", action="store_true", help="and with padded rows, all at once")
+    parser.add_argument("--threads", type=int, default=1, help="cores of a side")
     parser.add_argument("--cases", nargs="*", choices=[*CASES], default=[*CASES])
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
     parser.add_argument("--side", choices=[*CASES], help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.side:
         answers = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
-        run(args.side, args.model, args.plain, Turns(answers))
+        run(args.side, args.model, args.way, Turns(answers))
         return
-    sides = [(HERE, False), *([(args.against.resolve(), False)] if args.against else [])]
-    sides += [(HERE, True)] * args.plain
+    sides = [(HERE, "shared"), *([(args.against.resolve(), "shared")] if args.against else [])]
+    sides += [(HERE, "plain")] * args.plain + [(HERE, "padded")] * args.padded
+    measure = "cpu" if args.threads == 1 else "seconds"
     plain = Workload("", 0, 1, 1, 1, 56, 0.0, "float32", 0.0, 0, 0)
     report: dict[str, Any] = {"machine": machine(), "cases": {}}
     with tempfile.TemporaryDirectory() as folder:
         workload = replace(plain, folder=folder)
         subprocess.run(arguments("build", workload), check=True)
         for name in args.cases:
-            found = compare(name, workload.model, sides, args.warmup, args.repeats)
+            found = compare(name, workload.model, sides, args)
             report["cases"][name] = found
-            print(f"{name:30}{shown(found)}", flush=True)
+            print(f"{name}\n{shown(found, measure)}", flush=True)
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 

@@ -17,6 +17,7 @@ from mmrl import plugins
 from mmrl.errors import MediaError, PromptTooLong, UserError
 from mmrl.modalities import options as opts
 from mmrl.policy.family import EnvironmentTokens, Family
+from mmrl.policy.media_threads import media_threads
 from mmrl.policy.overflow import shrunk
 from mmrl.types import (
     EncodedMedium,
@@ -94,7 +95,7 @@ class Encoder:
         self._kept: OrderedDict[Hashable, Future[EncodedMedium]] = OrderedDict()
         self._bytes: dict[Hashable, int] = {}
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="mmrl-media")
+        self._pool = media_threads(workers)
 
     def prompt(self, sample: Sample) -> Prompt:
         """Both views of a sample; raises MediaError with the reason if a medium is unusable.
