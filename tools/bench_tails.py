@@ -1,12 +1,12 @@
 """Time updates and rollouts of answers of very different lengths, here and in another checkout.
 
     python tools/bench_tails.py --against ../other-checkout
-    python tools/bench_tails.py --plain --padded --cases "clip of 8,000, 16 to 2,000"
+    python tools/bench_tails.py --plain --padded 4 --cases "clip of 8,000, 16 to 2,000"
 
 Both checkouts run this script, each in a process of its own for every case, and take turns. Other
 sides are this checkout without sharing, the prompt again for every answer: `--plain`, one answer at
-a time; `--padded`, the model's own forward of all answers at once, as long as the longest, which is
-what trainers do that know no groups. Prompts and answers are synthetic tokens on the model of
+a time; `--padded N`, the model's own forward of N answers at once, each as long as the longest, as
+trainers do that know no groups. Prompts and answers are synthetic tokens on the model of
 bench_step.py: text alone, no end but where a case wants one. An update is what a learner does with
 a batch: pack, lay out, log-probs, backward. Seconds are of CPU, with `--threads` over 1 on the
 clock.
@@ -71,8 +71,8 @@ CASES = {
 WAYS = ("shared", "plain", "padded")
 
 
-def prepare(name: str, model: str, way: str) -> Callable[[], None]:
-    """Load the model and return one step of a case."""
+def prepare(name: str, model: str, way: str, at_once: int) -> Callable[[], None]:
+    """Load the model and return one step of a case; `at_once` rows that are padded."""
     import numpy as np
     import torch
 
@@ -94,7 +94,10 @@ def prepare(name: str, model: str, way: str) -> Callable[[], None]:
     prompts = [prompt(i, size) for i, (size, _) in enumerate(case.groups)]
 
     def padded() -> None:
-        padded_logprobs(policy, weighted).sum().backward()
+        rows = padded_rows(weighted)
+        for start in range(0, len(weighted), at_once):
+            part = [each[start : start + at_once] for each in rows]
+            padded_logprobs(policy, *part).sum().backward()
         policy.model.zero_grad()
 
     def update() -> None:
@@ -171,29 +174,33 @@ def without_sharing(policy: Any) -> None:
     policy.family.plain_inputs = lambda ids, prompt: {}  # there is nothing but text here
 
 
-def padded_logprobs(policy: Any, weighted: Sequence[Any]) -> Any:
-    """Log-probs of all answers by the model's own forward, rows padded to the longest."""
+def padded_rows(weighted: Sequence[Any]) -> tuple[Any, Any, Any]:
+    """All answers behind their prompts: ids and mask [N, L], and which of [N, T] were written."""
     import torch
     from torch.nn.functional import pad
 
     samples = [each.sample for each in weighted]
     longest = max(len(s.prompt.ids) for s in samples), max(len(s.response.ids) for s in samples)
-    rows, masks, kept = [], [], []
+    rows, masks = [], []
     for sample in samples:
         prompt, answer = map(torch.from_numpy, (sample.prompt.ids, sample.response.ids))
         sides = longest[0] - len(prompt), longest[1] - len(answer)
-        row = torch.cat([prompt, answer])
-        rows.append(pad(row, sides))
-        masks.append(pad(torch.ones_like(row), sides))
-        kept.append(masks[-1][longest[0] :].bool())
-    ids, mask = torch.stack(rows), torch.stack(masks)
+        rows.append(pad(torch.cat([prompt, answer]), sides))
+        masks.append(pad(torch.ones(len(prompt) + len(answer), dtype=torch.long), sides))
+    mask = torch.stack(masks)
+    return torch.stack(rows), mask, mask[:, longest[0] :].bool()
+
+
+def padded_logprobs(policy: Any, ids: Any, mask: Any, written: Any) -> Any:
+    """Log-probs of some rows' answers by the model's own forward."""
+    import torch
+
     policy.model.set_attn_implementation({"text_config": "sdpa"})
-    wanted = {"logits_to_keep": longest[1] + 1, "use_cache": False}
+    wanted = {"logits_to_keep": written.shape[1] + 1, "use_cache": False}
     logits = policy.model(input_ids=ids, attention_mask=mask, **wanted).logits
     logits[..., policy.banned] = -torch.inf
-    chosen = ids[:, longest[0] :, None]
-    found = logits[:, :-1].log_softmax(-1).gather(-1, chosen)[..., 0]
-    return found[torch.stack(kept)]
+    chosen = ids[:, -written.shape[1] :, None]
+    return logits[:, :-1].log_softmax(-1).gather(-1, chosen)[..., 0][written]
 
 
 def module(*names: str) -> ModuleType:
@@ -203,9 +210,9 @@ def module(*names: str) -> ModuleType:
     return import_module(f"mmrl.{next(there)}")
 
 
-def run(name: str, model: str, way: str, turns: Turns) -> None:
+def run(name: str, model: str, way: str, at_once: int, turns: Turns) -> None:
     """Be a side: one step a turn."""
-    step = prepare(name, model, way)
+    step = prepare(name, model, way, at_once)
     turns.say({"loaded_mib": peak_mib()})
     while turns.wait():
         start, cpu = time.perf_counter(), time.process_time()
@@ -221,7 +228,10 @@ def compare(
     sides = [
         Side(
             f"{folder} {way}",
-            [sys.executable, __file__, "--side", name, "--model", model, "--way", way],
+            [
+                *(sys.executable, __file__, "--side", name, "--model", model, "--way", way),
+                *("--padded", str(args.padded)),
+            ],
             {"OMP_NUM_THREADS": str(args.threads), "PYTHONPATH": str(folder)},
         )
         for folder, way in others
@@ -263,7 +273,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--against", type=Path, help="another checkout to take turns with")
     parser.add_argument("--plain", action="store_true", help="take turns with no sharing at all")
-    parser.add_argument("--padded", action="store_true", help="and with padded rows, all at once")
+    parser.add_argument("--padded", type=int, default=0, help="and with padded rows, N at once")
     parser.add_argument("--threads", type=int, default=1, help="cores of a side")
     parser.add_argument("--cases", nargs="*", choices=[*CASES], default=[*CASES])
     parser.add_argument("--warmup", type=int, default=1)
@@ -276,10 +286,10 @@ def main() -> None:
     if args.side:
         answers = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
-        run(args.side, args.model, args.way, Turns(answers))
+        run(args.side, args.model, args.way, args.padded, Turns(answers))
         return
     sides = [(HERE, "shared"), *([(args.against.resolve(), "shared")] if args.against else [])]
-    sides += [(HERE, "plain")] * args.plain + [(HERE, "padded")] * args.padded
+    sides += [(HERE, "plain")] * args.plain + [(HERE, "padded")] * bool(args.padded)
     measure = "cpu" if args.threads == 1 else "seconds"
     plain = Workload("", 0, 1, 1, 1, 56, 0.0, "float32", 0.0, 0, 0)
     report: dict[str, Any] = {"machine": machine(), "cases": {}}
