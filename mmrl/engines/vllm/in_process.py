@@ -22,6 +22,7 @@ from mmrl.errors import UserError
 from mmrl.model_config import ModelConfig
 from mmrl.policy.buckets import Buckets, named
 from mmrl.policy.checkpoint_names import checkpoint_adapter, checkpoint_weights
+from mmrl.policy.features import Sources
 from mmrl.policy.model_folder import base_of, model_folder
 from mmrl.policy.policy import Policy
 from mmrl.policy.weights import Weights, weights_of
@@ -67,7 +68,7 @@ class VLLMEngine:
 
         from mmrl.engines.vllm.inputs import InputMaker
 
-        self._policy = policy
+        self._policy, self._sources = policy, Sources(policy.family)
         on_gpu = policy.device.type == "cuda"
         arguments = engine_arguments(policy.model.config, model, rollout, on_gpu)
         if int(arguments.get("tensor_parallel_size", 1)) > 1:
@@ -162,7 +163,7 @@ class VLLMEngine:
             self._asleep = False
 
     def _input(self, prompt: Prompt) -> Any:
-        media = placed_media(prompt, self._policy.family)
+        media = placed_media(prompt, self._policy.family, self._sources.whole)
         return self._inputs.make(prompt.ids.tolist(), media, prompt.sample.id)
 
     def _run(self, prompts: Sequence[Prompt]) -> dict[int, Any]:
