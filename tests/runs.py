@@ -40,7 +40,8 @@ def run_config(folder: Path, digits: Path, **sections: Any) -> dict[str, Any]:
             "eval_path": str(digits / "digit_count" / "test.jsonl"),
         },
         "algorithm": {"name": "grpo", "group_size": 4},
-        "rollout": {"max_new_tokens": 8, "scoring_workers": 1},
+        # On a busy machine a scorer may not get its turn for a while.
+        "rollout": {"max_new_tokens": 8, "scoring_workers": 1, "scoring_timeout_seconds": 300},
         "optimizer": {"learning_rate": 1e-4},
         "trainer": {"steps": 3, "prompts_per_step": 3},
     }

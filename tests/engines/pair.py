@@ -21,7 +21,7 @@ from mmrl.policy.policy import Policy, load_policy, wrap
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.policy.weights import weights_of
 from mmrl.types import Prompt, Response
-from tests.engines.models import AS_RELEASED, LOUD, LOUDER, MODELS
+from tests.engines.models import AS_RELEASED, IN_FLOAT32, LOUD, LOUDER, MODELS
 from tests.families import cases
 
 LENGTH = 8
@@ -49,7 +49,8 @@ class Pair:
         rollout: RolloutConfig,
         lora: LoraConfig | None = None,
     ) -> None:
-        asked_kinds = MODELS.get(name) or MODELS[name.removesuffix(TIED)]
+        self.name = name
+        asked_kinds = {**MODELS, **IN_FLOAT32}[name.removesuffix(TIED)]
         name, _, manner = name.partition(",")
         self.policy = cases.policy(name)
         if manner == TIED[1:]:
@@ -99,9 +100,9 @@ def _write_as_released(made: Policy, name: str) -> None:
         made.processor.tokenizer.add_tokens(["\n" * count for count in (1, 2, 3, 4)])
 
 
-def pair_of(name: str, folder: Path, build: Build, engine: str = "vllm") -> Pair:
-    """A tiny model with such an engine, as the tests ask it."""
-    rollout = RolloutConfig(engine=engine, max_new_tokens=LENGTH, max_sequences=64)
+def pair_of(name: str, folder: Path, build: Build, engine: str = "vllm", **arguments: Any) -> Pair:
+    """A tiny model with such an engine, as the tests ask it; `arguments` are vLLM's own."""
+    rollout = RolloutConfig(engine=engine, max_new_tokens=LENGTH, max_sequences=64, vllm=arguments)
     return Pair(name, folder, build, rollout)
 
 

@@ -20,7 +20,6 @@ import pytest
 
 from mmrl.config import SERVER_KEY, RolloutConfig
 from mmrl.engines.engine import Sampling
-from mmrl.engines.vllm import wire
 from mmrl.engines.vllm.in_process import Request
 from mmrl.errors import UserError
 from mmrl.model_config import ModelConfig
@@ -128,7 +127,7 @@ def test_a_server_killed_while_it_answers_loses_nothing(pair: Pair) -> None:
     for prompt in prompts:
         ask = pair.vllm._ask(prompt, request)
         assert server.client is not None
-        (drawn,) = server.client.generate(wire.pack(ask), ask.version, 120)
+        (drawn,) = server.client.generate(ask, 120)
         (wanted_one,) = pair.hf.generate([prompt], [1], GREEDY, 0)[0]
         assert drawn.ids.tolist() == wanted_one.ids.tolist()
         assert np.abs(drawn.logprobs - wanted_one.logprobs).max() < TOLERANCE

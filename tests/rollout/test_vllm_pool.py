@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from mmrl.config import ServersConfig
 from mmrl.engines.engine import Sampling
@@ -23,6 +24,8 @@ from mmrl.engines.vllm import wire
 from mmrl.engines.vllm.client.http import Client
 from mmrl.engines.vllm.client.push import ByFile
 from mmrl.engines.vllm.client.server_pool import TRIES, Pool
+from mmrl.engines.vllm.media import Later, PlacedMedium
+from mmrl.engines.vllm.server.kept_media import KeptMedia
 from mmrl.errors import UserError
 
 Fault = Callable[[wire.Ask], tuple[int, dict[str, Any]] | None]
@@ -36,6 +39,8 @@ class Speaker:
         self.fault: Fault = lambda ask: None
         self.seen: list[int] = []
         self.pushes: list[Any] = []
+        self.kept = KeptMedia()
+        self.sizes: list[int] = []
         self._server: ThreadingHTTPServer | None = None
         self.port = 0
         self.open()
@@ -78,8 +83,14 @@ class Speaker:
             asked = json.loads(body)
             self.pushes.append(asked["push"])
             self.version = asked["version"]
+            self.kept.clear()
             return 200, {}
-        ask = wire.unpack(body)
+        self.sizes.append(len(body))
+        try:
+            ask = wire.unpack(body, self.kept)
+        except wire.Lacking as lacking:
+            return wire.LACKING, {"error": str(lacking)}
+        self.kept.keep(ask.media)
         self.seen.append(ask.ids[0])
         return self.fault(ask) or self.sampled(ask)
 
@@ -180,6 +191,64 @@ def test_a_server_that_comes_back_gets_the_weights_before_it_is_asked(
     assert sorted(first.seen) == [0, 1, 2, 3]
 
 
+PIXELS = 10_000
+WHOLE = 4 * PIXELS  # bytes
+
+
+def shown(number: int, made: list[int]) -> PlacedMedium:
+    """A screen, which is noted when its tensors are made."""
+
+    def make() -> dict[str, torch.Tensor]:
+        made.append(number)
+        return {"pixel_values": torch.full((PIXELS,), float(number))}
+
+    return PlacedMedium("image", f"image-{number}", number, 1, None, Later(make))
+
+
+def turn(number: int, version: str, made: list[int]) -> wire.Ask:
+    """The request of a turn, with the screens of all turns up to it."""
+    media = tuple(shown(i, made) for i in range(number + 1))
+    return wire.Ask("s", (number,), media, Sampling(4), 1, 0, (), (), version)
+
+
+def test_a_server_is_sent_a_screen_once(speakers: list[Speaker]) -> None:
+    """Those of turns before are named, and their tensors are not even made."""
+    (first, _), made = speakers, list[int]()
+    pool = open_pool(speakers[:1])
+    for number in range(4):
+        pool.ask([turn(number, "0", made)])
+    assert all(WHOLE < size < 1.2 * WHOLE for size in first.sizes)
+    assert made == [0, 1, 2, 3]
+    pool.push(lambda _: ByFile(Path("newer"), "1"), "1")
+    pool.ask([turn(3, "1", made)])  # another run may have taken the server meanwhile
+    assert first.sizes[-1] > 4 * WHOLE
+    pool.close()
+
+
+def test_a_server_that_has_let_go_of_screens_is_sent_them_again(speakers: list[Speaker]) -> None:
+    (first, _), made = speakers, list[int]()
+    pool = open_pool(speakers[:1])
+    pool.ask([turn(2, "0", made)])
+    first.kept.clear()
+    pool.ask([turn(3, "0", made)])
+    whole, asked, again = first.sizes
+    assert asked < 1.2 * WHOLE and whole > 3 * WHOLE and again > 4 * WHOLE
+    assert (pool.retries, first.seen) == (0, [2, 3])
+    pool.ask([turn(3, "0", made)])
+    assert first.sizes[-1] < 0.2 * WHOLE
+    pool.close()
+
+
+def test_every_server_is_sent_what_it_lacks(pool: Pool, speakers: list[Speaker]) -> None:
+    made = list[int]()
+    for speaker in speakers:
+        speaker.fault = lambda ask: time.sleep(0.02)
+    for _ in range(3):
+        pool.ask([turn(1, "0", made) for _ in range(8)])
+    for speaker in speakers:
+        assert len(speaker.sizes) > 2 and speaker.sizes[-1] < 0.2 * WHOLE
+
+
 def test_a_late_answer_is_sought_elsewhere_and_does_not_count_twice(
     speakers: list[Speaker],
 ) -> None:
@@ -260,7 +329,7 @@ def test_a_server_without_our_routes_is_named(speakers: list[Speaker]) -> None:
     speakers[0].fault = lambda ask: (404, {"detail": "Not Found"})
     client = Client(f"http://127.0.0.1:{speakers[0].port}", "")
     with pytest.raises(UserError, match="is no server of mmrl"):
-        client.generate(wire.pack(asks(1)[0]), "0", 1.0)
+        client.generate(asks(1)[0], 1.0)
 
 
 def test_a_url_without_a_scheme_is_refused() -> None:

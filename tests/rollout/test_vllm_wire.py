@@ -19,6 +19,7 @@ from mmrl.engines.vllm.client.process import devices_of_servers, flags
 from mmrl.engines.vllm.client.push import WeightFiles
 from mmrl.engines.vllm.client.remote import weights_folder
 from mmrl.engines.vllm.media import PlacedMedium
+from mmrl.engines.vllm.server.kept_media import KeptMedia
 from mmrl.errors import UserError
 from mmrl.policy.policy import Policy
 
@@ -62,6 +63,38 @@ def test_a_medium_that_occurs_twice_is_sent_once() -> None:
     again = PlacedMedium("image", "image-a", 9, 4, None, {"pixel_values": pixels})
     ask = wire.Ask("s", (1,), (one, again), Sampling(1), 1, 0, (), (), "0")
     assert len(wire.pack(ask)) < 1.5 * 4 * len(pixels)
+
+
+def test_what_is_known_goes_by_its_hash() -> None:
+    pixels = torch.arange(1000.0)
+    media = [
+        PlacedMedium("image", f"image-{name}", 1, 4, None, {"pixel_values": pixels + i})
+        for i, name in enumerate("ab")
+    ]
+    ask = wire.Ask("s", (1,), tuple(media), Sampling(1), 1, 0, (), (), "0")
+    body = wire.pack(ask, {"image-a"})
+    assert len(body) < 1.5 * 4 * len(pixels)
+    found = wire.unpack(body, {"image-a": {"pixel_values": pixels}})
+    for got, sent in zip(found.media, media, strict=True):
+        assert got.hash == sent.hash
+        assert torch.equal(got.tensors["pixel_values"], sent.tensors["pixel_values"])
+    with pytest.raises(wire.Lacking, match="image-a"):
+        wire.unpack(body)
+
+
+def test_servers_keep_the_media_last_asked_with() -> None:
+    media = {
+        name: PlacedMedium("image", name, 0, 1, None, {"pixel_values": torch.zeros(25)})
+        for name in "abcd"
+    }
+    kept = KeptMedia(limit=300)
+    kept.keep([media["a"], media["b"], media["c"]])
+    kept.keep([media["a"], media["a"]])
+    kept.keep([media["d"]])
+    assert set(kept) == {"a", "c", "d"}
+    kept.clear()
+    kept.keep([media["b"]])
+    assert set(kept) == {"b"}
 
 
 def test_logprobs_keep_every_bit() -> None:

@@ -22,6 +22,7 @@ from mmrl.errors import UserError
 from mmrl.model_config import ModelConfig
 from mmrl.policy.buckets import Buckets, named
 from mmrl.policy.checkpoint_names import checkpoint_adapter, checkpoint_weights
+from mmrl.policy.features import Sources
 from mmrl.policy.model_folder import base_of, model_folder
 from mmrl.policy.policy import Policy
 from mmrl.policy.weights import Weights, weights_of
@@ -40,12 +41,11 @@ ENDPOINT = "mmrl.engines.vllm.server.endpoint.Endpoint"
 
 SHARE_OF_GPU = 0.4
 CPU_CACHE_BYTES = 1 << 30
-# A prompt prefilled in parts has samples thrown away, for which vLLM sets its request's generator
-# back: a generator on a CPU cannot be.
 CPU_ARGUMENTS: Mapping[str, Any] = {
     "kv_cache_memory_bytes": CPU_CACHE_BYTES,
     "enforce_eager": True,
     "block_size": 32,
+    # Prompts are prefilled whole, but where the encoder's cache has no room for their media.
     "enable_chunked_prefill": False,
     # vLLM's own kernel turns queries that are not flat by other angles (LFM2's, in 0.32).
     "compilation_config": {"custom_ops": ["-rotary_embedding"]},
@@ -67,7 +67,7 @@ class VLLMEngine:
 
         from mmrl.engines.vllm.inputs import InputMaker
 
-        self._policy = policy
+        self._policy, self._sources = policy, Sources(policy.family)
         on_gpu = policy.device.type == "cuda"
         arguments = engine_arguments(policy.model.config, model, rollout, on_gpu)
         if int(arguments.get("tensor_parallel_size", 1)) > 1:
@@ -162,7 +162,7 @@ class VLLMEngine:
             self._asleep = False
 
     def _input(self, prompt: Prompt) -> Any:
-        media = placed_media(prompt, self._policy.family)
+        media = placed_media(prompt, self._policy.family, self._sources.whole)
         return self._inputs.make(prompt.ids.tolist(), media, prompt.sample.id)
 
     def _run(self, prompts: Sequence[Prompt]) -> dict[int, Any]:
@@ -219,7 +219,7 @@ def engine_arguments(
             limit,
         ),
         "max_num_seqs": rollout.max_sequences,
-        # With layers that carry a state it needs prompts prefilled in parts: not on a CPU.
+        # With layers that carry a state it needs prompts prefilled in parts: see CPU_ARGUMENTS.
         "enable_prefix_caching": on_gpu or not _carries_state(settings),
         "mm_processor_cache_gb": 0,  # media arrive processed
         "mm_device_do_normalize": False,

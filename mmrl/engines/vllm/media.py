@@ -5,15 +5,15 @@ Needs nothing of vLLM, so that a trainer can talk to servers on other machines w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property, partial
 
 import numpy as np
 from torch import Tensor
 
-from mmrl.engines.vllm.tensors import parts
+from mmrl.engines.vllm.tensors import Part, modalities, parts
 from mmrl.errors import UserError
-from mmrl.policy.encoder import whole
 from mmrl.policy.family import Family
 from mmrl.types import Bools, EncodedMedium, Ints, Prompt
 
@@ -34,9 +34,34 @@ class PlacedMedium:
     tensors: Mapping[str, Tensor]
 
 
-def placed_media(prompt: Prompt, family: Family) -> list[PlacedMedium]:
+class Later(Mapping[str, Tensor]):
+    """Tensors by name that are made when they are first looked at."""
+
+    def __init__(self, make: Callable[[], Mapping[str, Tensor]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _made(self) -> Mapping[str, Tensor]:
+        return self._make()
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+
+Whole = Callable[[EncodedMedium], EncodedMedium]
+"""Gives a medium its tensors, which it may have come without."""
+
+
+def placed_media(prompt: Prompt, family: Family, whole: Whole) -> list[PlacedMedium]:
     """What vLLM takes as the media of a prompt, in the order of their placeholders.
 
+    Tensors are made, by `whole`, of the media that are looked at and of no others.
     Raises UserError with the sample's id where placeholders and feature rows differ in number, and
     where the family makes one whole of a prompt's media, which vLLM takes one by one.
     """
@@ -48,7 +73,7 @@ def placed_media(prompt: Prompt, family: Family) -> list[PlacedMedium]:
     return [
         placed
         for medium, places in zip(prompt.placed, _places(prompt, family), strict=True)
-        for placed in _placed(prompt.ids, whole(medium, family), places, family)
+        for placed in _placed(prompt.ids, medium, places, family, whole)
     ]
 
 
@@ -80,15 +105,25 @@ def _places(prompt: Prompt, family: Family) -> list[Ints]:
 
 
 def _placed(
-    ids: Ints, medium: EncodedMedium, places: Ints, family: Family
+    ids: Ints, medium: EncodedMedium, places: Ints, family: Family, whole: Whole
 ) -> Iterator[PlacedMedium]:
     """A medium's parts where each stands; whichever comes first has the first placeholder."""
-    made = parts(medium, family.declaration.model_types[0], int(ids[places[0]]))
-    kinds = list(dict.fromkeys(ids[places].tolist())) if len(made) > 1 else [None]
-    for part, kind in zip(made, kinds, strict=True):
-        own = places if kind is None else places[ids[places] == kind]
-        name = f"{part.modality}-{medium.hash}"
-        yield PlacedMedium(part.modality, name, *_range(ids, own, family), part.tensors)
+    model_type, kinds = family.declaration.model_types[0], list(dict.fromkeys(ids[places].tolist()))
+    names = modalities(medium, model_type, len(kinds))
+
+    @cache
+    def made() -> list[Part]:
+        found = parts(whole(medium), model_type, kinds[0])
+        assert [part.modality for part in found] == names, "other parts than placeholders"
+        return found
+
+    def tensors_of(number: int) -> Mapping[str, Tensor]:
+        return made()[number].tensors
+
+    for number, name in enumerate(names):
+        own = places if len(names) == 1 else places[ids[places] == kinds[number]]
+        tensors = Later(partial(tensors_of, number))
+        yield PlacedMedium(name, f"{name}-{medium.hash}", *_range(ids, own, family), tensors)
 
 
 def _range(ids: Ints, places: Ints, family: Family) -> tuple[int, int, Bools | None]:

@@ -29,6 +29,14 @@ class Part:
     tensors: Mapping[str, Tensor]
 
 
+def modalities(medium: EncodedMedium, model_type: str, placeholders: int) -> list[str]:
+    """What the `parts` of a medium with so many kinds of placeholders are, without its tensors."""
+    if model_type in TILED:
+        return ["image"]
+    name = MODALITIES[medium.kind]
+    return [name, "audio"] if placeholders > 1 else [name]
+
+
 def parts(medium: EncodedMedium, model_type: str, placeholder: int) -> list[Part]:
     """What vLLM's class for `model_type` takes a medium as; `placeholder` is its first one's id."""
     if model_type in TILED:

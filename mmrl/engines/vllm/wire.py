@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -27,6 +27,11 @@ STATE = "/mmrl/state"
 
 REFUSED = 400  # no server will take it
 STALE = 409  # this one has other weights
+LACKING = 412  # it does not have the media that came by their hash
+
+
+class Lacking(LookupError):
+    """Media that came by their hash alone are not there."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +63,14 @@ class Drawn:
     logprobs: Floats
 
 
-def pack(ask: Ask) -> bytes:
-    """A request's body; a medium that occurs twice in the prompt is sent once."""
+def pack(ask: Ask, known: Collection[str] = ()) -> bytes:
+    """A request's body; a medium that occurs twice is in it once, one that is `known` as its hash.
+
+    Tensors of known media are not looked at.
+    """
     tensors = {
         f"{medium.hash}/{name}": tensor.detach().cpu().contiguous().clone()
-        for medium in {m.hash: m for m in ask.media}.values()
+        for medium in {m.hash: m for m in ask.media if m.hash not in known}.values()
         for name, tensor in medium.tensors.items()
     }
     places = [
@@ -80,18 +88,26 @@ def pack(ask: Ask) -> bytes:
     return save(tensors, {"ask": json.dumps(plain)})
 
 
-def unpack(body: bytes) -> Ask:
-    """Read a request's body; raises ValueError or KeyError where it is none."""
+def unpack(body: bytes, kept: Mapping[str, Mapping[str, Tensor]] | None = None) -> Ask:
+    """Read a request's body; tensors [...] of media that came by hash are those that were `kept`.
+
+    Raises Lacking where one is neither there nor in the body, ValueError or KeyError where that is
+    no request.
+    """
     plain = json.loads(_header(body)["__metadata__"]["ask"])
     tensors: dict[str, dict[str, Tensor]] = {}
     for key, tensor in load(body).items():
         owner, _, name = key.rpartition("/")
         tensors.setdefault(owner, {})[name] = tensor
+    named, own = {place["hash"] for place in plain["media"]}, kept or {}
+    if lacking := sorted(named - tensors.keys() - own.keys()):
+        raise Lacking(f"{len(lacking)} media came by hash alone: {lacking[0]}")
+    found = {**{name: own[name] for name in named - tensors.keys()}, **tensors}
     return Ask(
         **{
             **plain,
             "ids": tuple(plain["ids"]),
-            "media": tuple(_placed(place, tensors) for place in plain["media"]),
+            "media": tuple(_placed(place, found) for place in plain["media"]),
             "sampling": Sampling(**plain["sampling"]),
             "banned": tuple(plain["banned"]),
             "end_ids": tuple(plain["end_ids"]),

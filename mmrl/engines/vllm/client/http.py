@@ -33,14 +33,26 @@ class Client:
         secure = parts.scheme == "https"
         self._connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         self._host, self._port = parts.hostname, parts.port
+        self._sent: tuple[str, set[str]] = ("", set())  # media, since weights of that version
 
     def state(self, seconds: float = STATE_SECONDS) -> dict[str, Any]:
         """The server's version, longest sequence, model and its fingerprint."""
         return self._call("GET", wire.STATE, None, seconds)
 
-    def generate(self, body: bytes, version: str, seconds: float) -> list[wire.Drawn]:
-        """Responses to a packed `Ask`; raises Unusable unless that version sampled them all."""
-        answer = self._call("POST", wire.GENERATE, body, seconds)
+    def generate(self, ask: wire.Ask, seconds: float) -> list[wire.Drawn]:
+        """Responses to a request; raises Unusable unless its version sampled them all.
+
+        Media that the server was sent before go by their hash alone, unless it has let go of them.
+        """
+        version, sent = self._sent
+        if version != ask.version:
+            version, sent = self._sent = ask.version, set()
+        try:
+            answer = self._call("POST", wire.GENERATE, wire.pack(ask, frozenset(sent)), seconds)
+        except wire.Lacking:
+            sent.difference_update(medium.hash for medium in ask.media)
+            answer = self._call("POST", wire.GENERATE, wire.pack(ask), seconds)
+        sent.update(medium.hash for medium in ask.media)
         if answer["version"] != version:
             raise Unusable(f"{self.url} answered with weights {answer['version']}, not {version}")
         return wire.unpack_answer(answer)
@@ -75,6 +87,8 @@ class Client:
         reason = (
             f"{self.url}: {answer.get('error', answer) if isinstance(answer, dict) else answer}"
         )
+        if status == wire.LACKING:
+            raise wire.Lacking(reason)
         if status == http.client.NOT_FOUND:
             raise UserError(
                 f"{self.url} is no server of mmrl: start it with `mmrl serve CONFIG.yaml`"

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +34,7 @@ from mmrl.engines.vllm.media import placed_media, sent_positions
 from mmrl.errors import UserError
 from mmrl.model_config import ModelConfig
 from mmrl.policy.buckets import Buckets
+from mmrl.policy.encoder import whole
 from mmrl.policy.policy import Policy
 from mmrl.policy.weights import Weights, weights_of
 from mmrl.types import Prompt, Response
@@ -172,7 +174,7 @@ class VLLMServerEngine:
         return wire.Ask(
             sample=prompt.sample.id,
             ids=tuple(prompt.ids.tolist()),
-            media=tuple(placed_media(prompt, family)),
+            media=tuple(placed_media(prompt, family, partial(whole, family=family))),
             sampling=request.sampling,
             count=request.count,
             seed=request.seed,

@@ -18,7 +18,7 @@ from mmrl.config import ServersConfig
 from mmrl.engines.vllm.client.http import Client, Late, Unusable
 from mmrl.engines.vllm.client.process import ServerProcess
 from mmrl.engines.vllm.client.push import Push
-from mmrl.engines.vllm.wire import Ask, Drawn, pack
+from mmrl.engines.vllm.wire import Ask, Drawn
 from mmrl.errors import UserError
 
 TRIES = 3
@@ -177,14 +177,12 @@ class Pool:
 
     def _answer(self, ask: Ask) -> list[Drawn]:
         """One request, asked until a server answers it as it should."""
-        body, reasons = pack(ask), list[str]()
+        reasons = list[str]()
         asked: set[Server] = set()
         for _ in range(TRIES):
             server = self._take(asked)
             try:
-                drawn = server.client.generate(
-                    body, ask.version, self.config.request_timeout_seconds
-                )
+                drawn = server.client.generate(ask, self.config.request_timeout_seconds)
                 return self._whole(drawn, ask, server.client.url)
             except Unusable as error:
                 reasons.append(str(error))

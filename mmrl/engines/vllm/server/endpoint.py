@@ -23,6 +23,7 @@ from mmrl.engines.vllm import wire
 from mmrl.engines.vllm.in_process import reported
 from mmrl.engines.vllm.inputs import InputMaker, adapter_request
 from mmrl.engines.vllm.sampling import sampling_params
+from mmrl.engines.vllm.server.kept_media import KeptMedia
 from mmrl.errors import UserError
 
 LONGEST_REASON = 400  # characters
@@ -38,6 +39,7 @@ class Endpoint:
         self._inputs: InputMaker | None = None
         self._numbers = itertools.count()
         self._loading = asyncio.Lock()
+        self._media = KeptMedia()
         self._base = ""  # the version that brought the weights, an adapter's aside
         self._routes: dict[str, Callable[[Request, Any], Awaitable[JSONResponse]]] = {
             wire.GENERATE: self._generate,
@@ -73,10 +75,14 @@ class Endpoint:
 
     async def _generate(self, request: Request, engine: Any) -> JSONResponse:
         """Sample; a client that hangs up ends its request in the engine too."""
-        ask = wire.unpack(await request.body())
+        try:
+            ask = wire.unpack(await request.body(), self._media)
+        except wire.Lacking as lacking:
+            return _error(wire.LACKING, str(lacking))
         version = await engine.get_weight_version()
         if version != ask.version:
             return _error(wire.STALE, f"asked for weights {ask.version}, has {version}")
+        self._media.keep(ask.media)
         drawing = asyncio.ensure_future(self._draw(ask, engine))
         leaving = asyncio.ensure_future(_left(request))
         await asyncio.wait({drawing, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -121,6 +127,7 @@ class Endpoint:
             except Exception as error:
                 return _error(wire.REFUSED, f"{type(error).__name__}: {error}")
             finally:
+                self._media.clear()
                 await engine.reset_mm_cache()
                 await engine.reset_encoder_cache()
                 await engine.reset_prefix_cache()

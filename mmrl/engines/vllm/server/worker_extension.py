@@ -17,6 +17,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
 from mmrl.engines.vllm.broadcast import joined
 from mmrl.engines.vllm.inputs import ADAPTER_ID
 from mmrl.engines.vllm.sampling import POSITIONS
+from mmrl.engines.vllm.server.discarded_samples import give_back_discarded
 from mmrl.engines.vllm.server.weight_files import stored_weights
 from mmrl.engines.vllm.server.weight_names import adapted_name, as_read
 from mmrl.engines.vllm.thinker import named
@@ -31,6 +32,7 @@ class TakesWeights:
         An adapter is dropped: it stood on other weights.
         """
         use_sent_positions(self.model_runner)
+        give_back_discarded(self.model_runner)
         model = self.get_model()
         whole = named(self.model_config.hf_config, weights)
         self.reload_weights(weights_iterator=as_read(model, whole))
