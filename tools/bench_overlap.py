@@ -2,11 +2,13 @@
 
     OMP_NUM_THREADS=1 python tools/bench_overlap.py
 
-Episodes click on pages of the task `web_page` in a real Chromium. The browser alone has an engine
-that says nothing; the model alone is shown what the browser showed before; together they play in
-waves (`rollout.waves`) and, to compare, all at once. What is clicked does not depend on what is
-said, so all four play the same episodes. Ways take turns; prints steps a second, median (min-max),
-and how many pictures passed the tower.
+Episodes operate pages of the task `web_page` in a real Chromium: they press what sorts, turns,
+scrolls or takes the focus, so that none ends before its last turn, and every wave stays as large as
+it began. The browser alone has an engine that says nothing; the model alone is shown what the
+browser showed before; together they play in waves (`rollout.waves`) and, to compare, all at once.
+What is done does not depend on what is said, so all four play the same episodes. Ways take turns;
+prints steps a second, median (min-max), how many pictures passed the tower, and last the share of
+the slower alone.
 """
 
 from __future__ import annotations
@@ -34,26 +36,33 @@ from mmrl.model_config import ModelConfig
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy, load_policy
 from mmrl.rollout.episode import Episodes
-from mmrl.scoring.pool import StepJob
+from mmrl.scoring.pool import Start, StepJob
 from mmrl.tasks.web_page.task import PAGES
 from mmrl.types import MediaRef, Observation, Prompt, Response, Sample, Text
 
-NAMES = ("fill_field", "scroll_list", "sort_table", "turn_pages")
+PRESSED = {
+    "fill_field.html": ((112, 30), (112, 80), (112, 130)),
+    "sort_table.html": ((111, 22), (184, 22)),
+    "turn_pages.html": ((39, 197), (185, 197)),
+    "scroll_list.html": (),
+}
+"""Pages, and places on them that do something and end nothing; without any, a page is scrolled."""
 
 
-def click(start: Mapping[str, Any], turn: int, side: int) -> dict[str, Any]:
-    """Where an episode clicks in a turn."""
-    rng = np.random.default_rng([int(start["seed"]), turn])
-    x, y = rng.integers(4, side - 4, 2).tolist()
+def action(start: Mapping[str, Any], turn: int) -> dict[str, Any]:
+    """What an episode does in a turn."""
+    rng, places = np.random.default_rng([int(start["seed"]), turn]), PRESSED[start["page"]]
+    if not places:
+        return {"type": "scroll", "text": ("down", "up")[turn % 4 // 2]}
+    x, y = places[rng.integers(len(places))]
     return {"type": "click", "text": "", "x": x, "y": y}
 
 
 @dataclass
-class Clicks:
-    """Turns that click, in the browser or as they were recorded there."""
+class Actions:
+    """Turns that act, in the browser or as they were recorded there."""
 
     live: Live
-    side: int
     recorded: dict[str, Observation] = field(default_factory=dict)
     replays: bool = False
 
@@ -61,7 +70,7 @@ class Clicks:
         turns, asked = [], []
         for job in jobs:
             start, taken = job.state["start"], job.state["actions"]
-            actions = (*taken, click(start, len(taken), self.side))
+            actions = (*taken, action(start, len(taken)))
             turns.append(LiveStep(start, actions))
             asked.append(Observation({"start": start, "actions": actions}, "", outcome=0.0))
         if self.replays:
@@ -72,6 +81,10 @@ class Clicks:
             self.recorded[turn.after] = shown(observation, seen)
             found.append(self.recorded[turn.after])
         return found
+
+    def expect(self, starts: Sequence[Start]) -> None:
+        if not self.replays:
+            self.live.expect([start.state["start"] for start in starts])
 
 
 @dataclass(frozen=True)
@@ -117,9 +130,8 @@ async def opened(starts: Sequence[Mapping[str, Any]], side: int) -> list[bytes]:
 
 
 def prompts_of(encoder: Encoder, args: argparse.Namespace) -> list[Prompt]:
-    starts = [
-        {"page": f"{NAMES[n % len(NAMES)]}.html", "seed": n + 1} for n in range(args.episodes)
-    ]
+    pages = list(PRESSED)
+    starts = [{"page": pages[n % len(pages)], "seed": n + 1} for n in range(args.episodes)]
     screens = asyncio.run(opened(starts, args.side))
     return [
         encoder.prompt(
@@ -152,15 +164,17 @@ def compare(policy: Policy, args: argparse.Namespace) -> dict[str, list[float]]:
     encoder = Encoder(policy.family)
     prompts = prompts_of(encoder, args)
     live = Live(lambda: Pages(PAGES, args.side, args.side))
-    lived, replayed = Clicks(live, args.side), Clicks(live, args.side, replays=True)
+    lived, replayed = Actions(live), Actions(live, replays=True)
     replayed.recorded = lived.recorded
     speaks = Wordy(HFEngine(policy), args.length)
 
-    def way(engine: Any, steps: Clicks, waves: int) -> Callable[[], int]:
+    def way(engine: Any, acts: Actions, waves: int) -> Callable[[], int]:
         def play() -> int:
-            player = Episodes(engine, steps, encoder, waves=waves)  # type: ignore[arg-type]
+            player = Episodes(engine, acts, encoder, waves=waves)  # type: ignore[arg-type]
             groups = player.generate(prompts, [1] * len(prompts), Sampling(10**6), 0)
-            return sum(len(r.episode.turns) for group in groups for r in group if r.episode)
+            steps = sum(len(r.episode.turns) for group in groups for r in group if r.episode)
+            assert steps == len(prompts) * args.turns, "no episode ends early"
+            return steps
 
         return play
 

@@ -33,7 +33,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Any]] = {
     "arpo": {"part": "done"},
 }
 SIZES = {"train": 240, "validation": 40, "test": 60}
-TASKS, READY, EVERY, WRITTEN = 32, 0.4, 10, 40
+TASKS, READY, EVERY, WRITTEN = 32, 0.7, 10, 40
 HEAD = (
     "| page | algorithm | seed | before | after | screens blank | seconds |\n"
     "|---|---|---|---|---|---|---|"
@@ -99,7 +99,7 @@ def start(folder: Path, run: Path, model: Path, steps: int) -> Path:
         "optimizer": {"learning_rate": 1.0e-3, "warmup_steps": 20},
         "trainer": {"prompts_per_step": 16, "write_rollouts_every": 20},
     }
-    return ready(phase, READY, steps, EVERY)
+    return ready(phase, READY, steps, EVERY).path
 
 
 def learn(folder: Path, run: Path, model: Path, name: str, seed: int, steps: int) -> dict[str, Any]:
@@ -222,11 +222,10 @@ def main() -> None:
                     {**found, "page": page, "algorithm": name, "seed": seed, "blind": shown}
                 )
                 print(line(page, name, f"{seed}", rows[-1]), flush=True)
-    made = table(rows)
-    print(made)
-    if args.write:
-        text = args.write.read_text(encoding="utf-8")
-        args.write.write_text(written(text, made), encoding="utf-8")
+                if args.write:
+                    text = args.write.read_text(encoding="utf-8")
+                    args.write.write_text(written(text, table(rows)), encoding="utf-8")
+    print(table(rows))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from mmrl.engines.engine import Engine, Sampling
 from mmrl.errors import MediaError
 from mmrl.policy.encoder import Encoded, Encoder, Heard
 from mmrl.policy.weights import Weights
-from mmrl.scoring.pool import OUTSIDE, ScoreJob, StepJob, Workers
+from mmrl.scoring.pool import OUTSIDE, Expects, ScoreJob, Start, StepJob, Workers
 from mmrl.task import Moment
 from mmrl.types import EncodedMedium, Media, Observation, Prompt, Response, Sample, Score
 
@@ -157,6 +157,11 @@ class SplitScorer:
     def step(self, jobs: Sequence[StepJob]) -> list[Observation | str]:
         """Carry out all turns in order."""
         return self._world.merge(self._scorer.step(self._world.share(jobs)))
+
+    def expect(self, starts: Sequence[Start]) -> None:
+        """Let environments be opened that start soon; which are whose is not known of several."""
+        if self._world.size == 1 and isinstance(self._scorer, Expects):
+            self._scorer.expect(starts)
 
     def close(self) -> None:
         """Kill the workers."""

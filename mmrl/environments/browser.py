@@ -120,6 +120,14 @@ class Page:
         """An empty page, cut off from the network and from files outside the folder."""
         made = await browser.call("Target.createBrowserContext", seconds=CALL_SECONDS)
         context = made["browserContextId"]
+        try:
+            return await cls._in(browser, pages, context)
+        except BaseException:
+            await _dispose(browser, context)
+            raise
+
+    @classmethod
+    async def _in(cls, browser: DevTools, pages: Pages, context: str) -> Page:
         target = await browser.call(
             "Target.createTarget",
             seconds=CALL_SECONDS,
@@ -190,12 +198,7 @@ class Page:
         self._browser.listen(self._session, None)
         for reply in self._replies:
             reply.cancel()
-        with contextlib.suppress(EnvironmentFailure):
-            await self._browser.call(
-                "Target.disposeBrowserContext",
-                seconds=CLOSE_SECONDS,
-                browserContextId=self._context,
-            )
+        await _dispose(self._browser, self._context)
 
     async def evaluate(self, script: str) -> Any:
         """The value of a script in the page."""
@@ -290,6 +293,14 @@ class Page:
         task = asyncio.ensure_future(send())
         self._replies.add(task)
         task.add_done_callback(self._replies.discard)
+
+
+async def _dispose(browser: DevTools, context: str) -> None:
+    """End a context with all that is in it; one that is gone already is no matter."""
+    with contextlib.suppress(EnvironmentFailure):
+        await browser.call(
+            "Target.disposeBrowserContext", seconds=CLOSE_SECONDS, browserContextId=context
+        )
 
 
 Pages.kind = Page

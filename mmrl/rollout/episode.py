@@ -13,7 +13,7 @@ bytes, their hash and Frame (`types.Observed`).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -26,7 +26,7 @@ from mmrl.policy.encoder import Encodes, Heard
 from mmrl.policy.weights import Weights
 from mmrl.rollout.appending import continued, joined
 from mmrl.rollout.history import History, Past
-from mmrl.scoring.pool import Scores, StepJob
+from mmrl.scoring.pool import Expects, Scores, Start, StepJob
 from mmrl.types import (
     Answer,
     EncodedMedium,
@@ -55,8 +55,9 @@ class Episodes:
     `Sampling.max_new_tokens` tokens in all, or with a turn of over `turn_tokens` tokens; after
     either of the last two it is truncated. With `observed_tokens` the environment's tokens count
     for themselves, up to so many. Other prompts are answered as they are. Episodes are played in
-    `waves`: while one is decoded, the environments of the others step. Which is in which, and so
-    what is sampled, does not depend on how long they take. A turn is asked with the last `screens`.
+    `waves` of whole groups: while one is decoded, the environments of the others step, and those of
+    the next are opened. Which is in which, and so what is sampled, does not depend on how long they
+    take. A turn is asked with the last `screens`.
     """
 
     def __init__(
@@ -99,24 +100,51 @@ class Episodes:
         self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
     ) -> list[list[Response]]:
         sampling = replace(sampling, still=Still())
-        walks = self._begin(prompts, counts, sampling, seed)
-        every = [walk for group in walks for walk in group]
-        waves = [every[number :: self._waves] for number in range(self._waves)]
+        walks: list[list[Walk]] = [[] for _ in prompts]
         with ThreadPoolExecutor(1, thread_name_prefix="mmrl-environments") as hands:
-
-            def act(live: Sequence[Walk]) -> tuple[list[Walk], Future[list[Observation | str]]]:
-                waiting = [walk for walk in live if not walk.over]
-                return waiting, hands.submit(self._steps.step, [walk.job() for walk in waiting])
-
-            acting = deque(
-                (act(wave), seed + number * SEEDS_OF_A_WAVE) for number, wave in enumerate(waves)
-            )
+            acting, announced = deque[tuple[Future[list[Walk]], int]](), []
+            for places, parts, seeds in self._dealt(len(prompts), seed):
+                starting = [prompts[i] for i in places]
+                asked = [counts[i] for i in places]
+                announced.append(hands.submit(self._announce, starting, asked))
+                begun = self._begin(starting, asked, sampling, seeds)
+                for place, group in zip(places, begun, strict=True):
+                    walks[place] = group
+                every = [walk for group in begun for walk in group]
+                for number in range(parts):
+                    wave = hands.submit(self._act, every[number::parts])
+                    acting.append((wave, seeds + number * SEEDS_OF_A_WAVE))
             while acting:
-                (waiting, stepped), seeds = acting.popleft()
-                if live := self._go_on(waiting, stepped.result()):
+                acted, seeds = acting.popleft()
+                if live := acted.result():
                     self._speak(live, sampling, seeds + SEEDS_OF_A_TURN)
-                    acting.append((act(live), seeds + SEEDS_OF_A_TURN))
+                    acting.append((hands.submit(self._act, live), seeds + SEEDS_OF_A_TURN))
+            for each in announced:
+                each.result()  # what went wrong there went wrong in the turn as well, as a rule
         return [[walk.response() for walk in group] for group in walks]
+
+    def _dealt(self, groups: int, seed: int) -> Iterator[tuple[list[int], int, int]]:
+        """The groups that begin together, into how many waves they part then, and their seed.
+
+        A group stays whole, so that its turns share what they begin with, unless there are fewer
+        groups than waves.
+        """
+        if groups < self._waves:
+            yield list(range(groups)), self._waves, seed
+            return
+        for number in range(self._waves):
+            yield list(range(number, groups, self._waves)), 1, seed + number * SEEDS_OF_A_WAVE
+
+    def _announce(self, prompts: Sequence[Prompt], counts: Sequence[int]) -> None:
+        """Say which environments are needed as soon as first turns are said."""
+        if not isinstance(self._steps, Expects):
+            return
+        starts = []
+        for prompt, count in zip(prompts, counts, strict=True):
+            start = prompt.sample.start
+            assert start is not None, "an episode begins somewhere"
+            starts += [Start(prompt.sample.task, start.state)] * count
+        self._steps.expect(starts)
 
     def _begin(
         self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
@@ -136,10 +164,10 @@ class Episodes:
     def _speak(self, walks: Sequence[Walk], sampling: Sampling, seed: int) -> None:
         speak(self._engine, walks, sampling, seed, self._turn_tokens)
 
-    def _go_on(
-        self, waiting: Sequence[Walk], observations: Sequence[Observation | str]
-    ) -> list[Walk]:
-        """Take in what the environments have answered; returns the walks that go on."""
+    def _act(self, walks: Sequence[Walk]) -> list[Walk]:
+        """Let environments answer what was said; returns the walks that go on."""
+        waiting = [walk for walk in walks if not walk.over]
+        observations = self._steps.step([walk.job() for walk in waiting])
         for walk, observation in zip(waiting, observations, strict=True):
             walk.move(observation)
         going = [walk for walk in waiting if not walk.over]

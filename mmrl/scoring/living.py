@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mmrl.environments.live import Live, LiveStep, shown, unmoved
 from mmrl.rewards.custom import load_callable
-from mmrl.scoring.pool import OUTSIDE, ScoreJob, StepJob, Workers
+from mmrl.scoring.pool import OUTSIDE, ScoreJob, Start, StepJob, Workers
 from mmrl.task import Moment, Task
 from mmrl.types import Observation, Score
 
@@ -15,7 +15,7 @@ class Living:
     """Scores, with the turns of live episodes carried out where they live.
 
     The workers read a turn first, so that no environment meets the model's text: it gets actions.
-    A world starts with its first turn.
+    A world starts with its first turn, or as it is expected.
     """
 
     def __init__(self, workers: Workers, tasks: Mapping[str, Task]) -> None:
@@ -48,17 +48,26 @@ class Living:
                 found[place] = seen
         return found
 
+    def expect(self, starts: Sequence[Start]) -> None:
+        """Begin to open the environments of episodes that start soon; returns at once."""
+        for key in self._tasks:
+            if soon := [start.state["start"] for start in starts if start.task == key]:
+                self._life(key).expect(soon)
+
     def _live(self, key: str, turns: Sequence[Observation | str]) -> list[Observation | str]:
         """What the turns, all of them observations, come to in their world."""
         read = [turn for turn in turns if isinstance(turn, Observation)]
         if not read:
             return []
+        steps = [LiveStep(o.state["start"], tuple(o.state["actions"])) for o in read]
+        seen = self._life(key).step(steps)
+        return [s if isinstance(s, str) else shown(o, s) for o, s in zip(read, seen, strict=True)]
+
+    def _life(self, key: str) -> Live:
         if key not in self._lives:
             task = self._tasks[key]
             self._lives[key] = Live(lambda: load_callable(task.world, "world")(task))
-        steps = [LiveStep(o.state["start"], tuple(o.state["actions"])) for o in read]
-        seen = self._lives[key].step(steps)
-        return [s if isinstance(s, str) else shown(o, s) for o, s in zip(read, seen, strict=True)]
+        return self._lives[key]
 
     def close(self) -> None:
         """End the worlds, then the workers."""

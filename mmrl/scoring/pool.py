@@ -16,7 +16,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing.connection import wait
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from mmrl.errors import TrainingError, one_line
 from mmrl.frame import Mark
@@ -69,6 +69,26 @@ class StepJob:
     gold: Any
     state: Any
     answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where an episode of a task begins, before its first turn."""
+
+    task: str
+    state: Any
+
+
+@runtime_checkable
+class Expects(Protocol):
+    """Scores that make environments ready before their first turn is known."""
+
+    def expect(self, starts: Sequence[Start]) -> None:
+        """Begin to open the environments of episodes that start soon; returns at once.
+
+        What comes of a turn does not depend on it.
+        """
+        ...
 
 
 class Scores(Protocol):

@@ -16,8 +16,8 @@ from mmrl.engines.hf import HFEngine
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.features import FeatureStore
 from mmrl.policy.policy import Policy
-from mmrl.rollout.episode import SEEDS_OF_A_TURN, Episodes
-from mmrl.scoring.pool import StepJob
+from mmrl.rollout.episode import SEEDS_OF_A_TURN, SEEDS_OF_A_WAVE, Episodes
+from mmrl.scoring.pool import Start, StepJob
 from mmrl.types import Observation, Prompt, Response
 from tests.families.cases import policy
 from tests.rollout.test_observed import COUNT, TURNS, Script, Shows, first, trained
@@ -37,15 +37,16 @@ class Meeting:
 
 @dataclass
 class Meets(Script):
-    """Decodes a later turn only once an environment steps meanwhile."""
+    """Decodes what has this seed or a later one only once an environment steps meanwhile."""
 
     meeting: Meeting = field(default_factory=Meeting)
     patience: float = PATIENCE
+    since: int = SEEDS_OF_A_TURN
 
     def generate(
         self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
     ) -> list[list[Response]]:
-        if seed >= SEEDS_OF_A_TURN and not self.meeting.decoding.is_set():
+        if seed >= self.since and not self.meeting.decoding.is_set():
             self.meeting.stepping.clear()
             self.meeting.decoding.set()
             self.meeting.met = self.meeting.stepping.wait(self.patience)
@@ -54,14 +55,15 @@ class Meets(Script):
 
 @dataclass
 class Stepping(Shows):
-    """Steps a wave only while the engine decodes another; the first wave has nobody to wait for."""
+    """Steps a wave only while the engine decodes another: the one that `waits`."""
 
     meeting: Meeting = field(default_factory=Meeting)
+    waits: int = 2
     waves: int = 0
 
     def step(self, jobs: Sequence[StepJob]) -> list[Observation | str]:
         self.waves += 1
-        if self.waves == 2:
+        if self.waves == self.waits:
             self.meeting.decoding.wait(PATIENCE)
         self.meeting.stepping.set()
         return super().step(jobs)
@@ -76,6 +78,68 @@ def test_environments_step_while_others_are_decoded(waves: int) -> None:
     (group,) = player.generate([first(made, 0)[0]], [4], Sampling(4000), 0)
     assert meeting.met == (waves == 2)
     assert [len(r.episode.turns) for r in group if r.episode] == [TURNS] * 4
+
+
+@pytest.mark.parametrize("waves", [2, 1])
+def test_environments_step_while_the_next_wave_says_its_first_turn(waves: int) -> None:
+    made, meeting = policy("qwen2_5_vl"), Meeting()
+    patience = PATIENCE if waves > 1 else 0.1
+    engine = Meets(made, meeting=meeting, patience=patience, since=SEEDS_OF_A_WAVE)
+    steps = Stepping("image", meeting=meeting, waits=1 if waves > 1 else 2)
+    player = Episodes(engine, steps, Encoder(made.family), waves=waves)  # type: ignore[arg-type]
+    player.generate([first(made, number)[0] for number in range(2)], [2, 2], Sampling(4000), 0)
+    assert meeting.met == (waves == 2)
+
+
+@dataclass
+class Announced(Script):
+    """Says first turns only once their environments are expected; `calls` are whom it was asked."""
+
+    expected: threading.Event = field(default_factory=threading.Event)
+    calls: list[list[str]] = field(default_factory=list)
+
+    def generate(
+        self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
+    ) -> list[list[Response]]:
+        if seed < SEEDS_OF_A_TURN:
+            assert self.expected.wait(PATIENCE), "nobody opens anything meanwhile"
+            self.expected.clear()
+        names = [prompt.sample.id for prompt in prompts]
+        self.calls.append([n for n, count in zip(names, counts, strict=True) for _ in range(count)])
+        return super().generate(prompts, counts, sampling, seed)
+
+
+@dataclass
+class Expecting(Shows):
+    expected: threading.Event = field(default_factory=threading.Event)
+    starts: list[tuple[str, int]] = field(default_factory=list)
+
+    def expect(self, starts: Sequence[Start]) -> None:
+        self.starts += [(start.task, start.state["episode"]) for start in starts]
+        self.expected.set()
+
+
+def announced(groups: int, count: int) -> tuple[list[list[str]], list[tuple[str, int]]]:
+    """Whom an engine was asked, by call, in two waves; which environments were expected."""
+    made, expected = policy("qwen2_5_vl"), threading.Event()
+    engine, steps = Announced(made, expected=expected), Expecting("image", expected=expected)
+    player = Episodes(engine, steps, Encoder(made.family), 50, 4000, waves=2)  # type: ignore[arg-type]
+    prompts = [first(made, number)[0] for number in range(groups)]
+    player.generate(prompts, [count] * groups, Sampling(4000), 0)
+    return engine.calls, steps.starts
+
+
+def test_a_group_stays_whole_and_its_environments_are_expected_before_it_speaks() -> None:
+    calls, starts = announced(3, 2)
+    even, odd = ["0", "0", "2", "2"], ["1", "1"]
+    assert calls == [even, odd] * TURNS
+    assert starts == [("test", 0)] * 6
+
+
+def test_fewer_groups_than_waves_are_divided_once_they_have_begun() -> None:
+    calls, starts = announced(1, 4)
+    assert calls == [["0"] * 4, *[["0"] * 2] * 2 * (TURNS - 1)]
+    assert len(starts) == 4
 
 
 @dataclass
@@ -96,17 +160,18 @@ class Dawdles(Shows):
         return found
 
 
-def played(made: Policy, waves: int, seed: int = 3) -> list[Response]:
+def played(made: Policy, waves: int, groups: int = 2) -> list[Response]:
     player = Episodes(HFEngine(made), Dawdles("image"), Encoder(made.family), waves=waves)  # type: ignore[arg-type]
-    prompts = [first(made, number)[0] for number in range(2)]
+    prompts = [first(made, number)[0] for number in range(groups)]
     made.family.end_ids = tuple(range(200, 300))
-    groups = player.generate(prompts, [COUNT] * 2, Sampling(900, temperature=1.0), seed)
-    return [response for group in groups for response in group]
+    found = player.generate(prompts, [COUNT] * groups, Sampling(900, temperature=1.0), 3)
+    return [response for group in found for response in group]
 
 
-def test_how_long_environments_take_changes_nothing() -> None:
+@pytest.mark.parametrize("groups", [1, 3])
+def test_how_long_environments_take_changes_nothing(groups: int) -> None:
     made = policy("qwen2_5_vl")
-    one, other = played(made, 2), played(made, 2)
+    one, other = played(made, 2, groups), played(made, 2, groups)
     assert all(np.array_equal(a.ids, b.ids) for a, b in zip(one, other, strict=True))
     assert all(np.array_equal(a.logprobs, b.logprobs) for a, b in zip(one, other, strict=True))
     assert len({r.ids.tobytes() for r in one}) == len(one), "waves do not draw the same numbers"
