@@ -23,8 +23,12 @@ def media_threads(workers: int) -> ThreadPoolExecutor:
         met.wait()
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="mmrl-media")
-    for _ in range(workers):
-        pool.submit(alone)
+    try:
+        for _ in range(workers):
+            pool.submit(alone)
+    except RuntimeError:  # no thread to be had: those that have started must not wait for it
+        met.abort()
+        raise
     met.wait()
     torch.set_num_threads(before)  # part of what a thread sets is everybody's
     return pool
