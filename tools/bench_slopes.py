@@ -20,7 +20,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ FIELDS = {
 def measure(size: Size, way: str, folder: str, repeats: int) -> dict[str, Any]:
     """Update a group of this size some times, in this process."""
     import torch
-    from bench_tails import passes
+    from bench_tails import passes, without_sharing
 
     from mmrl.model_config import ModelConfig
     from mmrl.policy.encoder import Encoder
@@ -69,12 +70,11 @@ def measure(size: Size, way: str, folder: str, repeats: int) -> dict[str, Any]:
     from mmrl.policy.policy import load_policy
     from mmrl.types import MediaRef, Response, Sample, Text, TrainSample
 
-    path, family = str(Path(folder) / "model"), "generic" if way == "plain" else None
-    config = ModelConfig(path=path, family=family, max_prompt_tokens=10**6)
+    config = ModelConfig(path=str(Path(folder) / "model"), max_prompt_tokens=10**6)
     policy = load_policy(config, torch.device("cpu"))
     if way == "plain":
-        policy.model.set_attn_implementation({"text_config": "sdpa"})
-        policy.family.declaration = replace(policy.family.declaration, shared_prefix=False)
+        without_sharing(policy)
+        policy.family.plain_inputs = partial(pictures_again, policy.family.placeholder_ids)
     refs = [MediaRef("image", Path(folder) / f"{n}.png") for n in range(size.pictures)]
     encoder = Encoder(policy.family)
     prompt = encoder.prompt(Sample("0", "bench", (*refs, Text("a" * size.words)), None))
@@ -96,6 +96,17 @@ def measure(size: Size, way: str, folder: str, repeats: int) -> dict[str, Any]:
     patches = size.pictures * (SIDE // PATCH_PIXELS) ** 2
     measured = {"seconds": seconds[1:], "added_mib": peak_mib() - loaded}
     return asdict(size) | measured | {"way": way, "prompt": len(prompt.ids), "patches": patches}
+
+
+def pictures_again(placeholders: Sequence[int], ids: Any, prompt: Any) -> dict[str, Any]:
+    """What the model's own forward is given beside ids [rows, L]: every row has all pictures."""
+    import torch
+
+    if not prompt.media:
+        return {}
+    media = [medium.tensors for medium in prompt.media] * len(ids)
+    joined = {key: torch.cat([tensors[key] for tensors in media]) for key in media[0]}
+    return joined | {"mm_token_type_ids": torch.isin(ids, torch.tensor(placeholders)).int()}
 
 
 def floor(point: Mapping[str, Any], way: str) -> np.ndarray:
@@ -128,6 +139,8 @@ def plot(found: Mapping[str, Sequence[dict[str, Any]]], file: Path) -> None:
     every = [point for points in found.values() for point in points]
     figure, axes = pyplot.subplots(2, len(found), figsize=(4 * len(found), 6.5), squeeze=False)
     for way, colour in zip(WAYS, ("tab:blue", "tab:orange"), strict=True):
+        if not any(point["way"] == way for point in every):
+            continue
         units, _ = fitted([point for point in every if point["way"] == way], way)
         for (name, points), (above, below) in zip(found.items(), axes.T, strict=True):
             mine = [point for point in points if point["way"] == way]
@@ -151,7 +164,7 @@ def plot(found: Mapping[str, Sequence[dict[str, Any]]], file: Path) -> None:
 def tell(found: Mapping[str, Sequence[dict[str, Any]]]) -> None:
     """Print sizes with measured over fitted, and what a unit costs."""
     every = [point for points in found.values() for point in points]
-    for way in WAYS:
+    for way in [way for way in WAYS if any(point["way"] == way for point in every)]:
         units, ratios = fitted([point for point in every if point["way"] == way], way)
         over = iter(ratios)
         for name, points in found.items():
@@ -174,6 +187,7 @@ def tell(found: Mapping[str, Sequence[dict[str, Any]]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--axes", nargs="*", choices=[*AXES], default=[*AXES])
+    parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
     parser.add_argument("--plot", type=Path, help="draw it into this file; needs matplotlib")
@@ -190,7 +204,7 @@ def main() -> None:
         subprocess.run(arguments("build", built), check=True)
         for name in args.axes:
             for size in AXES[name]:
-                for way in WAYS:
+                for way in args.ways:
                     asked = {"size": asdict(size), "way": way, "folder": folder}
                     command = [sys.executable, __file__, "--point", json.dumps(asked)]
                     command += ["--repeats", str(args.repeats)]
