@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import os
 import signal
@@ -19,7 +20,7 @@ from PIL import Image
 
 from mmrl.config import RunConfig
 from mmrl.environments.browser import Page, Pages
-from mmrl.environments.devtools import DevTools, browser_path
+from mmrl.environments.devtools import BEHIND, DevTools, browser_path
 from mmrl.environments.environment import EnvironmentFailure, Seen
 from mmrl.environments.live import Live, LiveStep
 from mmrl.errors import UserError
@@ -188,20 +189,30 @@ def test_a_context_is_its_page_and_nothing_else() -> None:
     assert found.count("page") == 4 and "browser_ui" not in found
 
 
-def test_a_browser_has_no_priority_of_its_parents() -> None:
-    """A page that loops at one would hold its core against whoever is to end it."""
+def test_a_browser_has_no_priority_of_its_parents_and_none_of_its_own() -> None:
+    """A page that loops would hold its core against whoever is to end it, or decodes meanwhile."""
 
-    async def started() -> list[int]:
+    def priorities(leader: int) -> Iterator[tuple[int, int]]:
+        """Scheduler and niceness of every thread in a browser's session."""
+        asked = ["ps", "-L", "-s", str(leader), "-o", "lwp=,ni="]
+        found = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+        for line in found.splitlines():
+            thread, nice = map(int, line.split())
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                yield os.sched_getscheduler(thread), nice
+
+    async def started() -> list[tuple[int, int]]:
         browser = await DevTools.start(120.0)
         try:
-            await browser.call("Browser.getVersion", seconds=120.0)  # it is up
-            return [os.sched_getscheduler(pid) for pid in children() - before]
+            page = await Page.opened(browser, Pages(PAGES, SIDE, SIDE))
+            await page.reset(start("press_button", 1))
+            return [each for pid in children() - before for each in priorities(pid)]
         finally:
             await browser.close()
 
-    before = children()
+    before, own = children(), os.getpriority(os.PRIO_PROCESS, 0)
 
-    def in_real_time() -> list[int]:
+    def in_real_time() -> list[tuple[int, int]]:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
         return asyncio.run(started())
 
@@ -210,7 +221,8 @@ def test_a_browser_has_no_priority_of_its_parents() -> None:
             found = alone.submit(in_real_time).result()
         except PermissionError:
             pytest.skip("no right to real-time priority")
-    assert found and set(found) == {os.SCHED_OTHER}
+    assert len(found) > 20 and {scheduler for scheduler, _ in found} == {os.SCHED_OTHER}
+    assert min(nice for _, nice in found) == min(own + BEHIND, 19)
 
 
 def test_a_page_reaches_nothing(tmp_path: Path) -> None:
