@@ -25,6 +25,7 @@ from mmrl.environments.environment import EnvironmentFailure, Seen
 from mmrl.environments.live import Live, LiveStep
 from mmrl.errors import UserError
 from mmrl.runlog.journal import Journal
+from mmrl.task import FIRST_STATE
 from mmrl.tasks.web_page.task import PAGES, SIDE
 from mmrl.train.run import train
 from mmrl.validation import validate
@@ -187,6 +188,35 @@ def test_a_context_is_its_page_and_nothing_else() -> None:
 
     found = asyncio.run(opened())
     assert found.count("page") == 4 and "browser_ui" not in found
+
+
+def test_a_page_that_cannot_be_set_up_leaves_no_context() -> None:
+    async def left() -> list[str]:
+        browser = await DevTools.start(120.0)
+        try:
+            with pytest.raises(EnvironmentFailure, match="Emulation"):
+                await Page.opened(browser, Pages(PAGES, SIDE, SIDE, pixel_ratio=-1.0))
+            found = await browser.call("Target.getBrowserContexts", seconds=60.0)
+            return list(found["browserContextIds"])
+        finally:
+            await browser.close()
+
+    assert asyncio.run(left()) == []
+
+
+def test_a_page_opened_ahead_is_the_page_that_a_turn_opens(live: Live, tmp_path: Path) -> None:
+    """As it is seen and named after an action: its first state is that of its reset."""
+    empty = {"type": "click", "x": 112.0, "y": 220.0}
+    turns = [LiveStep(start("fill_field", seed), (empty,)) for seed in (4, 4, 5)]
+    (fresh, *_) = live.step(turns[:1])
+    live.expect([turn.start for turn in turns])
+    ahead = live.step(turns)
+    assert live.counts["not opened ahead"] == 0
+    for one, key in zip([fresh, *ahead], [FIRST_STATE] * 4, strict=True):
+        assert isinstance(one, Seen) and one.key == key
+    for one in ahead[:2]:
+        assert isinstance(fresh, Seen) and isinstance(one, Seen)
+        assert (pixels(one, tmp_path) != pixels(fresh, tmp_path)).sum() <= 12
 
 
 def test_a_browser_has_no_priority_of_its_parents_and_none_of_its_own() -> None:
