@@ -25,7 +25,7 @@ from make_modality_models import build, qwen2_5_vl
 
 from mmrl.types import Media, Text
 
-PAGES: Mapping[str, int] = {"name_colours": 3, "count_dots": 2}
+PAGES: Mapping[str, int] = {"name_colours": 3, "open_menu": 3}
 """A page and the turns of an episode: one more than its oracle takes."""
 ALGORITHMS: Mapping[str, Mapping[str, Any]] = {
     "grpo": {},
@@ -33,7 +33,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Any]] = {
     "arpo": {"part": "done"},
 }
 SIZES = {"train": 240, "validation": 40, "test": 60}
-TASKS, READY, EVERY, WRITTEN = 32, 0.7, 10, 40
+TASKS, READY, EVERY, WRITTEN = 32, 0.4, 10, 40
 HEAD = (
     "| page | algorithm | seed | before | after | screens blank | seconds |\n"
     "|---|---|---|---|---|---|---|"

@@ -5,6 +5,7 @@
 plays every page for EPISODES episodes of at most ACTIONS actions (clicks, drags, typed words, keys,
 scrolls), each in a fresh browser context, then each again from its seed and actions. Both must
 agree after every action on the screen's pixels (but four), the page's key, its reward and its end.
+What fails is tried again in a fresh browser, and is a fault the third time.
 Prints a line a page and what does not hold, with the reason. What is already there is not repeated.
 """
 
@@ -27,7 +28,7 @@ from PIL import Image
 from mmrl.environments.environment import EnvironmentFailure, Seen
 from mmrl.environments.miniwob import HEIGHT, WIDTH, MiniWob, begin_of, names, raw_reward
 
-ACTIONS, BESIDE = 5, 4
+ACTIONS, BESIDE, TRIES = 5, 4, 3
 WORDS = ("a", "ok", "12", "seat", "no\n")
 SLACK, FEW = 2, 12
 """A browser draws the corner of a button otherwise now and then: values of a screen (three a pixel)
@@ -89,17 +90,24 @@ def difference(first: Sequence[Seen], again: Sequence[Seen]) -> str:
 
 
 async def episode(world: MiniWob, name: str, seed: int) -> dict[str, Any]:
-    """One episode, played twice; `fault` and `differs` are reasons, or empty."""
-    started = time.monotonic()
-    try:
-        first = await play(world, name, seed)
-        again = await play(world, name, seed)
-    except EnvironmentFailure as error:
-        return {"page": name, "seed": seed, "fault": str(error), "differs": ""}
+    """One episode, played twice; `fault`, `mended` and `differs` are reasons, or empty."""
+    started, reasons = time.monotonic(), [""]
+    while True:
+        generation = world.generation
+        try:
+            first = await play(world, name, seed)
+            again = await play(world, name, seed)
+            break
+        except EnvironmentFailure as error:
+            reasons.append(str(error))
+            await world.restart(generation)  # others of its pages meet that, too
+            if len(reasons) > TRIES:
+                return {"page": name, "seed": seed, "fault": reasons[1], "differs": ""}
     return {
         "page": name,
         "seed": seed,
         "fault": "",
+        "mended": reasons[-1],
         "differs": difference(first, again),
         "actions": len(first) - 1,
         "done": first[-1].done,
@@ -153,7 +161,8 @@ def table(found: Sequence[Mapping[str, Any]], pages: Sequence[str]) -> list[str]
     lines += [
         "",
         f"{len(pages)} pages, {len(found)} episodes: {len(faults)} faults, {len(differ)} replayed "
-        f"otherwise; {len(whole)} pages without either",
+        f"otherwise; {len(whole)} pages without either; "
+        f"{sum(bool(row.get('mended')) for row in found)} mended by a fresh browser",
     ]
     reasons = [*((r, r["fault"]) for r in faults), *((r, r["differs"]) for r in differ)]
     lines += [f"- {row['page']}, seed {row['seed']}: {reason}" for row, reason in reasons]

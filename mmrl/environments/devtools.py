@@ -53,16 +53,21 @@ FLAGS = (
     "--proxy-server=127.0.0.1:9",
     "--proxy-bypass-list=<-loopback>",
 )
+BEHIND = 5
+"""How much nicer a browser is than its parent."""
 _AT_3_AND_4 = (
-    "import fcntl, os, sys; "
+    "import ctypes, fcntl, os, sys; "
     "hasattr(os, 'SCHED_OTHER') and os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0)); "
+    "sys.platform == 'linux' and ctypes.CDLL(None).prctl(24, 23, 0, 0, 0); "  # without CAP_SYS_NICE
+    f"os.nice({BEHIND}); "
     "r, w = (fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3]); "
     "os.dup2(r, 3); os.dup2(w, 4); os.close(r); os.close(w); os.execv(sys.argv[3], sys.argv[3:])"
 )
 """The browser reads from 3 and writes to 4, numbers that the parent's own files may have.
 
 Real-time priority of the parent is not for it: a page that loops would never give its core back to
-whoever is to end it.
+whoever is to end it. Nor is one of its own: its dozens of threads, of which root's browser puts
+those that draw before everybody else's, would keep a model that decodes meanwhile from its core.
 """
 
 Events = Callable[[str, Mapping[str, Any]], None]

@@ -106,7 +106,8 @@ class Episodes:
             for places, parts, seeds in self._dealt(len(prompts), seed):
                 starting = [prompts[i] for i in places]
                 asked = [counts[i] for i in places]
-                announced.append(hands.submit(self._announce, starting, asked))
+                soon = hands.submit(self._announce, starting, sampling.counts(asked))
+                announced.append(soon)
                 begun = self._begin(starting, asked, sampling, seeds)
                 for place, group in zip(places, begun, strict=True):
                     walks[place] = group
@@ -120,7 +121,7 @@ class Episodes:
                     self._speak(live, sampling, seeds + SEEDS_OF_A_TURN)
                     acting.append((hands.submit(self._act, live), seeds + SEEDS_OF_A_TURN))
             for each in announced:
-                each.result()  # what went wrong there went wrong in the turn as well, as a rule
+                each.result()  # nothing is lost where it went wrong
         return [[walk.response() for walk in group] for group in walks]
 
     def _dealt(self, groups: int, seed: int) -> Iterator[tuple[list[int], int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import os
 import signal
@@ -19,11 +20,12 @@ from PIL import Image
 
 from mmrl.config import RunConfig
 from mmrl.environments.browser import Page, Pages
-from mmrl.environments.devtools import DevTools, browser_path
+from mmrl.environments.devtools import BEHIND, DevTools, browser_path
 from mmrl.environments.environment import EnvironmentFailure, Seen
 from mmrl.environments.live import Live, LiveStep
 from mmrl.errors import UserError
 from mmrl.runlog.journal import Journal
+from mmrl.task import FIRST_STATE
 from mmrl.tasks.web_page.task import PAGES, SIDE
 from mmrl.train.run import train
 from mmrl.validation import validate
@@ -188,20 +190,59 @@ def test_a_context_is_its_page_and_nothing_else() -> None:
     assert found.count("page") == 4 and "browser_ui" not in found
 
 
-def test_a_browser_has_no_priority_of_its_parents() -> None:
-    """A page that loops at one would hold its core against whoever is to end it."""
-
-    async def started() -> list[int]:
+def test_a_page_that_cannot_be_set_up_leaves_no_context() -> None:
+    async def left() -> list[str]:
         browser = await DevTools.start(120.0)
         try:
-            await browser.call("Browser.getVersion", seconds=120.0)  # it is up
-            return [os.sched_getscheduler(pid) for pid in children() - before]
+            with pytest.raises(EnvironmentFailure, match="Emulation"):
+                await Page.opened(browser, Pages(PAGES, SIDE, SIDE, pixel_ratio=-1.0))
+            found = await browser.call("Target.getBrowserContexts", seconds=60.0)
+            return list(found["browserContextIds"])
         finally:
             await browser.close()
 
-    before = children()
+    assert asyncio.run(left()) == []
 
-    def in_real_time() -> list[int]:
+
+def test_a_page_opened_ahead_is_the_page_that_a_turn_opens(live: Live, tmp_path: Path) -> None:
+    """As it is seen and named after an action: its first state is that of its reset."""
+    empty = {"type": "click", "x": 112.0, "y": 220.0}
+    turns = [LiveStep(start("fill_field", seed), (empty,)) for seed in (4, 4, 5)]
+    (fresh, *_) = live.step(turns[:1])
+    live.expect([turn.start for turn in turns])
+    ahead = live.step(turns)
+    assert live.counts["not opened ahead"] == 0
+    for one, key in zip([fresh, *ahead], [FIRST_STATE] * 4, strict=True):
+        assert isinstance(one, Seen) and one.key == key
+    for one in ahead[:2]:
+        assert isinstance(fresh, Seen) and isinstance(one, Seen)
+        assert (pixels(one, tmp_path) != pixels(fresh, tmp_path)).sum() <= 12
+
+
+def test_a_browser_has_no_priority_of_its_parents_and_none_of_its_own() -> None:
+    """A page that loops would hold its core against whoever is to end it, or decodes meanwhile."""
+
+    def priorities(leader: int) -> Iterator[tuple[int, int]]:
+        """Scheduler and niceness of every thread in a browser's session."""
+        asked = ["ps", "-L", "-s", str(leader), "-o", "lwp=,ni="]
+        found = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+        for line in found.splitlines():
+            thread, nice = map(int, line.split())
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                yield os.sched_getscheduler(thread), nice
+
+    async def started() -> list[tuple[int, int]]:
+        browser = await DevTools.start(120.0)
+        try:
+            page = await Page.opened(browser, Pages(PAGES, SIDE, SIDE))
+            await page.reset(start("press_button", 1))
+            return [each for pid in children() - before for each in priorities(pid)]
+        finally:
+            await browser.close()
+
+    before, own = children(), os.getpriority(os.PRIO_PROCESS, 0)
+
+    def in_real_time() -> list[tuple[int, int]]:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
         return asyncio.run(started())
 
@@ -210,7 +251,8 @@ def test_a_browser_has_no_priority_of_its_parents() -> None:
             found = alone.submit(in_real_time).result()
         except PermissionError:
             pytest.skip("no right to real-time priority")
-    assert found and set(found) == {os.SCHED_OTHER}
+    assert len(found) > 20 and {scheduler for scheduler, _ in found} == {os.SCHED_OTHER}
+    assert min(nice for _, nice in found) == min(own + BEHIND, 19)
 
 
 def test_a_page_reaches_nothing(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_environments_step_while_the_next_wave_says_its_first_turn(waves: int) -
 
 @dataclass
 class Announced(Script):
-    """Says first turns only once their environments are expected; `calls` are whom it was asked."""
+    """Says first turns only once their environments are expected; `calls` are who was asked."""
 
     expected: threading.Event = field(default_factory=threading.Event)
     calls: list[list[str]] = field(default_factory=list)
@@ -104,7 +104,7 @@ class Announced(Script):
         if seed < SEEDS_OF_A_TURN:
             assert self.expected.wait(PATIENCE), "nobody opens anything meanwhile"
             self.expected.clear()
-        names = [prompt.sample.id for prompt in prompts]
+        names, counts = [prompt.sample.id for prompt in prompts], sampling.counts(counts)
         self.calls.append([n for n, count in zip(names, counts, strict=True) for _ in range(count)])
         return super().generate(prompts, counts, sampling, seed)
 
@@ -119,13 +119,15 @@ class Expecting(Shows):
         self.expected.set()
 
 
-def announced(groups: int, count: int) -> tuple[list[list[str]], list[tuple[str, int]]]:
-    """Whom an engine was asked, by call, in two waves; which environments were expected."""
+def announced(
+    groups: int, count: int, greedy: bool = False
+) -> tuple[list[list[str]], list[tuple[str, int]]]:
+    """Who was asked, by call, in two waves; which environments were expected."""
     made, expected = policy("qwen2_5_vl"), threading.Event()
     engine, steps = Announced(made, expected=expected), Expecting("image", expected=expected)
     player = Episodes(engine, steps, Encoder(made.family), 50, 4000, waves=2)  # type: ignore[arg-type]
     prompts = [first(made, number)[0] for number in range(groups)]
-    player.generate(prompts, [count] * groups, Sampling(4000), 0)
+    player.generate(prompts, [count] * groups, Sampling(4000, greedy_too=greedy), 0)
     return engine.calls, steps.starts
 
 
@@ -140,6 +142,8 @@ def test_fewer_groups_than_waves_are_divided_once_they_have_begun() -> None:
     calls, starts = announced(1, 4)
     assert calls == [["0"] * 4, *[["0"] * 2] * 2 * (TURNS - 1)]
     assert len(starts) == 4
+    calls, starts = announced(1, 3, greedy=True)
+    assert len(calls[0]) == len(starts) == 4, "the greedy one has an environment too"
 
 
 @dataclass
@@ -160,18 +164,18 @@ class Dawdles(Shows):
         return found
 
 
-def played(made: Policy, waves: int, groups: int = 2) -> list[Response]:
+def played(made: Policy, waves: int, questions: Sequence[int] = (0, 1)) -> list[Response]:
     player = Episodes(HFEngine(made), Dawdles("image"), Encoder(made.family), waves=waves)  # type: ignore[arg-type]
-    prompts = [first(made, number)[0] for number in range(groups)]
+    prompts = [first(made, number)[0] for number in questions]
     made.family.end_ids = tuple(range(200, 300))
-    found = player.generate(prompts, [COUNT] * groups, Sampling(900, temperature=1.0), 3)
+    found = player.generate(prompts, [COUNT] * len(prompts), Sampling(900, temperature=1.0), 3)
     return [response for group in found for response in group]
 
 
-@pytest.mark.parametrize("groups", [1, 3])
-def test_how_long_environments_take_changes_nothing(groups: int) -> None:
+@pytest.mark.parametrize("questions", [(0,), (0, 0, 1)])
+def test_how_long_environments_take_changes_nothing(questions: Sequence[int]) -> None:
     made = policy("qwen2_5_vl")
-    one, other = played(made, 2, groups), played(made, 2, groups)
+    one, other = played(made, 2, questions), played(made, 2, questions)
     assert all(np.array_equal(a.ids, b.ids) for a, b in zip(one, other, strict=True))
     assert all(np.array_equal(a.logprobs, b.logprobs) for a, b in zip(one, other, strict=True))
     assert len({r.ids.tobytes() for r in one}) == len(one), "waves do not draw the same numbers"
