@@ -26,9 +26,8 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(1800)]
         ({"engine": "vllm_server"}, False),
         ({"engine": "vllm_server", "servers": {"weights": "broadcast"}}, False),
         ({"engine": "vllm"}, True),
-        ({"engine": "vllm_server"}, True),
     ],
-    ids=["vllm", "server", "broadcast", "vllm, pictures", "server, pictures"],
+    ids=["vllm", "server", "broadcast", "vllm, pictures"],
 )
 def test_episodes_are_sampled_by_what_is_trained(
     engine: dict[str, Any], sees: bool, tmp_path: Path
