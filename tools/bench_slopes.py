@@ -31,7 +31,7 @@ from bench_step import machine
 
 PATCH_PIXELS = 14
 SIDE = 448
-WAYS = ("shared", "plain")
+WAYS, COLOURS = ("shared", "plain"), ("tab:blue", "tab:orange")
 UNITS = ("a step", "a trunk token", "a pair", "a patch")
 
 
@@ -138,7 +138,7 @@ def plot(found: Mapping[str, Sequence[dict[str, Any]]], file: Path) -> None:
 
     every = [point for points in found.values() for point in points]
     figure, axes = pyplot.subplots(2, len(found), figsize=(4 * len(found), 6.5), squeeze=False)
-    for way, colour in zip(WAYS, ("tab:blue", "tab:orange"), strict=True):
+    for way, colour in zip(WAYS, COLOURS, strict=True):
         if not any(point["way"] == way for point in every):
             continue
         units, _ = fitted([point for point in every if point["way"] == way], way)
@@ -150,10 +150,12 @@ def plot(found: Mapping[str, Sequence[dict[str, Any]]], file: Path) -> None:
             above.plot(over, [floor(p, way) @ units for p in mine], color=colour, linewidth=1)
             below.plot(over, [p["added_mib"] for p in mine], "o-", color=colour, linewidth=1)
             below.set_xlabel(name)
-            for each in (above, below):
-                each.set_ylim(bottom=0)
-                each.set_xlim(left=0)
-                each.grid(alpha=0.3)
+    for each in axes.flat:
+        least = max(max(line.get_ydata()) for line in each.lines if line.get_color() == COLOURS[0])
+        most = max(max(line.get_ydata()) for line in each.lines)
+        each.set_ylim(0, 1.05 * min(most, 4 * least))  # the rest of what is not shared is far above
+        each.set_xlim(left=0)
+        each.grid(alpha=0.3)
     axes[0, 0].set_ylabel("an update, CPU seconds")
     axes[1, 0].set_ylabel("memory added, MiB")
     axes[0, 0].legend()
