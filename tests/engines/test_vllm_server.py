@@ -286,7 +286,7 @@ def servers_of(pid: int) -> list[int]:
             words = (stat.parent / "cmdline").read_text()
         except OSError:
             continue
-        if parent == pid and "vllm_serve" in words:
+        if parent == pid and "mmrl.engines.vllm.server" in words:
             found.append(int(stat.parent.name))
     return found
 
