@@ -9,9 +9,8 @@
 # that resized one picture, and idles since, costs the main thread tens of microseconds an operation
 # for the rest of the process's life. Not so where the thread calls torch.set_num_threads(1) first and
 # then torch.get_num_threads(), without which its first operation takes over what others have set.
-# Seen: "naps of the team in 4000 operations: alone 0, beside an idle thread 3437, beside one that took
-#        one thread 0" (3,200 to 3,900 of the second in five runs, 0 of the others; microseconds an
-#        operation: 16, 60, 21)
+# Seen: "naps of the team in 4000 operations: alone 0, beside an idle thread 4008, beside one that took
+#        one thread 0", "microseconds an operation: 14, 57, 15" (three runs: 0, 4006 to 4008, 0)
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/v"; "$work/v/bin/pip" install -q uv
@@ -48,10 +47,15 @@ if sys.argv[1] != "nobody":
     torch.set_num_threads(2)
 for _ in range(200):
     torch.sqrt(here, out=there)
-start, slept = time.perf_counter(), naps()
+slept, seconds = naps(), 0.0
 for _ in range(4000):
+    start = time.perf_counter()
     torch.sqrt(here, out=there)
-print(naps() - slept, f"{(time.perf_counter() - start) / 4000 * 1e6:.0f}")
+    end = time.perf_counter()
+    seconds += end - start
+    while time.perf_counter() < end + 50e-6:  # what a program does between two operations
+        pass
+print(naps() - slept, f"{seconds / 4000 * 1e6:.0f}")
 over.set()
 PY
 measured() { "$work/v/bin/python" -W ignore "$work/teams.py" "$1"; }
