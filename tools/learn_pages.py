@@ -25,7 +25,7 @@ from make_modality_models import build, qwen2_5_vl
 
 from mmrl.types import Media, Text
 
-PAGES: Mapping[str, int] = {"name_colours": 3, "open_menu": 3}
+PAGES: Mapping[str, int] = {"name_colours": 3, "follow_shape": 3}
 """A page and the turns of an episode: one more than its oracle takes."""
 ALGORITHMS: Mapping[str, Mapping[str, Any]] = {
     "grpo": {},

@@ -87,7 +87,7 @@ def check(name: str, seeds: range) -> None:
 def test_there_is_a_page_of_each_kind() -> None:
     wanted = {"fill_field", "open_menu", "drag_slider", "scroll_list", "pick_date", "sort_table"}
     wanted |= {"search_list", "turn_pages", "confirm_dialog", "canvas_shapes", "press_button"}
-    wanted |= {"name_colours", "count_dots"}
+    wanted |= {"name_colours", "count_dots", "follow_shape"}
     assert set(NAMES) == wanted
 
 
