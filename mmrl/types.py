@@ -206,7 +206,7 @@ class Episode:
 
     `turns` are the tokens that the model wrote, what each turn earned, and the key of what it was
     written in; the tokens between are the environment's. `said` are the turns' texts, `screens` the
-    Frame shown last before each. `failure`: why there is no `outcome`; `left_out`: screens lacking.
+    Frame shown last before each. `failure`: why no `outcome`; `left_out`: screens gone or small.
     """
 
     turns: tuple[TokenSpan, ...]

@@ -193,7 +193,7 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
     """The whole trainer; only scoring is replaced, by the reward in-process."""
     from mmrl.algorithms.compose import compose
     from mmrl.backend.local import LocalBackend
-    from mmrl.config import OptimizerConfig, RolloutConfig, TrainerConfig
+    from mmrl.config import OptimizerConfig, TrainerConfig
     from mmrl.data.stream import PromptStream
     from mmrl.engines.hf import HFEngine
     from mmrl.engines.targets import written
@@ -203,6 +203,7 @@ def mmrl_trainer(workload: Workload) -> tuple[Trainer, Policy]:
     from mmrl.policy.policy import load_policy
     from mmrl.policy.weights import weights_of
     from mmrl.rollout.rollouts import Rollouts
+    from mmrl.rollout_config import RolloutConfig
     from mmrl.runlog.quarantine import Quarantine
     from mmrl.train.batches import Asker, OnPolicy
     from mmrl.train.keeping import SHARE

@@ -14,7 +14,7 @@ from typing import Any
 
 from mmrl import plugins
 from mmrl.algorithms.compose import compose
-from mmrl.config import SERVER_KEY, RunConfig
+from mmrl.config import RunConfig
 from mmrl.corpus.table import missing
 from mmrl.data.samples import Samples, load_samples, open_rows
 from mmrl.data_config import DataConfig
@@ -23,6 +23,7 @@ from mmrl.errors import ConfigError, DataError, UserError
 from mmrl.modalities import options
 from mmrl.model_config import ModelConfig
 from mmrl.policy.model_folder import check_folder, check_media
+from mmrl.rollout_config import SERVER_KEY
 from mmrl.runlog import claim
 from mmrl.runlog.quarantine import commonest
 from mmrl.runlog.trackers import refuse_trackers

@@ -13,7 +13,6 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from mmrl.config import RolloutConfig
 from mmrl.data.samples import load_samples
 from mmrl.engines.engine import Engine, Sampling
 from mmrl.evaluate.answers import Answers
@@ -29,6 +28,8 @@ from mmrl.policy.policy import load_policy
 from mmrl.rollout.build import build_engine
 from mmrl.rollout.episode import Episodes
 from mmrl.rollout.follow_ups import following
+from mmrl.rollout.history import History
+from mmrl.rollout_config import RolloutConfig
 from mmrl.runlog.transcript import Thumbnails
 from mmrl.scoring.living import Living
 from mmrl.scoring.pool import Scorer, TaskSpec
@@ -186,8 +187,8 @@ def _ask(
     rollout = config.rollout
     most, observed = rollout.max_turn_tokens, rollout.max_environment_tokens
     waves = rollout.waves if task.world else 1
-    screens = rollout.history_screens
-    playing: Engine = Episodes(engine, steps, encoder, most, observed, waves, screens)
+    history = History(encoder, rollout.history_screens, rollout.history_pixels)
+    playing: Engine = Episodes(engine, steps, encoder, most, observed, waves, history)
     playing = following(playing, {config.task: task}, encoder)
     if config.ways.names:
         playing = InWays(playing, config.ways, policy.family, policy.processor.tokenizer)

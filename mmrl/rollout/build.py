@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig
 
 from mmrl.backend.world import World
-from mmrl.config import RolloutConfig, RunConfig
+from mmrl.config import RunConfig
 from mmrl.engines.engine import Engine, WeightHolder
 from mmrl.engines.hf import HFEngine
 from mmrl.engines.hf_copy import CopyEngine
@@ -19,6 +19,7 @@ from mmrl.errors import UserError
 from mmrl.model_config import ModelConfig
 from mmrl.policy.model_folder import base_of, model_folder
 from mmrl.policy.policy import Policy
+from mmrl.rollout_config import RolloutConfig
 from mmrl.task import Task
 
 WITH_WEIGHTS = frozenset({"hf_copy", "vllm", "vllm_server"})

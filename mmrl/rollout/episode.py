@@ -25,7 +25,7 @@ from mmrl.frame import Frame
 from mmrl.policy.encoder import Encodes, Heard
 from mmrl.policy.weights import Weights
 from mmrl.rollout.appending import continued, joined
-from mmrl.rollout.history import History, Past
+from mmrl.rollout.history import History, Past, Placed
 from mmrl.scoring.pool import Expects, Scores, Start, StepJob
 from mmrl.types import (
     Answer,
@@ -57,7 +57,7 @@ class Episodes:
     for themselves, up to so many. Other prompts are answered as they are. Episodes are played in
     `waves` of whole groups: while one is decoded, the environments of the others step, and those of
     the next are opened. Which is in which, and so what is sampled, does not depend on how long they
-    take. A turn is asked with the last `screens`.
+    take. A turn is asked with what its `history` keeps; without one, with everything.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class Episodes:
         turn_tokens: int | None = None,
         observed_tokens: int | None = None,
         waves: int = 1,
-        screens: int | None = None,
+        history: History | None = None,
     ) -> None:
         self._engine, self._steps, self._encoder = engine, steps, encoder
         self._turn_tokens, self._observed_tokens = turn_tokens, observed_tokens
-        self._waves, self._history = waves, History(encoder, screens)
+        self._waves, self._history = waves, history
 
     def generate(
         self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
@@ -301,17 +301,24 @@ class Walk:
             self.observed_room = own - size
         self.screen = _last(turn.media) or self.screen
         if history is not None:
-            newest = Past(self.ids[-1], self.observation, turn, self.prompt.next_position)
-            self.past.append(newest)
-            if history.overflows(self.prompt, turn):
-                self._branch(*history.cut(self.first, self.past))
+            heard = Placed(turn, self.prompt.next_position)
+            self.past.append(Past(self.ids[-1], self.observation, heard))
+            if history.overflows(self.prompt, turn, self.left_out):
+                self._forget(history)
                 return
         self._append(turn.ids, np.zeros(size))
         self.prompt = joined(self.prompt, turn)
         self.shown += [len(self.said) - self.since] * len(turn.media)
 
+    def _forget(self, history: History) -> None:
+        """Begin a branch with what the history keeps."""
+        try:
+            self._branch(*history.cut(self.first, self.past))
+        except MediaError as error:
+            self.over, self.failure = True, f"media: {error}"
+
     def _branch(self, prompt: Prompt, left_out: int) -> None:
-        """End what is under way, and go on from a prompt that lacks so many screens."""
+        """End what is under way, and go on from a prompt in which so many screens are older."""
         self.ended.append((self.begun, self._part()))
         self.begun = self.prompt = replace(prompt, sample=self.prompt.sample)
         self.ids, self.logprobs, self.spans, self.shown = [], [], [], []

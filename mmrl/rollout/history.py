@@ -1,12 +1,13 @@
-"""Histories that forget: an episode is asked with its last screens, older ones become a text.
+"""Histories that forget: an episode is asked with its last screens, older ones shrink or go.
 
     branch 1   [question, screen 1][turn 1][screen 2][turn 2]                  screens: 2
     branch 2   [question, "left out"][turn 1][screen 2][turn 2][screen 3]      [turn 3]
     branch 3   [question, "left out"][turn 1]["left out"][turn 2]...[screen 4] [turn 4]
 
 What stands before a turn is never written anew, so a history that is cut begins a branch: a prompt
-of its own, with the tokens that were sampled and the kept observations as they were, and the very
-text where a screen is gone. Every turn is trained in the branch in which it was sampled.
+of its own, with the tokens that were sampled and the kept observations as they were, and a text
+where a screen is gone, or the screen in fewer pixels. Every turn is trained in the branch in which
+it was sampled.
 """
 
 from __future__ import annotations
@@ -25,78 +26,107 @@ LEFT_OUT = "[an earlier screen, left out]\n"
 
 
 @dataclass(frozen=True)
+class Placed:
+    """An observation's tokens and media, and the position where they begin."""
+
+    tokens: EnvironmentTokens
+    at: float
+
+    def behind(self, prompt: Prompt) -> EnvironmentTokens:
+        """The same at a prompt's end."""
+        by = prompt.next_position - self.at
+        tokens = self.tokens
+        return tokens if not by else replace(tokens, positions=tokens.positions + by)
+
+
+@dataclass
 class Past:
-    """A turn's token ids [T], what was observed after it, and the position where that began."""
+    """A turn's token ids [T], and what was observed after it: as it was, and once it is older."""
 
     said: Ints
     observation: Observation
-    heard: EnvironmentTokens
-    at: float
+    heard: Placed
+    older: Placed | None = None
+
+    @property
+    def screens(self) -> int:
+        """How many screens were observed."""
+        return seen(self.heard.tokens.media)
 
 
 @dataclass(frozen=True)
 class History:
     """Keeps the last `screens` of an episode in what it is asked with; None: all of them.
 
-    Observations are kept or left out whole, the newest always stays; sound is no screen.
+    Older ones are shown with `pixels` at most; None: a text is in their place. Observations are
+    kept as they were or made older whole, the newest always stays; sound is no screen.
     """
 
     encoder: Encodes
     screens: int | None = None
+    pixels: int | None = None
 
-    def overflows(self, prompt: Prompt, turn: EnvironmentTokens) -> bool:
-        """Whether a prompt with a turn at its end has more screens than are kept."""
-        new = seen(turn.media)
-        return self.screens is not None and new > 0 and seen(prompt.media) + new > self.screens
+    def overflows(self, prompt: Prompt, turn: EnvironmentTokens, older: int = 0) -> bool:
+        """Whether a prompt with a turn at its end has more screens as they were than are kept.
+
+        So many of the prompt's are `older`: lacking, or shown small.
+        """
+        if self.screens is None or not (new := seen(turn.media)):
+            return False
+        small = older if self.pixels else 0
+        return seen(prompt.media) - small + new > self.screens
 
     def cut(self, first: Prompt, past: Sequence[Past]) -> tuple[Prompt, int]:
-        """What the next turn is asked with; how many screens that lacks.
+        """What the next turn is asked with; how many screens are older in it.
 
         It is the question `first` and every turn with what was observed after it, the newest last.
+        Raises MediaError where a screen cannot be read any more.
         """
         assert self.screens is not None, "only what is bounded is cut"
         kept = len(past) - 1
-        room = self.screens - seen(past[kept].heard.media)
-        while kept and seen(past[kept - 1].heard.media) <= room:
+        room = self.screens - past[kept].screens
+        while kept and past[kept - 1].screens <= room:
             kept -= 1
-            room -= seen(past[kept].heard.media)
+            room -= past[kept].screens
         whole = not kept and seen(first.media) <= room
         prompt = first if whole else self._question(first)
         for number, step in enumerate(past):
             said = continued(prompt, step.said)
-            heard = _moved(step.heard, said.next_position - step.at)
-            if number < kept and seen(step.heard.media):
-                heard = self._told(said, step.observation)
-            prompt = joined(said, heard)
+            old = number < kept and step.screens
+            prompt = joined(said, (self._older(said, step) if old else step.heard).behind(said))
         gone = seen(first.media) * (not whole)
-        return prompt, gone + sum(seen(step.heard.media) for step in past[:kept])
+        return prompt, gone + sum(step.screens for step in past[:kept])
 
     def _question(self, first: Prompt) -> Prompt:
         if not first.media:
             return first
-        made = self.encoder.prompt(replace(first.sample, parts=without(first.sample.parts)))
+        parts = self._aged(first.sample.parts)
+        made = self.encoder.prompt(replace(first.sample, parts=parts))
         return replace(made, home=first.home)
 
-    def _told(self, before: Prompt, observation: Observation) -> EnvironmentTokens:
-        ((turn),) = self.encoder.observe(
-            [(before, replace(observation, parts=without(observation.parts)))]
+    def _older(self, before: Prompt, step: Past) -> Placed:
+        """An observation whose screens are older; it is made once."""
+        if step.older is None:
+            observation = replace(step.observation, parts=self._aged(step.observation.parts))
+            ((turn),) = self.encoder.observe([(before, observation)])
+            if isinstance(turn, MediaError):
+                raise turn
+            step.older = Placed(turn, before.next_position)
+        return step.older
+
+    def _aged(self, parts: Sequence[Part]) -> tuple[Part, ...]:
+        return tuple(
+            self._small(part) if isinstance(part, MediaRef) and part.kind != "audio" else part
+            for part in parts
         )
-        assert not isinstance(turn, MediaError), "a text can be read"
-        return turn
+
+    def _small(self, screen: MediaRef) -> Part:
+        if self.pixels is None:
+            return Text(LEFT_OUT)
+        most = min(screen.options.get("max_pixels") or self.pixels, self.pixels)
+        return replace(screen, options={**screen.options, "max_pixels": most})
 
 
 def seen(media: Sequence[EncodedMedium]) -> int:
     """How many of the media are screens."""
     return sum(medium.kind != "audio" for medium in media)
-
-
-def without(parts: Sequence[Part]) -> tuple[Part, ...]:
-    """Parts with a text in the place of every screen."""
-    return tuple(
-        Text(LEFT_OUT) if isinstance(part, MediaRef) and part.kind != "audio" else part
-        for part in parts
-    )
-
-
-def _moved(turn: EnvironmentTokens, by: float) -> EnvironmentTokens:
-    return turn if not by else replace(turn, positions=turn.positions + by)

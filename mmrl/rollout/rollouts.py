@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mmrl.config import RolloutConfig
 from mmrl.engines.engine import Engine, Sampling
 from mmrl.errors import TrainingError
 from mmrl.rollout.resets import FromWithin
 from mmrl.rollout.stored import Stored, with_earned
 from mmrl.rollout.thinking import Thinking, answers_of, settle
+from mmrl.rollout_config import RolloutConfig
 from mmrl.scoring.groups import score_groups
 from mmrl.scoring.judges.panel import Panel
 from mmrl.scoring.pool import OUTSIDE, Scores

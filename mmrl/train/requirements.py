@@ -8,8 +8,9 @@ from pathlib import Path
 
 from mmrl.algorithm import Algorithm
 from mmrl.algorithms.compose import compose, require
-from mmrl.config import RolloutConfig, RunConfig
+from mmrl.config import RunConfig
 from mmrl.errors import ConfigError
+from mmrl.rollout_config import RolloutConfig
 from mmrl.stage import Context, Need
 from mmrl.train.checkpoint_files import CRITIC, newest
 from mmrl.train.phases import Phase, require_critics, require_earlier

@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from typing import Any
 
 from mmrl.algorithm import Algorithm
-from mmrl.config import RolloutConfig
 from mmrl.data.sources import Source
 from mmrl.data.stream import PromptStream
 from mmrl.engines.split import SplitEngine, SplitScorer
@@ -21,6 +20,7 @@ from mmrl.rollout.resets import FromWithin
 from mmrl.rollout.rollouts import Rollouts
 from mmrl.rollout.stored import Stored
 from mmrl.rollout.thinking import Thinking
+from mmrl.rollout_config import RolloutConfig
 from mmrl.task import Task
 from mmrl.train.ahead import Ahead
 from mmrl.train.batches import Asker, OnPolicy

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from mmrl import plugins
-from mmrl.config import RolloutConfig
 from mmrl.engines.engine import Engine, Sampling
 from mmrl.engines.hf import HFEngine
 from mmrl.model_config import LoraConfig, ModelConfig
@@ -20,6 +19,7 @@ from mmrl.policy.family import Limits
 from mmrl.policy.policy import Policy, load_policy, wrap
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from mmrl.policy.weights import weights_of
+from mmrl.rollout_config import RolloutConfig
 from mmrl.types import Prompt, Response
 from tests.engines.models import AS_RELEASED, IN_FLOAT32, LOUD, LOUDER, MODELS
 from tests.families import cases

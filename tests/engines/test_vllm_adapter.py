@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from mmrl.config import RolloutConfig
 from mmrl.engines.engine import Sampling
 from mmrl.errors import UserError
 from mmrl.model_config import LoraConfig
 from mmrl.policy.buckets import named
+from mmrl.rollout_config import RolloutConfig
 from mmrl.types import Response
 from tests.engines.models import MODELS, THOROUGH, TOLERANCE
 from tests.engines.pair import GREEDY, LENGTH, SAMPLED, TIED, Pair, teacher_forced

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmrl.config import SERVER_KEY, RolloutConfig
 from mmrl.engines.engine import Sampling
 from mmrl.engines.vllm.in_process import Request
 from mmrl.errors import UserError
 from mmrl.model_config import ModelConfig
+from mmrl.rollout_config import SERVER_KEY, RolloutConfig
 from mmrl.types import Response
 from tests.engines.models import TOLERANCE
 from tests.engines.pair import GREEDY, TIED, Pair, move

@@ -23,6 +23,7 @@ CONTRACTS = {
     "paper_config",
     "plugins",
     "records",
+    "rollout_config",
     "stage",
     "task",
     "types",

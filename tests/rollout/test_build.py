@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mmrl.config import RolloutConfig, RunConfig
+from mmrl.config import RunConfig
 from mmrl.engines.hf import HFEngine
 from mmrl.engines.targets import Targets
 from mmrl.engines.vllm.client import process
@@ -20,6 +20,7 @@ from mmrl.policy.model_folder import model_folder
 from mmrl.policy.policy import Policy
 from mmrl.rollout import build
 from mmrl.rollout.build import build_engine, serve
+from mmrl.rollout_config import RolloutConfig
 from tests.conftest import TINY
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ from mmrl.engines.hf import HFEngine
 from mmrl.errors import UserError
 from mmrl.policy.encoder import Encoder, decode
 from mmrl.policy.policy import Policy
-from mmrl.rollout import history
 from mmrl.rollout.episode import Episodes
-from mmrl.rollout.history import LEFT_OUT
+from mmrl.rollout.history import LEFT_OUT, History, Placed
+from mmrl.rollout_config import RolloutConfig
 from mmrl.runlog.metrics import group_metrics
 from mmrl.scoring.groups import answer_of
 from mmrl.scoring.pool import StepJob
@@ -31,6 +32,8 @@ from tests.families.cases import all_gradients, compare_gradients, policy, relat
 from tests.rollout.test_observed import Script, first, library, ref, shown, trained
 
 TURNS, COUNT, SCREENS = 4, 2, 2
+PIXELS = 56 * 56
+"""Fewer than any picture of these tests has."""
 Part = tuple[Prompt, Response]
 
 
@@ -56,13 +59,18 @@ def asked(made: Policy) -> Prompt:
 
 
 def played(
-    made: Policy, engine: Engine | None = None, screens: int | None = SCREENS
+    made: Policy,
+    engine: Engine | None = None,
+    screens: int | None = SCREENS,
+    pixels: int | None = None,
+    shows: Screens | None = None,
 ) -> list[Response]:
+    encoder = Encoder(made.family)
     player = Episodes(
         engine or Script(made),  # type: ignore[arg-type]
-        Screens(),  # type: ignore[arg-type]
-        Encoder(made.family),
-        screens=screens,
+        shows or Screens(),  # type: ignore[arg-type]
+        encoder,
+        history=History(encoder, screens, pixels),
     )
     (group,) = player.generate([asked(made)], [COUNT], Sampling(4000), 2)
     return group
@@ -78,16 +86,26 @@ def media_of(made: Policy, part: Part) -> list[Media]:
     """What a part's context shows, decoded from what the environment gave."""
     prompt, answer = part
     later = answer.observed.media if answer.observed else ()
+    (question,) = first(made, 0)[1]
+    small = decode(aged(ref(question)))
     found = []
     for medium in (*prompt.media, *later):
-        found.append(first(made, 0)[1][0] if medium.source is None else decode(medium.source))
+        own = small if medium.hash == small.hash else question
+        found.append(own if medium.source is None else decode(medium.source))
     return found
 
 
+def aged(screen: MediaRef) -> MediaRef:
+    return replace(screen, options={"max_pixels": PIXELS})
+
+
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "gemma3", "qwen3_5", "internvl"])
-def test_each_part_is_the_plain_forward_of_what_it_was_asked_with(name: str) -> None:
+@pytest.mark.parametrize("pixels", [None, PIXELS])
+def test_each_part_is_the_plain_forward_of_what_it_was_asked_with(
+    name: str, pixels: int | None
+) -> None:
     made, (reference, _) = policy(name), tiny.build(name)
-    parts = parts_of(made, played(made))
+    parts = parts_of(made, played(made, pixels=pixels))
     assert len(parts) == COUNT * 3
     weights = torch.Generator().manual_seed(0)
     loose = 3 if name == "qwen3_5" else 1  # see cases.LARGE_SCORES
@@ -108,7 +126,7 @@ def test_each_part_is_the_plain_forward_of_what_it_was_asked_with(name: str) -> 
 def test_places_that_stay_behind_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kept screens stand earlier than they did: without that their rotary positions are wrong."""
     made, (reference, _) = policy("qwen2_5_vl"), tiny.build("qwen2_5_vl")
-    monkeypatch.setattr(history, "_moved", lambda turn, by: turn)
+    monkeypatch.setattr(Placed, "behind", lambda placed, prompt: placed.tokens)
     part = parts_of(made, played(made))[1]
     written = torch.from_numpy(part[1].written)
     with torch.no_grad():
@@ -206,9 +224,103 @@ def test_sound_is_no_screen_and_a_question_without_media_loses_none() -> None:
     prompt = asked(made)
     sample = replace(prompt.sample, parts=(Text("What is here?"),))
     question = Encoder(made.family).prompt(sample)
-    player = Episodes(Script(made), Screens(), Encoder(made.family), screens=1)  # type: ignore[arg-type]
+    encoder = Encoder(made.family)
+    player = Episodes(Script(made), Screens(), encoder, history=History(encoder, 1))  # type: ignore[arg-type]
     ((answer,),) = player.generate([question], [1], Sampling(4000), 0)
     left = [p.episode.left_out for _, p in answer.branches if p.episode]
     assert left == [1, 2], "the first screen comes after the first turn"
     parts: tuple[Any, ...] = (MediaRef("audio", b""), MediaRef("image", b""))
-    assert history.without(parts) == (parts[0], Text(LEFT_OUT))
+    assert History(encoder, 1)._aged(parts) == (parts[0], Text(LEFT_OUT))
+    small = replace(parts[1], options={"max_pixels": 100})
+    assert History(encoder, 1, 100)._aged((*parts, small)) == (parts[0], small, small)
+    assert History(encoder, 1, 200)._aged((small,)) == (small,), "no screen grows"
+
+
+def test_older_screens_are_shown_small_each_made_once() -> None:
+    """By hand: every turn sees all screens, the last two as they were, those before small."""
+    made = policy("qwen2_5_vl")
+    group = played(made, pixels=PIXELS)
+    for answer in group:
+        parts = [(asked(made), answer), *answer.branches]
+        assert [p.episode.left_out for _, p in parts if p.episode] == [0, 1, 2]
+        contexts = []
+        for prompt, part in parts:
+            later = part.observed.media if part.observed else ()
+            contexts.append([m.num_tokens for m in (*prompt.media, *later)])
+            assert LEFT_OUT.strip() not in made.processor.tokenizer.decode(prompt.ids)
+        whole, second, third = contexts
+        assert [len(c) for c in contexts] == [2, 3, 4]
+        assert second[0] < whole[0] and second[1] == whole[1]
+        assert third[0] == second[0] and third[1] < whole[1] and third[2] == second[2]
+
+
+def test_an_older_screen_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, seen = policy("qwen2_5_vl"), []
+    observe = Encoder.observe
+
+    def watched(encoder: Encoder, turns: Any) -> Any:
+        seen.extend(part for _, o in turns for part in o.parts if isinstance(part, MediaRef))
+        return observe(encoder, turns)
+
+    monkeypatch.setattr(Encoder, "observe", watched)
+    played(made, screens=1, pixels=PIXELS)
+    small = [part for part in seen if part.options]
+    assert len(small) == COUNT * (TURNS - 2), "a screen that was never old is not made small"
+
+
+class Bursts(Screens):
+    """Shows two pictures first, then one each time."""
+
+    def _seen(self, job: StepJob) -> Observation:
+        observation = super()._seen(job)
+        if len(job.answer.turns) > 1:
+            return observation
+        another = ref(shown("image", 90))
+        return replace(observation, parts=(*observation.parts, another))
+
+
+@pytest.mark.parametrize("pixels", [None, PIXELS])
+def test_screens_that_are_older_take_no_place(pixels: int | None) -> None:
+    """Two screens are kept: the third turn has one, and the fourth's fits beside it."""
+    group = played(policy("qwen2_5_vl"), pixels=pixels, shows=Bursts())
+    for answer in group:
+        parts = [answer, *(part for _, part in answer.branches)]
+        assert [len(p.episode.turns) for p in parts if p.episode] == [1, 1, 2]
+        assert [p.episode.left_out for p in parts if p.episode] == [0, 1, 3]
+
+
+class Gone(Screens):
+    """Shows files that are lost with the next step."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def _seen(self, job: StepJob) -> Observation:
+        for file in self._folder.iterdir():
+            file.unlink()
+        observation = super()._seen(job)
+        text, picture, more = observation.parts
+        assert isinstance(picture, MediaRef) and isinstance(picture.source, bytes)
+        file = self._folder / f"{self.shown}.png"
+        file.write_bytes(picture.source)
+        return replace(observation, parts=(text, replace(picture, source=file), more))
+
+
+def test_an_older_screen_that_is_lost_is_the_environments_failure(tmp_path: Path) -> None:
+    made = policy("qwen2_5_vl")
+    encoder = Encoder(made.family)
+    player = Episodes(
+        Script(made),  # type: ignore[arg-type]
+        Gone(tmp_path),  # type: ignore[arg-type]
+        encoder,
+        history=History(encoder, 1, PIXELS),
+    )
+    ((answer,),) = player.generate([asked(made)], [1], Sampling(4000), 2)
+    assert answer.episode is not None and answer.episode.outcome is None
+    assert answer.episode.failure.startswith("media: ")
+
+
+def test_small_screens_want_a_number_of_whole_ones() -> None:
+    with pytest.raises(ValueError, match="history_screens"):
+        RolloutConfig(history_pixels=PIXELS)

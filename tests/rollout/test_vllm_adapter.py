@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mmrl.backend.world import World
-from mmrl.config import RolloutConfig, RunConfig
+from mmrl.config import RunConfig
 from mmrl.engines.vllm import adapter
 from mmrl.engines.vllm.adapter import adapter_arguments, room_for, takes_adapter
 from mmrl.engines.vllm.client.push import WeightFiles
@@ -23,6 +23,7 @@ from mmrl.model_config import LoraConfig, ModelConfig
 from mmrl.policy.buckets import named
 from mmrl.policy.policy import load_policy
 from mmrl.policy.weights import weights_of
+from mmrl.rollout_config import RolloutConfig
 from mmrl.validation import validate
 from tests.conftest import TINY
 

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmrl.config import RolloutConfig
 from mmrl.engines.vllm.in_process import engine_arguments
 from mmrl.model_config import ModelConfig
+from mmrl.rollout_config import RolloutConfig
 
 SETTINGS = SimpleNamespace(
     model_type="qwen2_5_vl",

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 
-from mmrl.config import ServersConfig
 from mmrl.engines.engine import Sampling
 from mmrl.engines.vllm import wire
 from mmrl.engines.vllm.client.http import Client
@@ -27,6 +26,7 @@ from mmrl.engines.vllm.client.server_pool import TRIES, Pool
 from mmrl.engines.vllm.media import Later, PlacedMedium
 from mmrl.engines.vllm.server.kept_media import KeptMedia
 from mmrl.errors import UserError
+from mmrl.rollout_config import ServersConfig
 
 Fault = Callable[[wire.Ask], tuple[int, dict[str, Any]] | None]
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from mmrl.config import RolloutConfig, ServersConfig
 from mmrl.engines.engine import Sampling
 from mmrl.engines.vllm import wire
 from mmrl.engines.vllm.client.process import devices_of_servers, flags
@@ -22,6 +21,7 @@ from mmrl.engines.vllm.media import PlacedMedium
 from mmrl.engines.vllm.server.kept_media import KeptMedia
 from mmrl.errors import UserError
 from mmrl.policy.policy import Policy
+from mmrl.rollout_config import RolloutConfig, ServersConfig
 
 
 def test_a_request_arrives_as_it_was() -> None:

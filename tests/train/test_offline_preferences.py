@@ -16,13 +16,14 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from mmrl.algorithms.compose import compose
-from mmrl.config import RolloutConfig, RunConfig
+from mmrl.config import RunConfig
 from mmrl.engines.targets import Targets
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.model_folder import model_folder
 from mmrl.policy.policy import Policy
 from mmrl.rollout.rollouts import Rollouts
 from mmrl.rollout.stored import Stored
+from mmrl.rollout_config import RolloutConfig
 from mmrl.runlog.journal import Journal
 from mmrl.scoring.pool import Scorer, TaskSpec
 from mmrl.train.learner import Learner

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmrl import plugins
-from mmrl.config import RolloutConfig
 from mmrl.errors import UserError
 from mmrl.model_config import LoraConfig, ModelConfig
 from mmrl.policy.family import Declaration
 from mmrl.policy.policy import family_name
+from mmrl.rollout_config import RolloutConfig
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as max_lora_rank."""

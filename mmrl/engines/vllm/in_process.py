@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from mmrl.config import RolloutConfig
 from mmrl.engines.batch import respond
 from mmrl.engines.engine import Sampling
 from mmrl.engines.vllm.adapter import adapter_arguments, takes_adapter
@@ -26,6 +25,7 @@ from mmrl.policy.features import Sources
 from mmrl.policy.model_folder import base_of, model_folder
 from mmrl.policy.policy import Policy
 from mmrl.policy.weights import Weights, weights_of
+from mmrl.rollout_config import RolloutConfig
 from mmrl.types import Floats, Prompt, Response
 
 QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}

@@ -48,11 +48,11 @@ class Checkpoint(lmms):  # type: ignore[misc]
         super().__init__()
         import torch
 
-        from mmrl.config import RolloutConfig
         from mmrl.model_config import ModelConfig
         from mmrl.policy.encoder import Encoder
         from mmrl.policy.policy import load_policy
         from mmrl.rollout.build import build_engine
+        from mmrl.rollout_config import RolloutConfig
         from mmrl.validation import validate
 
         config = validate(ModelConfig, {"path": pretrained, **model}, "model_args")

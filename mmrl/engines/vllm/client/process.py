@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mmrl.config import SERVER_KEY
 from mmrl.engines.vllm.server import launch
 from mmrl.errors import UserError
+from mmrl.rollout_config import SERVER_KEY
 
 ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",

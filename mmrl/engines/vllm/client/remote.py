@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 import torch
 
 from mmrl.backend.world import World
-from mmrl.config import SERVER_KEY, RolloutConfig
 from mmrl.engines.batch import respond
 from mmrl.engines.engine import Sampling
 from mmrl.engines.vllm import wire
@@ -37,6 +36,7 @@ from mmrl.policy.buckets import Buckets
 from mmrl.policy.encoder import whole
 from mmrl.policy.policy import Policy
 from mmrl.policy.weights import Weights, weights_of
+from mmrl.rollout_config import SERVER_KEY, RolloutConfig
 from mmrl.types import Prompt, Response
 
 HERE = ("localhost", "127.0.0.1", "::1")

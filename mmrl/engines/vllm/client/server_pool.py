@@ -14,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from mmrl.config import ServersConfig
 from mmrl.engines.vllm.client.http import Client, Late, Unusable
 from mmrl.engines.vllm.client.process import ServerProcess
 from mmrl.engines.vllm.client.push import Push
 from mmrl.engines.vllm.wire import Ask, Drawn
 from mmrl.errors import UserError
+from mmrl.rollout_config import ServersConfig
 
 TRIES = 3
 SIDE_BY_SIDE = 64  # requests on their way to a server; it queues them itself

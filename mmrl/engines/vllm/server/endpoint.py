@@ -18,13 +18,13 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from mmrl.config import SERVER_KEY
 from mmrl.engines.vllm import wire
 from mmrl.engines.vllm.in_process import reported
 from mmrl.engines.vllm.inputs import InputMaker, adapter_request
 from mmrl.engines.vllm.sampling import sampling_params
 from mmrl.engines.vllm.server.kept_media import KeptMedia
 from mmrl.errors import UserError
+from mmrl.rollout_config import SERVER_KEY
 
 LONGEST_REASON = 400  # characters
 NO_VERSION = "default"  # what vLLM calls the weights it was started with
