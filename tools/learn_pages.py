@@ -118,7 +118,7 @@ def learn(folder: Path, run: Path, model: Path, name: str, seed: int, steps: int
             },
             "rollout": {**values["rollout"], "temperature": 0.6},
             "optimizer": {"learning_rate": 2.0e-4, "warmup_steps": 4, "schedule": "linear"},
-            "trainer": {"steps": steps, "prompts_per_step": 4, "write_rollouts_every": 5},
+            "trainer": {"steps": steps, "prompts_per_step": 8, "write_rollouts_every": 5},
         }
     )
 
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--pages", nargs="+", choices=PAGES, default=list(PAGES))
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=list(ALGORITHMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=14)
+    parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--sft-steps", type=int, default=300)
     parser.add_argument("--write", type=Path, help="document that gets the table")
     args = parser.parse_args()

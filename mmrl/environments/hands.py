@@ -140,6 +140,7 @@ async def _drag(
         part = step / DRAG_STEPS
         at = [a + (b - a) * part for a, b in zip(start, end, strict=True)]
         await _mouse(send, "mouseMoved", *at, button="left", buttons=1)
+    await arrived()  # what is seen at the end may be another picture under the mouse
     await _mouse(send, "mouseReleased", *end, **held)
     await send("Runtime.evaluate", expression=f"{LET_GO}{(*start, *end)}")
 
