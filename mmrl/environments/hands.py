@@ -89,6 +89,11 @@ HOLD = """(() => {
   const parts = [document.scrollingElement, ...document.querySelectorAll('*')];
   const held = parts.filter(e => e).map(e => [e, e.scrollTop, e.scrollLeft]);
   const drag = window.mmrlDrag = { held, selects: false };
+  drag.back = () => {
+    for (const [e, top, left] of drag.held)
+      if (e.scrollTop !== top || e.scrollLeft !== left) { e.scrollTop = top; e.scrollLeft = left; }
+  };
+  document.addEventListener('scroll', drag.back, true);
   drag.hear = event => { drag.selects = !event.defaultPrevented; };
   window.addEventListener('selectstart', drag.hear);
   const box = document.activeElement;
@@ -96,13 +101,14 @@ HOLD = """(() => {
     box.setSelectionRange(box.selectionEnd, box.selectionEnd);
   else getSelection().collapseToEnd && getSelection().rangeCount && getSelection().collapseToEnd();
 })()"""
+BACK = "window.mmrlDrag && mmrlDrag.back()"
 LET_GO = """((from_x, from_y, to_x, to_y) => {
   const drag = window.mmrlDrag;
   if (!drag) return;
   delete window.mmrlDrag;
   window.removeEventListener('selectstart', drag.hear);
-  for (const [e, top, left] of drag.held)
-    if (e.scrollTop !== top || e.scrollLeft !== left) { e.scrollTop = top; e.scrollLeft = left; }
+  document.removeEventListener('scroll', drag.back, true);
+  drag.back();
   const at = (x, y) => document.caretPositionFromPoint && document.caretPositionFromPoint(x, y);
   const from = at(from_x, from_y);
   if (!from) return;
@@ -123,8 +129,9 @@ LET_GO = """((from_x, from_y, to_x, to_y) => {
     getSelection().setBaseAndExtent(box, from.offset, to.offsetNode, to.offset);
 })"""
 """A browser scrolls by itself, frame by frame, while a selection is drawn near the edge of a part
-that scrolls: how far, and what it selects, is a matter of how busy the machine is. So what a drag
-has scrolled goes back, and what is selected is what lies between its ends, as far as that shows."""
+that scrolls: how far, what it selects and what it ends on is a matter of how busy the machine is. So
+what a drag has scrolled goes back, also before it ends, and what is selected is what lies between
+its ends, as far as that shows."""
 
 
 async def _drag(
@@ -141,6 +148,7 @@ async def _drag(
         at = [a + (b - a) * part for a, b in zip(start, end, strict=True)]
         await _mouse(send, "mouseMoved", *at, button="left", buttons=1)
     await arrived()  # what is seen at the end may be another picture under the mouse
+    await send("Runtime.evaluate", expression=BACK)
     await _mouse(send, "mouseReleased", *end, **held)
     await send("Runtime.evaluate", expression=f"{LET_GO}{(*start, *end)}")
 

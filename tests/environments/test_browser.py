@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from mmrl.config import RunConfig
+from mmrl.environments import hands
 from mmrl.environments.browser import Page, Pages
 from mmrl.environments.devtools import BEHIND, DevTools, browser_path
 from mmrl.environments.environment import EnvironmentFailure, Seen
@@ -337,16 +338,21 @@ span { content: url(away.svg); } span:hover { content: url(over.svg); }
 div { position: absolute; left: 10px; top: 120px; width: 180px; height: 60px; overflow-y: scroll; }
 </style><span onclick="mmrl.clicks++"></span><div id="box"></div><script>
 document.getElementById('box').innerHTML = 'some words to select and to scroll '.repeat(60);
-window.mmrl = {clicks: 0, state: () => ({
-  key: [mmrl.clicks, document.getElementById('box').scrollTop, String(getSelection())].join('|'),
+const high = () => document.getElementById('box').scrollTop;
+document.addEventListener('mouseup', () => { mmrl.released = high(); });
+window.mmrl = {clicks: 0, released: 0, state: () => ({
+  key: [mmrl.clicks, mmrl.released, high(), String(getSelection())].join('|'),
   outcome: 0, done: false})};
 </script>"""
 PICTURE = """<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20">
 <rect width="20" height="20"/></svg>"""
 
 
-def test_what_is_pressed_is_there_and_a_drag_scrolls_nothing(tmp_path: Path) -> None:
+def test_what_is_pressed_is_there_and_a_drag_scrolls_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A picture that appears under the mouse is waited for; held long at an edge, nothing moves."""
+    monkeypatch.setattr(hands, "DRAG_STEPS", 60)
     (tmp_path / "hovers.html").write_text(HOVERS)
     for name in ("away", "over"):
         (tmp_path / f"{name}.svg").write_text(PICTURE)
@@ -368,7 +374,7 @@ def test_what_is_pressed_is_there_and_a_drag_scrolls_nothing(tmp_path: Path) -> 
             await world.close()
 
     found = asyncio.run(play())
-    assert found[::2] == ["1|0|"] * 3
-    clicks, top, words = found[1].split("|")
-    assert (clicks, top) == ("1", "0") and words
+    assert found[::2] == ["1|0|0|"] * 3
+    clicks, released, top, words = found[1].split("|")
+    assert (clicks, released, top) == ("1", "0", "0") and words, "nor has it when it ends"
     assert len(set(found[1::2])) == 1
