@@ -129,7 +129,7 @@ LET_GO = """((from_x, from_y, to_x, to_y) => {
     getSelection().setBaseAndExtent(box, from.offset, to.offsetNode, to.offset);
 })"""
 """A browser scrolls by itself, frame by frame, while a selection is drawn near the edge of a part
-that scrolls: how far, what it selects and what it ends on is a matter of how busy the machine is. So
+that scrolls: how far, what it selects and where it ends is a matter of how busy the machine is. So
 what a drag has scrolled goes back, also before it ends, and what is selected is what lies between
 its ends, as far as that shows."""
 
