@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Chromium 156, headless: every browser context gets pages of an address bar that nobody sees
 #
-# Packages: chromium and chromium-common 156.0.8078.108-1~deb12u1 of Debian 12 (security), whose own
+# Packages: chromium and chromium-common 156.0.8078.114-1~deb12u1 of Debian 12 (security), whose own
 # libraries must be there (apt-get install chromium brings them).
 # With `--headless=new` a context opened over the DevTools protocol is a whole window. Since the popup of
 # the address bar is a web page, each window loads one or two of them, chrome://omnibox-popup.top-chrome, in
@@ -15,7 +15,7 @@ set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 cd "$work"
 for name in chromium chromium-common; do
-    apt-get download -q=9 "$name=156.0.8078.108-1~deb12u1" > /dev/null 2>&1
+    apt-get download -q=9 "$name=156.0.8078.114-1~deb12u1" > /dev/null 2>&1
     dpkg -x "$name"_*.deb "$work/x"
 done
 cat > "$work/contexts.py" <<'PY'
