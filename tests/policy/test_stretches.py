@@ -165,7 +165,7 @@ def test_it_is_the_plain_forward_of_every_whole_conversation(name: str, tight: b
         assert len(batches) > 1 and fed(batches) < apart
     else:
         assert fed(batches) == stands_once(answers) < apart
-    loose = 10 if name == "gemma4" else 3 if name == "qwen3_5" else 1  # see cases.LARGE_SCORES
+    loose = 30 if name == "gemma4" else 3 if name == "qwen3_5" else 1  # see cases.LARGE_SCORES
     for answer, own, weight in zip(answers, found, weights, strict=True):
         assert answer.episode is not None
         ways = [answer.episode.said[: n + 1] for n in range(TURNS - 1)]

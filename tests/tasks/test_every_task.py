@@ -107,6 +107,9 @@ def test_the_gold_pays_in_full_and_junk_nothing_in_little_time(
 ) -> None:
     """The same check as `mmrl tasks --check`; test_task_check.py shows that it can fail."""
     found = check(task, fixture_path(task.name))
+    for _ in range(2):  # where seconds are paid, a busy machine may make a good program slow
+        if found.problems and "time" in task.parts:
+            found = check(task, fixture_path(task.name))
     assert not found.problems
     assert found.records == len(samples) and found.answers > 30 * found.records
 
