@@ -121,7 +121,7 @@ def dense(mask: Tensor) -> Any:
 
 
 FLOAT32 = 1e-5
-"""Up to 7e-6 was seen on a processor with AVX-512, where a token sees itself alone and gradients are
+"""Up to 7e-6 was seen with AVX-512 where a token sees itself alone, so that gradients are
 differences of equal numbers; on others all is below 1e-6."""
 
 
