@@ -282,7 +282,7 @@ LONG_SUMS |= {"A_log": 5e-3, "dt_bias": 5e-3, "in_proj_a": 1e-4}
 # of those join responses with their prompt; its full layers' wide heads have the largest. More
 # than 3e-5 was seen. A state that was carried over hundreds of tokens has as few digits: 9e-6, of
 # either path. In float64 they are equal.
-LARGE_SCORES = {"gemma4": 5e-4, "gemma4_unified": 3e-5, "qwen3_5": 3e-5, "qwen3_5_moe": 3e-5}
+LARGE_SCORES = {"gemma4": 2e-4, "gemma4_unified": 3e-5, "qwen3_5": 3e-5, "qwen3_5_moe": 3e-5}
 
 
 def retyped(model: Any, dtype: torch.dtype) -> Any:

@@ -50,7 +50,7 @@ def test_training_and_sampling_on_a_device_are_those_of_the_cpu(name: str) -> No
     for group, others in zip(answers, sampled, strict=True):
         for a, b in zip(group, others, strict=True):
             assert a.ids.tolist() == b.ids.tolist()
-            assert np.allclose(a.logprobs, b.logprobs, rtol=0, atol=5e-5)
+            assert np.allclose(a.logprobs, b.logprobs, rtol=0, atol=usual)
 
 
 def test_the_device_is_told_from_the_cpu() -> None:
