@@ -19,7 +19,7 @@ from mmrl.policy.encoder import Encoded, Encoder, Heard
 from mmrl.policy.weights import Weights
 from mmrl.scoring.pool import OUTSIDE, Expects, ScoreJob, Start, StepJob, Workers
 from mmrl.task import Moment
-from mmrl.types import EncodedMedium, Media, Observation, Prompt, Response, Sample, Score
+from mmrl.types import EncodedMedium, Media, MediaRef, Observation, Prompt, Response, Sample, Score
 
 Gathered = Callable[[], AbstractContextManager[None]]
 
@@ -56,6 +56,10 @@ class SplitEncoder:
         parts = self._world.gather({i: _sourceless(turn) for i, turn in here.items()})
         found = {i: turn for part in parts for i, turn in part.items()} | here
         return [found[i] for i in range(len(asked))]
+
+    def with_defaults(self, ref: MediaRef) -> MediaRef:
+        """The medium with the run's options under its own."""
+        return self._encoder.with_defaults(ref)
 
     def prefetch(self, samples: Sequence[Sample]) -> None:
         """Start decoding this process's share."""

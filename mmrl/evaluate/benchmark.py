@@ -28,7 +28,7 @@ from mmrl.policy.policy import load_policy
 from mmrl.rollout.build import build_engine
 from mmrl.rollout.episode import Episodes
 from mmrl.rollout.follow_ups import following
-from mmrl.rollout.history import History
+from mmrl.rollout.history import history_of
 from mmrl.rollout_config import RolloutConfig
 from mmrl.runlog.transcript import Thumbnails
 from mmrl.scoring.living import Living
@@ -187,7 +187,7 @@ def _ask(
     rollout = config.rollout
     most, observed = rollout.max_turn_tokens, rollout.max_environment_tokens
     waves = rollout.waves if task.world else 1
-    history = History(encoder, rollout.history_screens, rollout.history_pixels)
+    history = history_of(encoder, rollout.history_screens, rollout.history_pixels)
     playing: Engine = Episodes(engine, steps, encoder, most, observed, waves, history)
     playing = following(playing, {config.task: task}, encoder)
     if config.ways.names:

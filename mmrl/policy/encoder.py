@@ -52,6 +52,10 @@ class Encodes(Protocol):
         """What stands between a prompt that ends with the model's turn and its next turn."""
         ...
 
+    def with_defaults(self, ref: MediaRef) -> MediaRef:
+        """The medium with the run's options under its own."""
+        ...
+
     def prefetch(self, samples: Sequence[Sample]) -> None:
         """Start decoding the media of samples that will be asked for soon."""
         ...
@@ -162,7 +166,7 @@ class Encoder:
         return list(self._pool.map(lambda each: self._heard(*each), asked))
 
     def _heard(self, before: Prompt, observation: Observation) -> Heard:
-        refs = [self._with_defaults(p) for p in observation.parts if isinstance(p, MediaRef)]
+        refs = [self.with_defaults(p) for p in observation.parts if isinstance(p, MediaRef)]
         try:
             media = [replace(self._process(decode(ref)), source=ref) for ref in refs]
             turn = self._family.environment_tokens(before, observation, media)
@@ -192,7 +196,7 @@ class Encoder:
         """
         refs = [part for part in prompt.sample.parts if isinstance(part, MediaRef)]
         lacking = {
-            encoded.hash: self._with_defaults(ref)
+            encoded.hash: self.with_defaults(ref)
             for encoded, ref in zip(prompt.media, refs, strict=True)
             if wanted(encoded)
         }
@@ -216,7 +220,7 @@ class Encoder:
         self, ref: MediaRef, pool: ThreadPoolExecutor | None
     ) -> tuple[Hashable, Future[EncodedMedium]]:
         """The medium's future, begun in the pool or, without one, here and now."""
-        ref = self._with_defaults(ref)
+        ref = self.with_defaults(ref)
         key = _reference(ref)
         with self._lock:
             future = self._kept.get(key)
@@ -254,7 +258,8 @@ class Encoder:
         self._kept.pop(key, None)
         self._bytes.pop(key, None)
 
-    def _with_defaults(self, ref: MediaRef) -> MediaRef:
+    def with_defaults(self, ref: MediaRef) -> MediaRef:
+        """The medium with the run's options under its own."""
         options = {**self._defaults.get(ref.kind, {}), **ref.options}
         return MediaRef(ref.kind, ref.source, options)
 

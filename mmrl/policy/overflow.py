@@ -38,9 +38,15 @@ def shrunk(sample: Sample, media: Sequence[EncodedMedium], error: PromptTooLong)
     )
 
 
-def _smaller(ref: MediaRef, medium: EncodedMedium, factor: float) -> MediaRef:
-    if medium.kind not in PIXEL_BUDGETS:
+def within(ref: MediaRef, pixels: int) -> MediaRef:
+    """The medium with at most so many pixels, a clip with as many a frame; sound as it is."""
+    option = PIXEL_BUDGETS.get(ref.kind)
+    if option is None:
         return ref
+    most = min(ref.options.get(option) or pixels, pixels)
+    return replace(ref, options={**ref.options, option: most})
+
+
+def _smaller(ref: MediaRef, medium: EncodedMedium, factor: float) -> MediaRef:
     width, height = medium.frame.processed_size
-    budget = {PIXEL_BUDGETS[medium.kind]: max(int(width * height * factor), 1)}
-    return replace(ref, options={**ref.options, **budget})
+    return within(ref, max(int(width * height * factor), 1))

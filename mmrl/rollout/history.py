@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 from mmrl.errors import MediaError
 from mmrl.policy.encoder import Encodes
 from mmrl.policy.family import EnvironmentTokens
+from mmrl.policy.overflow import within
 from mmrl.rollout.appending import continued, joined
-from mmrl.types import EncodedMedium, Ints, MediaRef, Observation, Part, Prompt, Text
+from mmrl.types import EncodedMedium, Ints, Observation, Part, Prompt, Text
 
 LEFT_OUT = "[an earlier screen, left out]\n"
 """What a model reads where a screen was."""
@@ -54,16 +55,21 @@ class Past:
         return seen(self.heard.tokens.media)
 
 
+def history_of(encoder: Encodes, screens: int | None, pixels: int | None) -> History | None:
+    """The history of a run's settings; None where nothing is forgotten."""
+    return None if screens is None else History(encoder, screens, pixels)
+
+
 @dataclass(frozen=True)
 class History:
-    """Keeps the last `screens` of an episode in what it is asked with; None: all of them.
+    """Keeps the last `screens` of an episode in what it is asked with.
 
     Older ones are shown with `pixels` at most; None: a text is in their place. Observations are
     kept as they were or made older whole, the newest always stays; sound is no screen.
     """
 
     encoder: Encodes
-    screens: int | None = None
+    screens: int
     pixels: int | None = None
 
     def overflows(self, prompt: Prompt, turn: EnvironmentTokens, older: int = 0) -> bool:
@@ -71,10 +77,8 @@ class History:
 
         So many of the prompt's are `older`: lacking, or shown small.
         """
-        if self.screens is None or not (new := seen(turn.media)):
-            return False
-        small = older if self.pixels else 0
-        return seen(prompt.media) - small + new > self.screens
+        new, small = seen(turn.media), older if self.pixels else 0
+        return new > 0 and seen(prompt.media) - small + new > self.screens
 
     def cut(self, first: Prompt, past: Sequence[Past]) -> tuple[Prompt, int]:
         """What the next turn is asked with; how many screens are older in it.
@@ -82,7 +86,6 @@ class History:
         It is the question `first` and every turn with what was observed after it, the newest last.
         Raises MediaError where a screen cannot be read any more.
         """
-        assert self.screens is not None, "only what is bounded is cut"
         kept = len(past) - 1
         room = self.screens - past[kept].screens
         while kept and past[kept - 1].screens <= room:
@@ -115,16 +118,14 @@ class History:
         return step.older
 
     def _aged(self, parts: Sequence[Part]) -> tuple[Part, ...]:
-        return tuple(
-            self._small(part) if isinstance(part, MediaRef) and part.kind != "audio" else part
-            for part in parts
-        )
+        def aged(part: Part) -> Part:
+            if isinstance(part, Text) or part.kind == "audio":
+                return part
+            if self.pixels is None:
+                return Text(LEFT_OUT)
+            return within(self.encoder.with_defaults(part), self.pixels)
 
-    def _small(self, screen: MediaRef) -> Part:
-        if self.pixels is None:
-            return Text(LEFT_OUT)
-        most = min(screen.options.get("max_pixels") or self.pixels, self.pixels)
-        return replace(screen, options={**screen.options, "max_pixels": most})
+        return tuple(map(aged, parts))
 
 
 def seen(media: Sequence[EncodedMedium]) -> int:

@@ -22,7 +22,7 @@ from mmrl.rewards.custom import load_callable
 from mmrl.rollout.build import WITH_WEIGHTS, build_engine, holding
 from mmrl.rollout.episode import Episodes
 from mmrl.rollout.follow_ups import following
-from mmrl.rollout.history import History
+from mmrl.rollout.history import history_of
 from mmrl.rollout.hosted import Hosted
 from mmrl.scoring.judges.judge_config import judges_of
 from mmrl.scoring.judges.panel import Panel
@@ -141,7 +141,7 @@ def play(
     # Environments of several processes exchange what they show: that thread has no exchange.
     live = setting.world.size == 1 and any(task.world for task in tasks.values())
     waves = rollout.waves if live else 1
-    history = History(encoder, rollout.history_screens, rollout.history_pixels)
+    history = history_of(encoder, rollout.history_screens, rollout.history_pixels)
     episodes = Episodes(engine, scorer, encoder, most, observed, waves, history)
     played = following(episodes, tasks, encoder)
     hosted = {key: task for key, task in tasks.items() if task.hosting}

@@ -173,14 +173,16 @@ def test_pictures_of_later_turns_are_trained_on_and_resumed(
     ends_alike(whole, values, step=3)
 
 
+@pytest.mark.parametrize("pixels", [None, 3136])
 def test_histories_that_forget_are_trained_on_and_resumed(
-    tmp_path: Path, mazes: Path, started: str
+    tmp_path: Path, mazes: Path, started: str, pixels: int | None
 ) -> None:
     (tmp_path / "sees.py").write_text(SEES)
     values = config(tmp_path / "whole", mazes, "grpo", model={"path": started})
     values["data"]["task"] = f"{tmp_path / 'sees.py'}:Task"
     values["trainer"] |= {"steps": 3, "checkpoint_every": 2}
     values["rollout"] |= {"max_environment_tokens": 200, "history_screens": 1}
+    values["rollout"]["history_pixels"] = pixels
     whole = carry_out(values)
     measured = rows(whole, "metrics.jsonl")
     assert all(row["turns/branches"] > 0 < row["turns/screens_left_out"] for row in measured)

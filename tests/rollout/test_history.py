@@ -19,7 +19,7 @@ from mmrl.errors import UserError
 from mmrl.policy.encoder import Encoder, decode
 from mmrl.policy.policy import Policy
 from mmrl.rollout.episode import Episodes
-from mmrl.rollout.history import LEFT_OUT, History, Placed
+from mmrl.rollout.history import LEFT_OUT, History, Placed, history_of
 from mmrl.rollout_config import RolloutConfig
 from mmrl.runlog.metrics import group_metrics
 from mmrl.scoring.groups import answer_of
@@ -70,7 +70,7 @@ def played(
         engine or Script(made),  # type: ignore[arg-type]
         shows or Screens(),  # type: ignore[arg-type]
         encoder,
-        history=History(encoder, screens, pixels),
+        history=history_of(encoder, screens, pixels),
     )
     (group,) = player.generate([asked(made)], [COUNT], Sampling(4000), 2)
     return group
@@ -234,6 +234,12 @@ def test_sound_is_no_screen_and_a_question_without_media_loses_none() -> None:
     small = replace(parts[1], options={"max_pixels": 100})
     assert History(encoder, 1, 100)._aged((*parts, small)) == (parts[0], small, small)
     assert History(encoder, 1, 200)._aged((small,)) == (small,), "no screen grows"
+    bounded = Encoder(made.family, defaults={"image": {"max_pixels": 100}})
+    assert History(bounded, 1, 200)._aged((parts[1],)) == (small,), "nor over the run's own bound"
+    clip = replace(parts[1], kind="video")
+    assert History(encoder, 1, 100)._aged((clip,)) == (
+        replace(clip, options={"max_frame_pixels": 100}),
+    )
 
 
 def test_older_screens_are_shown_small_each_made_once() -> None:
