@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,12 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmrl.engines.decoding import Decoding, Prefill
+from mmrl.engines.decoding import Decoding
 from mmrl.engines.draws import choose
 from mmrl.engines.engine import Sampling
+from mmrl.engines.ongoing import Fed, go_on
+from mmrl.engines.prefill import Prefill
+from mmrl.engines.prefix_cache import PrefixCache
 from mmrl.engines.tape import Recordable, Steps
 from mmrl.engines.threads import decoding_threads
 from mmrl.errors import UserError
+from mmrl.policy.appending import continued
 from mmrl.policy.attention import active_layout
 from mmrl.policy.packing import content_of
 from mmrl.policy.policy import Policy
@@ -39,7 +43,7 @@ class Batch:
     """Prompts decoded until every response has ended; those that end make room for others.
 
     What is cached may come to no more than the prompts that came first may, with answers at their
-    limit.
+    limit. With what was fed `before`, prompts go on from there, and what is fed here is kept there.
     """
 
     def __init__(
@@ -50,7 +54,10 @@ class Batch:
         sampling: Sampling,
         room: Room,
         recordable: Recordable,
+        before: PrefixCache | None = None,
     ) -> None:
+        self._before: PrefixCache | None = before
+        self._fed: dict[int, Fed] = {}
         self._policy, self._prompts, self._sampling = policy, prompts, sampling
         self._room, self._recordable = room, recordable
         self._banned, self._ends = policy.banned, set(policy.family.end_ids)
@@ -125,6 +132,7 @@ class Batch:
             if not going.all():
                 (rows,) = going.nonzero()
                 kept = torch.from_numpy(rows).to(logits.device)
+                self._ended(decoding, np.flatnonzero(~going))
                 self._live, chosen, position = self._live[rows], chosen[kept], position[kept]
                 decoding.keep(rows)
                 if not len(rows):
@@ -140,20 +148,14 @@ class Batch:
 
         What is drawn from the logits does not know how many passes there were.
         """
-        lengths, tokens = [len(p.ids) for p in prompts], self._room.prefill_tokens
-        prefill, lasts = Prefill(lengths), []
-        if self._sampling.to_train and self._policy.kept.left > 0:
-            tokens = min(tokens, self._policy.kept.left)
-        for start, stop in spans(lengths, tokens):
-            part = prompts[start:stop]
-            if self._sampling.to_train and sum(lengths[start:stop]) <= self._policy.kept.left:
-                lasts.append(self._keep(part, prefill, start))
-                continue
-            rows = lay_out([SharedRow(p, ()) for p in part], self._policy.device)
-            with active_layout(prefill.part(rows, start)):
-                hidden = self._policy.hidden_states(rows.ids, rows.positions, rows.media)
-            lasts.append(hidden[[run.stop - 1 for run in rows.prompts]])
-        logits = self._policy.head(torch.cat(lasts))
+        prefill = Prefill([len(prompt.ids) for prompt in prompts])
+        fed = [None] * len(prompts) if self._before is None else self._before.take(prompts)
+        new = [n for n, old in enumerate(fed) if old is None]
+        begun = {n: old for n, old in enumerate(fed) if old is not None}
+        states = self._first(prompts, prefill, new) + self._later(prompts, prefill, begun)
+        order = np.argsort(np.array([*new, *begun]))
+        ends = torch.cat(states)[torch.from_numpy(order).to(self._policy.device)]
+        logits = self._policy.head(ends)
         if not torch.isfinite(logits).all():
             raise UserError(
                 "the policy's logits are not finite: lower optimizer.learning_rate and resume "
@@ -161,14 +163,57 @@ class Batch:
             )
         return logits, prefill
 
-    def _keep(self, prompts: Sequence[Prompt], prefill: Prefill, start: int) -> Tensor:
+    def _first(
+        self, prompts: Sequence[Prompt], prefill: Prefill, numbers: Sequence[int]
+    ) -> list[Tensor]:
+        """Run some of the prompts from their beginnings; the states [P, H] behind them."""
+        lengths, tokens = [len(prompts[n].ids) for n in numbers], self._room.prefill_tokens
+        if self._sampling.to_train and self._policy.kept.left > 0:
+            tokens = min(tokens, self._policy.kept.left)
+        states = []
+        for start, stop in spans(lengths, tokens):
+            places = np.array(numbers[start:stop])
+            part = [prompts[n] for n in numbers[start:stop]]
+            if self._sampling.to_train and sum(lengths[start:stop]) <= self._policy.kept.left:
+                states.append(self._keep(part, prefill, places))
+                continue
+            rows = lay_out([SharedRow(p, ()) for p in part], self._policy.device)
+            with active_layout(prefill.part(rows, places)):
+                hidden = self._policy.hidden_states(rows.ids, rows.positions, rows.media)
+            states.append(hidden[[run.stop - 1 for run in rows.prompts]])
+        return states
+
+    def _later(
+        self, prompts: Sequence[Prompt], prefill: Prefill, begun: Mapping[int, Fed]
+    ) -> list[Tensor]:
+        """Run what is new of the prompts that have `begun`; the states [P, H] behind them."""
+        numbers, states = list(begun), []
+        lengths = [len(prompts[n].ids) - old.size for n, old in begun.items()]
+        for start, stop in spans(lengths, self._room.prefill_tokens):
+            places = numbers[start:stop]
+            part, old = [prompts[n] for n in places], [begun[n] for n in places]
+            rows = go_on(part, old, self._policy.device)
+            with active_layout(prefill.part(rows, np.array(places))):
+                hidden = self._policy.hidden_states(rows.ids, rows.positions, rows.media)
+            states.append(hidden[[run.stop - 1 for run in rows.prompts]])
+        return states
+
+    def _keep(self, prompts: Sequence[Prompt], prefill: Prefill, numbers: Ints) -> Tensor:
         """Run prompts as the update would, and for it; the states behind them [P, H]."""
         policy = self._policy
         with torch.inference_mode(False), torch.enable_grad(), policy.learning(0):
             ran = policy.run_prompts(prompts)
         policy.kept.add([content_of(prompt) for prompt in prompts], ran)
-        prefill.take(ran, start)
+        prefill.take(ran, numbers)
         return ran.last.detach()
+
+    def _ended(self, decoding: Decoding, rows: Ints) -> None:
+        """Keep what was fed of live responses that end, for what may go on from them."""
+        if self._before is not None:
+            numbers = self._live[rows]
+            asked = [self._prompts[n] for n in self._owners[numbers].tolist()]
+            media = np.array([len(prompt.media) for prompt in asked])
+            self._fed |= dict(zip(numbers.tolist(), decoding.fed(rows, media), strict=True))
 
     def _step(self, decoding: Decoding, chosen: Tensor, position: Tensor) -> Tensor:
         axes = self._prompts[0].positions.shape[0]
@@ -186,9 +231,12 @@ class Batch:
             ids[live, lengths[live]], logprobs[live, lengths[live]] = chosen, value
             lengths[live] += 1
         groups: list[list[Response]] = [[] for _ in self._prompts]
-        for row, (owner, length) in enumerate(zip(self._owners, lengths, strict=True)):
+        owners = self._owners.tolist()
+        for row, (owner, length) in enumerate(zip(owners, lengths, strict=True)):
             answer = respond(self._policy, ids[row, :length].copy(), logprobs[row, :length].copy())
             groups[owner].append(answer)
+            if self._before is not None:
+                self._before.add(continued(self._prompts[owner], answer.ids), self._fed.pop(row))
         return groups
 
 

@@ -7,133 +7,22 @@ of a short one: each has its own, which starts as its prompt's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmrl.policy.prompts import Prompts
+from mmrl.engines.ongoing import Fed
+from mmrl.engines.prefill import Prefill, PromptKeys
 from mmrl.policy.recurrent import Memory, Mixer
-from mmrl.policy.shared_prefix import SharedPrefix
 from mmrl.policy.tiles import batches
 from mmrl.types import Bools, Ints
 
 BLOCK = 64
 """Tokens that a response's cache has room for at first, and by which it grows at least."""
-SPARE_TOKENS = 4096
-"""Padding of prompts that is not worth a second table."""
 SPARE_SEATS = 16
 """Empty seats that are not worth one."""
-
-
-@dataclass(frozen=True)
-class PromptKeys:
-    """Prompts of like lengths: keys and values [P, K, L, D] by layer, padded with zeros."""
-
-    numbers: Ints
-    lengths: Ints
-    keys: dict[int, Tensor] = field(default_factory=dict)
-    values: dict[int, Tensor] = field(default_factory=dict)
-
-    def remember(self, layer: int, at: Where, key: Tensor, value: Tensor) -> None:
-        """Take over a layer's keys and values [N, K, D] of some prompts' tokens."""
-        for cache, new in ((self.keys, key), (self.values, value)):
-            if layer not in cache:
-                size = len(self.numbers), new.shape[1], int(self.lengths.max()), new.shape[2]
-                cache[layer] = new.new_zeros(size)
-            cache[layer].transpose(1, 2)[at.prompt, at.place] = new[at.flat]
-
-    def chosen(self, places: Ints, device: torch.device) -> PromptKeys:
-        """Some of the prompts, no longer than they are."""
-        kept, lengths = torch.from_numpy(places).to(device), self.lengths[places]
-        longest = int(lengths.max())
-        keys, values = (
-            {layer: rows[kept][:, :, :longest].contiguous() for layer, rows in cache.items()}
-            for cache in (self.keys, self.values)
-        )
-        return PromptKeys(self.numbers[places], lengths, keys, values)
-
-
-@dataclass(frozen=True)
-class Where:
-    """Flat tokens [N] of a pass, and the prompt of a table and the place in it that each has."""
-
-    flat: Tensor
-    prompt: Tensor
-    place: Tensor
-
-
-class Prefill:
-    """Prompts attend causally to themselves; what decoding needs of them is remembered by layer."""
-
-    def __init__(self, lengths: Sequence[int]) -> None:
-        self._memories: dict[int, list[Memory]] = {}
-        groups = [sorted(group) for group in batches(lengths, spare=SPARE_TOKENS)]
-        sizes = np.array(lengths)
-        self.prompts = [PromptKeys(np.array(group), sizes[group]) for group in groups]
-
-    def part(self, rows: SharedPrefix, start: int) -> _Part:
-        """The layout of a pass over the prompts from `start` on."""
-        device, found = rows.ids.device, []
-        for prompts in self.prompts:
-            here = np.flatnonzero(
-                (prompts.numbers >= start) & (prompts.numbers < start + len(rows.prompts))
-            )
-            if len(here):
-                runs = [rows.prompts[number - start] for number in prompts.numbers[here]]
-                sizes = [run.size for run in runs]
-                arrays = (
-                    np.concatenate([run.places for run in runs]),
-                    np.repeat(here, sizes),
-                    np.concatenate([np.arange(size) for size in sizes]),
-                )
-                found.append((prompts, Where(*(torch.from_numpy(a).to(device) for a in arrays))))
-        return _Part(rows, found, self._memories)
-
-    def take(self, ran: Prompts, start: int) -> None:
-        """Remember what prompts from `start` on ended with, which ran before."""
-        part = self.part(ran.rows, start)
-        for layer, key in ran.keys.items():
-            for prompts, at in part.prompts:
-                prompts.remember(layer, at, key.detach(), ran.values[layer].detach())
-        for layer, memory in ran.memories.items():
-            self._memories.setdefault(layer, []).append(memory.mapped(torch.Tensor.detach))
-
-    def memories(self, owners: Ints) -> dict[int, Memory]:
-        """By recurrent layer: what each response starts from, `owners` [S] being its prompt."""
-        found = {layer: Memory.joined(parts) for layer, parts in self._memories.items()}
-        return {layer: memory.chosen(owners) for layer, memory in found.items()}
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One of the passes that prefill is made of."""
-
-    rows: SharedPrefix
-    prompts: Sequence[tuple[PromptKeys, Where]]
-    memories: dict[int, list[Memory]]
-
-    def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scale: float,
-        window: int | None = None,
-    ) -> Tensor:
-        """Attend as the training rows do, and keep keys and values."""
-        for prompts, at in self.prompts:
-            prompts.remember(layer, at, key, value)
-        return self.rows.attend(layer, query, key, value, scale, window)
-
-    def recur(self, layer: int, mixer: Mixer, hidden: Tensor) -> Tensor:
-        """Recur as the training rows do, and keep what the prompts end with."""
-        out, memory = self.rows.recurrence.run(mixer, hidden)
-        self.memories.setdefault(layer, []).append(memory)
-        return out
 
 
 class Decoding:
@@ -199,6 +88,23 @@ class Decoding:
     def remember(self, memories: dict[int, Memory]) -> None:
         """Go back to what recurrent layers remembered."""
         self._memories = memories
+
+    def fed(self, rows: Ints, media: Ints) -> list[Fed]:
+        """What was fed of some live responses, prompts with so many `media` included.
+
+        `rows` [R] are ascending; it is a copy.
+        """
+        keys: dict[int, dict[int, tuple[Tensor, Tensor]]] = {}
+        for table in self._tables:
+            keys |= table.fed(rows)
+        memories = {layer: memory.chosen(rows) for layer, memory in self._memories.items()}
+        found = []
+        for place, (row, count) in enumerate(zip(rows.tolist(), media.tolist(), strict=True)):
+            own = {layer: memory.chosen(np.array([place])) for layer, memory in memories.items()}
+            cached, values = ({n: kv[i] for n, kv in keys[row].items()} for i in (0, 1))
+            size = len(next(iter(cached.values())))
+            found.append(Fed(size, count, cached, values, own))
+        return found
 
     def keep(self, rows: Ints) -> None:
         """Let go of finished responses; `rows` are the live ones."""
@@ -296,6 +202,30 @@ class Table:
         place = torch.arange(self._hidden.shape[-1], device=self._device)
         lost = place <= (self._lengths + self.length - window)[:, None]
         return self._hidden.masked_fill(lost[:, None, None], float("-inf"))
+
+    def fed(self, rows: Ints) -> dict[int, dict[int, tuple[Tensor, Tensor]]]:
+        """By response, of `rows` those that sit here, and layer: its prompt's keys and its own.
+
+        Also its values; both are [N, K, D].
+        """
+        here = np.flatnonzero(np.isin(self._rows, rows))
+        return {int(self._rows[i]): dict(self._fed(int(i))) for i in here}
+
+    def _fed(self, place: int) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+        owner, seat = int(self._owners[place]), int(self._seat_of[place]) % self._width
+        asked = int(self._prompts.lengths[owner])
+        for layer in self._prompts.keys:
+            both = []
+            for prompts, own in (
+                (self._prompts.keys[layer], self._own_keys.get(layer)),
+                (self._prompts.values[layer], self._own_values.get(layer)),
+            ):
+                parts = [prompts[owner, :, :asked]]
+                if own is not None:
+                    by_seat = own.unflatten(0, (len(self._lengths), -1, self._width))
+                    parts.append(by_seat[owner, :, seat, : self.length])
+                both.append(torch.cat(parts, dim=1).transpose(0, 1).contiguous())
+            yield layer, (both[0], both[1])
 
     def kept(self, rows: Ints) -> Iterator[Table]:
         """The table without finished responses, or those that its responses move to."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import torch
 
 from mmrl.engines import plain_generate
 from mmrl.engines.batch import Batch, Room, respond
-from mmrl.engines.engine import Sampling
+from mmrl.engines.engine import Sampling, Still
+from mmrl.engines.prefix_cache import PrefixCache
 from mmrl.engines.tape import Recordable
 from mmrl.policy.linears import decoding as packed_linears
 from mmrl.policy.packing import default_budget
@@ -27,6 +29,7 @@ class HFEngine:
         """Prompts are prefilled some at a time, at most `prefill_tokens` in one pass (or one)."""
         self._policy = policy
         self._recordable = Recordable()
+        self._fed: WeakKeyDictionary[Still, PrefixCache] = WeakKeyDictionary()
         self._room = Room(max_sequences, prefill_tokens or default_budget(policy.device))
 
     @torch.inference_mode()
@@ -48,7 +51,9 @@ class HFEngine:
     ) -> list[list[Response]]:
         if not sum(asked := sampling.counts(counts)):
             return [[] for _ in prompts]
-        batch = Batch(self._policy, prompts, asked, sampling, self._room, self._recordable)
+        still = sampling.still
+        before = None if still is None else self._fed.setdefault(still, PrefixCache())
+        batch = Batch(self._policy, prompts, asked, sampling, self._room, self._recordable, before)
         return batch.run(torch.Generator(self._policy.device).manual_seed(seed))
 
     def _copy(
@@ -62,7 +67,7 @@ class HFEngine:
         return [[respond(self._policy, *answer) for answer in group] for group in drawn]
 
     def sync(self, weights: Weights) -> None:
-        """Nothing to do: the weights are the policy's own and no cache outlives a call."""
+        """Nothing to do: the weights are the policy's own, and no cache outlives a `Still`."""
 
     def close(self) -> None:
         """Nothing is held."""

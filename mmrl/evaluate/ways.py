@@ -19,9 +19,9 @@ from pydantic import Field, model_validator
 from mmrl.algorithm import Cuts
 from mmrl.engines.engine import Engine, Sampling
 from mmrl.errors import UserError
+from mmrl.policy.appending import continued
 from mmrl.policy.family import Family
 from mmrl.policy.weights import Weights
-from mmrl.rollout.appending import continued
 from mmrl.rollout.episode import SEEDS_OF_A_TURN
 from mmrl.rollout.thinking import Thinking
 from mmrl.types import Group, Ints, Prompt, Response

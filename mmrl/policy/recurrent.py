@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmrl.policy.tiles import Run, batches
+from mmrl.policy.tiles import SLACK, Run, batches
 from mmrl.types import Ints
 
 
@@ -193,21 +193,40 @@ class Recurrence:
 class Continuation:
     """Responses [S] alone, in batches of like lengths, each from what is remembered of its owner.
 
-    They are padded as `Recurrence` pads them.
+    They are padded as `Recurrence` pads them. Where lengths are `alike` in a batch nothing is, and
+    what is remembered afterwards can be read.
     """
 
-    def __init__(self, responses: Sequence[Run], owner: Ints, device: torch.device) -> None:
+    def __init__(
+        self,
+        responses: Sequence[Run],
+        owner: Ints,
+        device: torch.device,
+        *,
+        alike: bool = False,
+    ) -> None:
         fed = [i for i, run in enumerate(responses) if run.size]
-        groups = [[fed[i] for i in g] for g in batches([responses[i].size for i in fed])]
-        self._parts = [Padded([responses[i] for i in g], False, device, least=2) for g in groups]
+        slack, least = (1.0, 1) if alike else (SLACK, 2)
+        groups = [[fed[i] for i in g] for g in batches([responses[i].size for i in fed], slack)]
+        self._parts = [Padded([responses[i] for i in g], False, device, least) for g in groups]
         self._owners = [_sent(owner[g], device) for g in groups]
         self._order = _sent(_order(self._parts), device)
+        self._stand = np.argsort(np.concatenate([np.zeros(0, dtype=np.int64), *groups]))
 
     def run(self, mixer: Mixer, hidden: Tensor, memory: Memory) -> Tensor:
         """Run a layer on flat tokens [1, N, H] behind the `memory` of every owner."""
+        return self._mixed(mixer, hidden, [memory.of(owners) for owners in self._owners])
+
+    def run_on(self, mixer: Mixer, hidden: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """As `run`; also what the layer remembers of each response, which has lengths alike."""
+        memories = [memory.of(owners) for owners in self._owners]
+        out = self._mixed(mixer, hidden, memories)
+        return out, Memory.joined(memories).chosen(self._stand)
+
+    def _mixed(self, mixer: Mixer, hidden: Tensor, memories: Sequence[Memory]) -> Tensor:
         outputs = [
-            part.mixed(mixer, hidden[0], memory.of(owners), masked=False)
-            for part, owners in zip(self._parts, self._owners, strict=True)
+            part.mixed(mixer, hidden[0], memory, masked=False)
+            for part, memory in zip(self._parts, memories, strict=True)
         ]
         return torch.cat(outputs).index_select(0, self._order)[None]
 

@@ -67,34 +67,21 @@ class SharedRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flat:
-    """The flat form of some responses, with their prompts among the tokens or before them.
+class Seeing:
+    """Flat tokens `ids` [N] and who sees whom among them, and before them.
 
-    `ids` [N], `positions` [axes, N], `media` in the order of their placeholders. `predictors` [W]
-    says what predicts each response token that the model wrote, in row order; `targets` [W] is the
-    token it predicts; `written` [W] its place among all response tokens [M], None where the model
-    wrote all of them. `responses` [S] are where each stands among the flat tokens, `owner` [S] is a
-    response's prompt, `sizes` [S] its length with the token that is not fed. `blocks` are the runs
-    of tokens that see each other both ways, in all layers or only in those with a sliding window.
-    Everything here is linear in the flat tokens.
+    `blocks` are the runs of tokens that see each other both ways, in all layers or only in those
+    with a sliding window. Everything here is linear in the flat tokens.
     """
 
     ids: Tensor
-    positions: Tensor
-    predictors: Tensor
-    targets: Tensor
-    responses: tuple[Run, ...]
-    owner: Ints
-    sizes: Ints
     blocks: tuple[Run, ...] = ()
     blocks_slide_only: bool = False
-    media: tuple[EncodedMedium, ...] = ()
-    written: Tensor | None = None
     _plans: dict[int | None, Plan] = field(default_factory=dict, init=False)
 
     @property
     def before(self) -> int:
-        """Tokens of prompts that ran before, whose keys stand in front of those here."""
+        """Tokens that ran before, whose keys stand in front of those here."""
         return 0
 
     def plan(self, window: int | None) -> Plan:
@@ -107,16 +94,37 @@ class Flat:
             self._plans[window] = Plan(tiles, self.ids.device, self.before)
         return self._plans[window]
 
+    def _tiles(self, window: int | None) -> Tiles:
+        """Who sees whom before him."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flat(Seeing):
+    """The flat form of some responses, with their prompts among the tokens or before them.
+
+    `positions` [axes, N], `media` in the order of their placeholders. `predictors` [W]
+    says what predicts each response token that the model wrote, in row order; `targets` [W] is the
+    token it predicts; `written` [W] its place among all response tokens [M], None where the model
+    wrote all of them. `responses` [S] are where each stands among the flat tokens, `owner` [S] is a
+    response's prompt, `sizes` [S] its length with the token that is not fed.
+    """
+
+    positions: Tensor
+    predictors: Tensor
+    targets: Tensor
+    responses: tuple[Run, ...]
+    owner: Ints
+    sizes: Ints
+    media: tuple[EncodedMedium, ...] = ()
+    written: Tensor | None = None
+
     def spread(self, values: Tensor) -> Tensor:
         """Values [W] of what the model wrote, at their places among all [M]; the others' are 0."""
         if self.written is None:
             return values
         everywhere = values.new_zeros(int(self.sizes.sum()))
         return everywhere.index_copy(0, self.written, values)
-
-    def _tiles(self, window: int | None) -> Tiles:
-        """Who sees whom before him."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,9 +22,9 @@ import numpy as np
 from mmrl.engines.engine import Engine, Sampling, Still
 from mmrl.errors import MediaError
 from mmrl.frame import Frame
+from mmrl.policy.appending import continued, joined
 from mmrl.policy.encoder import Encodes, Heard
 from mmrl.policy.weights import Weights
-from mmrl.rollout.appending import continued, joined
 from mmrl.rollout.history import History, Past, Placed
 from mmrl.scoring.pool import Expects, Scores, Start, StepJob
 from mmrl.types import (

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mmrl.errors import MediaError
+from mmrl.policy.appending import continued, joined
 from mmrl.policy.encoder import Encodes
 from mmrl.policy.family import EnvironmentTokens
 from mmrl.policy.overflow import within
-from mmrl.rollout.appending import continued, joined
 from mmrl.types import EncodedMedium, Ints, Observation, Part, Prompt, Text
 
 LEFT_OUT = "[an earlier screen, left out]\n"

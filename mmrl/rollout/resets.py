@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmrl.engines.engine import Engine, Sampling
-from mmrl.rollout.appending import continued
+from mmrl.policy.appending import continued
 from mmrl.types import Group, Prompt, Response
 
 DRAW = 0xD4  # keeps its random numbers apart from those of sampling

@@ -19,8 +19,8 @@ import numpy as np
 from mmrl.algorithm import Cuts
 from mmrl.engines.engine import Engine, Sampling
 from mmrl.errors import UserError
+from mmrl.policy.appending import continued
 from mmrl.policy.family import Family
-from mmrl.rollout.appending import continued
 from mmrl.rollout.episode import SEEDS_OF_A_TURN
 from mmrl.types import Extra, Group, Ints, Prompt, Response, Score, TokenSpan
 

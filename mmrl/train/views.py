@@ -15,7 +15,7 @@ import numpy as np
 from mmrl.algorithms.stages.credit import pair
 from mmrl.algorithms.stages.policy_view import Aided, Collision, Implied, Mismatched
 from mmrl.errors import TrainingError
-from mmrl.rollout.appending import continued
+from mmrl.policy.appending import continued
 from mmrl.types import Floats, Group, Prompt, TrainSample
 
 Score = Callable[[Sequence[TrainSample]], Sequence[Floats]]

@@ -19,7 +19,8 @@ from mmrl.doctor.counts import Asked, Counts, count, positions
 from mmrl.doctor.fullest import MicroBatch
 from mmrl.doctor.memory import GIB, Plan, plan
 from mmrl.doctor.report import advice, lines_of, plans, refuse
-from mmrl.engines.decoding import Decoding, Prefill
+from mmrl.engines.decoding import Decoding
+from mmrl.engines.prefill import Prefill
 from mmrl.errors import UserError
 from mmrl.model_config import LoraConfig, ModelConfig
 from mmrl.policy.attention import active_layout
@@ -190,7 +191,7 @@ def test_the_cache_is_what_decoding_allocates(policy: Policy) -> None:
     prefill = Prefill([len(prompt.ids)] * 2)
     rows = lay_out([SharedRow(prompt, ())] * 2, policy.device)
     with torch.no_grad():
-        with active_layout(prefill.part(rows, 0)):
+        with active_layout(prefill.part(rows, np.arange(2))):
             policy.hidden_states(rows.ids, rows.positions, rows.media)
         decoding = Decoding(16)
         decoding.join(prefill, np.repeat([0, 1], 4))

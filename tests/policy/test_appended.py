@@ -10,9 +10,9 @@ from PIL import Image
 
 from mmrl.errors import UserError
 from mmrl.policy.appended import differences
+from mmrl.policy.appending import continued, joined
 from mmrl.policy.families import chat
 from mmrl.policy.policy import Policy
-from mmrl.rollout.appending import continued, joined
 from mmrl.types import MediaRef, Observation, Role, Sample, Text
 from tests.families.cases import Case, ask, picture, policy
 

@@ -12,7 +12,8 @@ import torch
 import transformers as tf
 from torch import Tensor, nn
 
-from mmrl.engines.decoding import Decoding, Prefill
+from mmrl.engines.decoding import Decoding
+from mmrl.engines.prefill import Prefill
 from mmrl.policy.attention import active_layout
 from mmrl.policy.recurrent import Memory, Recurrence
 from mmrl.policy.recurrent_layers import LAYERS, Recurs, leave, share
@@ -279,7 +280,7 @@ def test_decoding_goes_on_as_training_rows_do(kind: str) -> None:
     keys = torch.zeros(sum(run.size for run in layout.prompts), 1, 4)
     for start, stop in ((0, 2), (2, len(ROWS))):
         sizes = [(size, ()) for size, _ in ROWS[start:stop]]
-        part = prefill.part(laid_out(sizes), start)
+        part = prefill.part(laid_out(sizes), np.arange(start, stop))
         places = np.concatenate([run.places for run in layout.prompts[start:stop]])
         with active_layout(part):
             out = module(hidden[:, places])[0]

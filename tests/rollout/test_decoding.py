@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmrl.engines import decoding
-from mmrl.engines.decoding import BLOCK, Decoding, Prefill
+from mmrl.engines import decoding, prefill
+from mmrl.engines.decoding import BLOCK, Decoding
+from mmrl.engines.prefill import Prefill
 from mmrl.policy.shared_prefix import SharedRow, lay_out
 from tests.rollout.test_hf import bare_prompt
 
@@ -19,16 +20,16 @@ LIMIT = 16_384
 
 
 def prefilled(lengths: Sequence[int]) -> Prefill:
-    prefill = Prefill(lengths)
+    asked = Prefill(lengths)
     rows = lay_out([SharedRow(bare_prompt(n), ()) for n in lengths], torch.device("cpu"))
     key = torch.randn(sum(lengths), HEADS, SIZE)
-    prefill.part(rows, 0).attend(0, key, key, key, 0.4)
-    return prefill
+    asked.part(rows, np.arange(len(lengths))).attend(0, key, key, key, 0.4)
+    return asked
 
 
-def decoding_of(prefill: Prefill, owners: np.ndarray, room: int) -> Decoding:
+def decoding_of(asked: Prefill, owners: np.ndarray, room: int) -> Decoding:
     batch = Decoding(room)
-    batch.join(prefill, owners)
+    batch.join(asked, owners)
     return batch
 
 
@@ -76,7 +77,7 @@ def test_a_group_that_goes_on_does_not_hold_seats_for_prompts_with_one_answer_le
 def test_one_huge_prompt_does_not_pad_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = [9000, *[100] * 50, *[120] * 20]
     assert prefilled_bytes(lengths) <= TOKEN * (1.25 * sum(lengths) + 4096)
-    monkeypatch.setattr(decoding, "SPARE_TOKENS", 0)
+    monkeypatch.setattr(prefill, "SPARE_TOKENS", 0)
     assert prefilled_bytes(lengths) <= TOKEN * 1.25 * sum(lengths)
 
 

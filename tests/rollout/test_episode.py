@@ -12,11 +12,11 @@ import torch
 
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
+from mmrl.policy.appending import continued
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.family import EnvironmentTokens
 from mmrl.policy.policy import Policy
 from mmrl.policy.shared_prefix import SharedRow, lay_out
-from mmrl.rollout.appending import continued
 from mmrl.rollout.episode import Episodes
 from mmrl.scoring.pool import StepJob
 from mmrl.types import Episode, Observation, Prompt, Response, Sample, Score

@@ -13,11 +13,13 @@ from torch.utils.hooks import RemovableHandle
 from transformers import AutoModelForImageTextToText
 
 from mmrl.engines import decoding as decoding_module
+from mmrl.engines import prefill as prefill_module
 from mmrl.engines.batch import Batch, spans
-from mmrl.engines.decoding import Decoding, Prefill, Table
+from mmrl.engines.decoding import Decoding, Table
 from mmrl.engines.draws import draw, truncate
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
+from mmrl.engines.prefill import Prefill
 from mmrl.policy.attention import active_layout
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.model_folder import model_folder
@@ -201,7 +203,7 @@ def test_decoding_attends_as_training_rows_do(
     Two tables at first where no padding is spared, of 9 and 6 and of 3 and 2 tokens. Layers have
     heads and sizes of their own.
     """
-    monkeypatch.setattr(decoding_module, "SPARE_TOKENS", spare)
+    monkeypatch.setattr(prefill_module, "SPARE_TOKENS", spare)
     monkeypatch.setattr(decoding_module, "SPARE_SEATS", min(spare, 1))
     monkeypatch.setattr(decoding_module, "BLOCK", 2)
     lengths = [[5, 1, 9], [], [2, 9, 3, 3], [4]]  # tokens fed by each response of each prompt
@@ -220,7 +222,7 @@ def test_decoding_attends_as_training_rows_do(
     prompts = lay_out([SharedRow(row.prompt, ()) for row in rows], torch.device("cpu"))
     prefill = Prefill([len(row.prompt.ids) for row in rows])
     assert len(prefill.prompts) == (1 if spare else 2)
-    part = prefill.part(prompts, 0)
+    part = prefill.part(prompts, np.arange(len(rows)))
     first = np.concatenate([run.places for run in whole.prompts])
     for number, layer in enumerate(layers):
         out = part.attend(number, *(x[first] for x in layer), 0.4, window)

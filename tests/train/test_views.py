@@ -16,10 +16,10 @@ from mmrl.algorithms.stages.credit import pair
 from mmrl.algorithms.stages.policy_view import Aided, Collision, Implied, Mismatched, seen
 from mmrl.backend.local import LocalBackend
 from mmrl.config import OptimizerConfig, RunConfig
+from mmrl.policy.appending import continued
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.head import lm_head
 from mmrl.policy.policy import Policy
-from mmrl.rollout.appending import continued
 from mmrl.train.learner import Learner
 from mmrl.train.measure import collision
 from mmrl.train.run import train
