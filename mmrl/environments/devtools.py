@@ -40,6 +40,7 @@ FLAGS = (
     "--disable-sync",
     "--disable-extensions",
     "--disable-gpu",
+    "--disable-partial-raster",
     "--disable-dev-shm-usage",
     "--hide-scrollbars",
     "--mute-audio",
