@@ -30,6 +30,7 @@ from bench_sides import Workload, build
 from bench_step import machine
 from PIL import Image, ImageDraw
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from mmrl.algorithms.stages.credit import pair
 from mmrl.engines.engine import Sampling
@@ -119,7 +120,7 @@ class Work:
     patches: int = 0
     tokens: int = 0
 
-    def watch(self, model: Any) -> None:
+    def watch(self, model: Any) -> list[RemovableHandle]:
         def tower(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             grids = kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]
             self.pictures += len(grids)
@@ -128,8 +129,8 @@ class Work:
         def layers(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self.tokens += kwargs["inputs_embeds"].shape[:2].numel()
 
-        model.model.visual.register_forward_pre_hook(tower, with_kwargs=True)
-        model.model.language_model.register_forward_pre_hook(layers, with_kwargs=True)
+        watched = (model.model.visual, tower), (model.model.language_model, layers)
+        return [part.register_forward_pre_hook(seen, with_kwargs=True) for part, seen in watched]
 
 
 def shared(policy: Policy, group: Group, weights: Sequence[Tensor], budget: int) -> list[Tensor]:

@@ -11,7 +11,7 @@ import torch
 from mmrl.engines import plain_generate
 from mmrl.engines.batch import Batch, Room, respond
 from mmrl.engines.engine import Sampling, Still
-from mmrl.engines.prefix_cache import PrefixCache
+from mmrl.engines.prefix_cache import MAX_TOKENS, PrefixCache
 from mmrl.engines.tape import Recordable
 from mmrl.policy.linears import decoding as packed_linears
 from mmrl.policy.packing import default_budget
@@ -24,9 +24,17 @@ class HFEngine:
     """Samples with the policy's own weights, so that there is nothing to sync."""
 
     def __init__(
-        self, policy: Policy, max_sequences: int = 256, prefill_tokens: int | None = None
+        self,
+        policy: Policy,
+        max_sequences: int = 256,
+        prefill_tokens: int | None = None,
+        prefix_tokens: int = MAX_TOKENS,
     ) -> None:
-        """Prompts are prefilled some at a time, at most `prefill_tokens` in one pass (or one)."""
+        """Prompts are prefilled some at a time, at most `prefill_tokens` in one pass (or one).
+
+        Of what was fed at most `prefix_tokens` are kept for prompts that go on from there.
+        """
+        self._prefix_tokens = prefix_tokens
         self._policy = policy
         self._recordable = Recordable()
         self._fed: WeakKeyDictionary[Still, PrefixCache] = WeakKeyDictionary()
@@ -52,7 +60,9 @@ class HFEngine:
         if not sum(asked := sampling.counts(counts)):
             return [[] for _ in prompts]
         still = sampling.still
-        before = None if still is None else self._fed.setdefault(still, PrefixCache())
+        before = (
+            None if still is None else self._fed.setdefault(still, PrefixCache(self._prefix_tokens))
+        )
         batch = Batch(self._policy, prompts, asked, sampling, self._room, self._recordable, before)
         return batch.run(torch.Generator(self._policy.device).manual_seed(seed))
 

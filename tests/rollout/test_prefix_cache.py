@@ -14,7 +14,7 @@ import torch
 from mmrl.engines.engine import Sampling, Still
 from mmrl.engines.hf import HFEngine
 from mmrl.engines.ongoing import Fed
-from mmrl.engines.prefix_cache import PrefixCache
+from mmrl.engines.prefix_cache import MAX_TOKENS, PrefixCache
 from mmrl.policy.appending import continued
 from mmrl.policy.encoder import Encoder
 from mmrl.policy.policy import Policy
@@ -29,12 +29,12 @@ ENDS = tuple(range(200, 300))
 
 
 def played(
-    made: Policy, kind: str, sampling: Sampling, ends: Sequence[int] = ENDS
+    made: Policy, kind: str, sampling: Sampling, ends: Sequence[int] = ENDS, **room: int
 ) -> tuple[list[Prompt], list[list[Response]]]:
     """Two groups of episodes of the embedded engine, whose turns have all lengths."""
     made.family.end_ids = tuple(ends)
     prompts = [first(made, number)[0] for number in range(2)]
-    player = Episodes(HFEngine(made), Shows(kind), Encoder(made.family))  # type: ignore[arg-type]
+    player = Episodes(HFEngine(made, **room), Shows(kind), Encoder(made.family))  # type: ignore[arg-type]
     return prompts, player.generate(prompts, [COUNT] * 2, sampling, 5)
 
 
@@ -60,14 +60,11 @@ def test_every_token_is_fed_once(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), ALL)
-def test_it_says_what_it_says_when_all_is_fed_anew(
-    name: str, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_says_what_it_says_when_all_is_fed_anew(name: str, kind: str) -> None:
     found, logprobs = [], []
-    for forgets in (False, True):
-        if forgets:
-            monkeypatch.setattr(PrefixCache, "add", lambda *_: None)
-        found.append([r for group in played(policy(name), kind, SAMPLED)[1] for r in group])
+    for room in (MAX_TOKENS, 0):
+        _, groups = played(policy(name), kind, SAMPLED, prefix_tokens=room)
+        found.append([r for group in groups for r in group])
         logprobs.append(torch.from_numpy(np.concatenate([r.logprobs for r in found[-1]])))
     assert [r.ids.tolist() for r in found[0]] == [r.ids.tolist() for r in found[1]]
     assert relative(*logprobs) < (1e-4 if name == "gemma4" else 1e-5)
