@@ -33,7 +33,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Any]] = {
     "arpo": {"part": "done"},
 }
 SIZES = {"train": 240, "validation": 40, "test": 60}
-TASKS, READY, EVERY, WRITTEN = 32, 0.4, 10, 40
+TASKS, READY, EVERY, WRITTEN = 32, 0.6, 5, 40
 HEAD = (
     "| page | algorithm | seed | before | after | screens blank | seconds |\n"
     "|---|---|---|---|---|---|---|"

@@ -43,12 +43,14 @@ class Counts:
     """The prompts of the records looked at.
 
     With no record at hand it is one prompt at its limit, and every token is taken for a medium's.
-    `opening` is what the chat template writes of the response's thought.
+    `opening` is what the chat template writes of the response's thought, `turns` how many answers
+    an episode has at most, 1 where nothing is one.
     """
 
     records: int
     asked: tuple[Asked, ...]
     opening: str = ""
+    turns: int = 1
 
     @property
     def prompt_tokens(self) -> int:
@@ -92,7 +94,9 @@ def count(config: RunConfig, towers: Sequence[Tower]) -> Counts:
         )
         for prompt in prompts
     ]
-    return Counts(len(prompts), tuple(asked), family.trial().opening)
+    episodes = [prompt.sample.turns for prompt in prompts if prompt.sample.start is not None]
+    turns = max(episodes, default=1)
+    return Counts(len(prompts), tuple(asked), family.trial().opening, turns)
 
 
 def family_of(config: RunConfig) -> Family:

@@ -15,6 +15,7 @@ from mmrl.config import RunConfig
 from mmrl.doctor.counts import Counts
 from mmrl.doctor.fullest import MicroBatch, fullest, group_size
 from mmrl.doctor.shape import Shape
+from mmrl.engines.prefix_cache import MAX_TOKENS
 from mmrl.engines.vllm.in_process import CPU_CACHE_BYTES, SHARE_OF_GPU
 from mmrl.evaluate.ask import ANSWERS_AT_ONCE
 from mmrl.policy.buckets import SHARE
@@ -316,7 +317,8 @@ def logits(shape: Shape) -> int:
 def _cache(config: RunConfig, counts: Counts, processes: int) -> int:
     """Tokens of the largest decoding batch: each prompt's once, each response's own.
 
-    A step asks no more than its prompts, an evaluation so many records at once.
+    A step asks no more than its prompts, an evaluation so many records at once. In an episode's
+    later turns every answer has a prompt of its own, and what was fed is kept from turn to turn.
     """
     rollout = config.rollout
     if rollout.engine not in ("hf", "hf_copy"):
@@ -324,10 +326,14 @@ def _cache(config: RunConfig, counts: Counts, processes: int) -> int:
     asked = {group_size(config): -(-config.trainer.prompts_per_step // processes)}
     if any(data.eval_path for data in config.data):
         asked[1] = max(asked.get(1, 0), -(-ANSWERS_AT_ONCE // processes))
+    beside = {n: min(wanted, max(rollout.max_sequences // n, 1)) for n, wanted in asked.items()}
+    if counts.turns > 1:
+        most = counts.prompt_tokens + rollout.max_new_tokens + (rollout.max_environment_tokens or 0)
+        kept = min(max(n * wanted for n, wanted in asked.items()) * most, MAX_TOKENS)
+        return kept + max(n * prompts for n, prompts in beside.items()) * most
     return max(
         prompts * (counts.prompt_tokens + answers * rollout.max_new_tokens)
-        for answers, wanted in asked.items()
-        for prompts in [min(wanted, max(rollout.max_sequences // answers, 1))]
+        for answers, prompts in beside.items()
     )
 
 
