@@ -378,3 +378,39 @@ def test_what_is_pressed_is_there_and_a_drag_scrolls_nothing(
     clicks, released, top, words = found[1].split("|")
     assert (clicks, released, top) == ("1", "0", "0") and words, "nor has it when it ends"
     assert len(set(found[1::2])) == 1
+
+
+COVERED = """<!doctype html><meta charset="utf-8"><style>
+body { margin: 0; } #cover { position: absolute; background: #00f; }</style>
+<svg width="160" height="160"><circle cx="80.3" cy="80.4" r="40.2" fill="#444" stroke="#422"
+stroke-width="2.3"/><rect x="20.5" y="30.2" width="77.7" height="13.3" fill="#a33"
+transform="rotate(13 80 80)"/></svg><div id="cover"></div><script>
+const drawn = () => new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)));
+const cover = n => document.getElementById('cover').style.cssText =
+  `left:${30 + n * 9.37}px; top:${30 + n * 3.7}px; width:${20 + n * 3.3}px; height:${40 + n}px`;
+document.addEventListener('mousedown', async event => {
+  for (let n = 0; n < 6; n++) { cover(n); if (event.clientX > 80) await drawn(); }
+});
+window.mmrl = {state: () => ({key: '', outcome: 0, done: false})};
+</script>"""
+
+
+def test_a_state_has_the_same_pixels_whatever_was_drawn_on_the_way(tmp_path: Path) -> None:
+    """Drawn in part, over what stood there, edges come out otherwise."""
+    (tmp_path / "covered.html").write_text(COVERED)
+
+    async def play() -> list[bytes]:
+        world = Pages(tmp_path, SIDE, SIDE)
+        try:
+            found = []
+            for x in (10, 150) * 6:
+                page = await world.open()
+                await page.reset({"page": "covered.html", "seed": 0})
+                await page.step({"type": "click", "x": x, "y": 10})
+                found.append((await page.step({"type": "move_to", "x": 5, "y": 5})).png)
+                await page.close()
+            return found
+        finally:
+            await world.close()
+
+    assert len(set(asyncio.run(play()))) == 1
