@@ -33,7 +33,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Any]] = {
     "arpo": {"part": "done"},
 }
 SIZES = {"train": 240, "validation": 40, "test": 60}
-TASKS, READY, EVERY, WRITTEN = 32, 0.6, 5, 40
+TASKS, READY, EVERY, WRITTEN = 64, 0.6, 5, 40
 HEAD = (
     "| page | algorithm | seed | before | after | screens blank | seconds |\n"
     "|---|---|---|---|---|---|---|"
@@ -116,8 +116,8 @@ def learn(folder: Path, run: Path, model: Path, name: str, seed: int, steps: int
                 "updates": {"mini_batches": 2},
                 **ALGORITHMS[name],
             },
-            "rollout": {**values["rollout"], "temperature": 0.6},
-            "optimizer": {"learning_rate": 2.0e-4, "warmup_steps": 4, "schedule": "linear"},
+            "rollout": {**values["rollout"], "temperature": 0.8},
+            "optimizer": {"learning_rate": 2.0e-4, "warmup_steps": 4},
             "trainer": {"steps": steps, "prompts_per_step": 8, "write_rollouts_every": 5},
         }
     )
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--pages", nargs="+", choices=PAGES, default=list(PAGES))
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=list(ALGORITHMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=32)
     parser.add_argument("--sft-steps", type=int, default=300)
     parser.add_argument("--write", type=Path, help="document that gets the table")
     args = parser.parse_args()

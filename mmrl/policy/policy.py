@@ -377,8 +377,7 @@ def wrap(
     shared = family.declaration.shared_prefix
     if shared:
         model.set_attn_implementation({"text_config": attention.NAME})
-    if linears.onednn_is_faster():
-        linears.exchange(model)
+    linears.exchange(model, linears.fastest())
     recurs = shared and recurrent_layers.share(model)
     tap, store = HeadTap(model), FeatureStore(family)
     policy = Policy(
