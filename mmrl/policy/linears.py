@@ -1,10 +1,8 @@
-"""float32 linears on CPUs by other ways than torch's own, on processors where those are slow.
+"""float32 linears on CPUs by oneDNN, on processors where torch's own are slow.
 
 torch gives products of float32 to MKL, which runs at half its speed on AMD's processors; oneDNN, in
-the same build of torch, does not. On Intel's it is fast, but for the few rows of a decoding step:
-there the weights by the rows, turned, are faster than the rows by the weights, turned. Which way it
-is follows from the processor and the number of rows, never from a measurement: the same machine
-gives the same numbers.
+the same build of torch, does not. Which library it is follows from the processor alone, never from
+a measurement: the same machine gives the same numbers.
 """
 
 from __future__ import annotations
@@ -30,9 +28,6 @@ PACKED_ROWS = 128
 """As many rows at most are multiplied with packed weights while a model decodes: with more, packing
 gains nothing. It is also what weights are packed for, whatever comes first: so the same numbers
 come out after a resume."""
-TURNED_ROWS = range(8, 65)
-"""Numbers of rows that MKL multiplies faster as weights by rows: with fewer it is slower, with more
-it is the same."""
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -44,32 +39,20 @@ def onednn_is_faster() -> bool:
     return has_both and _has_operators() and "AuthenticAMD" in _processor()
 
 
-def mkl_wants_turned() -> bool:
-    """True on Intel's processors, where torch's own products are MKL's."""
-    return torch.backends.mkl.is_available() and "GenuineIntel" in _processor()
+def exchange(model: nn.Module) -> int:
+    """Let oneDNN make the products of a model's float32 linears; returns how many it has.
 
-
-def fastest() -> type[Packable] | None:
-    """How this machine makes products; None: as torch does."""
-    return OneDNNLinear if onednn_is_faster() else TurnedLinear if mkl_wants_turned() else None
-
-
-def exchange(model: nn.Module, kind: type[Packable] | None) -> int:
-    """Let a model's float32 linears be made in one way; returns how many are exchanged.
-
-    With oneDNN, convolutions over one patch each are linears, and much faster as such.
+    Convolutions over one patch each are linears, and much faster as such.
 
     Modules stay what and where they are, so adapters, copies and checkpoints do not know of it.
     Linears of a class of their own (packed ones of a quantised base) stay as they are.
     """
-    if kind is None:
-        return 0
     exchanged = 0
     for module in model.modules():
         if type(module) is nn.Linear and _is_float32_on_cpu(module.weight):
-            module.__class__ = kind
+            module.__class__ = OneDNNLinear
             exchanged += 1
-        elif kind is OneDNNLinear and _covers_patches(module):
+        elif type(module) in PATCHES and _is_float32_on_cpu(module.get_parameter("weight")):
             module.__class__ = PATCHES[type(module)]
     return exchanged
 
@@ -86,7 +69,7 @@ def decoding(model: nn.Module) -> Iterator[None]:
     Weights must not change in it, and no gradient is taken. Linears that are given the same rows
     make one product, whose columns they share; nobody may write into rows between them.
     """
-    modules = [module for module in model.modules() if isinstance(module, Packable)]
+    modules = [module for module in model.modules() if isinstance(module, OneDNNLinear)]
     packed = _Packed()
     for module in modules:
         module.packed = packed
@@ -97,81 +80,23 @@ def decoding(model: nn.Module) -> Iterator[None]:
             module.packed = None
 
 
-class Packable(nn.Linear):
-    """`nn.Linear` that is part of one product with others while a model decodes."""
+class OneDNNLinear(nn.Linear):
+    """`nn.Linear` by oneDNN: rows [..., in] -> [..., out]."""
 
     packed: _Packed | None = None
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Multiply rows [..., in] -> [..., out] as `nn.Linear` does; in another dtype by it."""
+        """Multiply as `nn.Linear` does; in another dtype, or without rows, by torch's own."""
         if not rows.numel() or not (_is_float32_on_cpu(rows) and _is_float32_on_cpu(self.weight)):
             return super().forward(rows)
         flat = rows.reshape(-1, rows.shape[-1])
-        if torch.is_grad_enabled() or self.packed is None or len(flat) > PACKED_ROWS:
-            out = self.alone(flat)
+        if torch.is_grad_enabled():
+            out: Tensor = _Product.apply(flat, self.weight, self.bias)
+        elif self.packed is None or len(flat) > PACKED_ROWS:
+            out = _product(flat, self.weight, self.bias)
         else:
             out = self.packed.product(self, rows, flat)
         return out.view(*rows.shape[:-1], -1)
-
-    def alone(self, rows: Tensor) -> Tensor:
-        """The product of rows [N, in] with the weights as they are, [N, out]."""
-        raise NotImplementedError
-
-    @staticmethod
-    def pack(weight: Tensor) -> Tensor:
-        """Weights [out, in] in the form that `few` takes."""
-        raise NotImplementedError
-
-    @staticmethod
-    def few(rows: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-        """The product of rows [N, in] with packed weights, [N, out]."""
-        raise NotImplementedError
-
-
-class OneDNNLinear(Packable):
-    """`nn.Linear` by oneDNN: rows [..., in] -> [..., out]."""
-
-    def alone(self, rows: Tensor) -> Tensor:
-        """By weights as they are, [N, out], with gradients where they are wanted."""
-        if torch.is_grad_enabled():
-            out: Tensor = _Product.apply(rows, self.weight, self.bias)
-            return out
-        return _product(rows, self.weight, self.bias)
-
-    @staticmethod
-    def pack(weight: Tensor) -> Tensor:
-        """Weights [out, in] as oneDNN reads them."""
-        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_ROWS)
-        return packed
-
-    @staticmethod
-    def few(rows: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-        """The product [N, out]."""
-        return _product(rows, packed, bias)
-
-
-class TurnedLinear(Packable):
-    """`nn.Linear` by MKL; while a model decodes its weights are on the left: [..., out]."""
-
-    def alone(self, rows: Tensor) -> Tensor:
-        """As torch does, [N, out]."""
-        return nn.functional.linear(rows, self.weight, self.bias)
-
-    @staticmethod
-    def pack(weight: Tensor) -> Tensor:
-        """Weights [out, in] as they are."""
-        return weight
-
-    @staticmethod
-    def few(rows: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-        """The product [N, out]."""
-        if len(rows) not in TURNED_ROWS:
-            return nn.functional.linear(rows, packed, bias)
-        turned = rows.t()
-        out = (
-            torch.mm(packed, turned) if bias is None else torch.addmm(bias[:, None], packed, turned)
-        )
-        return out.t().contiguous()
 
 
 class _Packed:
@@ -182,20 +107,20 @@ class _Packed:
     """
 
     def __init__(self) -> None:
-        self._seen: dict[Packable, Tensor] = {}
-        self._joint: dict[Packable, _Joint] = {}
+        self._seen: dict[OneDNNLinear, Tensor] = {}
+        self._joint: dict[OneDNNLinear, _Joint] = {}
 
-    def product(self, linear: Packable, rows: Tensor, flat: Tensor) -> Tensor:
+    def product(self, linear: OneDNNLinear, rows: Tensor, flat: Tensor) -> Tensor:
         """What a linear makes of rows [..., in], which are [N, in] when `flat`: [N, out]."""
         if linear in self._seen:
             self._pack()
         if linear in self._joint:
             return self._joint[linear].part(linear, rows, flat)
         self._seen[linear] = rows
-        return linear.alone(flat)
+        return _product(flat, linear.weight, linear.bias)
 
     def _pack(self) -> None:
-        groups: dict[tuple[int, bool], list[Packable]] = {}
+        groups: dict[tuple[int, bool], list[OneDNNLinear]] = {}
         for linear, rows in self._seen.items():
             groups.setdefault((id(rows), linear.bias is None), []).append(linear)
         for group in groups.values():
@@ -206,22 +131,22 @@ class _Packed:
 class _Joint:
     """Linears side by side, as one with packed weights."""
 
-    def __init__(self, linears: Sequence[Packable]) -> None:
+    def __init__(self, linears: Sequence[OneDNNLinear]) -> None:
         weights = [x.weight.detach() for x in linears]
         biases = [x.bias.detach() for x in linears if x.bias is not None]
         weight = torch.cat(weights) if len(weights) > 1 else weights[0]
-        self._few, self._weight = linears[0].few, linears[0].pack(weight)
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_ROWS)
         self._bias = torch.cat(biases) if biases else None
         self._linears, self._sizes = linears, [len(weight) for weight in weights]
         self._rows: Tensor | None = None
-        self._parts: dict[Packable, Tensor] = {}
+        self._parts: dict[OneDNNLinear, Tensor] = {}
 
-    def part(self, linear: Packable, rows: Tensor, flat: Tensor) -> Tensor:
+    def part(self, linear: OneDNNLinear, rows: Tensor, flat: Tensor) -> Tensor:
         """A linear's columns of the product; it is made when the first of them is asked for."""
         if len(self._linears) == 1:
-            return self._few(flat, self._weight, self._bias)
+            return _product(flat, self._weight, self._bias)
         if rows is not self._rows or linear not in self._parts:
-            out = self._few(flat, self._weight, self._bias)
+            out = _product(flat, self._weight, self._bias)
             parts = out.split(self._sizes, dim=-1)
             self._rows, self._parts = rows, dict(zip(self._linears, parts, strict=True))
         part = self._parts.pop(linear)
@@ -257,10 +182,6 @@ class OnePatch3d(OnePatch, nn.Conv3d):
 
 
 PATCHES: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: OnePatch2d, nn.Conv3d: OnePatch3d}
-
-
-def _covers_patches(module: nn.Module) -> bool:
-    return type(module) in PATCHES and _is_float32_on_cpu(module.get_parameter("weight"))
 
 
 def _numbers(padding: str | tuple[int, ...]) -> tuple[int, ...]:

@@ -377,7 +377,8 @@ def wrap(
     shared = family.declaration.shared_prefix
     if shared:
         model.set_attn_implementation({"text_config": attention.NAME})
-    linears.exchange(model, linears.fastest())
+    if linears.onednn_is_faster():
+        linears.exchange(model)
     recurs = shared and recurrent_layers.share(model)
     tap, store = HeadTap(model), FeatureStore(family)
     policy = Policy(

@@ -10,4 +10,4 @@ from mmrl.policy import linears
 @pytest.fixture(autouse=True)
 def one_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reference models here are plain; `tests/policy/test_linears.py` compares the libraries."""
-    monkeypatch.setattr(linears, "fastest", lambda: None)
+    monkeypatch.setattr(linears, "onednn_is_faster", lambda: False)

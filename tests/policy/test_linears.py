@@ -22,12 +22,10 @@ pytestmark = pytest.mark.skipif(not linears._has_operators(), reason="torch has 
 SHAPES = [(1, 8, 5), (3, 64, 33), (150, 96, 64), (700, 40, 129)]
 
 
-def exchanged(
-    inner: int, outer: int, bias: bool = True, kind: type[linears.Packable] = linears.OneDNNLinear
-) -> nn.Module:
+def exchanged(inner: int, outer: int, bias: bool = True) -> nn.Module:
     torch.manual_seed(inner)
     model = nn.Sequential(nn.Linear(inner, outer, bias))
-    assert linears.exchange(model, kind) == 1
+    assert linears.exchange(model) == 1
     return model
 
 
@@ -78,7 +76,7 @@ def test_a_convolution_over_one_patch_is_a_product(
 ) -> None:
     layer, shape = CONVOLUTIONS[which]
     model, exact = nn.Sequential(copy.deepcopy(layer)), copy.deepcopy(layer).double()
-    linears.exchange(model, linears.OneDNNLinear)
+    linears.exchange(model)
     called: list[int] = []
     product = linears._product
     monkeypatch.setattr(linears, "_product", lambda *a: called.append(1) or product(*a))
@@ -111,7 +109,7 @@ def test_no_rows_and_other_dtypes_are_torchs_own() -> None:
     assert model(torch.empty(1, 0, 16)).shape == (1, 0, 8)
     assert model.double()(torch.ones(2, 16, dtype=torch.float64)).dtype == torch.float64
     half = nn.Linear(16, 8, dtype=torch.bfloat16)
-    assert linears.exchange(half, linears.OneDNNLinear) == 0
+    assert linears.exchange(half) == 0
 
 
 def products(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
@@ -136,32 +134,6 @@ def test_packed_weights_give_the_same_products(rows: int, monkeypatch: pytest.Mo
         found = [model(given) for _ in range(3)]
     assert made == [False, *[rows <= linears.PACKED_ROWS] * 2]
     assert all(relative(each, plain.double()) < 1e-6 for each in found)
-
-
-@pytest.mark.parametrize("rows", [1, 7, 8, 33, 64, 65, 300])
-@pytest.mark.parametrize("bias", [True, False])
-def test_turned_products_are_the_same_products(
-    rows: int, bias: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Turned for as many rows as MKL is faster with, and only while a model decodes."""
-    model, given = (
-        exchanged(96, 80, bias, linears.TurnedLinear),
-        torch.randn(1, rows, 192)[..., ::2],
-    )
-    wanted = nn.functional.linear(
-        given.double(), *(p.detach().double() for p in model.parameters())
-    )
-    turned = list[int]()
-    for name in ("mm", "addmm"):
-        inner = getattr(torch, name)
-        monkeypatch.setattr(torch, name, lambda *a, inner=inner: turned.append(1) or inner(*a))
-    found = [model(given)]
-    with torch.inference_mode(), linears.decoding(model):
-        found += [model(given) for _ in range(3)]
-    assert len(turned) == (2 if rows in linears.TURNED_ROWS else 0)
-    assert all(each.is_contiguous() and relative(each, wanted) < 1e-6 for each in found)
-    found[0].sum().backward()
-    assert model[0].weight.grad is not None
 
 
 def test_packed_weights_do_not_depend_on_what_came_first() -> None:
@@ -192,18 +164,6 @@ class Attends(nn.Module):
         return [*found, *(self.last(each) for each in [found[-1], rows][: 1 + self.twice])]
 
 
-def test_turned_linears_of_the_same_rows_are_one_product() -> None:
-    torch.manual_seed(0)
-    model = Attends()
-    linears.exchange(model, linears.TurnedLinear)
-    exact = copy.deepcopy(model).double()
-    with torch.inference_mode(), linears.decoding(model):
-        for rows in [(1, 5), (16,), (2, 9), (1, 64), (90,)]:
-            given = torch.randn(*rows, 192)[..., ::2]
-            for own, other in zip(model(given), exact(given.double()), strict=True):
-                assert own.shape == other.shape and relative(own, other) < 1e-6
-
-
 @pytest.mark.parametrize("change", ["", "apart", "twice"])
 def test_linears_of_the_same_rows_are_one_product(
     change: str, monkeypatch: pytest.MonkeyPatch
@@ -211,7 +171,7 @@ def test_linears_of_the_same_rows_are_one_product(
     """However a later pass gives them their rows; ragged numbers of rows, batch axes, views."""
     torch.manual_seed(0)
     model = Attends()
-    linears.exchange(model, linears.OneDNNLinear)
+    linears.exchange(model)
     exact = copy.deepcopy(model).double()
     made = products(monkeypatch)
     with torch.inference_mode(), linears.decoding(model):
@@ -230,7 +190,7 @@ def test_linears_of_the_same_rows_are_one_product(
 
 def test_rows_are_let_go_of_once_all_have_taken_theirs() -> None:
     model = Attends()
-    linears.exchange(model, linears.OneDNNLinear)
+    linears.exchange(model)
     with torch.inference_mode(), linears.decoding(model):
         for _ in range(3):
             given = torch.randn(4, 96)
@@ -275,11 +235,8 @@ def test_the_rule_asks_the_processor_and_the_operators(
         return linears.onednn_is_faster()
 
     assert rule("vendor_id\t: AuthenticAMD\nmodel name\t: AMD EPYC\n")
-    assert linears.fastest() is linears.OneDNNLinear
     assert not rule("vendor_id\t: GenuineIntel\n")
-    assert linears.fastest() is linears.TurnedLinear
     assert not rule(None)
-    assert linears.fastest() is None
     monkeypatch.setattr(linears, "_has_operators", lambda: False)
     assert not rule("vendor_id\t: AuthenticAMD\n")
     linears.onednn_is_faster.cache_clear()
@@ -288,7 +245,7 @@ def test_the_rule_asks_the_processor_and_the_operators(
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "gemma3", "internvl"])
 def test_a_policy_by_onednn_is_the_plain_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Log-probs and all gradients together, of a row that shares its prompt."""
-    monkeypatch.setattr(linears, "fastest", lambda: linears.OneDNNLinear)
+    monkeypatch.setattr(linears, "onednn_is_faster", lambda: True)
     made, reference = family_cases.policy(name), tiny.build(name)[0]
     case = family_cases.cases(tiny.TINY[name].kinds)["image"]
     row = SharedRow(family_cases.ask(made, case), family_cases.responses(0, (5, 2, 9)))
