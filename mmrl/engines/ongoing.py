@@ -72,7 +72,13 @@ class Ongoing(Seeing):
         return keys, values
 
     def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        window: int | None,
     ) -> Tensor:
         """Let new tokens, query [N, H, D], see what is before them; keys are those of `behind`."""
         return self.plan(window).attend(query, key, value, scale)

@@ -70,14 +70,12 @@ class Prefill:
         sizes = np.array(lengths)
         self.prompts = [PromptKeys(np.array(group), sizes[group]) for group in groups]
 
-    def part(self, rows: SharedPrefix | Ongoing, numbers: Ints) -> FirstPass | LaterPass:
+    def part(self, rows: SharedPrefix | Ongoing, numbers: Ints) -> Pass:
         """The layout of a pass over the prompts numbered so [P], ascending."""
         self._passed.append(numbers)
-        if isinstance(rows, SharedPrefix):
-            places = self._places([[run] for run in rows.prompts], numbers, rows.ids.device)
-            return FirstPass(rows, places, self._memories)
-        places = self._places(rows.pieces, numbers, rows.ids.device)
-        return LaterPass(rows, places, self._memories)
+        whole = [(run,) for run in rows.prompts]
+        pieces = rows.pieces if isinstance(rows, Ongoing) else whole
+        return Pass(rows, self._places(pieces, numbers, rows.ids.device), self._memories)
 
     def take(self, ran: Prompts, numbers: Ints) -> None:
         """Remember what the prompts numbered so ended with, which ran before."""
@@ -116,10 +114,10 @@ class Prefill:
 
 
 @dataclass(frozen=True)
-class FirstPass:
-    """Prompts that run from their first token on."""
+class Pass:
+    """One of the passes that prefill is made of: over whole prompts, or what is new in some."""
 
-    rows: SharedPrefix
+    rows: SharedPrefix | Ongoing
     places: Sequence[tuple[PromptKeys, Where]]
     memories: dict[int, list[Memory]]
 
@@ -132,43 +130,18 @@ class FirstPass:
         scale: float,
         window: int | None = None,
     ) -> Tensor:
-        """Attend as the training rows do, and keep keys and values."""
+        """Attend as the training rows do, and keep keys and values; those fed before as well."""
+        if isinstance(self.rows, Ongoing):
+            key, value = self.rows.behind(layer, key, value)
         for prompts, at in self.places:
             prompts.remember(layer, at, key, value)
         return self.rows.attend(layer, query, key, value, scale, window)
 
     def recur(self, layer: int, mixer: Mixer, hidden: Tensor) -> Tensor:
         """Recur as the training rows do, and keep what the prompts end with."""
-        out, memory = self.rows.recurrence.run(mixer, hidden)
-        self.memories.setdefault(layer, []).append(memory)
-        return out
-
-
-@dataclass(frozen=True)
-class LaterPass:
-    """Prompts of which only the end runs; what stands before it was fed before."""
-
-    rows: Ongoing
-    places: Sequence[tuple[PromptKeys, Where]]
-    memories: dict[int, list[Memory]]
-
-    def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scale: float,
-        window: int | None = None,
-    ) -> Tensor:
-        """Attend to what stands before and to itself, and keep the keys and values of all."""
-        key, value = self.rows.behind(layer, key, value)
-        for prompts, at in self.places:
-            prompts.remember(layer, at, key, value)
-        return self.rows.attend(query, key, value, scale, window)
-
-    def recur(self, layer: int, mixer: Mixer, hidden: Tensor) -> Tensor:
-        """Recur from what is remembered, and keep what the prompts end with."""
-        out, memory = self.rows.recur(layer, mixer, hidden)
+        if isinstance(self.rows, Ongoing):
+            out, memory = self.rows.recur(layer, mixer, hidden)
+        else:
+            out, memory = self.rows.recurrence.run(mixer, hidden)
         self.memories.setdefault(layer, []).append(memory)
         return out
