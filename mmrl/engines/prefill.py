@@ -78,7 +78,7 @@ class Prefill:
         return Pass(rows, self._places(pieces, numbers, rows.ids.device), self._memories)
 
     def take(self, ran: Prompts, numbers: Ints) -> None:
-        """Remember what the prompts numbered so ended with, which ran before."""
+        """Remember what the prompts numbered so [P] ended with, which ran before."""
         part = self.part(ran.rows, numbers)
         for layer, key in ran.keys.items():
             for prompts, at in part.places:
@@ -130,7 +130,7 @@ class Pass:
         scale: float,
         window: int | None = None,
     ) -> Tensor:
-        """Attend as the training rows do, and keep keys and values; those fed before as well."""
+        """Attend [N, H, D] as the training rows do, and keep keys and values, old ones as well."""
         if isinstance(self.rows, Ongoing):
             key, value = self.rows.behind(layer, key, value)
         for prompts, at in self.places:
@@ -138,7 +138,7 @@ class Pass:
         return self.rows.attend(layer, query, key, value, scale, window)
 
     def recur(self, layer: int, mixer: Mixer, hidden: Tensor) -> Tensor:
-        """Recur as the training rows do, and keep what the prompts end with."""
+        """Recur [1, N, H] as the training rows do, and keep what the prompts end with."""
         if isinstance(self.rows, Ongoing):
             out, memory = self.rows.recur(layer, mixer, hidden)
         else:
