@@ -56,7 +56,7 @@ class Batch:
         recordable: Recordable,
         before: PrefixCache | None = None,
     ) -> None:
-        self._before: PrefixCache | None = before
+        self._before = before
         self._fed: dict[int, Fed] = {}
         self._policy, self._prompts, self._sampling = policy, prompts, sampling
         self._room, self._recordable = room, recordable
@@ -209,11 +209,14 @@ class Batch:
 
     def _ended(self, decoding: Decoding, rows: Ints) -> None:
         """Keep what was fed of live responses that end, for what may go on from them."""
-        if self._before is not None:
-            numbers = self._live[rows]
-            asked = [self._prompts[n] for n in self._owners[numbers].tolist()]
-            media = np.array([len(prompt.media) for prompt in asked])
-            self._fed |= dict(zip(numbers.tolist(), decoding.fed(rows, media), strict=True))
+        if self._before is None:
+            return
+        asked = [len(self._prompts[n].ids) for n in self._owners[self._live[rows]].tolist()]
+        sizes = np.array(asked) + self._written[self._live[rows]] - 1  # the last one is never fed
+        rows = rows[[self._before.promise(size) for size in sizes.tolist()]]
+        numbers = self._live[rows]
+        media = [len(self._prompts[n].media) for n in self._owners[numbers].tolist()]
+        self._fed |= dict(zip(numbers.tolist(), decoding.fed(rows, np.array(media)), strict=True))
 
     def _step(self, decoding: Decoding, chosen: Tensor, position: Tensor) -> Tensor:
         axes = self._prompts[0].positions.shape[0]
@@ -235,7 +238,7 @@ class Batch:
         for row, (owner, length) in enumerate(zip(owners, lengths, strict=True)):
             answer = respond(self._policy, ids[row, :length].copy(), logprobs[row, :length].copy())
             groups[owner].append(answer)
-            if self._before is not None:
+            if self._before is not None and row in self._fed:
                 self._before.add(continued(self._prompts[owner], answer.ids), self._fed.pop(row))
         return groups
 

@@ -47,12 +47,24 @@ class PrefixCache:
 
     room: int = MAX_TOKENS
     _kept: list[_Entry] = field(default_factory=list)
+    _promised: int = 0
+
+    def promise(self, tokens: int) -> bool:
+        """Make room for so many tokens, which are added later; False: others were promised it.
+
+        The oldest are let go for it. Without a promise nothing is to be copied.
+        """
+        if self._promised + tokens > self.room:
+            return False
+        self._promised += tokens
+        while self._promised + sum(entry.fed.size for entry in self._kept) > self.room:
+            self._kept.pop(0)
+        return True
 
     def add(self, prompt: Prompt, fed: Fed) -> None:
-        """Keep what was fed of a prompt's beginning, if there is room for it."""
+        """Keep what was fed of a prompt's beginning, as was promised."""
+        self._promised -= fed.size
         self._kept.append(_Entry(prompt, fed))
-        while sum(entry.fed.size for entry in self._kept) > self.room:
-            self._kept.pop(0)
 
     def take(self, prompts: Sequence[Prompt]) -> list[Fed | None]:
         """The longest beginning of each prompt that was kept, and not longer; None: there is none.

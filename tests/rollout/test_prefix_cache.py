@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmrl.engines.decoding import Decoding
 from mmrl.engines.engine import Sampling, Still
 from mmrl.engines.hf import HFEngine
 from mmrl.engines.ongoing import Fed
@@ -144,10 +145,15 @@ def fed(size: int, media: int = 0) -> Fed:
     return Fed(size, media, {0: torch.zeros(size, 1, 4)}, {0: torch.zeros(size, 1, 4)}, {})
 
 
+def keep(cache: PrefixCache, prompt: Prompt, kept: Fed) -> None:
+    assert cache.promise(kept.size)
+    cache.add(prompt, kept)
+
+
 def test_a_beginning_is_the_longest_and_all_of_it() -> None:
     cache, prompt = PrefixCache(), bare_prompt(50)
     for size in (10, 40, 49):
-        cache.add(prompt, fed(size))
+        keep(cache, prompt, fed(size))
     other = replace(prompt, ids=np.where(np.arange(50) == 45, 7, prompt.ids))
     moved = replace(prompt, positions=prompt.positions + (np.arange(50) == 12))
     early = replace(prompt, ids=np.where(np.arange(50) == 2, 7, prompt.ids))
@@ -166,7 +172,7 @@ def test_a_beginning_has_the_same_media() -> None:
     size = len(one.ids)
     one, other = (continued(p, np.array([70, 71])) for p in (one, other))
     cache = PrefixCache()
-    cache.add(one, fed(size, 1))
+    keep(cache, one, fed(size, 1))
     assert [each is not None for each in cache.take([other, one])] == [False, True]
 
 
@@ -174,6 +180,28 @@ def test_the_oldest_is_let_go() -> None:
     cache = PrefixCache(room=100)
     prompts = [bare_prompt(50 + n) for n in range(3)]
     for n, prompt in enumerate(prompts):
-        cache.add(replace(prompt, ids=prompt.ids + n), fed(40))
+        keep(cache, replace(prompt, ids=prompt.ids + n), fed(40))
     asked = [replace(prompt, ids=prompt.ids + n) for n, prompt in enumerate(prompts)]
     assert [each is not None for each in cache.take(asked)] == [False, True, True]
+
+
+def test_no_more_is_copied_than_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group's answers share their prompt; what is kept of each has it once more."""
+    made = policy("qwen2_5_vl")
+    made.family.end_ids = ENDS
+    prompt, _ = first(made, 0)
+    copied: list[int] = []
+    inner = Decoding.fed
+
+    def counted_copies(self: Decoding, rows: np.ndarray, media: np.ndarray) -> list[Fed]:
+        found = inner(self, rows, media)
+        copied.extend(each.size for each in found)
+        return found
+
+    monkeypatch.setattr(Decoding, "fed", counted_copies)
+    room = 3 * len(prompt.ids)
+    engine, still = HFEngine(made, prefix_tokens=room), Still()
+    ((*answers,),) = engine.generate([prompt], [8], replace(SAMPLED, still=still), 5)
+    assert len(answers) == 8 and 0 < len(copied) < 4 and sum(copied) <= room
+    cache = engine._fed[still]
+    assert cache._promised == 0 and sum(e.fed.size for e in cache._kept) == sum(copied)
