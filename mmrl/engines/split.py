@@ -15,11 +15,11 @@ from dataclasses import replace
 from mmrl.backend.world import World
 from mmrl.engines.engine import Engine, Sampling
 from mmrl.errors import MediaError
-from mmrl.policy.encoder import Encoded, Encoder, Heard
+from mmrl.policy.encoder import Encoded, Encoder
 from mmrl.policy.weights import Weights
-from mmrl.scoring.pool import OUTSIDE, Expects, ScoreJob, Start, StepJob, Workers
+from mmrl.scoring.pool import OUTSIDE, ScoreJob, Workers
 from mmrl.task import Moment
-from mmrl.types import EncodedMedium, Media, MediaRef, Observation, Prompt, Response, Sample, Score
+from mmrl.types import EncodedMedium, Media, Prompt, Response, Sample, Score
 
 Gathered = Callable[[], AbstractContextManager[None]]
 
@@ -29,6 +29,16 @@ class SplitEncoder:
 
     def __init__(self, encoder: Encoder, world: World) -> None:
         self._encoder, self._world = encoder, world
+
+    @property
+    def world(self) -> World:
+        """The processes that share the work."""
+        return self._world
+
+    @property
+    def own(self) -> Encoder:
+        """The encoder of this process."""
+        return self._encoder
 
     @property
     def kept_bytes(self) -> int:
@@ -48,18 +58,6 @@ class SplitEncoder:
         """Make one prompt on every process; one of them, known by its id, is its home."""
         home = zlib.crc32(sample.id.encode()) % self._world.size
         return replace(self._encoder.prompt(sample), home=home)
-
-    def observe(self, asked: Sequence[tuple[Prompt, Observation]]) -> list[Heard]:
-        """Later turns, each encoded where its prompt's media are; sources of media stay there."""
-        own = [i for i, (prompt, _) in enumerate(asked) if prompt.home == self._world.rank]
-        here = dict(zip(own, self._encoder.observe([asked[i] for i in own]), strict=True))
-        parts = self._world.gather({i: _sourceless(turn) for i, turn in here.items()})
-        found = {i: turn for part in parts for i, turn in part.items()} | here
-        return [found[i] for i in range(len(asked))]
-
-    def with_defaults(self, ref: MediaRef) -> MediaRef:
-        """The medium with the run's options under its own."""
-        return self._encoder.with_defaults(ref)
 
     def prefetch(self, samples: Sequence[Sample]) -> None:
         """Start decoding this process's share."""
@@ -88,17 +86,13 @@ def _light(encoded: Encoded) -> Encoded:
     """Without what is large and what every process has: tensors and the sample."""
     if isinstance(encoded, MediaError):
         return encoded
+    return [_bare(prompt) for prompt in encoded]
+
+
+def _bare(prompt: Prompt) -> Prompt:
     nothing = Sample("", "", (), None)
-    return [
-        replace(p, sample=nothing, media=tuple(replace(m, tensors={}) for m in p.media))
-        for p in encoded
-    ]
-
-
-def _sourceless(turn: Heard) -> Heard:
-    if isinstance(turn, MediaError):
-        return turn
-    return replace(turn, media=tuple(replace(medium, source=None) for medium in turn.media))
+    media = tuple(replace(medium, tensors={}, source=None) for medium in prompt.media)
+    return replace(prompt, sample=nothing, media=media)
 
 
 def _asked(encoded: Encoded, variants: Sequence[Sample]) -> Encoded:
@@ -108,7 +102,7 @@ def _asked(encoded: Encoded, variants: Sequence[Sample]) -> Encoded:
 
 
 class SplitEngine:
-    """Rolls out the prompts whose media are here.
+    """Rolls out the prompts whose media are here, episodes to their end.
 
     `gathered` makes the policy's weights whole meanwhile, for an engine that samples with them.
     """
@@ -129,9 +123,15 @@ class SplitEngine:
                 # Far apart: engines count on from the seed they are given.
                 seed + (self._world.rank << 32),
             )
-        parts = self._world.gather(dict(zip(own, drawn, strict=True)))
-        merged = {i: group for part in parts for i, group in part.items()}
-        return [merged[i] for i in range(len(prompts))]
+        here = dict(zip(own, drawn, strict=True))
+        if self._world.size == 1:
+            return [here[i] for i in range(len(prompts))]
+        parts = self._world.gather({i: list(map(_sent, group)) for i, group in here.items()})
+        others = {i: group for part in parts for i, group in part.items() if i not in here}
+        return [
+            here[i] if i in here else [_received(r, prompt.sample) for r in others[i]]
+            for i, prompt in enumerate(prompts)
+        ]
 
     def sync(self, weights: Weights) -> None:
         """Let the engine take over the weights."""
@@ -140,6 +140,22 @@ class SplitEngine:
     def close(self) -> None:
         """Free what the engine holds."""
         self._engine.close()
+
+
+def _sent(response: Response) -> Response:
+    """Without what stays at home: sources of media, and the tensors and samples of branches."""
+    observed = response.observed
+    if observed is not None:
+        media = tuple(replace(medium, source=None) for medium in observed.media)
+        observed = replace(observed, media=media)
+    branches = tuple((_bare(prompt), _sent(part)) for prompt, part in response.branches)
+    return replace(response, observed=observed, branches=branches)
+
+
+def _received(response: Response, sample: Sample) -> Response:
+    """A response from elsewhere; what its branches are about is known here."""
+    branches = tuple((replace(p, sample=sample), part) for p, part in response.branches)
+    return replace(response, branches=branches) if branches else response
 
 
 class SplitScorer:
@@ -157,15 +173,6 @@ class SplitScorer:
         for part in self._world.gather(dict(zip(own, scored, strict=True))):
             found |= part
         return [found[i] for i in range(len(jobs))]
-
-    def step(self, jobs: Sequence[StepJob]) -> list[Observation | str]:
-        """Carry out all turns in order."""
-        return self._world.merge(self._scorer.step(self._world.share(jobs)))
-
-    def expect(self, starts: Sequence[Start]) -> None:
-        """Let environments be opened that start soon; which are whose is not known of several."""
-        if self._world.size == 1 and isinstance(self._scorer, Expects):
-            self._scorer.expect(starts)
 
     def close(self) -> None:
         """Kill the workers."""

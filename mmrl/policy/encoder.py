@@ -48,14 +48,6 @@ class Encodes(Protocol):
         """Make one prompt; raises MediaError with the reason if a medium is unusable."""
         ...
 
-    def observe(self, asked: Sequence[tuple[Prompt, Observation]]) -> list[Heard]:
-        """What stands between a prompt that ends with the model's turn and its next turn."""
-        ...
-
-    def with_defaults(self, ref: MediaRef) -> MediaRef:
-        """The medium with the run's options under its own."""
-        ...
-
     def prefetch(self, samples: Sequence[Sample]) -> None:
         """Start decoding the media of samples that will be asked for soon."""
         ...
@@ -66,6 +58,18 @@ class Encodes(Protocol):
 
     def close(self) -> None:
         """Stop decoding."""
+        ...
+
+
+class Observes(Encodes, Protocol):
+    """What makes prompts and episodes' later turns, in one process."""
+
+    def observe(self, asked: Sequence[tuple[Prompt, Observation]]) -> list[Heard]:
+        """What stands between a prompt that ends with the model's turn and its next turn."""
+        ...
+
+    def with_defaults(self, ref: MediaRef) -> MediaRef:
+        """The medium with the run's options under its own."""
         ...
 
 

@@ -23,10 +23,10 @@ from mmrl.engines.engine import Engine, Sampling, Still
 from mmrl.errors import MediaError
 from mmrl.frame import Frame
 from mmrl.policy.appending import continued, joined
-from mmrl.policy.encoder import Encodes, Heard
+from mmrl.policy.encoder import Heard, Observes
 from mmrl.policy.weights import Weights
 from mmrl.rollout.history import History, Past, Placed
-from mmrl.scoring.pool import Expects, Scores, Start, StepJob
+from mmrl.scoring.pool import Expects, Start, StepJob, Steps
 from mmrl.types import (
     Answer,
     EncodedMedium,
@@ -63,8 +63,8 @@ class Episodes:
     def __init__(
         self,
         engine: Engine,
-        steps: Scores,
-        encoder: Encodes,
+        steps: Steps,
+        encoder: Observes,
         turn_tokens: int | None = None,
         observed_tokens: int | None = None,
         waves: int = 1,

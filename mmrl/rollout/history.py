@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from mmrl.errors import MediaError
 from mmrl.policy.appending import continued, joined
-from mmrl.policy.encoder import Encodes
+from mmrl.policy.encoder import Observes
 from mmrl.policy.family import EnvironmentTokens
 from mmrl.policy.overflow import within
 from mmrl.types import EncodedMedium, Ints, Observation, Part, Prompt, Text
@@ -55,7 +55,7 @@ class Past:
         return seen(self.heard.tokens.media)
 
 
-def history_of(encoder: Encodes, screens: int | None, pixels: int | None) -> History | None:
+def history_of(encoder: Observes, screens: int | None, pixels: int | None) -> History | None:
     """The history of a run's settings; None where nothing is forgotten."""
     return None if screens is None else History(encoder, screens, pixels)
 
@@ -68,7 +68,7 @@ class History:
     kept as they were or made older whole, the newest always stays; sound is no screen.
     """
 
-    encoder: Encodes
+    encoder: Observes
     screens: int
     pixels: int | None = None
 

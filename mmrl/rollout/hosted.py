@@ -17,7 +17,7 @@ from mmrl.engines.engine import Engine, Sampling, Still
 from mmrl.environments.chat_endpoint import MODEL, Call, Completion, Endpoint, Refusal
 from mmrl.environments.host import Ended, Host, Hosting
 from mmrl.errors import MediaError
-from mmrl.policy.encoder import Encodes
+from mmrl.policy.encoder import Observes
 from mmrl.policy.weights import Weights
 from mmrl.rewards.chat_messages import BadMessages, messages_of
 from mmrl.rollout.episode import SEEDS_OF_A_TURN, speak
@@ -49,7 +49,7 @@ class Hosted:
 
     engine: Engine
     speaker: Engine
-    encoder: Encodes
+    encoder: Observes
     tasks: Mapping[str, Hosting]
     turn_tokens: int | None = None
     observed_tokens: int | None = None

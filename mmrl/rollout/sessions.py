@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from mmrl.errors import MediaError
-from mmrl.policy.encoder import Encodes
+from mmrl.policy.encoder import Observes
 from mmrl.rewards.chat_messages import (
     BadMessages,
     Message,
@@ -73,7 +73,7 @@ class Session:
     branches: list[Branch] = field(default_factory=list)
     answered: int = 0
 
-    def ask(self, messages: Sequence[Message], encoder: Encodes) -> Branch:
+    def ask(self, messages: Sequence[Message], encoder: Observes) -> Branch:
         """The branch that is to speak next; raises OutOfRoom, BadMessages or MediaError."""
         if self.truncated or self.answered >= self.turns:
             raise OutOfRoom("the episode has had its turns")
@@ -135,7 +135,7 @@ class Session:
             return None, None
         return max(fits, key=lambda f: (len(f[0].messages), f[0] is f[1].places[-1]))
 
-    def _asked_anew(self, messages: Sequence[Message], encoder: Encodes) -> Prompt:
+    def _asked_anew(self, messages: Sequence[Message], encoder: Observes) -> Prompt:
         sample: Sample = sample_of(messages, self.prompt.sample)
         return encoder.prompt(sample)
 
@@ -145,7 +145,7 @@ class Session:
         self.branches.append(branch)
         return branch
 
-    def _go_on(self, branch: Branch, messages: Sequence[Message], encoder: Encodes) -> None:
+    def _go_on(self, branch: Branch, messages: Sequence[Message], encoder: Observes) -> None:
         """Append what was said since the branch's end."""
         last, walk = branch.places[-1], branch.walk
         rest = messages[len(last.messages) :]
@@ -164,7 +164,7 @@ class Session:
             self.truncated = True
             raise OutOfRoom("no token is left to answer with")
 
-    def _append(self, walk: Walk, observation: Observation, encoder: Encodes) -> None:
+    def _append(self, walk: Walk, observation: Observation, encoder: Observes) -> None:
         prompt = replace(walk.prompt, sample=replace(walk.prompt.sample, start=observation))
         (turn,) = encoder.observe([(prompt, observation)])
         if isinstance(turn, MediaError):

@@ -81,7 +81,7 @@ class Start:
 
 @runtime_checkable
 class Expects(Protocol):
-    """Scores that make environments ready before their first turn is known."""
+    """Steps that make environments ready before their first turn is known."""
 
     def expect(self, starts: Sequence[Start]) -> None:
         """Begin to open the environments of episodes that start soon; returns at once.
@@ -92,14 +92,10 @@ class Expects(Protocol):
 
 
 class Scores(Protocol):
-    """What scores answers and carries turns out, in one process or many."""
+    """What scores answers, in one process or many."""
 
     def score(self, jobs: Sequence[ScoreJob], moment: Moment = OUTSIDE) -> list[Score]:
         """Score answers in order; a verifier's failure is a Score with reward None."""
-        ...
-
-    def step(self, jobs: Sequence[StepJob]) -> list[Observation | str]:
-        """Carry turns out in order; an environment's failure is its reason."""
         ...
 
     def close(self) -> None:
@@ -107,8 +103,16 @@ class Scores(Protocol):
         ...
 
 
-class Workers(Scores, Protocol):
-    """Scores of one process."""
+class Steps(Protocol):
+    """What carries out the turns of episodes."""
+
+    def step(self, jobs: Sequence[StepJob]) -> list[Observation | str]:
+        """Carry turns out in order; an environment's failure is its reason."""
+        ...
+
+
+class Workers(Scores, Steps, Protocol):
+    """Scores and turns of one process."""
 
     def calls(self, jobs: Sequence[ScoreJob]) -> list[list[int]]:
         """Which jobs are scored in one call, by their places: each alone unless a task says so."""

@@ -14,7 +14,7 @@ from mmrl.engines.background import BackgroundEngine, view_of
 from mmrl.engines.engine import Engine, Sampling
 from mmrl.engines.hf import HFEngine
 from mmrl.engines.parity import MAX_NEW_TOKENS, Parity, Scoring, parity_limit, probes
-from mmrl.engines.split import SplitEncoder, SplitEngine, SplitScorer
+from mmrl.engines.split import Gathered, SplitEncoder, SplitEngine, SplitScorer
 from mmrl.errors import ConfigError
 from mmrl.policy.appended import differences
 from mmrl.policy.encoder import Encoder
@@ -81,12 +81,12 @@ def build_rollout(
     closing.callback(engine.close)
     own = models.backend.gathered
     gathered = own if config.rollout.engine == "hf" else nullcontext
-    rolls = play(setting, sources, encoder, SplitEngine(engine, world, gathered), scorer)
+    rolls = play(setting, sources, encoder, workers, engine, gathered)
     closing.callback(lambda: end_hosts(rolls))
     if config.rollout.engine != "targets":
         return RolloutParts(encoder, workers, scorer, rolls, rolls, background, aside, panel)
     greedy = HFEngine(models.policy, config.rollout.max_sequences, models.budget)
-    judge = play(setting, sources, encoder, SplitEngine(greedy, world, own), scorer)
+    judge = play(setting, sources, encoder, workers, greedy, own)
     closing.callback(lambda: end_hosts(judge))
     return RolloutParts(encoder, workers, scorer, rolls, judge, background, aside, panel)
 
@@ -129,21 +129,23 @@ def play(
     setting: Setting,
     sources: Sequence[Source],
     encoder: SplitEncoder,
+    workers: Workers,
     engine: Engine,
-    scorer: SplitScorer,
+    gathered: Gathered,
 ) -> Engine:
-    """The engine with the turns that environments play with it or that call it, and tasks' second
-    questions.
+    """The engine of all processes, with the turns that environments play with it or that call it,
+    and tasks' second questions.
+
+    An episode is played where its prompt's media are, with that process's own environments.
     """
     rollout = setting.config.rollout
     most, observed = rollout.max_turn_tokens, rollout.max_environment_tokens
     tasks = {source.key: source.task for source in sources}
-    # Environments of several processes exchange what they show: that thread has no exchange.
-    live = setting.world.size == 1 and any(task.world for task in tasks.values())
-    waves = rollout.waves if live else 1
-    history = history_of(encoder, rollout.history_screens, rollout.history_pixels)
-    episodes = Episodes(engine, scorer, encoder, most, observed, waves, history)
-    played = following(episodes, tasks, encoder)
+    waves = rollout.waves if any(task.world for task in tasks.values()) else 1
+    history = history_of(encoder.own, rollout.history_screens, rollout.history_pixels)
+    episodes = Episodes(engine, workers, encoder.own, most, observed, waves, history)
+    split = SplitEngine(episodes, encoder.world, gathered)
+    played = following(split, tasks, encoder)
     hosted = {key: task for key, task in tasks.items() if task.hosting}
     if not hosted:
         return played
@@ -153,7 +155,7 @@ def play(
             "start one process, with rollout.max_staleness=0"
         )
     known = {key: load_callable(task.hosting, "hosting")(task) for key, task in hosted.items()}
-    return Hosted(played, engine, encoder, known, most, observed)
+    return Hosted(played, engine, encoder.own, known, most, observed)
 
 
 def end_hosts(engine: Engine) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 from mmrl.algorithm import Algorithm
 from mmrl.data.sources import Source
 from mmrl.data.stream import PromptStream
-from mmrl.engines.split import SplitEngine, SplitScorer
 from mmrl.engines.targets import Targets, written
 from mmrl.errors import ConfigError
 from mmrl.policy.policy import Policy
@@ -123,10 +122,10 @@ def build_ahead(
     """The queue of batches that are rolled out ahead of the update, where an engine does so."""
     if rollout.background is None:
         return None
-    # The engine's own weights are whole as they are.
-    alone = SplitEngine(rollout.background.engine, rollout.aside, nullcontext)
     encoder = rollout.encoder.beside(rollout.aside)
-    engine = play(setting, sources, encoder, alone, SplitScorer(rollout.workers, rollout.aside))
+    # The engine's own weights are whole as they are.
+    alone = rollout.background.engine
+    engine = play(setting, sources, encoder, rollout.workers, alone, nullcontext)
     return Ahead(
         asker,
         dataclasses.replace(rollouts, engine=engine),

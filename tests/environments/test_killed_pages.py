@@ -19,13 +19,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mmrl.config import RunConfig
 from mmrl.environments.devtools import browser_path
 from mmrl.errors import UserError
 from mmrl.runlog.journal import Journal
-from mmrl.train.run import train
-from mmrl.validation import validate
-from tests.runs import WARM_UP, run_config, write_config
+from tests.environments.short_turns import settings, taught
+from tests.runs import write_config
 
 try:
     browser_path()
@@ -110,50 +108,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def taught(folder: Path) -> None:
-    """A model that has seen the form of a turn, so that turns end."""
-    importlib.import_module("mmrl.data_recipes.mazes").build(
-        None, folder / "mazes", train=6, validation=1, test=1
-    )
-    values = run_config(
-        folder / "taught",
-        folder,
-        data={
-            "task": "maze_walk",
-            "path": str(folder / "mazes" / "train.jsonl"),
-            "eval_path": None,
-            "params": {"turns": 4},
-        },
-        rollout={"max_new_tokens": 120, "max_turn_tokens": 8},
-        trainer={"steps": 10},
-    )
-    del values["algorithm"]
-    train(validate(RunConfig, {**values, "phases": [WARM_UP]}, "test"))
-
-
 def command(workspace: Path, name: str, *flags: str) -> subprocess.Popen[bytes]:
-    values: dict[str, Any] = run_config(
-        workspace / name,
-        workspace,
-        data={
-            "task": f"{workspace / 'clicks.py'}:Task",
-            "path": str(workspace / "pages" / "train.jsonl"),
-            "eval_path": None,
-        },
-        model={
-            "path": str(workspace / "taught" / "checkpoints" / "step_10"),
-            "max_prompt_tokens": 2000,
-        },
-        rollout={
-            "max_new_tokens": 60,
-            "max_turn_tokens": 8,
-            "max_environment_tokens": 2000,
-            "scoring_timeout_seconds": 120,
-        },
-        trainer={"steps": STEPS, "prompts_per_step": 2, "checkpoint_every": 2},
+    trainer = {"steps": STEPS, "prompts_per_step": 2, "checkpoint_every": 2}
+    config = write_config(
+        workspace / f"{name}.yaml", settings(workspace, name, "clicks.py", 8, **trainer)
     )
-    values["algorithm"] = {"name": "grpo", "group_size": 3}
-    config = write_config(workspace / f"{name}.yaml", values)
     return subprocess.Popen(
         [sys.executable, "-m", "mmrl.cli", "train", str(config), *flags], stderr=subprocess.DEVNULL
     )

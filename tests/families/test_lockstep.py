@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -16,23 +12,9 @@ from mmrl.backend.agreement import Agreement
 from mmrl.backend.world import World
 from mmrl.policy.policy import Policy
 from mmrl.types import Media
+from tests.beside import both
 from tests.families.cases import clip, make, picture, policy, tone
 from tests.families.tiny import TINY
-
-
-@dataclass(frozen=True)
-class Threads(World):
-    """A process of two whose other is a thread of this one."""
-
-    meeting: Any = None
-    said: Any = None
-
-    def gather(self, value: Any) -> list[Any]:
-        """The values of both, once both are there."""
-        self.meeting.wait()
-        self.said[self.rank] = value
-        self.meeting.wait()
-        return list(self.said)
 
 
 def few(kind: str) -> list[Media]:
@@ -71,8 +53,6 @@ def test_towers_are_called_alike_in_every_process(name: str) -> None:
         [medium for kind in kinds for medium in many(kind)],
         few(kinds[0]),
     ]
-    meeting, said = threading.Barrier(2, timeout=600), [None, None]
-    worlds = [Threads(rank, 2, meeting=meeting, said=said) for rank in (0, 1)]
-    with ThreadPoolExecutor(2) as pool:
-        first, other = pool.map(calls, [policy(name), policy(name)], own, worlds)
+    models = [policy(name), policy(name)]
+    first, other = both(lambda world: calls(models[world.rank], own[world.rank], world))
     assert first == other and first
