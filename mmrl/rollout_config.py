@@ -95,6 +95,12 @@ class RolloutConfig(Section):
     )
     top_k: int = Field(0, ge=0, description="0: no limit")
     max_sequences: int = Field(256, gt=0, description="responses decoded side by side")
+    prefix_tokens: int | None = Field(
+        None,
+        ge=0,
+        description="of episodes under way the embedded engine keeps the keys of so many, for "
+        "their next turns; default: 131072; 0: every turn is prefilled whole",
+    )
     scoring_workers: int = Field(2, gt=0, description="processes that score answers")
     scoring_timeout_seconds: float = Field(
         10.0, gt=0, description="for one answer; one that takes longer is unscorable"

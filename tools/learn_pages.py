@@ -119,7 +119,7 @@ def learn(folder: Path, run: Path, model: Path, name: str, seed: int, steps: int
                 **ALGORITHMS[name],
             },
             "rollout": {**values["rollout"], "temperature": 0.8},
-            "optimizer": {"learning_rate": 2.0e-4, "warmup_steps": 4},
+            "optimizer": {"learning_rate": 2.0e-4, "warmup_steps": 4, "max_grad_norm": 0.3},
             "trainer": {"steps": steps, "prompts_per_step": 8, "write_rollouts_every": 5},
         }
     )

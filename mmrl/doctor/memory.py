@@ -329,7 +329,8 @@ def _cache(config: RunConfig, counts: Counts, processes: int) -> int:
     beside = {n: min(wanted, max(rollout.max_sequences // n, 1)) for n, wanted in asked.items()}
     if counts.turns > 1:
         most = counts.prompt_tokens + rollout.max_new_tokens + (rollout.max_environment_tokens or 0)
-        kept = min(max(n * wanted for n, wanted in asked.items()) * most, MAX_TOKENS)
+        room = MAX_TOKENS if rollout.prefix_tokens is None else rollout.prefix_tokens
+        kept = min(max(n * wanted for n, wanted in asked.items()) * most, room)
         return kept + max(n * prompts for n, prompts in beside.items()) * most
     return max(
         prompts * (counts.prompt_tokens + answers * rollout.max_new_tokens)

@@ -28,13 +28,14 @@ class HFEngine:
         policy: Policy,
         max_sequences: int = 256,
         prefill_tokens: int | None = None,
-        prefix_tokens: int = MAX_TOKENS,
+        prefix_tokens: int | None = None,
     ) -> None:
         """Prompts are prefilled some at a time, at most `prefill_tokens` in one pass (or one).
 
-        Of what was fed at most `prefix_tokens` are kept for prompts that go on from there.
+        Of what was fed at most `prefix_tokens` (None: MAX_TOKENS) are kept for prompts that go on
+        from there.
         """
-        self._prefix_tokens = prefix_tokens
+        self._prefix_tokens = MAX_TOKENS if prefix_tokens is None else prefix_tokens
         self._policy = policy
         self._recordable = Recordable()
         self._fed: WeakKeyDictionary[Still, PrefixCache] = WeakKeyDictionary()

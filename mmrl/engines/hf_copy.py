@@ -30,6 +30,7 @@ class CopyEngine:
         model: ModelConfig,
         max_sequences: int = 256,
         prefill_tokens: int | None = None,
+        prefix_tokens: int | None = None,
     ) -> None:
         if not policy.family.declaration.shared_prefix:
             raise UserError(
@@ -39,7 +40,7 @@ class CopyEngine:
         self.takes_adapter = False
         alone = model.model_copy(update={"lora": None, "gradient_checkpointing": False})
         self._copy = load_policy(alone, policy.device)
-        self._engine = HFEngine(self._copy, max_sequences, prefill_tokens)
+        self._engine = HFEngine(self._copy, max_sequences, prefill_tokens, prefix_tokens)
         self.sync(weights_of(policy, 0))
 
     def generate(

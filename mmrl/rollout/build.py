@@ -42,11 +42,12 @@ def build_engine(
     `world` are the processes of the run, which share servers. `prefill_tokens` bounds a pass of the
     embedded engine over prompts.
     """
+    limits = rollout.max_sequences, prefill_tokens, rollout.prefix_tokens
     match rollout.engine:
         case "hf":
-            return HFEngine(policy, rollout.max_sequences, prefill_tokens)
+            return HFEngine(policy, *limits)
         case "hf_copy":
-            return CopyEngine(policy, model, rollout.max_sequences, prefill_tokens)
+            return CopyEngine(policy, model, *limits)
         case "targets":
             dropout, adaptive = rollout.thought_dropout, rollout.adaptive_targets
             return Targets(policy, tasks, dropout, adaptive=adaptive)

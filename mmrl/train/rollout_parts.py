@@ -85,7 +85,8 @@ def build_rollout(
     closing.callback(lambda: end_hosts(rolls))
     if config.rollout.engine != "targets":
         return RolloutParts(encoder, workers, scorer, rolls, rolls, background, aside, panel)
-    greedy = HFEngine(models.policy, config.rollout.max_sequences, models.budget)
+    rollout = config.rollout
+    greedy = HFEngine(models.policy, rollout.max_sequences, models.budget, rollout.prefix_tokens)
     judge = play(setting, sources, encoder, workers, greedy, own)
     closing.callback(lambda: end_hosts(judge))
     return RolloutParts(encoder, workers, scorer, rolls, judge, background, aside, panel)

@@ -50,5 +50,9 @@ def test_the_cache_has_room_for_what_episodes_hold(monkeypatch: pytest.MonkeyPat
     token = memory.token_cache(shape.measure(asked), width=4)
     planned = memory.plan(asked, shape.measure(asked), seen, 1).cache
     assert planned == token * 2 * ANSWERS * (len(prompt.ids) + LONGEST)
+    anew = asked.model_copy(
+        update={"rollout": asked.rollout.model_copy(update={"prefix_tokens": 0})}
+    )
+    assert memory.plan(anew, shape.measure(anew), seen, 1).cache == planned // 2
     alone = memory.plan(asked, shape.measure(asked), Counts(1, seen.asked), 1).cache
     assert alone < max(held) <= planned

@@ -12,6 +12,7 @@ import pytest
 
 from mmrl.config import RunConfig
 from mmrl.engines.hf import HFEngine
+from mmrl.engines.prefix_cache import MAX_TOKENS
 from mmrl.engines.targets import Targets
 from mmrl.engines.vllm.client import process
 from mmrl.errors import UserError
@@ -28,6 +29,17 @@ from tests.conftest import TINY
 def test_engines_that_need_nothing(name: str, kind: type, policy: Policy) -> None:
     rollout = RolloutConfig.model_validate({"engine": name})
     assert isinstance(build_engine(policy, ModelConfig(path=TINY), rollout, {}), kind)
+
+
+@pytest.mark.parametrize("name", ["hf", "hf_copy"])
+@pytest.mark.parametrize(("said", "kept"), [(None, MAX_TOKENS), (0, 0), (5000, 5000)])
+def test_embedded_engines_keep_as_much_of_episodes_as_is_said(
+    name: str, said: int | None, kept: int, policy: Policy
+) -> None:
+    rollout = RolloutConfig.model_validate({"engine": name, "prefix_tokens": said})
+    engine = build_engine(policy, ModelConfig(path=TINY), rollout, {})
+    own = getattr(engine, "_engine", engine)
+    assert own._prefix_tokens == kept
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
