@@ -12,6 +12,7 @@ from mmrl.runlog.rows import WINDOW, Row, ends, finite, recent, series
 SOLVED = 0.9
 SKIPPED = 0.1  # alarm above
 SPIKE, SPIKE_HISTORY = 10.0, 20  # times the median of at least so many steps before
+CLIPPED = 2.0  # times the median, at which a spike is harmless
 COLLAPSED_ENTROPY = 0.1  # of what it was
 DRIFT, DRIFT_GROWTH = 0.05, 5.0  # nats a token, and times what it was
 MEMORY_STEPS, MEMORY_QUARTERS = 20, 4
@@ -53,7 +54,8 @@ def spiked(rows: Sequence[Row]) -> str | None:
         if usual > 0 and norm > SPIKE * usual:
             return (
                 f"the gradient's norm was {norm:.3g} at step {step}, {norm / usual:.0f} times its "
-                "median: lower optimizer.learning_rate, or set optimizer.skip_above"
+                f"median: set optimizer.max_grad_norm={CLIPPED * usual:.1g}, so that no batch can "
+                "undo the others, or lower optimizer.learning_rate"
             )
     return None
 
