@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from tests.families.cases import lifted, policy
 from tests.families.tiny import build
-from tests.rollout.test_observed import COUNT, first, library, play, shown, trained
+from tests.rollout.test_history import PIXELS, media_of, parts_of, played
+from tests.rollout.test_observed import COUNT, Script, first, library, play, shown, trained
 
 LONGEST = 150
 """Words of a turn; the shortest have two."""
@@ -36,14 +38,42 @@ def test_bfloat16_is_as_near_the_truth_as_copies_are(name: str, kind: str) -> No
             later = shown(kind, number * 100 + number * COUNT + i + 1)
             media = [first(made, number)[1][0], later]
             pieces.append(library(model, made, prompts[number], answer, media))
-        return torch.cat(pieces).double()[written]
+        return torch.cat(pieces)
 
     written = torch.from_numpy(np.concatenate([answer.written for _, _, answer in answers]))
+    with torch.no_grad():
+        found = trained(made, prompts, groups)
+    assert_near(found[written], reference, lambda model: copies(model)[written])
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_5", "gemma3"])
+@pytest.mark.parametrize("pixels", [None, PIXELS])
+def test_behind_a_cut_bfloat16_is_as_near_the_truth(name: str, pixels: int | None) -> None:
+    """Branches of a history: turns of 2 to 150 words, behind screens that are gone or small."""
+    made, reference = policy(name), build(name)[0].to(torch.bfloat16)
+    made.model.to(torch.bfloat16)
+    script = Script(made, LONGEST)
+    parts = parts_of(made, played(made, script, pixels=pixels))  # type: ignore[arg-type]
+    assert sum(prompt is not parts[0][0] for prompt, _ in parts) > 2, "histories were cut"
+    written = torch.from_numpy(np.concatenate([answer.written for _, answer in parts]))
+
+    def copies(model: torch.nn.Module) -> Tensor:
+        return torch.cat([library(model, made, *part, media_of(made, part)) for part in parts])
+
+    with torch.no_grad():
+        found = torch.cat([trained(made, [prompt], [[answer]]) for prompt, answer in parts])
+    assert_near(found[written], reference, lambda model: copies(model)[written])
+
+
+def assert_near(
+    found: Tensor, reference: torch.nn.Module, copies: Callable[[torch.nn.Module], Tensor]
+) -> None:
+    """As near what the weights give in float64 as what copies give in bfloat16 is."""
     truth = copy.deepcopy(reference).double()
     with torch.no_grad():
-        found, own = trained(made, prompts, groups).double()[written], copies(reference)
+        own = copies(reference).double()
         with lifted(torch.float64):
-            exact = copies(truth)
+            exact = copies(truth).double()
     usual = float((own - exact).norm())
     assert 0 < usual < 0.1 * float(exact.norm())
-    assert float((found - exact).norm()) < 1.5 * usual
+    assert float((found.double() - exact).norm()) < 1.5 * usual
