@@ -113,7 +113,7 @@ def test_one_step_of_each_algorithm_from_records_to_table(
         browser_path()
     except UserError:
         pytest.skip("no browser on this machine")
-    monkeypatch.setattr(tool, "PAGES", dict.fromkeys(tool.PAGES, 0.0))
+    monkeypatch.setattr(tool, "PAGES", dict.fromkeys(tool.PAGES, tool.Start(0.0, 1.0)))
     monkeypatch.setattr(tool, "EVERY", 1)
     monkeypatch.setattr(tool, "SIZES", {"train": 6, "validation": 2, "test": 2})
     document = tmp_path / "page.md"
