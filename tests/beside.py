@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mmrl.backend.world import World
+from mmrl.policy.attention import stand_apart
 
 T = TypeVar("T")
 PATIENCE = 600.0
@@ -35,6 +36,7 @@ def both(call: Callable[[World], T]) -> tuple[T, T]:
     meeting, said = threading.Barrier(2, timeout=PATIENCE), [None, None]
 
     def process(rank: int) -> T:
+        stand_apart()
         try:
             return call(Threads(rank, 2, meeting=meeting, said=said))
         except BaseException:

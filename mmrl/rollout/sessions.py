@@ -137,7 +137,7 @@ class Session:
 
     def _asked_anew(self, messages: Sequence[Message], encoder: Observes) -> Prompt:
         sample: Sample = sample_of(messages, self.prompt.sample)
-        return encoder.prompt(sample)
+        return replace(encoder.prompt(sample), home=self.prompt.home)
 
     def _begin(self, messages: Sequence[Message], prompt: Prompt, *, asked: bool = True) -> Branch:
         walk = Walk(prompt, self.room, self.greedy, self.observed_room)

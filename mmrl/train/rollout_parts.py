@@ -81,14 +81,16 @@ def build_rollout(
     closing.callback(engine.close)
     own = models.backend.gathered
     gathered = own if config.rollout.engine == "hf" else nullcontext
-    rolls = play(setting, sources, encoder, workers, engine, gathered)
-    closing.callback(lambda: end_hosts(rolls))
+    home = at_home(setting, sources, made, workers, engine)
+    closing.callback(end_hosts, home)
+    rolls = everywhere(sources, encoder, home, gathered)
     if config.rollout.engine != "targets":
         return RolloutParts(encoder, workers, scorer, rolls, rolls, background, aside, panel)
     rollout = config.rollout
     greedy = HFEngine(models.policy, rollout.max_sequences, models.budget, rollout.prefix_tokens)
-    judge = play(setting, sources, encoder, workers, greedy, own)
-    closing.callback(lambda: end_hosts(judge))
+    judging = at_home(setting, sources, made, workers, greedy)
+    closing.callback(end_hosts, judging)
+    judge = everywhere(sources, encoder, judging, own)
     return RolloutParts(encoder, workers, scorer, rolls, judge, background, aside, panel)
 
 
@@ -126,37 +128,41 @@ def _start_engine(
     return background, background, aside
 
 
-def play(
+def at_home(
     setting: Setting,
     sources: Sequence[Source],
-    encoder: SplitEncoder,
+    encoder: Encoder,
     workers: Workers,
     engine: Engine,
-    gathered: Gathered,
 ) -> Engine:
-    """The engine of all processes, with the turns that environments play with it or that call it,
-    and tasks' second questions.
+    """This process's engine with the turns that environments play with it, or that call it.
 
-    An episode is played where its prompt's media are, with that process's own environments.
+    An episode is played to its end where its prompt's media are, so that nothing of it travels.
     """
     rollout = setting.config.rollout
     most, observed = rollout.max_turn_tokens, rollout.max_environment_tokens
     tasks = {source.key: source.task for source in sources}
     waves = rollout.waves if any(task.world for task in tasks.values()) else 1
-    history = history_of(encoder.own, rollout.history_screens, rollout.history_pixels)
-    episodes = Episodes(engine, workers, encoder.own, most, observed, waves, history)
-    split = SplitEngine(episodes, encoder.world, gathered)
-    played = following(split, tasks, encoder)
+    history = history_of(encoder, rollout.history_screens, rollout.history_pixels)
+    episodes = Episodes(engine, workers, encoder, most, observed, waves, history)
     hosted = {key: task for key, task in tasks.items() if task.hosting}
     if not hosted:
-        return played
-    if setting.world.size > 1 or rollout.max_staleness:
+        return episodes
+    if rollout.max_staleness:
         raise ConfigError(
-            "episodes that other packages play run in one process, and not ahead of the update: "
-            "start one process, with rollout.max_staleness=0"
+            "episodes that other packages play are not rolled out ahead of the update: set "
+            "rollout.max_staleness=0"
         )
     known = {key: load_callable(task.hosting, "hosting")(task) for key, task in hosted.items()}
-    return Hosted(played, engine, encoder.own, known, most, observed)
+    return Hosted(episodes, engine, encoder, known, most, observed)
+
+
+def everywhere(
+    sources: Sequence[Source], encoder: SplitEncoder, home: Engine, gathered: Gathered
+) -> Engine:
+    """The engine of all processes, each with its own `home`, and tasks' second questions."""
+    split = SplitEngine(home, encoder.world, gathered)
+    return following(split, {source.key: source.task for source in sources}, encoder)
 
 
 def end_hosts(engine: Engine) -> None:

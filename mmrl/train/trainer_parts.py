@@ -27,7 +27,7 @@ from mmrl.train.correction import Correction
 from mmrl.train.keeping import kept_tokens
 from mmrl.train.learner import Learner
 from mmrl.train.model_parts import ModelParts
-from mmrl.train.rollout_parts import RolloutParts, play
+from mmrl.train.rollout_parts import RolloutParts, at_home, everywhere
 from mmrl.train.setting import Setting
 from mmrl.train.trainer import Trainer
 from mmrl.types import Sample
@@ -123,9 +123,9 @@ def build_ahead(
     if rollout.background is None:
         return None
     encoder = rollout.encoder.beside(rollout.aside)
+    home = at_home(setting, sources, encoder.own, rollout.workers, rollout.background.engine)
     # The engine's own weights are whole as they are.
-    alone = rollout.background.engine
-    engine = play(setting, sources, encoder, rollout.workers, alone, nullcontext)
+    engine = everywhere(sources, encoder, home, nullcontext)
     return Ahead(
         asker,
         dataclasses.replace(rollouts, engine=engine),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import pytest
 import torch
 
 from mmrl.algorithms.compose import compose
+from mmrl.backend.world import World
 from mmrl.engines.engine import Sampling
 from mmrl.engines.hf import HFEngine
+from mmrl.engines.split import SplitEngine
 from mmrl.environments.host import Host, hosting_of
 from mmrl.environments.recording import record
 from mmrl.errors import UserError
@@ -33,6 +36,7 @@ from mmrl.scoring.tasks import load_task
 from mmrl.stage import Context
 from mmrl.train.losses import token_weights
 from mmrl.types import Group, Prompt, Response, TrainSample
+from tests.beside import both
 from tests.families.cases import policy
 
 PROGRAM = Path(__file__).parents[1] / "environments" / "hosted" / "echo_host.py"
@@ -184,6 +188,30 @@ def test_a_history_that_is_cut_begins_a_branch(plays: Any) -> None:
         assert len(turns(branch)) == 2 and len(prompt.media) == 1
         assert prompt.sample.history == (("user", 1), ("assistant", 1))
     check_exact(played, groups)
+
+
+def test_each_process_has_its_own_episodes_played_and_knows_all(tmp_path: Path) -> None:
+    pair = [Played(policy("qwen2_5_vl"), tmp_path, "forgets") for _ in range(2)]
+
+    def process(world: World) -> list[list[Response]]:
+        own = pair[world.rank]
+        prompts = [replace(prompt, home=place) for place, prompt in enumerate(own.prompts)]
+        split = SplitEngine(own.hosted, world, nullcontext)
+        try:
+            return split.generate(prompts, [2, 2], SAMPLED, 5)
+        finally:
+            own.hosted.end_hosts()
+
+    found = both(process)
+    assert [sum(each.spoken.asked) for each in pair] == [2 * TURNS] * 2
+    for place, groups in enumerate(zip(*found, strict=True)):
+        for own, other in zip(groups[place], groups[1 - place], strict=True):
+            assert own.episode.outcome == other.episode.outcome == place + 2
+            assert np.array_equal(own.ids, other.ids)
+            ((begun, said),), ((sent, known),) = own.branches, other.branches
+            assert begun.home == sent.home == place and np.array_equal(said.ids, known.ids)
+            assert all(m.tensors or m.source for m in begun.media)
+            assert not any(m.tensors or m.source for m in sent.media)
 
 
 def test_a_second_answer_goes_on_from_the_very_tokens(plays: Any) -> None:
