@@ -146,8 +146,8 @@ class Algorithm:
     answers at budgets of thinking, `resets` for answers from within the record's own;
     `prompt_factor` multiplies the prompts of a step. `follows` says how the reference moves, `aid`
     is what a prompt ends with where the need `aided` is measured.
-    `always_on_policy` forbids several updates on a batch. `notes` is what a run says of how it was
-    composed, a line each.
+    `always_on_policy` forbids several updates on a batch, `supervised` answers of the model's own.
+    `notes` is what a run says of how it was composed, a line each.
     """
 
     name: str
@@ -169,6 +169,7 @@ class Algorithm:
     edit: tuple[EditStage, ...] = ()
     refine: tuple[Refine, ...] = ()
     always_on_policy: bool = False
+    supervised: bool = False
     extra_needs: frozenset[Need] = field(default_factory=frozenset)
     notes: tuple[str, ...] = ()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mmrl.alarm import Action, Alarm
 from mmrl.data_config import DataConfig
@@ -216,6 +216,13 @@ class RunConfig(Section):
         if isinstance(values, dict) and isinstance(values.get("data"), dict):
             return {**values, "data": (values["data"],)}
         return values
+
+    @field_validator("algorithm", mode="before")
+    @classmethod
+    def _is_a_section(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(f"it is a section of options: write algorithm.name={value}")
+        return value
 
     @model_validator(mode="after")
     def _deepspeed_has_a_file(self) -> RunConfig:

@@ -77,7 +77,7 @@ def find(kind: PluginKind, name: str) -> str:
     """
     modules = available(kind)
     if name not in modules:
-        near = difflib.get_close_matches(name, modules, n=1)
+        near = difflib.get_close_matches(str(name).lower(), modules, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(modules))}"
         raise ConfigError(f"unknown {kind} '{name}': {hint}")
     return modules[name]

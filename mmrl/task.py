@@ -218,6 +218,8 @@ class Task(Protocol):
                 f"no column {error}; the record has: {known:.200}; "
                 f"columns.{error.mapped_as}=NAME says which it is"
             ) from None
+        if sample.turns < 1:
+            raise ValueError(f"an episode has one turn at least, the task says {sample.turns}")
         return complete(sample, record)
 
     def score(self, gold: Any, answer: Answer) -> Score:

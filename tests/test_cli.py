@@ -97,6 +97,8 @@ OVERRIDES = [
     ("data.path={}/typo.jsonl", "no data file at {}/typo.jsonl: check data.path"),
     ("data.eval_path={}/typo.jsonl", "no data file at {}/typo.jsonl: check data.eval_path"),
     ("algorithm.name=gropo", "unknown algorithm 'gropo': did you mean 'grpo'?"),
+    ("algorithm.name=DAPO", "unknown algorithm 'DAPO': did you mean 'dapo'?"),
+    ("algorithm.name=sft", "gives it the model's own: set rollout.engine=targets"),
     ("algorithm.kl_coef=0.1", "has no option 'kl_coef': did you mean 'kl_coefficient'?"),
     ("algorithm.group_size=0", "'group_size'"),
     ("trainer.stps=1", "unknown key 'trainer.stps': did you mean 'steps'?"),

@@ -53,6 +53,7 @@ def test_several_sources_keep_their_order_and_take_overrides_by_index(tmp_path: 
         ("rollout.temprature=1", "unknown key 'rollout.temprature': did you mean 'temperature'?"),
         ("data.pth=1", "unknown key 'data.0.pth': did you mean 'path'?"),
         ("tainer.steps=1", "unknown key 'tainer': did you mean 'trainer'?"),
+        ("algorithm=gspo", "'algorithm': it is a section of options: write algorithm.name=gspo"),
         ("rollout.temperature=0", "'rollout.temperature': input should be greater than 0"),
         ("trainer.steps=many", "'trainer.steps': input should be a valid integer"),
         ("seed", "write it as section.key=value"),

@@ -82,3 +82,5 @@ def _groups(algorithm: Algorithm) -> Iterator[str]:
             yield "a group of one is always all right or all wrong: the filter would keep none"
         if isinstance(credit.advantages, LeaveOneOut):
             yield "leave-one-out needs a group of at least two"
+        if isinstance(credit.advantages, GroupRelative):
+            yield "in a group of one there is nothing to compare an answer with: raise group_size"

@@ -1,6 +1,6 @@
 """Supervised fine-tuning as a degenerate policy gradient: every target token has advantage 1.
 
-Meant for `rollout.engine: targets`, which supplies the reference completions.
+`rollout.engine: targets` supplies the reference completions.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def build(params: Params) -> Algorithm:
         credit=GroupCredit(ones),
         objective=Likelihood(),
         reducer=Reducer("token-mean"),
+        supervised=True,
     )
 
 

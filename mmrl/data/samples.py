@@ -274,6 +274,8 @@ def load_samples(
     if keep is not None:
         samples = samples.at(keep(rows, len(samples)))
     usable = samples.look_through(looked_at)
+    if not len(rows):
+        raise DataError(f"{path}: it holds no records")
     if not len(usable):
         why = "".join(f": {reason} ({n} records)" for reason, n in samples.reasons.most_common(1))
         raise DataError(f"{path}: no usable record for task '{key}'{why}; see quarantine.jsonl")

@@ -39,6 +39,13 @@ def truncated(rows: Sequence[Row], max_new_tokens: int | None) -> str | None:
     share = recent(rows, "share/truncated")
     if not share > TRUNCATED:
         return None
+    longest, in_turns = recent(rows, "length/max"), recent(rows, "turns/mean") > 0
+    if max_new_tokens and in_turns and longest < max_new_tokens:
+        return (
+            f"{percent(share)} of episodes end in a turn that is cut short, under "
+            f"rollout.max_new_tokens={max_new_tokens}: raise rollout.max_turn_tokens, or "
+            "rollout.max_environment_tokens if what is shown does not fit"
+        )
     limit = f" of {max_new_tokens} tokens" if max_new_tokens else ""
     return (
         f"{percent(share)} of completions hit the length limit{limit}: raise rollout.max_new_tokens"

@@ -48,6 +48,12 @@ def load_algorithm(config: RunConfig) -> Algorithm:
     if config.trainer.reward_control == "shuffle":
         algorithm = dataclasses.replace(algorithm, shape=(*algorithm.shape, shuffle_rewards))
     refuse_stale(algorithm, config.rollout)
+    rollout = config.rollout
+    if algorithm.supervised and rollout.engine != "targets" and not rollout.stored:
+        raise ConfigError(
+            f"algorithm '{algorithm.name}' learns the records' answers, and rollout.engine="
+            f"{rollout.engine} gives it the model's own: set rollout.engine=targets"
+        )
     return algorithm
 
 

@@ -104,9 +104,19 @@ def test_gold_that_does_not_parse_is_rejected_with_its_reason(tmp_path: Path) ->
 def test_no_usable_record_is_an_error(tmp_path: Path) -> None:
     empty, bad = tmp_path / "e.jsonl", write(tmp_path / "b.jsonl", {"gold": "?"})
     empty.write_text("")
-    for path in (empty, bad):
-        with pytest.raises(UserError, match="no usable record"):
+    for path, said in ((empty, "it holds no records"), (bad, "no usable record")):
+        with pytest.raises(UserError, match=said):
             load_samples(Numbers(), path, "numbers", lambda *_: None)
+
+
+def test_an_episode_without_a_turn_is_refused(tmp_path: Path) -> None:
+    class Turnless(Numbers):
+        def sample(self, record: Record) -> Sample:
+            return replace(super().sample(record), turns=0)
+
+    path = write(tmp_path / "d.jsonl", {"gold": "3"})
+    with pytest.raises(UserError, match="an episode has one turn at least, the task says 0"):
+        load_samples(Turnless(), path, "numbers", lambda *_: None)
 
 
 def test_repeated_ids_get_a_suffix_and_are_counted(tmp_path: Path) -> None:

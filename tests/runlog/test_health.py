@@ -288,3 +288,11 @@ def test_the_page_and_the_command_know_every_alarm(
     seen = json.loads(capsys.readouterr().out)
     assert (seen["step"], seen["steps"], seen["ended"]) == (40, 42, True)
     assert main(["watch", str(tmp_path / "none")]) == 2
+
+
+def test_what_cut_an_episode_short_is_told_apart() -> None:
+    """An answer of 64 tokens met that limit; episodes of 40 met another, that of a turn."""
+    cut = rows(10, share__truncated=1.0, turns__mean=2.0, length__max=40.0)
+    assert "raise rollout.max_turn_tokens" in alarms(cut, max_new_tokens=64)["truncated"]
+    whole = rows(10, share__truncated=1.0, turns__mean=2.0, length__max=64.0)
+    assert "raise rollout.max_new_tokens" in alarms(whole, max_new_tokens=64)["truncated"]

@@ -109,6 +109,8 @@ def test_an_empty_response_has_no_token_and_breaks_nothing(name: str) -> None:
         ({"name": "gvpo", "group_size": 1}, "group_size"),
         ({"name": "dpo", "group_size": 1}, "group_size"),
         ({"name": "dapo", "group_size": 1}, "group_size"),
+        ({"name": "grpo", "group_size": 1}, "group_size"),
+        ({"name": "gspo", "group_size": 1}, "group_size"),
     ],
 )
 def test_a_group_of_one_is_refused_where_it_means_nothing(
@@ -116,11 +118,6 @@ def test_a_group_of_one_is_refused_where_it_means_nothing(
 ) -> None:
     with pytest.raises(UserError, match=message):
         compose(section)
-
-
-def test_a_group_of_one_is_defined_where_it_is_allowed(tmp_path: Path, digits: Path) -> None:
-    rows = start(tmp_path / "run", digits, algorithm={"name": "grpo", "group_size": 1})
-    assert [row["train/loss"] for row in rows] == [0.0, 0.0]
 
 
 def test_a_run_without_any_verdict_goes_on_where_it_may(tmp_path: Path, digits: Path) -> None:

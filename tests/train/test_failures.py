@@ -157,7 +157,7 @@ def test_mistakes_name_what_is_wrong(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("empty.jsonl", b"", "no usable record for task 'digit_count'"),
+        ("empty.jsonl", b"", "empty.jsonl: it holds no records"),
         ("cut.jsonl", b'{"id": "1", "count": 2, "ima', "cut.jsonl:1: not JSON"),
         ("list.jsonl", b"[1, 2]\n", "list.jsonl:1: expected an object, found list"),
         ("gap.jsonl", b'{"count": 2}\n\n3\n', "gap.jsonl:3: expected an object, found int"),
