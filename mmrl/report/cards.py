@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -23,6 +23,8 @@ MAX_TURNS = 50  # shown of one episode
 MAX_MEDIA_BYTES = 2_000_000  # of one embedded file
 SIGNATURES = {".jpg": (b"\xff\xd8\xff", "image/jpeg"), ".wav": (b"RIFF", "audio/wav")}
 THUMBNAIL = re.compile(r"media/[0-9A-Za-z_-]{1,128}\.(jpg|wav)")
+PLACEHOLDER = re.compile(r"<[^<>\s]{2,62}>|\[[A-Z_]{3,62}\]")  # <|image_pad|>, [IMG]
+MIN_FOLDED = 3  # the same placeholder this often in a row is written once, with its number
 TINTS = 4  # strengths of the advantage colours in the style sheet
 VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
 
@@ -181,12 +183,22 @@ def _spans(row: Mapping[str, Any], scale: float) -> Iterator[tuple[str, str]]:
     tinted = [(tint(finite(a), scale), str(t)) for t, a in zip(tokens, advantages, strict=True)]
     budget = MAX_TEXT
     for number, (name, run) in enumerate(groupby(tinted, key=lambda pair: pair[0])):
-        text = visible("".join(piece for _, piece in run))
+        text = visible("".join(_folded(piece for _, piece in run)))
         if len(text) > budget or number == MAX_SPANS:
             yield text[:budget] + " … (cut here)", name
             return
         budget -= len(text)
         yield text, name
+
+
+def _folded(tokens: Iterable[str]) -> Iterator[str]:
+    """Yield tokens, each run of one placeholder (a picture has one a patch) as its number."""
+    for token, run in groupby(tokens):
+        count = sum(1 for _ in run)
+        if count >= MIN_FOLDED and PLACEHOLDER.fullmatch(token):
+            yield f"{token} x {count}"
+        else:
+            yield token * count
 
 
 def tint(advantage: float | None, scale: float) -> str:

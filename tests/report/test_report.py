@@ -137,6 +137,27 @@ def test_an_episode_is_played_turn_by_turn(make_run: MakeRun) -> None:
     assert "first &lt;b&gt;" in page and "first <b>" not in page
 
 
+def test_an_episode_s_tokens_are_folded_below_its_turns(make_run: MakeRun) -> None:
+    """A picture's placeholders are one word with their number; the tokens do not open at once."""
+    made = rollout(1)
+    seen = ["<|vision_start|>", *["<|image_pad|>"] * 9, "<|vision_end|>", "<b>", "<b>"]
+    made["responses"][0] |= {
+        "tokens": ["up", *seen, "ha", "ha", "ha"],
+        "advantages": [1.0, *[None] * len(seen), 1.0, 1.0, 1.0],
+        "turns": [
+            {"said": "up", "earned": 0.0, "media": []},
+            {"said": "hahaha", "earned": 1.0, "media": [{"kind": "image"}]},
+        ],
+    }
+    page = render(make_run(rollouts=[made]))
+    folded = "&lt;|vision_start|&gt;&lt;|image_pad|&gt; x 9&lt;|vision_end|&gt;&lt;b&gt;&lt;b&gt;"
+    block = page[page.index('<details class="whole">') :]
+    assert folded in block[: block.index("</details>")] and page.count("image_pad") == 1
+    assert page.index("Turn 2") < page.index("all its tokens")
+    assert '<span class="up4">hahaha</span>' in block
+    assert page.count('<details class="whole">') == 1, "an answer of one turn is open"
+
+
 def test_places_are_drawn_over_their_media(make_run: MakeRun) -> None:
     """Gold once, each answer under its number, junk nowhere."""
 
