@@ -46,11 +46,15 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A turn of an episode: what was shown before it, what was said, what that earned alone."""
+    """A turn of an episode: what was shown before it, what was said, what that earned alone.
+
+    `cut` if it is the last of an answer that ran out of tokens while it was written.
+    """
 
     pictures: tuple[Picture, ...]
     said: str
     earned: float | None
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +161,17 @@ def _completion(
 
 def _turns(row: Mapping[str, Any], run: Path, marks: Sequence[Mark], before: int) -> Iterator[Turn]:
     """The turns of an episode; media are numbered from those of the question, `before` them."""
-    turns = _objects(row.get("turns"))[:MAX_TURNS]
+    every = _objects(row.get("turns"))
+    turns = every[:MAX_TURNS]
     if any(turn.get("media") for turn in turns):
-        for turn in turns:
+        for number, turn in enumerate(turns, start=1):
             media = _objects(turn.get("media"))[:MAX_MEDIA]
             pictures = tuple(_pictures(media, run, marks, before))
             before += len(media)
-            yield Turn(pictures, _clip(turn.get("said")), finite(turn.get("earned")))
+            earned = finite(turn.get("earned"))
+            # An environment that answered a turn has got it whole: its own words had no room.
+            cut = row.get("finish") == "length" and number == len(every) and earned is None
+            yield Turn(pictures, _clip(turn.get("said")), earned, cut)
 
 
 def _parts(parts: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

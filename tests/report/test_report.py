@@ -158,6 +158,26 @@ def test_an_episode_s_tokens_are_folded_below_its_turns(make_run: MakeRun) -> No
     assert page.count('<details class="whole">') == 1, "an answer of one turn is open"
 
 
+def test_turns_say_what_they_earned_and_which_was_cut_short(make_run: MakeRun) -> None:
+    """A last turn that its environment answered is whole, though the answer had no more room."""
+    made = rollout(1)
+    picture = [{"kind": "image"}]
+    for number, earned in enumerate((None, 0.5)):
+        made["responses"][number] |= {
+            "finish": "length",
+            "turns": [
+                {"said": "up", "earned": 0.0, "media": []},
+                {"said": "do", "earned": earned, "media": picture},
+            ],
+        }
+    run = make_run(rollouts=[made])
+    cut, whole = card_of(made, run).completions
+    assert [turn.cut for turn in cut.turns] == [False, True]
+    assert [turn.cut for turn in whole.turns] == [False, False]
+    words = text_of(render(run))
+    assert "Turn 1 earned 0 up Turn 2 cut short" in words and "Turn 2 earned 0.5" in words
+
+
 def test_places_are_drawn_over_their_media(make_run: MakeRun) -> None:
     """Gold once, each answer under its number, junk nowhere."""
 
