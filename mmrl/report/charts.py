@@ -70,6 +70,8 @@ def percent(value: float) -> str:
 
 
 def seconds(value: float) -> str:
+    if 0 < value < 0.001:
+        return f"<1{THIN}ms"
     return f"{number(value)}{THIN}s"
 
 
@@ -90,24 +92,53 @@ def smooth(points: Points) -> Points:
     return found
 
 
-def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Choose round numbers between `low` and `high`, about `count` of them."""
+def stride_of(low: float, high: float, count: int) -> float:
+    """Choose a round distance that fits about `count` times between two numbers."""
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
-    stride = next(power * nice for nice in (1, 2, 2.5, 5, 10) if power * nice >= raw * 0.999)
+    return next(power * nice for nice in (1, 2, 2.5, 5, 10) if power * nice >= raw * 0.999)
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Choose round numbers between `low` and `high`, about `count` of them."""
+    stride = stride_of(low, high, count)
     first = math.ceil(low / stride - 1e-9)
     last = math.floor(high / stride + 1e-9)
     return [index * stride for index in range(first, last + 1)]
 
 
+def enclosing(
+    low: float, high: float, form: Callable[[float], str], fixed: float | None = None
+) -> list[float]:
+    """Choose round numbers of which the outer ones enclose `low` and `high`.
+
+    Each is written differently by `form`; a `low` that is `fixed` is not moved away.
+    """
+    margin = 0.1 * abs(high) or 0.1
+    if low == high:
+        low, high = (low if low == fixed else low - margin), high + margin
+    found: list[float] = []
+    for _ in range(40):
+        stride = stride_of(low, high, 4)
+        first = math.floor(low / stride + 1e-9)
+        last = math.ceil(high / stride - 1e-9)
+        found = [index * stride for index in range(first, last + 1)]
+        if len({form(tick) for tick in found}) == len(found):
+            break
+        half = (high - low) / 2  # values that differ in the fifth digit all read the same
+        low, high = (low if low == fixed else low - half), high + half
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """Maps steps and values to the viewBox."""
+    """Maps steps and values to the viewBox; `rows` are the values that are labelled."""
 
     first: float
     last: float
     low: float
     high: float
+    rows: tuple[float, ...]
 
     def x(self, step: float) -> float:
         share = (step - self.first) / (self.last - self.first)
@@ -125,17 +156,15 @@ class Axes:
 
 
 def axes_for(chart: Chart, drawn: Sequence[Points]) -> Axes:
-    """Fit axes around what is drawn, and around `low` and `high` of the chart."""
+    """Fit axes from tick to tick around what is drawn, and around `low` and `high` of the chart."""
     steps = [step for points in drawn for step, _ in points]
     values = [value for points in drawn for _, value in points]
     values += [edge for edge in (chart.low, chart.high) if edge is not None]
     low, high = min(values), max(values)
-    margin = 0.06 * (high - low) or 0.1 * abs(high) or 0.1
-    low = low if low == chart.low else low - margin
-    high = high if high == chart.high else high + margin
+    rows = enclosing(low, high, chart.form, chart.low)
     first, last = min(steps), max(steps)
     alone = 1 if first == last else 0  # a single step stands in the middle
-    return Axes(first - alone, last + alone, low, high)
+    return Axes(first - alone, last + alone, rows[0], rows[-1], tuple(rows))
 
 
 def draw(chart: Chart) -> Markup:
@@ -189,7 +218,7 @@ def _grid(axes: Axes, form: Callable[[float], str]) -> Markup:
     column = Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>')
     rows = [
         row.format(LEFT, axes.y(tick), WIDTH - RIGHT, LEFT - 6, axes.y(tick) + 4, form(tick))
-        for tick in ticks(axes.low, axes.high)
+        for tick in axes.rows
     ]
     whole = sorted({round(tick) for tick in ticks(axes.first, axes.last, 5)})
     columns = [
