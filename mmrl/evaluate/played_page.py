@@ -70,7 +70,20 @@ def _row(found: Played, folder: Path) -> dict[str, Any]:
                 "status": score.status,
                 "reason": score.reason,
                 "turns": turns,
+                "after": _after(found, folder),
                 "marks": marks_on(marks, frames),
             }
         ],
+    }
+
+
+def _after(found: Played, folder: Path) -> dict[str, Any] | None:
+    """What the environment showed and said after the last turn, if it did."""
+    seen = found.observations[-1] if found.observations else None
+    if seen is None or not (seen.parts or seen.text):
+        return None
+    texts = [part.text for part in seen.parts if isinstance(part, Text)] or [seen.text]
+    return {
+        "media": [described(part, folder) for part in seen.parts if isinstance(part, MediaRef)],
+        "said": "\n".join(text for text in texts if text.strip()),
     }

@@ -61,7 +61,8 @@ class Turn:
 class Completion:
     """One response; `spans` are (text, tint class) where tokens have their own advantages.
 
-    `turns` are those of an episode in which something was shown after the first.
+    `turns` are those of an episode in which something was shown after the first; `after` is what
+    the environment showed and said after the last of them.
     """
 
     number: int
@@ -76,6 +77,7 @@ class Completion:
     text: str
     spans: tuple[tuple[str, str], ...]
     turns: tuple[Turn, ...] = ()
+    after: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,9 @@ def _completion(
     number: int, row: Mapping[str, Any], scale: float, run: Path, asked: int
 ) -> Completion:
     parts = row.get("parts")
+    marks = [*marks_of([(number, row)])]
+    turns = tuple(_turns(row, run, marks, asked))
+    asked += sum(len(turn.pictures) for turn in turns)
     values = _advantages(row)
     length = finite(row.get("length"))
     return Completion(
@@ -155,7 +160,8 @@ def _completion(
         advantage=tuple(sorted({min(values), max(values)})) if values else (),
         text=_clip(row.get("text")),
         spans=tuple(_spans(row, scale)),
-        turns=tuple(_turns(row, run, [*marks_of([(number, row)])], asked)),
+        turns=turns,
+        after=_after(row, run, marks, asked),
     )
 
 
@@ -172,6 +178,15 @@ def _turns(row: Mapping[str, Any], run: Path, marks: Sequence[Mark], before: int
             # An environment that answered a turn has got it whole: its own words had no room.
             cut = row.get("finish") == "length" and number == len(every) and earned is None
             yield Turn(pictures, _clip(turn.get("said")), earned, cut)
+
+
+def _after(row: Mapping[str, Any], run: Path, marks: Sequence[Mark], before: int) -> Turn | None:
+    """What an environment showed and said after the last turn; None where that is not told."""
+    after = row.get("after")
+    if not isinstance(after, dict):
+        return None
+    media = _objects(after.get("media"))[:MAX_MEDIA]
+    return Turn(tuple(_pictures(media, run, marks, before)), _clip(after.get("said")), None)
 
 
 def _parts(parts: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

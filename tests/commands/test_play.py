@@ -58,6 +58,15 @@ def test_one_turn_is_enough_where_there_is_one(
     assert page.read_text().count("<path") == 2, "the gold and what was said"
 
 
+def test_what_the_environment_said_at_last_is_on_the_page(tmp_path: Path) -> None:
+    page = tmp_path / "played.html"
+    asked = ["play", config(tmp_path, "maze_walk"), "--oracle", "--page", str(page)]
+    assert main([*asked, "--id", "walk_0"]) == 0
+    text = page.read_text()
+    last = text.index("After the last turn")
+    assert text.index("&lt;answer&gt;down") < last < text.index("Row 3, column 3.")
+
+
 def test_an_unknown_record_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["play", config(tmp_path, "maze_walk"), "--id", "nowhere"]) == 2
     assert "has no record 'nowhere'" in capsys.readouterr().err
@@ -80,5 +89,6 @@ def test_the_task_s_own_way_is_played_in_a_real_browser(
     assert found["parts"] == {"done": 1.0, "format": 1.0}
     assert len(found["turns"]) == len(record["path"]) > 1
     text = page.read_text()
-    assert text.count("data:image/jpeg;base64,") == len(record["path"])
+    assert text.count("data:image/jpeg;base64,") == len(record["path"]) + 1, "the last screen too"
+    assert text.rindex("After the last turn") < text.rindex("data:image/jpeg;base64,")
     assert text.count('class="point n1"') == sum("box" in step for step in record["path"])
