@@ -32,7 +32,7 @@ from mmrl.algorithms.stages.lengths import Length
 from mmrl.algorithms.stages.refiners import REFINERS
 from mmrl.algorithms.stages.samplers import SAMPLERS
 from mmrl.algorithms.stages.schedules import SCHEDULES
-from mmrl.algorithms.stages.shapers import SHAPERS
+from mmrl.algorithms.stages.shapers import SHAPERS, SoftOverlong
 from mmrl.errors import ConfigError
 from mmrl.objective import KL, Objective, Reducer, Schedule
 from mmrl.objectives.clipped_ratio import Clipped
@@ -84,7 +84,7 @@ def compose(section: Mapping[str, Any], longest: int | None = None) -> Algorithm
         algorithm = dataclasses.replace(algorithm, kl=None)
         unused |= {"kl": common.NO_KL} if sections.get("kl") else {}
     refuse(algorithm)
-    notes = (_unused_note({**values, **sections}, unused), _following_note(followed))
+    notes = (_unused_note({**values, **sections}, unused), _following_note(followed, algorithm))
     said = tuple(filter(None, (*notes, common.wide_clip(own, algorithm))))
     return dataclasses.replace(algorithm, notes=tuple(f"algorithm '{name}': {s}" for s in said))
 
@@ -94,12 +94,18 @@ def _unused_note(values: Mapping[str, Any], unused: Mapping[str, str]) -> str:
     return f"without use here: {', '.join(idle)}" if idle else ""
 
 
-def _following_note(followed: Mapping[str, Length]) -> str:
+def _following_note(followed: Mapping[str, Length], algorithm: Algorithm) -> str:
+    """Which lengths follow the run's longest response, and what a punishment by them does."""
     by_cause = {
         after: [f"{key} {length}" for key, length in followed.items() if length.after == after]
         for after in dict.fromkeys(length.after for length in followed.values())
     }
-    return "; ".join(f"{', '.join(said)} tokens, after {after}" for after, said in by_cause.items())
+    listed = "; ".join(
+        f"{', '.join(said)} tokens, the paper's share of {after}"
+        for after, said in by_cause.items()
+    )
+    costs = [stage.words() for stage in algorithm.shape if isinstance(stage, SoftOverlong)]
+    return f"{'; '.join(costs)} ({listed})" if listed and costs else listed
 
 
 def require(algorithm: Algorithm, provided: frozenset[Need]) -> None:

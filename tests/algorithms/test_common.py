@@ -169,7 +169,10 @@ def test_dapos_punishment_begins_within_the_run() -> None:
     assert isinstance(shaper, SoftOverlong) and (shaper.longest, shaper.cache) == (100, 20)
     assert shaper.punishment(np.array([80.0, 90.0, 100.0])).tolist() == [0.0, -0.5, -1.0]
     (note,) = found.notes
-    assert "longest 100, cache 20 tokens, after rollout.max_new_tokens=100" in note
+    assert note == (
+        "algorithm 'dapo': answers over 80 tokens lose reward, up to 1 point at 100 tokens "
+        "(longest 100, cache 20 tokens, the paper's share of rollout.max_new_tokens=100)"
+    )
 
 
 def test_lengths_follow_the_longest_response() -> None:

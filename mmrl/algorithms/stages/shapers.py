@@ -35,6 +35,11 @@ class SoftOverlong(Stage):
     def __call__(self, groups: list[Group], context: Context) -> list[Group]:
         return [with_rewards(g, g.rewards + self.punishment(lengths_of(g))) for g in groups]
 
+    def words(self) -> str:
+        """Say which answers lose how much."""
+        free = self.longest - self.cache
+        return f"answers over {free:g} tokens lose reward, up to 1 point at {self.longest:g} tokens"
+
     def punishment(self, lengths: Floats) -> Floats:
         """Return what is added to the rewards [G] of answers of these lengths."""
         value = np.minimum((self.longest - self.cache - lengths) / self.cache, 0.0)
