@@ -305,7 +305,7 @@ def spread(values: Sequence[float]) -> str:
     counts = histogram(values)["counts"]
     tallest = max(counts) + 1
     bars = "".join("▁▂▃▄▅▆▇█"[int(8 * count / tallest)] if count else " " for count in counts)
-    return f"{low:,.6g} to {high:,.6g}, half under {half:,.6g}, 95 % under {most:,.6g} |{bars}|"
+    return f"{low:,.6g} to {high:,.6g}, half at most {half:,.6g}, 95 % at most {most:,.6g} |{bars}|"
 
 
 def histogram(values: Sequence[float]) -> dict[str, list[float]]:

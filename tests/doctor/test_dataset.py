@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmrl.cli import main
 from mmrl.config import RunConfig
-from mmrl.doctor.dataset import Surveyed, histogram, refuse, survey
+from mmrl.doctor.dataset import Surveyed, histogram, refuse, spread, survey
 from mmrl.errors import ConfigError
 from mmrl.validation import validate
 from tests.runs import make_digits, run_config, write_config
@@ -109,6 +109,10 @@ def test_a_histogram_counts_every_number() -> None:
     assert sum(histogram([1, 2, 700])["counts"]) == 3
 
 
+def test_a_spread_is_true_of_equal_numbers() -> None:
+    assert spread([52, 52, 52]).startswith("52 to 52, half at most 52, 95 % at most 52 |")
+
+
 def test_the_command_prints_it(
     tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,5 +122,5 @@ def test_the_command_prints_it(
     assert [each["records"] for each in value["data"]] == [5, 5]
     assert main(["doctor", path, "--data", "--limit", "5"]) == 0
     said = capsys.readouterr().out
-    assert "training" in said and "half under" in said
+    assert "training" in said and "half at most" in said
     assert main(["doctor", "--data"]) == 2
