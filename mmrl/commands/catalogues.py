@@ -138,6 +138,7 @@ def _tasks(arguments: argparse.Namespace) -> None:
 
 def _check_tasks(arguments: argparse.Namespace) -> None:
     from mmrl import plugins
+    from mmrl.rewards.own_code import own_code
     from mmrl.scoring import tasks
     from mmrl.scoring.check import check, lines_of
 
@@ -147,11 +148,12 @@ def _check_tasks(arguments: argparse.Namespace) -> None:
     )
     options, rows, wrong = data_options(arguments.overrides, weights={}), [], 0
     for name in names:
-        task = tasks.load_task(name, options["params"])
-        data = arguments.data or tasks.fixture_path(name)
-        weights = tasks.resolve_weights(task, options["weights"])
-        read = (options["columns"], options["roots"])
-        found = check(task, data, arguments.limit, *read, weights=weights)
+        with own_code(f"task '{name}'", all_of_it=tasks.is_own(name)):
+            task = tasks.load_task(name, options["params"])
+            data = arguments.data or tasks.fixture_path(name)
+            weights = tasks.resolve_weights(task, options["weights"])
+            read = (options["columns"], options["roots"])
+            found = check(task, data, arguments.limit, *read, weights=weights)
         wrong += len(found.problems)
         rows.append({"task": name, **asdict(found)})
         if not arguments.json:

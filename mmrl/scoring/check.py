@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmrl.errors import MediaError
-from mmrl.scoring.tasks import example_answer, find_defect, play
+from mmrl.rewards.own_code import Misreturned, place_of, said_of
+from mmrl.scoring.tasks import UNPLAYED, example_answer, find_defect, is_unplayed, play
 from mmrl.task import Task
 from mmrl.types import Answer, Sample, Score, Text
 
@@ -36,6 +37,8 @@ class Checked:
 
     records: int = 0
     answers: int = 0
+    unplayed: int = 0
+    """Records whose verdict only a live world gives, which is not played here."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -61,11 +64,22 @@ def check(
             sample = task.ask(record)
             blank = example_answer(sample)
         except (ValueError, KeyError, TypeError, MediaError) as error:
-            found.problems.append(f"{record.id}: cannot be asked: {error}")
+            reason = said_of(error) if place_of(error) else str(error)
+            found.problems.append(f"{record.id}: cannot be asked: {reason}")
             continue
-        for problem in check_sample(task, sample, blank, found, unpaid, found.records == 1):
-            found.problems.append(f"{record.id}: {problem}")
+        problems = check_sample(task, sample, blank, found, unpaid, found.records == 1)
+        found.problems += (f"{record.id}: {problem}" for problem in _told(problems))
     return found
+
+
+def _told(problems: Iterator[str]) -> Iterator[str]:
+    """The problems, and last what the user's own code raised meanwhile; a bug of ours passes on."""
+    try:
+        yield from problems
+    except Exception as error:  # a user's own code
+        if not (isinstance(error, Misreturned | MediaError) or place_of(error)):
+            raise
+        yield said_of(error)
 
 
 def check_sample(
@@ -91,7 +105,13 @@ def check_sample(
     if target is None:  # a user's own function, whose records need not say it
         yield from _no_target(task, sample, blank, found)
         return
-    yield from _gold(task, sample, blank, target)
+    right = dataclasses.replace(blank, text=target)
+    if sample.start is not None:
+        right = play(task, sample, lambda here: task.target(here, blank))
+    if is_unplayed(task, right):
+        found.unplayed += 1
+        return
+    yield from _gold(task, sample, right)
     answers = [*junk(sample, target), *(megabytes() if large else ())]
     several = tuple(hedges())
     for most, texts in ((MAX_JUNK_PAY, answers), (MAX_HEDGE_PAY, several)):
@@ -107,7 +127,7 @@ def _no_target(task: Task, sample: Sample, blank: Answer, found: Checked) -> Ite
         try:
             score = task.score(sample.gold, dataclasses.replace(blank, text=text))
         except Exception as error:  # a user's own function
-            yield f"{text!r} cannot be scored: {type(error).__name__}: {error}"
+            yield f"{text!r} cannot be scored: {said_of(error)}"
             return
         if score.status == "unscorable":
             yield f"{text!r} cannot be scored: {score.reason}"
@@ -115,10 +135,7 @@ def _no_target(task: Task, sample: Sample, blank: Answer, found: Checked) -> Ite
             yield f"{text!r}: {defect}"
 
 
-def _gold(task: Task, sample: Sample, blank: Answer, target: str) -> Iterator[str]:
-    answer = dataclasses.replace(blank, text=target)
-    if sample.start is not None:
-        answer = play(task, sample, lambda here: task.target(here, blank))
+def _gold(task: Task, sample: Sample, answer: Answer) -> Iterator[str]:
     score = task.score(sample.gold, answer)
     if defect := find_defect(task, score):
         yield f"the gold: {defect}"
@@ -199,4 +216,6 @@ def lines_of(name: str, found: Checked) -> Iterable[str]:
     """The outcome for a terminal: one line, and one for each of the first problems."""
     state = f"{len(found.problems)} problems" if found.problems else "ok"
     yield f"{name:24} {found.records:4} records, {found.answers:6} answers: {state}"
+    if found.unplayed:
+        yield f"    {found.unplayed} records: {UNPLAYED}"
     yield from (f"    {problem}" for problem in found.problems[:10])

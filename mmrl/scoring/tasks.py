@@ -16,10 +16,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from mmrl import plugins
 from mmrl.environments import tooled
-from mmrl.errors import ConfigError, DataError
+from mmrl.errors import ConfigError, DataError, MediaError
 from mmrl.frame import Frame
 from mmrl.rewards.custom import load_callable
+from mmrl.rewards.own_code import Misreturned, defined_at, own_code, said_of
 from mmrl.runlog.journal import plain
+from mmrl.scoring.observations import carried_out, observation_of
 from mmrl.task import Moment, RewardPart, Task
 from mmrl.types import Answer, MediaRef, Observation, Record, Role, Sample, Score, Status, Text
 
@@ -174,7 +176,7 @@ def play(
     `say` gets the sample as it stands, its `start` where the episode is; None says nothing. `step`
     carries a turn out, given the state and the answer so far; by default the task alone does.
     """
-    step = step or (lambda state, turn: task.step(sample.gold, state, turn))
+    step = step or (lambda state, turn: _turn(task, sample.gold, state, turn))
     answer = example_answer(sample)
     if sample.start is None:
         return dataclasses.replace(answer, text=say(sample) or "")
@@ -188,13 +190,25 @@ def play(
         turn = dataclasses.replace(answer, text=said[-1], turns=said, screens=seen, shown=shown)
         observation = step(here.start.state, turn)
         here = dataclasses.replace(here, start=observation)
-        seen_now = example_answer(dataclasses.replace(sample, parts=observation.parts)).frames
+        try:
+            seen_now = example_answer(dataclasses.replace(sample, parts=observation.parts)).frames
+        except MediaError as error:
+            shows = f"task '{task.name}': what `step` showed in turn {len(said)}"
+            raise MediaError(f"{shows}: {error}") from None
         screens = (*screens, *(seen_now[-1:] or screens[-1:]))
     outcome = here.start.outcome if here.start else None
     screens = screens[: len(said)]
     return dataclasses.replace(
         answer, text="\n".join(said), turns=said, outcome=outcome, screens=screens
     )
+
+
+def _turn(task: Task, gold: Any, state: Any, answer: Answer) -> Observation:
+    """What the task's own `step` says of a turn, as a run would get it from a worker."""
+    observation = observation_of(json.loads(carried_out(task, gold, state, answer)))
+    if defect := observation_defect(observation):
+        raise Misreturned(f"{defined_at(type(task).step)}`step` gave {defect}")
+    return observation
 
 
 def listing(*, as_json: bool = False) -> str:
@@ -229,8 +243,9 @@ def asked(task: Task, record: Record) -> Sample:
     try:
         return task.ask(record)
     except (ValueError, KeyError, TypeError) as error:
+        reason = str(error) if type(error) is ValueError else said_of(error)
         raise DataError(
-            f"record '{record.id}' cannot be asked: {error}; all that cannot: "
+            f"record '{record.id}' cannot be asked: {reason}; all that cannot: "
             f"mmrl data inspect PATH --task {task.name}"
         ) from None
 
@@ -243,18 +258,33 @@ def describe(
     roots: Sequence[Path] = (),
 ) -> str:
     """Show a task: parameters, reward parts, and its first record asked and scored."""
-    task = load_task(name, params)
-    lines = [f"{name}: {task.summary}", f"metric: {task.metric}, {task.better} is better", ""]
-    lines += _parameters(task)
-    lines += ["reward parts:"]
-    lines += [
-        f"  {part}: {p.low:g} to {p.high:g}, weight {p.weight:g}" for part, p in task.parts.items()
-    ]
-    sample = asked(task, next(iter(task.records(data or fixture_path(name), columns, roots))))
-    prompt = [p.text if isinstance(p, Text) else f"[{p.kind}]" for p in sample.parts]
-    system = [f"system: {sample.system}"] if sample.system else []
-    lines += ["", "prompt:", *system, *prompt, "", f"gold: {sample.gold!r}", ""]
-    return "\n".join([*lines, *_scored_examples(task, sample)])
+    with own_code(f"task '{name}'", all_of_it=is_own(name)):
+        task = load_task(name, params)
+        lines = [f"{name}: {task.summary}", f"metric: {task.metric}, {task.better} is better", ""]
+        lines += _parameters(task)
+        lines += ["reward parts:"]
+        lines += [
+            f"  {part}: {p.low:g} to {p.high:g}, weight {p.weight:g}"
+            for part, p in task.parts.items()
+        ]
+        sample = asked(task, next(iter(task.records(data or fixture_path(name), columns, roots))))
+        prompt = [p.text if isinstance(p, Text) else f"[{p.kind}]" for p in sample.parts]
+        system = [f"system: {sample.system}"] if sample.system else []
+        lines += ["", "prompt:", *system, *prompt, "", f"gold: {sample.gold!r}", ""]
+        return "\n".join([*lines, *_scored_examples(task, sample)])
+
+
+def is_own(name: str) -> bool:
+    """True if a task, or what scores it, is the user's own code."""
+    return ":" in name or name == "custom"
+
+
+UNPLAYED = "its world is not played here: `mmrl play CONFIG --oracle` plays a record rightly"
+
+
+def is_unplayed(task: Task, answer: Answer) -> bool:
+    """True if a right answer lacks the verdict that only the task's live world gives."""
+    return bool(task.world) and (answer.outcome is None or answer.outcome < 1)
 
 
 def _parameters(task: Task) -> list[str]:
@@ -283,15 +313,27 @@ def _scored_examples(task: Task, sample: Sample) -> list[str]:
         "empty": lambda here: "",
         "junk": lambda here: "I do not know.",
     }
-    lines = []
+    lines, failures = [], []
     for label, say in sayings.items():
         if say(sample) is None:
             continue
         answer = play(task, sample, say)
-        score = weigh(task.score(sample.gold, answer), weights)
+        if label == "good" and is_unplayed(task, answer):
+            return [UNPLAYED]
+        score = task.score(sample.gold, answer)
+        if not isinstance(score, Score):
+            kind = type(score).__name__
+            raise Misreturned(f"{defined_at(type(task).score)}`score` returned a {kind}, no Score")
+        if score.status == "unscorable":
+            failures.append(score.reason)
+        elif defect := find_defect(task, score):
+            raise Misreturned(f"scoring {answer.text!r:.60} returned {defect}")
+        score = weigh(score, weights)
         parts = ", ".join(f"{part} {value:g}" for part, value in score.parts.items())
-        said = answer.text
-        lines.append(f"{label}: reward {score.reward:g} ({parts}; {score.status}) for {said!r}")
+        why = f"{score.status}: {score.reason}" if score.status == "unscorable" else score.status
+        lines.append(f"{label}: reward {score.reward:g} ({parts}; {why}) for {answer.text!r}")
+    if failures and len(failures) == len(lines):
+        raise ConfigError(f"task '{task.name}' scores no answer to its first record: {failures[0]}")
     return lines
 
 

@@ -22,8 +22,9 @@ from typing import Any
 
 from mmrl.frame import Mark
 from mmrl.rewards import custom
+from mmrl.rewards.own_code import said_of
 from mmrl.runlog.journal import plain
-from mmrl.scoring.observations import observation_values
+from mmrl.scoring.observations import carried_out
 from mmrl.scoring.tasks import Together, load_task
 from mmrl.task import Task
 from mmrl.types import Score
@@ -129,12 +130,12 @@ def judge(tasks: Mapping[str, Task], job: bytes) -> bytes:
             return _json({"scores": list(map(_plain, asked.scores(tasks[asked.task])))})
         key, gold, answer, *turn = asked
         if turn:
-            return _json(observation_values(tasks[key].step(gold, turn[0], answer)))
+            return carried_out(tasks[key], gold, turn[0], answer).encode()
         return _json(_plain(tasks[key].score(gold, answer)))
     except MemoryError:
         return _json({"failure": "memory", "reason": "verifier reached the memory limit"})
     except (Exception, SystemExit) as error:  # the verifier is untrusted; the parent counts it
-        return _json({"failure": "exception", "reason": f"{type(error).__name__}: {error}"[:500]})
+        return _json({"failure": "exception", "reason": said_of(error)[:500]})
 
 
 def _plain(score: Score) -> dict[str, Any]:

@@ -223,7 +223,7 @@ class Task(Walk):
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
-        ("raise", "exception: RuntimeError: no such room"),
+        ("raise", "exception: hostile_walk.py:12: RuntimeError: no such room"),
         ("sleep", "timeout: no verdict within 1 s"),
         ("exit", "crash: the scoring worker exited with code 3"),
         ("text", "what is shown besides goes into"),
