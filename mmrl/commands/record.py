@@ -39,9 +39,9 @@ def _record(arguments: argparse.Namespace) -> None:
     for path, count in ((data.path, arguments.train), (data.eval_path, arguments.test)):
         if path is None or not count:
             continue
-        print(f"{path}: {count} episodes", file=sys.stderr)
         path.parent.mkdir(parents=True, exist_ok=True)
         written[str(path)] = record(hosting, path, range(first, first + count))
+        print(f"{path}: {written[str(path)]} episodes", file=sys.stderr)
         first += count
     lines = [f"{path}: {count} records" for path, count in written.items()]
     show(arguments, lines, {"written": written})
