@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mmrl.rewards.custom import RewardFunction
+from mmrl.rewards.own_code import Misreturned, defined_at, said_of
 
 Form = Literal["trl", "verl", "verl_batch"]
 FOREIGN: Mapping[Form, tuple[str, ...]] = {
@@ -22,6 +23,10 @@ FOREIGN: Mapping[Form, tuple[str, ...]] = {
     "verl_batch": ("data_sources", "solution_strs", "ground_truths", "extra_infos"),
 }
 """Arguments of verl's forms, in their order; a function that takes the second one has that form."""
+TRL_NAMES = frozenset(
+    ("prompts", "completions", "completion_ids", "trainer_state", "log_metric", "log_extra")
+)
+"""What TRL's form is called with beside the columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,19 @@ def names_taken(function: RewardFunction) -> tuple[frozenset[str], bool]:
     return named, any(each.kind == inspect.Parameter.VAR_KEYWORD for each in parameters)
 
 
+@functools.cache
+def names_needed(function: RewardFunction) -> frozenset[str]:
+    """The arguments a function cannot be called without, but for those that every call has."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (ValueError, TypeError):  # written in C, without a signature
+        return frozenset()
+    by_name = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    needed = {p.name for p in parameters if p.kind in by_name and p.default is p.empty}
+    form = form_of(function)
+    return frozenset(needed.difference(TRL_NAMES if form == "trl" else FOREIGN[form]))
+
+
 def form_of(function: RewardFunction) -> Form:
     """Whose call form a function has: verl's if it takes what only verl gives."""
     named, _ = names_taken(function)
@@ -103,15 +121,17 @@ def _start(function: RewardFunction, call: Call) -> Started:
     if form == "trl":
         logged: list[dict[str, Any]] = [{} for _ in call.texts]
         made = [function(**_taken(function, _trl_arguments(call, logged)))]
-        return made, lambda results: _many(results[0], len(call.texts), logged)
+        return made, lambda results: _many(function, results[0], len(call.texts), logged)
     rows = _verl_rows(call)
     if form == "verl_batch":
         many = dict(zip(FOREIGN[form], map(list, zip(*rows, strict=True)), strict=True))
         return [function(**_taken(function, many))], lambda results: _of_items(
-            _counted(_raised(results[0]), len(call.texts))
+            function, _counted(function, _raised(results[0]), len(call.texts))
         )
     alone = [_taken(function, dict(zip(FOREIGN[form], row, strict=True))) for row in rows]
-    return [_caught(function, arguments) for arguments in alone], _of_items
+    return [_caught(function, arguments) for arguments in alone], functools.partial(
+        _of_items, function
+    )
 
 
 def _trl_arguments(call: Call, logged: list[dict[str, Any]]) -> dict[str, Any]:
@@ -185,27 +205,51 @@ def _raised(result: Any) -> Any:
     return result
 
 
-def _counted(values: Any, count: int) -> list[Any]:
+def _counted(function: RewardFunction, values: Any, count: int) -> list[Any]:
+    if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__"):
+        raise Misreturned(
+            f"{defined_at(function)}reward function returned {_kind(values)}: return a list, with "
+            "one number or None for each completion"
+        )
     if len(values) != count:
         raise ValueError(f"reward function returned {len(values)} rewards for {count} completions")
     return list(values)
 
 
-def _many(result: Any, count: int, logged: list[dict[str, Any]]) -> Judged:
-    """What a call for all answers returned; raises ValueError unless it is one reward for each."""
-    values = _counted(_raised(result), count)
-    return Judged([None if v is None else float(v) for v in values], logged=logged)
+def _number(function: RewardFunction, value: Any) -> float | None:
+    """A reward, or None; what only reads like a number is none, as a typing error would be."""
+    try:
+        if not isinstance(value, str | bytes):
+            return None if value is None else float(value)
+    except (TypeError, ValueError):
+        pass
+    raise Misreturned(
+        f"{defined_at(function)}reward function returned {_kind(value)} for an answer: return a "
+        "number or None"
+    )
 
 
-def _of_items(results: list[Any]) -> Judged:
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _many(
+    function: RewardFunction, result: Any, count: int, logged: list[dict[str, Any]]
+) -> Judged:
+    """What a call for all answers returned; raises unless it is one reward for each."""
+    values = _counted(function, _raised(result), count)
+    return Judged([_number(function, value) for value in values], logged=logged)
+
+
+def _of_items(function: RewardFunction, results: list[Any]) -> Judged:
     """What single calls returned: a number, or a mapping with `score` and more to log."""
     judged = Judged([None] * len(results), logged=[{} for _ in results])
     for i, result in enumerate(results):
         if isinstance(result, BaseException):
-            judged.failures[i] = f"{type(result).__name__}: {result}"[:500]
+            judged.failures[i] = said_of(result)[:500]
         elif isinstance(result, Mapping):
-            judged.rewards[i] = float(result["score"])
+            judged.rewards[i] = _number(function, result["score"])
             judged.logged[i] = {str(k): v for k, v in result.items() if k != "score"}
-        elif result is not None:
-            judged.rewards[i] = float(result)
+        else:
+            judged.rewards[i] = _number(function, result)
     return judged

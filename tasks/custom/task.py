@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, ClassVar
@@ -20,6 +20,7 @@ from mmrl.rewards.call_forms import (
     form_of,
     grades_alone,
     judge,
+    names_needed,
     names_taken,
 )
 from mmrl.rewards.custom import RewardFunction, load_function
@@ -94,12 +95,29 @@ class Task(contract.Task):
             columns |= {n: gold for n in asked if n in ANSWERS and n not in columns}
         if any(form_of(function) != "trl" for function in self._loaded):
             columns |= _verl_columns(fields, self.name)
+        self._refuse_lacking({*columns, *media})
         return Sample(
             id=record.id,
             task=self.name,
             parts=(Text(str(fields["prompt"])),),
             gold={"prompt": fields.prompt, "columns": columns, "media": media, "shown": []},
         )
+
+    def _refuse_lacking(self, columns: Set[str]) -> None:
+        """Raise ValueError where a function needs a column that a record does not have."""
+        for function, called in zip(self.functions, self._loaded, strict=True):
+            name = function.rpartition(":")[2]
+            foreign = form_of(called) != "trl"  # which gets no columns
+            for lacking in sorted(names_needed(called) - (set() if foreign else columns)):
+                if foreign:
+                    raise ValueError(
+                        f"{name}() needs '{lacking}', which verl's form does not give: read it "
+                        "from extra_info"
+                    )
+                known = ", ".join(sorted(columns)) or "none besides its prompt"
+                raise ValueError(
+                    f"no column '{lacking}', which {name}() needs; the record has: {known:.200}"
+                )
 
     def ask(self, record: Record) -> Sample:
         """Ask a record; the gold also holds the pictures that the messages show, in order."""
