@@ -284,7 +284,8 @@ UNPLAYED = "its world is not played here: `mmrl play CONFIG --oracle` plays a re
 
 def is_unplayed(task: Task, answer: Answer) -> bool:
     """True if a right answer lacks the verdict that only the task's live world gives."""
-    return bool(task.world) and (answer.outcome is None or answer.outcome < 1)
+    lacking = answer.outcome is None or answer.outcome < 1
+    return bool(task.world and answer.turns) and lacking
 
 
 def _parameters(task: Task) -> list[str]:
