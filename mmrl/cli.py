@@ -26,8 +26,15 @@ from mmrl.errors import MediaError, Terminated, UserError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; a user's mistake prints one line and returns 2."""
-    parser = _parser()
-    arguments, rest = parser.parse_known_args(argv)
+    parser, known = _parser()
+    words = sys.argv[1:] if argv is None else argv
+    if not words:
+        parser.print_help(sys.stderr)
+        return 2
+    if not words[0].startswith("-") and words[0] not in known:
+        print(f"mmrl: {_unknown(words[0], known)}", file=sys.stderr)
+        return 2
+    arguments, rest = parser.parse_known_args(words)
     # argparse takes positionals in one run only; overrides may also follow the flags.
     if rest and "overrides" in arguments and not any(word.startswith("-") for word in rest):
         arguments.overrides += rest
@@ -55,7 +62,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _unknown(word: str, known: Sequence[str]) -> str:
+    """Say that there is no such command, and which may have been meant."""
+    from mmrl.validation import nearest
+
+    return f"no command '{word}': {nearest(word, known, 'commands')}"
+
+
+def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
+    """The parser, and the names of its commands."""
     parser = argparse.ArgumentParser(
         prog="mmrl", description="Reinforcement learning for vision-language and audio models."
     )
@@ -72,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     catalogues.add(commands)
     papers.add(commands)
     shell.add(commands)
-    return parser
+    return parser, tuple(commands.choices)
 
 
 if __name__ == "__main__":

@@ -86,14 +86,18 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     name = ".".join(location)
     if first["type"] == "extra_forbidden":
         known = sorted(_keys_beside(model, first["loc"]))
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
-        return f"unknown key '{name}': {hint}"
+        return f"unknown key '{name}': {nearest(location[-1], known, 'known keys')}"
     if first["type"] == "missing":
         return f"'{name}' is required"
     if first["type"] == "value_error":  # a validator's own words, which name what they are about
         return f"'{name}': {first['ctx']['error']}" if name else str(first["ctx"]["error"])
     return f"'{name}': {first['msg'].lower()} (got {first.get('input')!r:.80})"
+
+
+def nearest(name: str, known: Sequence[str], what: str) -> str:
+    """Ask whether the known name nearest to an unknown one was meant, or list all that are."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else f"{what}: {', '.join(known)}"
 
 
 def _keys_beside(model: type[BaseModel], location: Iterable[str | int]) -> set[str]:

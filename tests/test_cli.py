@@ -15,6 +15,7 @@ import yaml
 
 from mmrl.cli import main
 from mmrl.policy.model_folder import model_folder
+from mmrl.scoring.tasks import fixture_path
 from tests.conftest import TINY
 
 LIGHT = """
@@ -156,7 +157,7 @@ def test_what_a_run_will_say_of_its_algorithm_is_shown(
     printed = capsys.readouterr().out
     assert yaml.safe_load(printed)["algorithm"] == {"name": "dapo", "numerics": "trl"}
     assert "# algorithm 'dapo': without use here: numerics=trl (it has paper and verl)" in printed
-    assert "# algorithm 'dapo': longest 100, cache 20 tokens" in printed
+    assert "# algorithm 'dapo': answers over 80 tokens lose reward, up to 1 point at 100" in printed
 
 
 @pytest.mark.parametrize(
@@ -176,6 +177,37 @@ def test_mistakes_are_one_line_and_exit_2(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_no_command_shows_all_and_an_unknown_one_its_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([]) == 2
+    printed = capsys.readouterr()
+    assert "carry out a run from a YAML" in printed.err and not printed.out
+    assert main(["trian", "run.yaml"]) == 2
+    assert capsys.readouterr().err == "mmrl: no command 'trian': did you mean 'train'?\n"
+    assert main(["xyzzy"]) == 2
+    error = capsys.readouterr().err
+    assert (
+        error.startswith("mmrl: no command 'xyzzy': commands: train, ") and "\n" not in error[:-1]
+    )
+
+
+def test_a_task_s_automatic_docstring_is_not_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only what somebody wrote of the parameters stands below them."""
+    digits = Path(fixture_path("digit_count"))
+    head = "from dataclasses import dataclass\nfrom mmrl.tasks.digit_count import Task as Base\n\n"
+    for said in ("", '    """Three of them."""\n\n'):
+        body = f"{head}@dataclass(frozen=True)\nclass Task(Base):\n{said}    turns: int = 3\n"
+        (tmp_path / f"own{len(said)}.py").write_text(body)
+        name = f"{tmp_path / f'own{len(said)}.py'}:Task"
+        assert main(["tasks", name, "--data", str(digits)]) == 0
+        printed = capsys.readouterr().out
+        assert "turns = 3" in printed and "Task(" not in printed
+        assert ("Three of them." in printed) == bool(said)
 
 
 def test_lists(capsys: pytest.CaptureFixture[str]) -> None:

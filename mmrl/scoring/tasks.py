@@ -303,6 +303,8 @@ def _parameters(task: Task) -> list[str]:
             f"  {field.name} = {value!r}" + (f"  (or {', '.join(others)})" if others else "")
         )
     said = inspect.getdoc(type(task)) or ""
+    if said.startswith(f"{type(task).__name__}("):  # what `dataclass` writes where nothing is said
+        said = ""
     return [*lines, *(f"  {line}".rstrip() for line in said.splitlines()), ""]
 
 

@@ -29,7 +29,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> Any:
 
 
 def parsers() -> dict[str, Any]:
-    (commands,) = (a for a in _parser()._actions if a.choices and not a.option_strings)
+    (commands,) = (a for a in _parser()[0]._actions if a.choices and not a.option_strings)
     return dict(commands.choices or {})
 
 
