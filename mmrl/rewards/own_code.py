@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import mmrl
 from mmrl.errors import ConfigError, MediaError, UserError, one_line
 
 _OTHERS = tuple(
     {
-        str(Path(mmrl.__file__).parent),
+        str(Path(__file__).parents[1]),
         *(sysconfig.get_path(n) for n in ("stdlib", "platstdlib", "purelib", "platlib")),
     }
 )
