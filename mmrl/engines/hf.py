@@ -50,10 +50,11 @@ class HFEngine:
         self._policy.model.eval()
         self._policy.store.stay(sampling.still)
         sample = self._sample if self._policy.family.declaration.shared_prefix else self._copy
-        with packed_linears(self._policy.model):
-            groups = sample(prompts, counts, sampling, seed)
-        self._policy.model.train(was_training)
-        return groups
+        try:
+            with packed_linears(self._policy.model):
+                return sample(prompts, counts, sampling, seed)
+        finally:
+            self._policy.model.train(was_training)
 
     def _sample(
         self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -29,6 +29,8 @@ screens a second than four on two cores, sixteen no more than eight."""
 KEPT = 64
 """Environments that stay open: those of a step of 8 x 8 episodes, of which each would otherwise
 be played again in every turn. A page is 12 MiB in a headless shell, up to 80 in a Chromium."""
+STILL = 64
+"""Calls after which a place that nobody went on with is let go first: it was left."""
 STEP_SECONDS = 180.0
 """For one try at one turn, replayed actions included."""
 
@@ -56,6 +58,15 @@ def named(start: Mapping[str, Any], actions: Sequence[Mapping[str, Any]]) -> str
     return json.dumps([start, actions], sort_keys=True)
 
 
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """A place that stays open under the name of what was done in it, since a call of `step`."""
+
+    name: str
+    place: Environment
+    call: int
+
+
 class Live:
     """Plays turns in environments of one world; `counts` are what went wrong and what was mended.
 
@@ -65,7 +76,9 @@ class Live:
     def __init__(self, make: Callable[[], World], seconds: float = STEP_SECONDS) -> None:
         self.counts: Counter[str] = Counter()
         self._seconds = seconds
-        self._places: OrderedDict[str, list[Environment]] = OrderedDict()
+        self._kept: list[_Kept] = []
+        self._calls = 0
+        self._turns: set[asyncio.Task[Any]] = set()
         self._opening: dict[str, list[asyncio.Task[None]]] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -98,7 +111,14 @@ class Live:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _all(self, turns: Sequence[LiveStep]) -> list[Seen | str]:
-        return list(await asyncio.gather(*(self._tried(turn) for turn in turns)))
+        own = asyncio.current_task()
+        assert own is not None, "it runs in the loop"
+        self._calls += 1
+        self._turns.add(own)
+        try:
+            return list(await asyncio.gather(*(self._tried(turn) for turn in turns)))
+        finally:
+            self._turns.discard(own)
 
     async def _tried(self, turn: LiveStep) -> Seen | str:
         """Try a live environment, a fresh one, and one in a fresh world, in this order."""
@@ -168,30 +188,36 @@ class Live:
                 self._opening.pop(name, None)
 
     def _taken(self, name: str) -> Environment | None:
-        found = self._places.get(name)
-        if not found:
-            return None
-        place = found.pop()
-        if not found:
-            del self._places[name]
-        return place
+        for kept in reversed(self._kept):
+            if kept.name == name:
+                self._kept.remove(kept)
+                return kept.place
+        return None
 
     async def _keep(self, name: str, place: Environment) -> None:
-        self._places.setdefault(name, []).append(place)
-        self._places.move_to_end(name)
-        while sum(map(len, self._places.values())) > KEPT:
-            for old in self._places.popitem(last=False)[1]:
-                await old.close()
+        """Keep a place; where there is no room, close what was left long ago, else this one.
+
+        To close the one that waits longest would close the one that is needed next.
+        """
+        if len(self._kept) < KEPT:
+            self._kept.append(_Kept(name, place, self._calls))
+        elif self._calls - self._kept[0].call > STILL:
+            left = self._kept.pop(0)
+            self._kept.append(_Kept(name, place, self._calls))
+            await left.place.close()
+        else:
+            await place.close()
 
     async def _end(self) -> None:
+        """Whoever waits for a turn is told that it was given up, so that no thread waits on."""
         opening = [task for tasks in self._opening.values() for task in tasks]
-        for task in opening:
+        working = [*opening, *self._turns]
+        for task in working:
             task.cancel()
-        await asyncio.gather(*opening, return_exceptions=True)
-        for places in self._places.values():
-            for place in places:
-                await place.close()
-        self._places.clear()
+        await asyncio.gather(*working, return_exceptions=True)
+        for kept in self._kept:
+            await kept.place.close()
+        self._kept.clear()
         await self._world.close()
 
 

@@ -15,7 +15,7 @@ from mmrl.evaluate.answers import Answers, Asked, question_of
 from mmrl.evaluate.summary import Evaluation, Scored, summarise
 from mmrl.policy.encoder import Encodes
 from mmrl.runlog.transcript import Thumbnails
-from mmrl.scoring.groups import whole_episode
+from mmrl.scoring.groups import whole_episode, whole_text
 from mmrl.scoring.pool import ScoreJob, Scores, unscorable
 from mmrl.task import Task
 from mmrl.types import EncodedMedium, MediaRef, Prompt, Response, Sample
@@ -120,7 +120,7 @@ def verified(
     anything else, or where the answer is too long to be asked about.
     """
     asked = [
-        (verification(prompt.sample, response.text, question),)
+        (verification(prompt.sample, whole_text(response), question),)
         for prompt, responses in zip(prompts, drawn, strict=True)
         for response in responses
     ]
@@ -160,7 +160,7 @@ def _asked(
     return Asked(
         id=prompt.sample.id,
         question=question,
-        texts=tuple(response.text for response in responses),
+        texts=tuple(map(whole_text, responses)),
         truncated=tuple(response.truncated for response in responses),
         lengths=tuple(len(response.ids) for response in responses),
         turns=tuple(episode.said for episode in episodes),

@@ -247,12 +247,18 @@ def _open_answers(config: EvalConfig, overwrite: bool) -> Answers:
     return Answers(folder, _settings(config))
 
 
+OF_EPISODES = ("max_turn_tokens", "max_environment_tokens", "history_screens", "history_pixels")
+"""Settings of rollouts that an episode's answers depend on."""
+
+
 def _settings(config: EvalConfig) -> dict[str, Any]:
     """All that answers depend on besides the question; `samples` may grow or shrink."""
     settings = sampling_settings(config.asking)
     if not config.ways.names:
         del settings["samples"]
     settings |= {"ways": config.ways.model_dump(exclude={"consensus"})} if config.ways.names else {}
+    limits = {name: getattr(config.rollout, name) for name in OF_EPISODES}
+    settings |= {name: value for name, value in limits.items() if value is not None}
     return {
         "model": config.model.model_dump(mode="json"),
         "weights": _fingerprint(model_folder(config.model.path)),

@@ -16,6 +16,7 @@ from mmrl.engines.engine import Engine, Sampling
 from mmrl.errors import MediaError
 from mmrl.policy.encoder import Encodes
 from mmrl.policy.weights import Weights
+from mmrl.scoring.groups import whole_text
 from mmrl.task import Task
 from mmrl.types import Prompt, Response, Sample
 
@@ -56,7 +57,7 @@ class FollowUps:
         self._engine.close()
 
     def _further(self, sample: Sample, response: Response) -> Sample | None:
-        return self._tasks[sample.task].follow_up(sample, response.text)
+        return self._tasks[sample.task].follow_up(sample, whole_text(response))
 
     def _said(self, asked: Sequence[Sample], sampling: Sampling, seed: int) -> list[str | None]:
         """The greedy answers to samples; None to one that cannot be encoded."""

@@ -170,6 +170,10 @@ class Hosted:
                     event.reply(Refusal(404, "no_session", f"no episode '{event.session:.40}'"))
             elif isinstance(event, Ended) and event.id in sessions:
                 ended[event.id] = event
+                # What nobody waits for any more is not the episode's.
+                for call in [call for call in waiting if call.session == event.id]:
+                    waiting.remove(call)
+                    call.reply(Refusal(404, "no_session", "the episode has ended"))
 
     def _answer(
         self, calls: Sequence[Call], sessions: Mapping[str, Session], sampling: Sampling, seed: int

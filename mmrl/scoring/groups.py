@@ -38,7 +38,7 @@ def answer_of(group: Group, response: Response) -> Answer:
     """What a verifier sees of a response, all branches of an episode as one."""
     prompt, episode = group.prompt, whole_episode(response)
     return Answer(
-        "\n".join([response.text, *(part.text for _, part in response.branches)]),
+        whole_text(response),
         response.truncated,
         prompt.frames,
         prompt.space,
@@ -49,6 +49,11 @@ def answer_of(group: Group, response: Response) -> Answer:
         ids=tuple(response.ids.tolist()),
         followed=response.followed,
     )
+
+
+def whole_text(response: Response) -> str:
+    """All that was said in a response, in its branches too."""
+    return "\n".join([response.text, *(part.text for _, part in response.branches)])
 
 
 def whole_episode(response: Response) -> Episode | None:

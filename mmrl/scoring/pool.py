@@ -192,11 +192,11 @@ class Scorer:
     def _carry_out(self, jobs: Sequence[tuple[int, Any]]) -> list[Mapping[str, Any]]:
         """What a worker says of each job, in order; a job comes with how many answers it has."""
         with self._lock:
-            if not self._workers:
-                raise ValueError("the scorer is closed")
             batch = _Batch(jobs)
             try:
                 while batch.open:
+                    if not self._workers:  # by now, perhaps: another thread may close it
+                        raise ValueError("the scorer is closed")
                     self._advance(batch)
             except BaseException:
                 # Verdicts still on their way would be taken for those of the next batch.

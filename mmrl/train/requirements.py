@@ -88,6 +88,11 @@ def refuse_stale(algorithm: Algorithm, rollout: RolloutConfig) -> None:
             f"algorithm '{algorithm.name}' answers with the policy of the step before: set "
             "rollout.max_staleness=0"
         )
+    if rollout.max_staleness and rollout.history_screens:
+        raise ConfigError(
+            "episodes whose history is cut are not rolled out ahead, since a checkpoint would keep "
+            "their first part alone: set rollout.max_staleness=0, or no rollout.history_screens"
+        )
     alone = algorithm.always_on_policy or algorithm.objective.on_policy
     if rollout.max_staleness and alone and rollout.correction is None:
         raise ConfigError(

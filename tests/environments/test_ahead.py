@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mmrl.environments.environment import EnvironmentFailure, Seen
-from mmrl.environments.live import KEPT, Live, LiveStep
+from mmrl.environments.live import KEPT, STILL, Live, LiveStep
 from mmrl.task import FIRST_STATE
 
 PATIENCE = 60.0
@@ -140,3 +140,44 @@ def test_closing_leaves_nothing_that_was_about_to_open() -> None:
         live.expect([{"seed": seed} for seed in range(KEPT)])
         assert rooms.entering.wait(PATIENCE)
     assert 0 < rooms.opened < KEPT, "most of them had to wait for a place"
+
+
+def walked(seed: int, turns: int) -> LiveStep:
+    return LiveStep({"seed": seed}, ({"type": "wait"},) * turns)
+
+
+def test_with_more_episodes_than_places_only_those_over_are_played_again() -> None:
+    """Whoever came last has no place; to give up the longest kept would play all again."""
+    rooms, over, turns = Rooms(), 8, 4
+    rooms.door.set()
+    with living(rooms) as live:
+        for number in range(1, turns + 1):
+            found = live.step([walked(seed, number) for seed in range(KEPT + over)])
+            assert [s.key for s in found if isinstance(s, Seen)] == [
+                f"{seed}: {number}" for seed in range(KEPT + over)
+            ]
+        assert live.counts["replayed"] <= over * (turns - 1)
+
+
+def test_what_was_left_gives_its_place_to_who_plays() -> None:
+    rooms = Rooms()
+    rooms.door.set()
+    with living(rooms) as live:
+        live.step([walked(seed, 1) for seed in range(KEPT)])
+        for number in range(1, STILL + 3):
+            live.step([walked(-1, number)])
+        before = live.counts["replayed"]
+        live.step([walked(-1, STILL + 3)])
+        assert live.counts["replayed"] == before, "it has a place by now"
+        assert rooms.opened - rooms.closed == KEPT
+
+
+def test_closing_ends_a_turn_that_is_under_way() -> None:
+    """Whoever waits for it is told; a thread that waits on would keep the process."""
+    rooms = Rooms()
+    with ThreadPoolExecutor(1) as other:
+        with living(rooms) as live:
+            played = other.submit(keys, live, 1)
+            assert rooms.entering.wait(PATIENCE)
+        with pytest.raises(CancelledError):
+            played.result(PATIENCE)

@@ -15,7 +15,13 @@ from mmrl.engines.engine import Engine, Sampling
 from mmrl.errors import UserError
 from mmrl.evaluate import ask, benchmark
 from mmrl.evaluate.answers import Answers, question_of
-from mmrl.evaluate.benchmark import EvalConfig, run_benchmark, settings_of
+from mmrl.evaluate.benchmark import (
+    OF_EPISODES,
+    EvalConfig,
+    _settings,
+    run_benchmark,
+    settings_of,
+)
 from mmrl.policy.weights import Weights
 from mmrl.scoring.tasks import fixture_path, load_task
 from mmrl.types import MediaRef, Prompt, Response, Text
@@ -212,6 +218,15 @@ def test_flags_and_overrides_make_the_settings() -> None:
     assert config.model.dtype == "bfloat16" and config.params == {"think": "none"}
     assert config.data == fixture_path(TASK)
     assert config.ks == (1, 2, 4, 6) and config.asking.sampling.temperature == 1.0
+
+
+@pytest.mark.parametrize("name", OF_EPISODES)
+def test_answers_to_other_episodes_are_other_answers(name: str) -> None:
+    """They are not taken for those of an evaluation that plays with other limits or histories."""
+    rollout = {"max_new_tokens": 8, "history_screens": 2}
+    plain = settings(None, rollout=rollout)
+    other = settings(None, rollout={**rollout, name: 64})
+    assert _settings(other) == {**_settings(plain), name: 64}
 
 
 def test_the_command_prints_the_number(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,8 +13,10 @@ import torch
 
 from mmrl.algorithms.compose import compose
 from mmrl.algorithms.stages import turns as turn_stages
+from mmrl.algorithms.stages.replay import freeze, thaw
 from mmrl.engines.engine import Engine, Sampling
 from mmrl.engines.hf import HFEngine
+from mmrl.engines.split import _sent
 from mmrl.errors import UserError
 from mmrl.policy.encoder import Encoder, decode
 from mmrl.policy.policy import Policy
@@ -23,8 +25,10 @@ from mmrl.rollout.history import LEFT_OUT, History, Placed, history_of
 from mmrl.rollout_config import RolloutConfig
 from mmrl.runlog.metrics import group_metrics
 from mmrl.scoring.groups import answer_of
+from mmrl.scoring.judges.panel import _texts
 from mmrl.scoring.pool import StepJob
 from mmrl.train.losses import token_weights
+from mmrl.train.requirements import refuse_stale
 from mmrl.types import Group, Media, MediaRef, Observation, Prompt, Response, Score, Text
 from tests.algorithms.cases import context
 from tests.families import tiny
@@ -208,9 +212,28 @@ def test_the_verifier_sees_all_turns_and_the_record_says_what_was_left_out() -> 
     answer = answer_of(group, group.responses[0])
     assert answer.turns == ("words",) * TURNS and len(answer.screens) == TURNS
     assert answer.outcome == 0.5 and answer.text == "\n".join(answer.turns)
+    assert _texts(group)[0] == answer.text, "so do judges"
     found = group_metrics([group])
     assert found["turns/mean"] == TURNS and found["turns/branches"] == 2
     assert found["turns/screens_left_out"] == (1 + 2) / TURNS
+
+
+def test_who_keeps_episodes_refuses_branches_and_what_others_were_shown() -> None:
+    """A kept one would lose its branches, and one that comes back without its media fail."""
+    made = policy("qwen2_5_vl")
+    cut, whole = played(made)[0], played(made, screens=None)[0]
+    with pytest.raises(UserError, match="history was cut"):
+        freeze(cut, Score({}, None, reward=1.0))
+    with pytest.raises(UserError, match="several processes"):
+        freeze(_sent(whole), Score({}, None, reward=1.0))
+    again, _ = thaw(freeze(whole, Score({}, None, reward=1.0)))
+    assert again.episode == whole.episode and np.array_equal(again.ids, whole.ids)
+
+
+def test_histories_are_not_rolled_out_ahead() -> None:
+    rollout = RolloutConfig(max_staleness=1, history_screens=2, engine="hf_copy")
+    with pytest.raises(UserError, match="history is cut are not rolled out ahead"):
+        refuse_stale(compose({"name": "dapo"}), rollout)
 
 
 def test_who_pays_turn_by_turn_refuses_branches() -> None:

@@ -9,14 +9,24 @@ from typing import Any
 import numpy as np
 
 from mmrl.corpus.references import part_of, part_values
+from mmrl.errors import UserError
 from mmrl.frame import Frame
 from mmrl.types import EncodedMedium, MediaRef, Observed
 
 
 def observed_values(observed: Observed | None) -> dict[str, Any] | None:
-    """Plain data that `observed_of` reads back; encoded media are in it, in base64."""
+    """Plain data that `observed_of` reads back; encoded media are in it, in base64.
+
+    Raises UserError for what another process was shown, whose media are there alone.
+    """
     if observed is None:
         return None
+    if any(medium.source is None for medium in observed.media):
+        raise UserError(
+            "an episode that is kept for later steps needs what it was shown, which in a run of "
+            "several processes one of them has: start one, or take an algorithm that keeps none, "
+            "with rollout.max_staleness=0"
+        )
     return {
         "positions": observed.positions.tolist(),
         "blocks": None if observed.blocks is None else observed.blocks.tolist(),

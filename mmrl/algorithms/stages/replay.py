@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmrl.algorithms.stages.observed import observed_of, observed_values
+from mmrl.errors import UserError
 from mmrl.frame import Frame
 from mmrl.types import Episode, Extra, Group, Response, Score, TokenSpan
 
@@ -46,7 +47,15 @@ def put_first(group: Group, response: Response, score: Score) -> Group:
 
 
 def freeze(response: Response, score: Score) -> dict[str, Any]:
-    """Write a scored response as JSON data; spans of the score are left out."""
+    """Write a scored response as JSON data; spans of the score are left out.
+
+    Raises UserError for an episode in branches, of which it would keep the first alone.
+    """
+    if response.branches:
+        raise UserError(
+            "an episode whose history was cut is not kept for later steps: leave "
+            "rollout.history_screens out, or take an algorithm that keeps none"
+        )
     return {
         "ids": response.ids.tolist(),
         "logprobs": response.logprobs.tolist(),

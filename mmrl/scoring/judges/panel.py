@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mmrl.scoring.groups import whole_text
 from mmrl.scoring.judges.backend_of_judge import AsksModel, Outage, Usage
 from mmrl.scoring.judges.comparisons import Places, shown_together, values_of
 from mmrl.scoring.judges.judge_config import JudgeConfig
@@ -179,7 +180,7 @@ def _is_of(group: Group, tasks: Sequence[str]) -> bool:
 
 
 def _texts(group: Group) -> list[str]:
-    return [response.text for response in group.responses]
+    return [whole_text(response) for response in group.responses]
 
 
 def _questions(config: JudgeConfig, group: Group) -> dict[Places, Question]:
