@@ -64,7 +64,8 @@ def check(
             sample = task.ask(record)
             blank = example_answer(sample)
         except (ValueError, KeyError, TypeError, MediaError) as error:
-            reason = said_of(error) if place_of(error) else str(error)
+            meant = type(error) is ValueError or not place_of(error)  # how a record is refused
+            reason = str(error) if meant else said_of(error)
             found.problems.append(f"{record.id}: cannot be asked: {reason}")
             continue
         problems = check_sample(task, sample, blank, found, unpaid, found.records == 1)
