@@ -95,7 +95,6 @@ class Task(contract.Task):
             columns |= {n: gold for n in asked if n in ANSWERS and n not in columns}
         if any(form_of(function) != "trl" for function in self._loaded):
             columns |= _verl_columns(fields, self.name)
-        self._refuse_lacking({*columns, *media})
         return Sample(
             id=record.id,
             task=self.name,
@@ -122,6 +121,8 @@ class Task(contract.Task):
     def ask(self, record: Record) -> Sample:
         """Ask a record; the gold also holds the pictures that the messages show, in order."""
         sample = super().ask(record)
+        if sample.reference is None:  # one with a completion may be learnt without a reward
+            self._refuse_lacking({*sample.gold["columns"], *sample.gold["media"]})
         refs = [part for part in sample.parts if isinstance(part, MediaRef)]
         shown = [ref.source for ref in refs if ref.kind == "image"]
         return replace(sample, gold={**sample.gold, "shown": shown})
