@@ -29,7 +29,7 @@ screens a second than four on two cores, sixteen no more than eight."""
 KEPT = 64
 """Environments that stay open: those of a step of 8 x 8 episodes, of which each would otherwise
 be played again in every turn. A page is 12 MiB in a headless shell, up to 80 in a Chromium."""
-STILL = 64
+LEFT_AFTER = 64
 """Calls after which a place that nobody went on with is let go first: it was left."""
 STEP_SECONDS = 180.0
 """For one try at one turn, replayed actions included."""
@@ -201,7 +201,7 @@ class Live:
         """
         if len(self._kept) < KEPT:
             self._kept.append(_Kept(name, place, self._calls))
-        elif self._calls - self._kept[0].call > STILL:
+        elif self._calls - self._kept[0].call > LEFT_AFTER:
             left = self._kept.pop(0)
             self._kept.append(_Kept(name, place, self._calls))
             await left.place.close()

@@ -78,6 +78,8 @@ class Episodes:
         self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
     ) -> list[list[Response]]:
         """Sample counts[i] responses or episodes of prompt i."""
+        if not prompts:  # where processes share weights, an engine takes them with its first call
+            return self._engine.generate([], [], sampling, seed)
         plain = [i for i, prompt in enumerate(prompts) if prompt.sample.start is None]
         first = [i for i, prompt in enumerate(prompts) if prompt.sample.start is not None]
         groups: dict[int, list[Response]] = {}

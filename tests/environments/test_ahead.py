@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mmrl.environments.environment import EnvironmentFailure, Seen
-from mmrl.environments.live import KEPT, STILL, Live, LiveStep
+from mmrl.environments.live import KEPT, LEFT_AFTER, Live, LiveStep
 from mmrl.task import FIRST_STATE
 
 PATIENCE = 60.0
@@ -164,10 +164,10 @@ def test_what_was_left_gives_its_place_to_who_plays() -> None:
     rooms.door.set()
     with living(rooms) as live:
         live.step([walked(seed, 1) for seed in range(KEPT)])
-        for number in range(1, STILL + 3):
+        for number in range(1, LEFT_AFTER + 3):
             live.step([walked(-1, number)])
         before = live.counts["replayed"]
-        live.step([walked(-1, STILL + 3)])
+        live.step([walked(-1, LEFT_AFTER + 3)])
         assert live.counts["replayed"] == before, "it has a place by now"
         assert rooms.opened - rooms.closed == KEPT
 

@@ -119,6 +119,27 @@ def test_every_process_has_all_episodes_and_media_stay_at_home(
     assert (branches > 0) == (screens is not None)
 
 
+def test_a_process_without_prompts_asks_its_engine_all_the_same(models: Sequence[Policy]) -> None:
+    """Engines with weights of their own load them when asked, which all processes do together."""
+    asks: list[list[int]] = [[], []]
+
+    class Counts(Script):
+        def generate(
+            self, prompts: Sequence[Prompt], counts: Sequence[int], sampling: Sampling, seed: int
+        ) -> list[list[Response]]:
+            asks[models.index(self.made)].append(len(prompts))
+            return super().generate(prompts, counts, sampling, seed)
+
+    def play(world: World) -> None:
+        own = models[world.rank]
+        player = Episodes(Counts(own), Shows("image"), Encoder(own.family))  # type: ignore[arg-type]
+        split = SplitEngine(player, world, nullcontext)
+        split.generate(asked(own, world.rank)[:1], [2], Sampling(4000), 0)
+
+    both(play)
+    assert asks[0] and asks[1] == [0]
+
+
 def test_environments_of_every_process_step_while_others_are_decoded(
     models: Sequence[Policy],
 ) -> None:
